@@ -16,8 +16,8 @@ Source: https://c2sp.org/chunked-encryption
 """
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
 from cryptography.exceptions import InvalidTag
@@ -42,6 +42,7 @@ class Kind(IntEnum):
     REKEY = 3
 
 
+_KINDS = {int(kind): kind for kind in Kind}
 _EXACT_SIZE = {Kind.TOMBSTONE: 88, Kind.REKEY: 120}
 
 
@@ -53,8 +54,7 @@ class EnvelopeDoesNotOpen(Exception):
     """The envelope does not open under this data key, tenant and key_id. Nothing says which of them is wrong."""
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """What an envelope says of itself before any key is at hand."""
 
     kind: Kind
@@ -97,11 +97,11 @@ def parse_head(head: bytes) -> Header:
     magic, version, alg, kind, reserved, revision = _FIXED.unpack_from(head)
     if (magic, version, alg, reserved) != (b"KVE", 1, 1, 0):
         raise MalformedEnvelope("not a KVE1 envelope with algorithm 1")
-    if kind not in (1, 2, 3):
+    if kind not in _KINDS:
         raise MalformedEnvelope("the kind is none of DATA, TOMBSTONE, REKEY")
     if not 1 <= revision <= MAX_REVISION:
         raise MalformedEnvelope("a revision is 1 to 2^63-1")
-    return Header(Kind(kind), revision)
+    return Header(_KINDS[kind], revision)
 
 
 def open(  # noqa: A001 - read as envelope.open; nothing here opens a file

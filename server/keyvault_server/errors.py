@@ -32,6 +32,10 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 
+class Refused(Exception):
+    """The operator has to change something before the server does this; the message is one line that says what."""
+
+
 class VaultError(Exception):
     """An expected failure; only its subclasses are raised."""
 

@@ -7,6 +7,7 @@ The ring is SHA-256(envelope)[0:16] of the last 16 envelopes, newest first: an e
 
 import hashlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from keyvault.envelope import HEAD_SIZE, MAX_REVISION, Kind, MalformedEnvelope, parse_head
 from keyvault_server.errors import RecordCorrupt
@@ -45,8 +46,7 @@ class Record(StoredHead):
         return self.head + self.body
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     """A stored head, understood."""
 
     revision: int

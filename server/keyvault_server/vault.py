@@ -16,6 +16,7 @@ import os
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from keyvault import envelope as kve1
 from keyvault.envelope import MAX_ENVELOPE, Header, Kind
@@ -52,8 +53,7 @@ class DataKey:
     wrapped_key: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(NamedTuple):
     """What an accepted mutation answers. Times are microseconds since 1970."""
 
     revision: int
@@ -62,8 +62,7 @@ class Written:
     replayed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """What Read answers. Times are microseconds since 1970."""
 
     revision: int
