@@ -1,0 +1,82 @@
+"""The data directory of the embedded backend: who may read it, who has it open, and where what is.
+
+One process a directory (an exclusive lock on `lock`). Everything in it is 0600 in a folder of 0700; a file that
+others can read is refused, not mended: somebody may have read it already.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from keyvault_server.errors import Refused
+
+
+class UnsafeDirectory(Refused):
+    """The data directory cannot be used as it is; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataDirectory:
+    """The paths of one embedded vault."""
+
+    path: Path
+
+    @property
+    def keyring(self) -> Path:
+        """The master keys."""
+        return self.path / "keyring.json"
+
+    @property
+    def database(self) -> Path:
+        """The records."""
+        return self.path / "records.sqlite3"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Makes the directory if it is absent and holds it for this process. Raises UnsafeDirectory."""
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise UnsafeDirectory(f"{self.path} cannot be used: {error.strerror}") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise UnsafeDirectory(f"{self.path} is in use by another keyvault-server: stop it first") from None
+        finally:
+            os.close(lock)
+
+
+def refuse_if_others_can_read(path: Path) -> None:
+    """Raises UnsafeDirectory for a file that group or others have any right to, or that is not ours."""
+    status = path.stat()
+    if status.st_mode & 0o077:
+        raise UnsafeDirectory(f"others can read {path}: make sure that nobody has, then `chmod 600 {path}`")
+    if status.st_uid != os.geteuid():
+        raise UnsafeDirectory(f"{path} belongs to another user (uid {status.st_uid}): run as that user")
+
+
+def replace_durably(path: Path, content: bytes) -> None:
+    """Writes a file of mode 0600 so that a crash leaves the old content or the new, never a part."""
+    draft = path.with_name(f"{path.name}.new")
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Makes the names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

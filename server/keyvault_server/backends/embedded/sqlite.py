@@ -1,0 +1,244 @@
+"""The embedded record store: SQLite in WAL mode with synchronous=FULL. A RecordStore (see ports.py).
+
+The rules of this file. One writer: waiting puts are gathered into one transaction, and one fsync makes all of them
+durable (group commit). Conditions of a batch are judged in order, and no put of it, accepted or refused, is answered
+before its COMMIT. A COMMIT that fails makes the whole batch BackendUnavailable, since it may be found done after a
+restart, and stops all writes until then; a full disk is the exception: nothing was done, reads and writes go on.
+A cancelled put still commits. Statements run on the event loop's thread: they touch memory and the page cache, and a
+hop to another thread costs several times as much; only COMMIT, which waits for the disk, runs on its own.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import sqlite3
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from keyvault_server.backends.embedded.files import UnsafeDirectory, refuse_if_others_can_read, sync_directory
+from keyvault_server.errors import BackendUnavailable, RecordCorrupt, StoreFull, VaultError
+from keyvault_server.ports import HeadChanged
+from keyvault_server.records import FORMAT, Record, StoredHead
+
+MAX_BATCH = 4 * 1024 * 1024
+"""Bytes of bodies in one transaction, and a put more: what the event loop is held for at a time."""
+GATHER_SECONDS = 0.005
+"""How long a batch waits at most for as many puts as the last one had; writers that come one by one never wait."""
+
+_SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE record (
+    tenant TEXT NOT NULL, key_id TEXT NOT NULL, format INTEGER NOT NULL,
+    head BLOB NOT NULL, ring BLOB NOT NULL, created INTEGER NOT NULL, updated INTEGER NOT NULL, body BLOB NOT NULL,
+    PRIMARY KEY (tenant, key_id),
+    CHECK (typeof(head) = 'blob' AND typeof(ring) = 'blob' AND typeof(body) = 'blob'))
+"""
+_HEAD = "SELECT format, head, ring, created, updated FROM record WHERE tenant = ? AND key_id = ?"
+_ALL = "SELECT format, head, ring, created, updated, body FROM record WHERE tenant = ? AND key_id = ?"
+_INSERT = (
+    "INSERT INTO record (format, head, ring, created, updated, body, tenant, key_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT DO NOTHING"
+)
+_UPDATE = (
+    "UPDATE record SET format = ?, head = ?, ring = ?, created = ?, updated = ?, body = ?"
+    " WHERE tenant = ? AND key_id = ? AND head = ?"
+)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class _Put:
+    tenant: str
+    key_id: str
+    record: Record
+    expected: bytes | None
+    answer: "asyncio.Future[None]"
+
+
+class SqliteStore:
+    """One open database. Made by `open_store`; belongs to one event loop."""
+
+    def __init__(self, reader: sqlite3.Connection, writer: sqlite3.Connection) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._disk = ThreadPoolExecutor(1, "keyvault-commit")
+        self._waiting: list[_Put] = []
+        self._last_batch = 1
+        self._gathered = asyncio.Event()
+        self._committing: asyncio.Task[None] | None = None
+        self._failed = False
+
+    async def get_head(self, tenant: str, key_id: str) -> StoredHead | None:
+        """See RecordStore."""
+        row = _select(self._reader, _HEAD, tenant, key_id)
+        return StoredHead(*row) if row else None
+
+    async def get(self, tenant: str, key_id: str) -> Record | None:
+        """See RecordStore."""
+        row = _select(self._reader, _ALL, tenant, key_id)
+        return Record(*row) if row else None
+
+    async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
+        """See RecordStore."""
+        if self._failed:
+            raise BackendUnavailable("the store stopped writing after a disk error: the operator has to restart it")
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Put(tenant, key_id, record, expected, answer))
+        if len(self._waiting) >= self._last_batch:
+            self._gathered.set()
+        if self._committing is None:
+            self._committing = asyncio.create_task(self._commit_waiting())
+        await answer
+
+    async def check(self) -> None:
+        """See RecordStore: a store that stopped writing is not ready."""
+        if self._failed:
+            raise BackendUnavailable("the store stopped writing after a disk error")
+        _select(self._reader, _HEAD, "", "")
+
+    async def close(self) -> None:
+        """Commits what waits, then closes."""
+        if self._committing:
+            await self._committing
+        self._disk.shutdown()
+        self._reader.close()
+        self._writer.close()
+
+    async def _commit_waiting(self) -> None:
+        try:
+            while self._waiting:
+                await self._gather()
+                batch = self._next_batch()
+                for put, outcome in zip(batch, await self._commit(batch), strict=True):
+                    _answer(put, outcome)
+        finally:
+            self._committing = None
+
+    async def _gather(self) -> None:
+        """Group commit needs a group: under load each fsync would else serve the one put that came first."""
+        if len(self._waiting) < self._last_batch:
+            self._gathered.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GATHER_SECONDS):
+                    await self._gathered.wait()
+
+    def _next_batch(self) -> list[_Put]:
+        size = count = 0
+        while count < len(self._waiting) and size < MAX_BATCH:
+            size += len(self._waiting[count].record.body)
+            count += 1
+        batch, self._waiting = self._waiting[:count], self._waiting[count:]
+        self._last_batch = count
+        return batch
+
+    async def _commit(self, batch: list[_Put]) -> list[Exception | None]:
+        """One transaction. Returns what to answer to each put: None, a refusal, or one failure for all."""
+        if self._failed:
+            return [BackendUnavailable() for _ in batch]
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+            outcomes = [_judge(self._writer, put) for put in batch]
+            await asyncio.get_running_loop().run_in_executor(self._disk, self._writer.commit)
+        except Exception as error:
+            failure = self._give_up(error)
+            return [failure() for _ in batch]
+        return outcomes
+
+    def _give_up(self, error: Exception) -> type[VaultError]:
+        """Rolls back, and stops writing unless it is sure that nothing was done."""
+        code = getattr(error, "sqlite_errorcode", None)
+        _log.error("commit failed", extra={"error": getattr(error, "sqlite_errorname", type(error).__name__)})
+        try:
+            self._writer.rollback()
+        except sqlite3.Error:
+            code = None
+        self._failed = code not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY)
+        return StoreFull if code == sqlite3.SQLITE_FULL else BackendUnavailable
+
+
+@asynccontextmanager
+async def open_store(database: Path) -> AsyncIterator[SqliteStore]:
+    """Opens the database, made if absent, and closes it after the last commit. Raises UnsafeDirectory."""
+    _create_if_absent(database)
+    try:
+        writer = _connect(database)
+        _make_schema(writer)
+        store = SqliteStore(_connect(database), writer)
+    except sqlite3.DatabaseError as error:
+        raise UnsafeDirectory(f"{database} is no KeyVault database ({error}): restore it from its backup") from None
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def _create_if_absent(database: Path) -> None:
+    if not database.exists():
+        os.close(os.open(database, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        sync_directory(database.parent)
+    refuse_if_others_can_read(database)
+
+
+def _connect(database: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(database, isolation_level=None, check_same_thread=False, timeout=0)
+    settings = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 0}
+    for name, value in settings.items():
+        connection.execute(f"PRAGMA {name} = {value}")
+        if connection.execute(f"PRAGMA {name}").fetchone() != (value,):
+            raise UnsafeDirectory(f"SQLite does not take {name}={value} here: writes would not be durable")
+    return connection
+
+
+def _make_schema(connection: sqlite3.Connection) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version == 0:
+        connection.executescript(f"BEGIN; {_SCHEMA}; PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT")
+    elif version != _SCHEMA_VERSION:
+        raise UnsafeDirectory(f"the database has schema {version}, this server knows {_SCHEMA_VERSION}")
+
+
+def _select(connection: sqlite3.Connection, query: str, tenant: str, key_id: str) -> tuple[Any, ...] | None:
+    """The row without its format number, which is checked."""
+    try:
+        rows = connection.execute(query, (tenant, key_id)).fetchall()
+    except sqlite3.Error as error:
+        _log.error("read failed", extra={"error": error.sqlite_errorname})
+        raise BackendUnavailable from error
+    if not rows:
+        return None
+    if rows[0][0] != FORMAT:
+        raise RecordCorrupt
+    columns: tuple[Any, ...] = rows[0][1:]
+    return columns
+
+
+def _judge(connection: sqlite3.Connection, put: _Put) -> Exception | None:
+    """Writes if the condition holds in the transaction so far; else says what is stored."""
+    record = put.record
+    values = (FORMAT, record.head, record.ring, record.created, record.updated, record.body, put.tenant, put.key_id)
+    if put.expected is None:
+        written = connection.execute(_INSERT, values)
+    else:
+        written = connection.execute(_UPDATE, (*values, put.expected))
+    if written.rowcount:
+        return None
+    try:
+        columns = _select(connection, _HEAD, put.tenant, put.key_id)
+    except RecordCorrupt as corrupt:
+        return corrupt
+    return HeadChanged(StoredHead(*columns) if columns else None)
+
+
+def _answer(put: _Put, outcome: Exception | None) -> None:
+    if put.answer.done():  # its caller was cancelled; the record is what the batch made it
+        return
+    if outcome is None:
+        put.answer.set_result(None)
+    else:
+        put.answer.set_exception(outcome)
