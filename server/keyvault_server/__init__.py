@@ -1,0 +1,1 @@
+"""The KeyVault server: `keyvault-server serve` runs it; docs/architecture.md says what is where."""

@@ -1,0 +1,153 @@
+"""Lifecycle: opens the backend, serves, and stops in order without losing a call.
+
+Stopping: NOT_SERVING -> (drain delay) -> no new calls -> the calls at work finish, their cleaning up included ->
+health -> backends closed. `grpc.aio.Server.stop` waits for no cleaning up, and an open health Watch would hold it for
+the whole grace, hence the own count of calls. A second signal cuts the wait short.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from keyvault.names import MAX_MESSAGE
+from keyvault.v1 import keyvault_pb2, keyvault_pb2_grpc
+from keyvault_server.access_log import AccessLog
+from keyvault_server.composition import open_backend
+from keyvault_server.config import Settings, is_loopback
+from keyvault_server.errors import Refused
+from keyvault_server.health import Readiness
+from keyvault_server.interceptors import CallGuard, Limits
+from keyvault_server.service import KeyVaultService
+from keyvault_server.vault import Vault
+
+_OPTIONS = (
+    ("grpc.so_reuseport", 0),  # else a second server takes every other connection of the same port, silently
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.max_send_message_length", MAX_MESSAGE),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+_CLEANUP_SECONDS = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+class CannotListen(Refused):
+    """The address is taken or not ours; one line says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server at work."""
+
+    port: int
+    """Where the service listens; 0 for a unix socket."""
+    admin_port: int | None
+    """Where health alone listens."""
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings, hurry: asyncio.Event | None = None) -> AsyncIterator[Running]:
+    """A ready server while the body runs, stopped in order after it; `hurry`, once set, cuts the wait short.
+
+    Raises Refused.
+    """
+    async with open_backend(settings) as (keys, records):
+        access_log = AccessLog(sys.stderr) if settings.access_log else None
+        guard = CallGuard(Limits(settings.concurrent_calls, settings.call_seconds), access_log)
+        readiness = Readiness(keys, records, interval=settings.readiness_seconds)
+        server = _main_server(settings, Vault(keys, records, unwrap_scopes=settings.unwrap_scopes), guard, readiness)
+        admin = _admin_server(readiness)
+        async with readiness.watching():
+            try:
+                port = _bind(server, settings.listen, _credentials(settings))
+                admin_port = _bind(admin, settings.admin_listen) if settings.admin_listen else None
+                await server.start()
+                await admin.start()
+                yield Running(port, admin_port)
+            finally:
+                await _drain(settings, server, guard, readiness, hurry or asyncio.Event())
+                await admin.stop(None)
+                if access_log:
+                    access_log.flush()
+
+
+async def serve(settings: Settings, announce: Callable[[Running], None]) -> None:
+    """Serves until SIGTERM or SIGINT; a second one cuts the drain short. Raises as `running`."""
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    async with running(settings, hurry) as server:
+        announce(server)
+        await stop.wait()
+        _log.info("stopping")
+    _log.info("stopped")
+
+
+def _main_server(settings: Settings, vault: Vault, guard: CallGuard, readiness: Readiness) -> grpc.aio.Server:
+    server = grpc.aio.server(interceptors=(guard,), options=_OPTIONS)
+    keyvault_pb2_grpc.add_KeyVaultServicer_to_server(KeyVaultService(vault), server)
+    health_pb2_grpc.add_HealthServicer_to_server(readiness.servicer, server)
+    if settings.reflection or (settings.reflection is None and is_loopback(settings.listen)):
+        names = [service.full_name for service in keyvault_pb2.DESCRIPTOR.services_by_name.values()]
+        reflection.enable_server_reflection([*names, "grpc.health.v1.Health", reflection.SERVICE_NAME], server)
+    return server
+
+
+def _admin_server(readiness: Readiness) -> grpc.aio.Server:
+    """Health alone; it has no port unless the settings give it one."""
+    admin = grpc.aio.server(options=_OPTIONS)
+    health_pb2_grpc.add_HealthServicer_to_server(readiness.servicer, admin)
+    return admin
+
+
+def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
+    if settings.tls_certificate is None or settings.tls_private_key is None:
+        return None
+    pair = (settings.tls_private_key.read_bytes(), settings.tls_certificate.read_bytes())
+    roots = settings.tls_client_ca.read_bytes() if settings.tls_client_ca else None
+    return grpc.ssl_server_credentials([pair], root_certificates=roots, require_client_auth=roots is not None)
+
+
+def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
+    try:
+        if credentials is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, credentials)
+    except RuntimeError:
+        raise CannotListen(f"cannot listen on {address}: it is in use, or not an address of this machine") from None
+
+
+async def _drain(
+    settings: Settings, server: grpc.aio.Server, guard: CallGuard, readiness: Readiness, hurry: asyncio.Event
+) -> None:
+    await readiness.leave()
+    await _first_of(hurry.wait(), seconds=settings.drain_delay_seconds)
+    stopping = asyncio.create_task(server.stop(settings.drain_seconds))
+    await asyncio.sleep(0)  # lets stop() close the door before the calls at work are counted
+    await _first_of(guard.wait_idle(), hurry.wait(), seconds=settings.drain_seconds)
+    await server.stop(0)
+    await stopping
+    await _first_of(guard.wait_idle(), seconds=_CLEANUP_SECONDS)
+
+
+async def _first_of(*waits: Coroutine[Any, Any, Any], seconds: float) -> None:
+    """Returns when one of them is done, or after so many seconds."""
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()

@@ -1,0 +1,151 @@
+"""The command `keyvault-server`.
+
+The rules of this file: data and the banner go to stdout, the log (JSON lines) and refusals to stderr; a refusal is one
+line and exit 1, bad usage one line and exit 2. Flags override the environment, which `config.py` reads.
+"""
+
+import asyncio
+import logging
+import resource
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+from cyclopts import App, CycloptsError, Parameter
+from pythonjsonlogger.json import JsonFormatter
+
+from keyvault.names import is_key_id, is_tenant
+from keyvault_server.app import Running, serve
+from keyvault_server.composition import data_directory, initialise, open_backend
+from keyvault_server.composition import rotate_master_key as rotate_keyring
+from keyvault_server.config import BadSettings, Settings, load_settings
+from keyvault_server.errors import Refused, VaultError
+from keyvault_server.health import is_serving
+from keyvault_server.ports import HeadChanged
+from keyvault_server.purge import purge as purge_record
+from keyvault_server.service import DEFAULT_TENANT
+
+Backend = Annotated[str | None, Parameter(help="embedded or aws (KEYVAULT_BACKEND).")]
+Data = Annotated[Path | None, Parameter(help="Directory of the embedded backend (KEYVAULT_DATA).")]
+
+app = App(
+    name="keyvault-server",
+    help="A vault that stores only what it cannot read. Every setting is also an environment variable KEYVAULT_*.",
+    version=lambda: version("keyvault"),
+)
+
+
+@app.command(name="serve")
+def serve_command(
+    *,
+    backend: Backend = None,
+    data: Data = None,
+    listen: Annotated[str | None, Parameter(help="host:port or unix:/path (KEYVAULT_LISTEN).")] = None,
+    admin_listen: Annotated[str | None, Parameter(help="host:port for health alone (KEYVAULT_ADMIN_LISTEN).")] = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT. The embedded backend is made on first use."""
+    settings = load_settings(backend=backend, data=data, listen=listen, admin_listen=admin_listen)
+    _log_to_stderr(settings)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold data keys
+    asyncio.run(serve(settings, lambda server: _announce(settings, server)))
+
+
+@app.command
+def init(*, backend: Backend = None, data: Data = None) -> None:
+    """Make what the backend needs: the data directory, or the DynamoDB table and the KMS key and alias. Repeatable."""
+    print(asyncio.run(initialise(load_settings(backend=backend, data=data))))
+
+
+@app.command
+def rotate_master_key(*, data: Data = None) -> None:
+    """Add a master key to the embedded keyring, with the server stopped; RewrapKey moves wrapped keys over."""
+    label = rotate_keyring(load_settings(data=data))
+    print(f"master key {label} wraps from the next start on; the older ones go on unwrapping: back up keyring.json")
+
+
+@app.command
+def purge(
+    key_id: str,
+    /,
+    *,
+    tenant: str = DEFAULT_TENANT,
+    last_revision: Annotated[int | None, Parameter(help="For a corrupt record: a revision never exceeded.")] = None,
+    yes: Annotated[bool, Parameter(help="Yes, lose the record for ever.", negative="")] = False,
+    backend: Backend = None,
+    data: Data = None,
+) -> None:
+    """Turn a record into a vacancy: its data and its owner are lost for ever, the name is free for anyone."""
+    if not (is_key_id(key_id) and is_tenant(tenant)):
+        _refuse("that is no key_id or no tenant", 2)
+    if not yes:
+        _refuse(f"purging {key_id} cannot be undone: say --yes", 2)
+    revision = asyncio.run(_purge(load_settings(backend=backend, data=data), tenant, key_id, last_revision))
+    print(f"{key_id} is vacant: the next Create is revision {revision + 1}")
+
+
+@app.command
+def check_config(*, backend: Backend = None, data: Data = None) -> None:
+    """Print the settings in force, one a line, or say what is wrong with them."""
+    settings = load_settings(backend=backend, data=data)
+    for name, value in settings.model_dump(mode="json").items():
+        print(f"KEYVAULT_{name.upper()}={'' if value is None else value}")
+
+
+@app.command
+def healthcheck(
+    *, address: Annotated[str | None, Parameter(help="Default: the admin address, or the main one.")] = None
+) -> None:
+    """Exit 0 if a server answers SERVING, in plaintext; 1 otherwise. For containers."""
+    settings = load_settings()
+    target = address or settings.admin_listen or settings.listen
+    if not asyncio.run(is_serving(target)):
+        _refuse(f"{target} is not serving", 1)
+
+
+def main() -> None:
+    """Entry point."""
+    try:
+        app(exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        _refuse(str(error), 2)
+    except BadSettings as error:
+        _refuse(str(error), 2)
+    except (Refused, VaultError) as error:
+        _refuse(str(error), 1)
+    except HeadChanged:
+        _refuse("somebody wrote the record meanwhile: try again", 1)
+
+
+def _refuse(sentence: str, code: int) -> NoReturn:
+    print(f"keyvault-server: {' '.join(sentence.split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+async def _purge(settings: Settings, tenant: str, key_id: str, last_revision: int | None) -> int:
+    async with open_backend(settings) as (_, records):
+        return await purge_record(records, tenant, key_id, last_revision)
+
+
+def _log_to_stderr(settings: Settings) -> None:
+    """Our own lines as JSON; libraries from WARNING on: at DEBUG botocore prints what it sends."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter(["levelname", "name", "message"], timestamp="time"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("keyvault_server").setLevel(settings.log_level)
+
+
+def _announce(settings: Settings, server: Running) -> None:
+    listen = settings.listen if settings.listen.startswith("unix:") else _with_port(settings.listen, server.port)
+    where = f"DynamoDB table {settings.aws_table}" if settings.backend == "aws" else data_directory(settings).path
+    print(f"KeyVault {version('keyvault')} is ready on {listen} ({'TLS' if settings.tls_certificate else 'plaintext'})")
+    if settings.admin_listen and server.admin_port:
+        print(f"health:  {_with_port(settings.admin_listen, server.admin_port)}")
+    print(f"records: {where}")
+    print("try:     keyvault generate-key prod/ > prod.key")
+    print("         echo -n s3cret | keyvault create prod/db-password --key prod.key")
+    print("         keyvault read prod/db-password --key prod.key", flush=True)
+
+
+def _with_port(address: str, port: int) -> str:
+    return f"{address.rpartition(':')[0]}:{port}"
