@@ -1,0 +1,1 @@
+"""The KeyVault client library."""
