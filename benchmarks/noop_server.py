@@ -1,0 +1,38 @@
+"""The yardstick: a grpc.aio server that answers every Read and Create of keyvault.v1 with the same bytes at once.
+
+No interceptor, no decoding, no log: what grpc.aio itself can do. Prints its port, serves until SIGTERM.
+"""
+
+import asyncio
+import signal
+import sys
+
+import grpc
+
+SERVICE = "keyvault.v1.KeyVault"
+
+
+async def main(read_response: bytes, create_response: bytes) -> None:
+    async def read(request: bytes, context: object) -> bytes:
+        return read_response
+
+    async def create(request: bytes, context: object) -> bytes:
+        return create_response
+
+    server = grpc.aio.server()
+    methods = {
+        "Read": grpc.unary_unary_rpc_method_handler(read),
+        "Create": grpc.unary_unary_rpc_method_handler(create),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    print(f"ready on 127.0.0.1:{port}", flush=True)
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    await stop.wait()
+    await server.stop(None)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(bytes.fromhex(sys.argv[1]), bytes.fromhex(sys.argv[2])))
