@@ -18,11 +18,12 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from keyvault.address import is_loopback
 from keyvault.names import MAX_MESSAGE
 from keyvault.v1 import keyvault_pb2, keyvault_pb2_grpc
 from keyvault_server.access_log import AccessLog
 from keyvault_server.composition import open_backend
-from keyvault_server.config import Settings, is_loopback
+from keyvault_server.config import Settings
 from keyvault_server.errors import Refused
 from keyvault_server.health import Readiness
 from keyvault_server.interceptors import CallGuard, Limits

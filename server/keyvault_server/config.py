@@ -4,7 +4,6 @@ Unknown KEYVAULT_ variables are refused, but for those of the `keyvault` command
 names the setting and the rule without its value.
 """
 
-import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, FilePath, PositiveFloat, PositiveInt, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from keyvault.address import is_loopback
 from keyvault.names import is_key_id
 from keyvault_server.errors import Refused
 
@@ -122,16 +122,3 @@ def load_settings(**given: object) -> Settings:
         raise BadSettings(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
     except ValueError as error:  # pydantic-settings: a variable that should be JSON is none
         raise BadSettings(str(error).splitlines()[0]) from None
-
-
-def is_loopback(address: str) -> bool:
-    """True for unix sockets and for hosts that only this machine reaches."""
-    if address.startswith("unix:"):
-        return True
-    host = address.rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -1,0 +1,16 @@
+"""Where plaintext may go: the one judgement of an address that both sides share."""
+
+import ipaddress
+
+
+def is_loopback(address: str) -> bool:
+    """True for unix sockets and for host:port of a host that only this machine reaches."""
+    if address.startswith("unix:"):
+        return True
+    host = address.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
