@@ -1,1 +1,46 @@
-"""The KeyVault client library."""
+"""The KeyVault client: `async with KeyVault("host:port") as vault`. docs/client.md shows it at work."""
+
+from keyvault_client.errors import (
+    AlreadyExists,
+    Busy,
+    Conflict,
+    Denied,
+    InvalidRequest,
+    KeyVaultError,
+    MasterKeyUnusable,
+    NotAuthorized,
+    NotFound,
+    OutcomeUnknown,
+    RecordDamaged,
+    RolledBack,
+    ServerFailure,
+    Unavailable,
+    WrongRevision,
+)
+from keyvault_client.keys import DataKey
+from keyvault_client.records import Record, Written
+from keyvault_client.transport import TLS
+from keyvault_client.vault import KeyVault
+
+__all__ = [
+    "TLS",
+    "AlreadyExists",
+    "Busy",
+    "Conflict",
+    "DataKey",
+    "Denied",
+    "InvalidRequest",
+    "KeyVault",
+    "KeyVaultError",
+    "MasterKeyUnusable",
+    "NotAuthorized",
+    "NotFound",
+    "OutcomeUnknown",
+    "Record",
+    "RecordDamaged",
+    "RolledBack",
+    "ServerFailure",
+    "Unavailable",
+    "Written",
+    "WrongRevision",
+]

@@ -1,0 +1,119 @@
+"""A gRPC status -> one of our exceptions, by the reason that its google.rpc.ErrorInfo names.
+
+The messages of google.rpc are described here, in a pool of their own, as far as we read them: a client then needs no
+googleapis-common-protos, and nothing clashes with a program that has it.
+Source: https://google.aip.dev/193, google/rpc/status.proto and error_details.proto.
+"""
+
+from typing import Any
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2, text_format
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import DecodeError
+from google.protobuf.message_factory import GetMessageClass
+
+from keyvault_client.errors import (
+    AlreadyExists,
+    Busy,
+    Conflict,
+    Denied,
+    InvalidRequest,
+    KeyVaultError,
+    MasterKeyUnusable,
+    NotAuthorized,
+    NotFound,
+    RecordDamaged,
+    ServerFailure,
+    Unavailable,
+)
+
+_RPC = """
+name: "keyvault_client/rpc.proto" package: "google.rpc" syntax: "proto3"
+dependency: "google/protobuf/any.proto" dependency: "google/protobuf/duration.proto"
+message_type {
+  name: "Status"
+  field { name: "details" number: 3 label: LABEL_REPEATED type: TYPE_MESSAGE type_name: ".google.protobuf.Any" }
+}
+message_type {
+  name: "ErrorInfo"
+  field { name: "reason" number: 1 label: LABEL_OPTIONAL type: TYPE_STRING }
+  field { name: "domain" number: 2 label: LABEL_OPTIONAL type: TYPE_STRING }
+  field { name: "metadata" number: 3 label: LABEL_REPEATED type: TYPE_MESSAGE
+          type_name: ".google.rpc.ErrorInfo.MetadataEntry" }
+  nested_type {
+    name: "MetadataEntry"
+    field { name: "key" number: 1 label: LABEL_OPTIONAL type: TYPE_STRING }
+    field { name: "value" number: 2 label: LABEL_OPTIONAL type: TYPE_STRING }
+    options { map_entry: true }
+  }
+}
+message_type {
+  name: "RetryInfo"
+  field { name: "retry_delay" number: 1 label: LABEL_OPTIONAL type: TYPE_MESSAGE
+          type_name: ".google.protobuf.Duration" }
+}
+"""
+_pool = DescriptorPool()
+for _described in (any_pb2.DESCRIPTOR.serialized_pb, duration_pb2.DESCRIPTOR.serialized_pb):
+    _pool.AddSerializedFile(_described)
+_pool.AddSerializedFile(text_format.Parse(_RPC, FileDescriptorProto()).SerializeToString())
+_Status, _ErrorInfo, _RetryInfo = (
+    GetMessageClass(_pool.FindMessageTypeByName(f"google.rpc.{name}")) for name in ("Status", "ErrorInfo", "RetryInfo")
+)
+
+_Code = grpc.StatusCode
+_BY_CODE: dict[grpc.StatusCode, type[KeyVaultError]] = {
+    _Code.INVALID_ARGUMENT: InvalidRequest,
+    _Code.NOT_FOUND: NotFound,
+    _Code.PERMISSION_DENIED: Denied,
+    _Code.UNAUTHENTICATED: Denied,
+    _Code.FAILED_PRECONDITION: MasterKeyUnusable,
+    _Code.UNAVAILABLE: Unavailable,
+    _Code.DEADLINE_EXCEEDED: Unavailable,
+    _Code.DATA_LOSS: RecordDamaged,
+}
+
+
+def error_of(failed: grpc.aio.AioRpcError) -> KeyVaultError:
+    """The exception that a failed call stands for."""
+    info, retry_after = _details(failed)
+    message = failed.details() or failed.code().name
+    about: dict[str, Any] = {"reason": info.reason, "request_id": info.metadata.get("request_id", "")}
+    current = info.metadata.get("current_revision", "")
+    if info.reason == "RECORD_EXISTS" and current.isdecimal():
+        return AlreadyExists(message, current_revision=int(current), **about)
+    if info.reason == "STALE_REVISION" and current.isdecimal():
+        return Conflict(message, current_revision=int(current), **about)
+    if info.reason == "NOT_AUTHORIZED":
+        return NotAuthorized(message, **about)
+    if failed.code() is _Code.RESOURCE_EXHAUSTED:
+        return Busy(message, retry_after=retry_after, **about)
+    return _BY_CODE.get(failed.code(), ServerFailure)(message, **about)
+
+
+def _details(failed: grpc.aio.AioRpcError) -> tuple[Any, float]:
+    """The ErrorInfo, an empty one if there is none of ours, and the seconds of a RetryInfo."""
+    info: Any = _ErrorInfo()
+    retry_after = 0.0
+    for detail in _packed(failed):
+        kind = detail.type_url.rpartition("/")[2]
+        if kind == "google.rpc.ErrorInfo":
+            told: Any = _ErrorInfo.FromString(detail.value)
+            info = told if told.domain == "keyvault" else info
+        elif kind == "google.rpc.RetryInfo":
+            delay = getattr(_RetryInfo.FromString(detail.value), "retry_delay")  # noqa: B009 - of a class made above
+            retry_after = delay.seconds + delay.nanos / 1e9
+    return info, retry_after
+
+
+def _packed(failed: grpc.aio.AioRpcError) -> list[Any]:
+    for name, value in failed.trailing_metadata() or ():
+        if name == "grpc-status-details-bin" and isinstance(value, bytes):
+            try:
+                status: Any = _Status.FromString(value)
+            except DecodeError:
+                return []
+            return list(status.details)
+    return []

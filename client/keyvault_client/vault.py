@@ -1,0 +1,239 @@
+"""`KeyVault`: the eight calls with the envelope out of sight.
+
+The rules of this file: what is sealed is sealed here and never leaves in clear; a key is never minted inside a
+mutation, so whoever rotates has stored the new key before; a mutation without a named revision means "last writer
+wins" and is sealed anew when somebody was faster; one with a named revision is refused as `Conflict` instead.
+"""
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self
+
+from keyvault.envelope import MAX_REVISION, Kind, commits_to
+from keyvault.names import is_scope
+from keyvault.v1 import keyvault_pb2 as pb
+from keyvault_client.errors import AlreadyExists, Conflict, InvalidRequest, WrongRevision
+from keyvault_client.keys import DataKey
+from keyvault_client.records import MutationResponse, Record, Written, check, head_of, opened, sealed, written
+from keyvault_client.seen import Seen
+from keyvault_client.transport import TLS, Transport, deadline_in
+
+
+class KeyVault:
+    """A client of one server; use it as an async context manager, from one event loop.
+
+    Every method takes `timeout`, the seconds that the whole of it may last, retries included; the constructor's is the
+    default. Every method raises KeyVaultError and nothing else, but for a caller's own cancellation.
+    """
+
+    def __init__(
+        self,
+        address: str = "127.0.0.1:50051",
+        *,
+        tls: TLS | None = None,
+        insecure: bool = False,
+        timeout: float = 10.0,
+        remember: int = 10_000,
+    ) -> None:
+        """`address` is host:port, dns:///host:port or unix:/path. Off loopback, `tls` or `insecure` has to be given.
+
+        `remember` is how many names' highest seen revisions are kept in memory, to notice a rolled back store.
+        """
+        self._transport = Transport(address, tls, insecure=insecure)
+        self._stub = self._transport.stub
+        self._timeout = timeout
+        self._seen = Seen(remember)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        await self._transport.close()
+
+    async def generate_key(self, scope: str = "", *, timeout: float | None = None) -> DataKey:
+        """A fresh data key for a key_id, or for a prefix ending in "/"; for "", a key_id that the server makes.
+
+        Save it before you use it: nobody can make it again.
+        """
+        if scope and not is_scope(scope):
+            raise InvalidRequest('a scope is 1 to 255 characters of [A-Za-z0-9._~:@/+=-], maybe ending in "/"')
+        request = pb.GenerateKeyRequest(scope=scope)
+        deadline = self._deadline(timeout)
+        answer = await self._transport.call(self._stub.GenerateKey, request, deadline, pb.GenerateKeyResponse)
+        return DataKey(answer.tenant, answer.scope, answer.wrapped_key, answer.plaintext_key)
+
+    async def create(self, key_id: str, plaintext: bytes, *, key: DataKey, timeout: float | None = None) -> Written:
+        """Stores a record of at most 380,000 bytes. Raises AlreadyExists.
+
+        Where the record was deleted, the same data key is needed again, and the revision goes on counting.
+        """
+        deadline = self._deadline(timeout)
+        floor = self._seen.get(key_id)
+        try:
+            return await self._create(key_id, plaintext, key, 1, deadline)
+        except Conflict as deleted:
+            current = self._seen.advance(key_id, deleted.current_revision, floor)
+            return await self._create(key_id, plaintext, key, current + 1, deadline)
+
+    async def read(self, key_id: str, *, key: DataKey, timeout: float | None = None) -> Record:
+        """The record, opened. Raises NotFound, RecordDamaged (also for another key than the record's), RolledBack."""
+        record = await self._read(key_id, key, 0, self._deadline(timeout))
+        assert record is not None
+        return record
+
+    async def read_if_changed(
+        self, key_id: str, *, key: DataKey, known_revision: int, timeout: float | None = None
+    ) -> Record | None:
+        """As `read`; None if the stored revision is still `known_revision`, and then nothing is sent."""
+        if not 1 <= known_revision <= MAX_REVISION:
+            raise InvalidRequest("a known revision is 1 to 2^63-1")
+        return await self._read(key_id, key, known_revision, self._deadline(timeout))
+
+    async def update(
+        self, key_id: str, plaintext: bytes, *, key: DataKey, revision: int | None = None, timeout: float | None = None
+    ) -> Written:
+        """Replaces the record that is at `revision`, or, without one, whatever is there.
+
+        Raises Conflict if a revision was named and the record is at another; NotFound.
+        """
+        deadline = self._deadline(timeout)
+
+        async def at(new_revision: int) -> Written:
+            envelope = sealed(key, key_id, new_revision, plaintext)
+            request = pb.UpdateRequest(key_id=key_id, wrapped_key=key.wrapped_key, envelope=envelope)
+            answer = self._transport.call(self._stub.Update, request, deadline, pb.UpdateResponse, new_revision)
+            return self._written(key_id, await answer)
+
+        return await self._at_revision(key_id, key, revision, deadline, at)
+
+    async def delete(
+        self, key_id: str, *, key: DataKey, revision: int | None = None, timeout: float | None = None
+    ) -> Written:
+        """Deletes the record; its name stays its owner's. Raises as `update`."""
+        deadline = self._deadline(timeout)
+
+        async def at(new_revision: int) -> Written:
+            envelope = sealed(key, key_id, new_revision, b"", Kind.TOMBSTONE)
+            request = pb.DeleteRequest(key_id=key_id, wrapped_key=key.wrapped_key, envelope=envelope)
+            answer = self._transport.call(self._stub.Delete, request, deadline, pb.DeleteResponse, new_revision)
+            return self._written(key_id, await answer)
+
+        return await self._at_revision(key_id, key, revision, deadline, at)
+
+    async def rotate_key(
+        self, key_id: str, *, key: DataKey, new_key: DataKey, revision: int | None = None, timeout: float | None = None
+    ) -> Written:
+        """Hands the record from `key` to `new_key`, which has to be stored safely before. Raises as `update`.
+
+        A record that `new_key` opens already was rotated by an earlier try: the answer is then `replayed`.
+        """
+        deadline = self._deadline(timeout)
+        while True:
+            record, done = await self._read_for_rotation(key_id, key, new_key, deadline)
+            if done:
+                return Written(record.revision, record.created, record.updated, replayed=True)
+            if revision is not None and record.revision != revision:
+                raise Conflict(
+                    f"{key_id} is at revision {record.revision}, not {revision}", current_revision=record.revision
+                )
+            try:
+                return await self._rotate(key_id, record, key, new_key, deadline)
+            except Conflict:
+                if revision is not None:
+                    raise
+
+    async def rewrap_key(self, key: DataKey, *, timeout: float | None = None) -> DataKey:
+        """The same data key, wrapped under the server's current master key."""
+        request = pb.RewrapKeyRequest(wrapped_key=key.wrapped_key)
+        deadline = self._deadline(timeout)
+        answer = await self._transport.call(self._stub.RewrapKey, request, deadline, pb.RewrapKeyResponse)
+        return DataKey(key.tenant, key.scope, answer.wrapped_key, key.plaintext_key)
+
+    async def unwrap_key(self, key: DataKey, *, timeout: float | None = None) -> DataKey:
+        """The key with its plaintext, where the server's settings allow that for its scope. Raises Denied."""
+        request = pb.UnwrapKeyRequest(wrapped_key=key.wrapped_key)
+        deadline = self._deadline(timeout)
+        answer = await self._transport.call(self._stub.UnwrapKey, request, deadline, pb.UnwrapKeyResponse)
+        return DataKey(answer.tenant, answer.scope, key.wrapped_key, answer.plaintext_key)
+
+    async def _create(self, key_id: str, plaintext: bytes, key: DataKey, revision: int, deadline: float) -> Written:
+        envelope = sealed(key, key_id, revision, plaintext)
+        request = pb.CreateRequest(key_id=key_id, wrapped_key=key.wrapped_key, envelope=envelope)
+        try:
+            answer = self._transport.call(self._stub.Create, request, deadline, pb.CreateResponse, revision)
+            return self._written(key_id, await answer)
+        except AlreadyExists as exists:
+            self._seen.note(key_id, exists.current_revision)
+            raise
+
+    async def _rotate(self, key_id: str, record: Record, key: DataKey, new_key: DataKey, deadline: float) -> Written:
+        revision = record.revision + 1
+        envelope = sealed(new_key, key_id, revision, record.plaintext)
+        request = pb.RotateKeyRequest(
+            key_id=key_id,
+            wrapped_key=key.wrapped_key,
+            authorization=sealed(key, key_id, revision, hashlib.sha256(envelope).digest(), Kind.REKEY),
+            new_wrapped_key=new_key.wrapped_key,
+            envelope=envelope,
+        )
+        answer = self._transport.call(self._stub.RotateKey, request, deadline, pb.RotateKeyResponse, revision)
+        return self._written(key_id, await answer)
+
+    async def _read_for_rotation(
+        self, key_id: str, key: DataKey, new_key: DataKey, deadline: float
+    ) -> tuple[Record, bool]:
+        """The record, and whether it is the new key's already."""
+        answer = await self._fetch(key_id, 0, deadline)
+        if commits_to(head_of(key_id, answer.envelope), new_key.secret(), new_key.tenant, key_id):
+            return opened(key_id, answer, new_key), True
+        return opened(key_id, answer, key), False
+
+    async def _at_revision(
+        self,
+        key_id: str,
+        key: DataKey,
+        revision: int | None,
+        deadline: float,
+        mutate: Callable[[int], Awaitable[Written]],
+    ) -> Written:
+        """Mutates at the named revision + 1; without one at the last seen or read one + 1, again while others win."""
+        if revision is not None:
+            if not 1 <= revision < MAX_REVISION:
+                raise InvalidRequest("a revision is 1 to 2^63-2 here: the next one is written")
+            return await mutate(revision + 1)
+        check(key, key_id)
+        current = self._seen.get(key_id) or (await self._fetch(key_id, 0, deadline)).revision
+        while True:
+            floor = self._seen.get(key_id)
+            try:
+                return await mutate(current + 1)
+            except WrongRevision as newer:
+                current = self._seen.advance(key_id, newer.current_revision, floor)
+
+    async def _read(self, key_id: str, key: DataKey, known_revision: int, deadline: float) -> Record | None:
+        check(key, key_id)
+        answer = await self._fetch(key_id, known_revision, deadline)
+        if known_revision and answer.not_modified:
+            return None
+        return opened(key_id, answer, key)
+
+    async def _fetch(self, key_id: str, known_revision: int, deadline: float) -> pb.ReadResponse:
+        floor = self._seen.get(key_id)  # before the call: another one of ours may overtake it meanwhile
+        request = pb.ReadRequest(key_id=key_id, known_revision=known_revision)
+        answer = await self._transport.call(self._stub.Read, request, deadline, pb.ReadResponse)
+        self._seen.advance(key_id, answer.revision, floor)
+        return answer
+
+    def _written(self, key_id: str, answer: MutationResponse) -> Written:
+        self._seen.note(key_id, answer.revision)
+        return written(answer)
+
+    def _deadline(self, timeout: float | None) -> float:
+        return deadline_in(self._timeout if timeout is None else timeout)
