@@ -7,6 +7,7 @@ line and exit 1, bad usage one line and exit 2. Flags override the environment, 
 import asyncio
 import logging
 import resource
+import shutil
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -142,9 +143,10 @@ def _announce(settings: Settings, server: Running) -> None:
     if settings.admin_listen and server.admin_port:
         print(f"health:  {_with_port(settings.admin_listen, server.admin_port)}")
     print(f"records: {where}")
-    print("try:     keyvault generate-key prod/ > prod.key")
-    print("         echo -n s3cret | keyvault create prod/db-password --key prod.key")
-    print("         keyvault read prod/db-password --key prod.key", flush=True)
+    keyvault = "keyvault" if shutil.which("keyvault") else Path(sys.executable).with_name("keyvault")
+    print(f"try:     {keyvault} generate-key prod/ > prod.key")
+    print(f"         echo -n s3cret | {keyvault} create prod/db-password --key prod.key")
+    print(f"         {keyvault} read prod/db-password --key prod.key", flush=True)
 
 
 def _with_port(address: str, port: int) -> str:
