@@ -71,6 +71,7 @@ _BY_CODE: dict[grpc.StatusCode, type[KeyVaultError]] = {
     _Code.UNAUTHENTICATED: Denied,
     _Code.FAILED_PRECONDITION: MasterKeyUnusable,
     _Code.UNAVAILABLE: Unavailable,
+    _Code.CANCELLED: Unavailable,  # by a server that stops; our own cancelling raises asyncio's CancelledError
     _Code.DEADLINE_EXCEEDED: Unavailable,
     _Code.DATA_LOSS: RecordDamaged,
 }

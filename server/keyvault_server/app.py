@@ -2,7 +2,8 @@
 
 Stopping: NOT_SERVING -> (drain delay) -> no new calls -> the calls at work finish, their cleaning up included ->
 health -> backends closed. `grpc.aio.Server.stop` waits for no cleaning up, and an open health Watch would hold it for
-the whole grace, hence the own count of calls. A second signal cuts the wait short.
+the whole grace, hence the own count of calls. A call that grpc's core had not handed over when the stop began is
+CANCELLED by it, untouched: callers send it again as after UNAVAILABLE. A second signal cuts the wait short.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from keyvault_server.config import Settings
 from keyvault_server.errors import Refused
 from keyvault_server.health import Readiness
 from keyvault_server.interceptors import CallGuard, Limits
+from keyvault_server.ports import KeyService, RecordStore
 from keyvault_server.service import KeyVaultService
 from keyvault_server.vault import Vault
 
@@ -58,28 +60,36 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running(settings: Settings, hurry: asyncio.Event | None = None) -> AsyncIterator[Running]:
-    """A ready server while the body runs, stopped in order after it; `hurry`, once set, cuts the wait short.
+    """A ready server on the configured backend while the body runs; as `serving`."""
+    async with open_backend(settings) as (keys, records), serving(settings, keys, records, hurry) as server:
+        yield server
 
-    Raises Refused.
+
+@contextlib.asynccontextmanager
+async def serving(
+    settings: Settings, keys: KeyService, records: RecordStore, hurry: asyncio.Event | None = None
+) -> AsyncIterator[Running]:
+    """A ready server on these two ports while the body runs, stopped in order after it.
+
+    `hurry`, once set, cuts the wait for the calls at work short. Raises Refused.
     """
-    async with open_backend(settings) as (keys, records):
-        access_log = AccessLog(sys.stderr) if settings.access_log else None
-        guard = CallGuard(Limits(settings.concurrent_calls, settings.call_seconds), access_log)
-        readiness = Readiness(keys, records, interval=settings.readiness_seconds)
-        server = _main_server(settings, Vault(keys, records, unwrap_scopes=settings.unwrap_scopes), guard, readiness)
-        admin = _admin_server(readiness)
-        async with readiness.watching():
-            try:
-                port = _bind(server, settings.listen, _credentials(settings))
-                admin_port = _bind(admin, settings.admin_listen) if settings.admin_listen else None
-                await server.start()
-                await admin.start()
-                yield Running(port, admin_port)
-            finally:
-                await _drain(settings, server, guard, readiness, hurry or asyncio.Event())
-                await admin.stop(None)
-                if access_log:
-                    access_log.flush()
+    access_log = AccessLog(sys.stderr) if settings.access_log else None
+    guard = CallGuard(Limits(settings.concurrent_calls, settings.call_seconds), access_log)
+    readiness = Readiness(keys, records, interval=settings.readiness_seconds)
+    server = _main_server(settings, Vault(keys, records, unwrap_scopes=settings.unwrap_scopes), guard, readiness)
+    admin = _admin_server(readiness)
+    async with readiness.watching():
+        try:
+            port = _bind(server, settings.listen, _credentials(settings))
+            admin_port = _bind(admin, settings.admin_listen) if settings.admin_listen else None
+            await server.start()
+            await admin.start()
+            yield Running(port, admin_port)
+        finally:
+            await _drain(settings, server, guard, readiness, hurry or asyncio.Event())
+            await admin.stop(None)
+            if access_log:
+                access_log.flush()
 
 
 async def serve(settings: Settings, announce: Callable[[Running], None]) -> None:

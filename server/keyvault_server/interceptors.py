@@ -57,6 +57,7 @@ _STATUS = {
     "RECORD_CORRUPT": grpc.StatusCode.DATA_LOSS,
     "INTERNAL": grpc.StatusCode.INTERNAL,
 }
+_MOMENT = 0.05  # seconds
 _CALLER_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 _log = logging.getLogger(__name__)
@@ -89,12 +90,20 @@ class CallGuard(grpc.aio.ServerInterceptor):
         self._access_log = access_log
         self._guarded: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self._working = 0
+        self._begun = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
     async def wait_idle(self) -> None:
-        """Returns when no call is at work, their cleaning up included."""
-        await self._idle.wait()
+        """Returns when no call was at work for a moment, cleaning up included.
+
+        The moment is for calls that grpc has accepted and not yet handed over: cancelled then, they would be lost.
+        """
+        begun = -1
+        while begun != self._begun:
+            begun = self._begun
+            await asyncio.sleep(_MOMENT)
+            await self._idle.wait()
 
     async def intercept_service(  # noqa: D102
         self,
@@ -118,6 +127,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
         async def guarded(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             call = _Call(name, context)
             self._working += 1
+            self._begun += 1
             self._idle.clear()
             try:
                 if self._working > self._limits.concurrent_calls:

@@ -1,0 +1,241 @@
+"""Start, readiness, limits and the end of a server: nothing accepted is lost, nothing else is let in."""
+
+import asyncio
+import json
+import signal
+import socket
+import subprocess
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from keyvault.v1 import keyvault_pb2 as pb
+from keyvault.v1.keyvault_pb2_grpc import KeyVaultStub
+from keyvault_server.app import CannotListen
+from keyvault_server.errors import BackendUnavailable
+from tests.fakes import FakeKeyService, FakeRecordStore, Hooks
+from tests.sealed import create, mint, update
+from tests.serving import BIN, Served, embedded, failure_of, on_ports, server_process
+
+
+class Gate:
+    """Holds the next calls of one method of a fake until it is opened."""
+
+    def __init__(self, fake: Hooks, method: str, calls: int = 1) -> None:
+        self._open = asyncio.Event()
+        self._all_here = asyncio.Event()
+        self._missing = calls
+        for _ in range(calls):
+            fake.before(method, self._wait)
+
+    async def _wait(self) -> None:
+        self._missing -= 1
+        if not self._missing:
+            self._all_here.set()
+        await self._open.wait()
+
+    async def reached(self) -> None:
+        """Returns when all calls wait here."""
+        async with asyncio.timeout(5):
+            await self._all_here.wait()
+
+    def open(self) -> None:
+        """Lets them go."""
+        self._open.set()
+
+
+async def status(address: str) -> str:
+    async with grpc.aio.insecure_channel(address) as channel:
+        answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+    return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+
+
+async def test_health_is_served_on_the_main_port_and_on_the_admin_port(tmp_path: Path) -> None:
+    async with embedded(tmp_path / "data", admin_listen="127.0.0.1:0") as server:
+        assert await status(server.address) == "SERVING"
+        assert await status(server.admin_address) == "SERVING"
+
+
+async def test_the_admin_port_serves_nothing_but_health(tmp_path: Path) -> None:
+    async with embedded(tmp_path / "data", admin_listen="127.0.0.1:0") as server:
+        async with grpc.aio.insecure_channel(server.admin_address) as channel:
+            failure = await failure_of(KeyVaultStub(channel).GenerateKey(pb.GenerateKeyRequest()))
+        assert failure.status == "UNIMPLEMENTED"
+
+
+async def test_a_server_whose_backend_does_not_answer_is_not_ready_until_it_does() -> None:
+    keys, records = FakeKeyService(), FakeRecordStore()
+    records.fail_before("check", BackendUnavailable())
+    async with on_ports(keys, records, readiness_seconds=0.05) as server:
+        assert await status(server.address) == "NOT_SERVING"
+        async with asyncio.timeout(5):
+            while await status(server.address) != "SERVING":
+                await asyncio.sleep(0.02)
+        for _ in range(100):
+            keys.fail_before("check", BackendUnavailable())
+        async with asyncio.timeout(5):
+            while await status(server.address) != "NOT_SERVING":
+                await asyncio.sleep(0.02)
+
+
+async def test_reflection_lists_the_service_on_loopback(server: Served) -> None:
+    async def ask():  # type: ignore[no-untyped-def]
+        yield reflection_pb2.ServerReflectionRequest(list_services="")
+
+    stub = reflection_pb2_grpc.ServerReflectionStub(server.channel)
+    async for answer in stub.ServerReflectionInfo(ask()):
+        names = {service.name for service in answer.list_services_response.service}
+    assert {"keyvault.v1.KeyVault", "grpc.health.v1.Health"} <= names
+
+
+async def test_reflection_can_be_turned_off(tmp_path: Path) -> None:
+    async with embedded(tmp_path / "data", reflection=False) as server:
+        call = server.channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+
+        async def ask():  # type: ignore[no-untyped-def]
+            yield b""
+
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            async for _ in call(ask()):
+                pass
+        assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_calls_over_the_limit_are_refused_with_a_time_to_come_back_and_health_is_not() -> None:
+    keys, records = FakeKeyService(), FakeRecordStore()
+    gate = Gate(records, "get", calls=2)
+    async with on_ports(keys, records, concurrent_calls=2) as server:
+        waiting = [asyncio.create_task(failure_of(server.stub.Read(pb.ReadRequest(key_id="a")))) for _ in range(2)]
+        await gate.reached()
+        refused = await failure_of(server.stub.Read(pb.ReadRequest(key_id="a")))
+        assert (refused.status, refused.reason) == ("RESOURCE_EXHAUSTED", "RATE_LIMITED")
+        assert "RetryInfo" in refused.kinds
+        assert await status(server.address) == "SERVING"
+        gate.open()
+        assert [(await task).reason for task in waiting] == ["RECORD_NOT_FOUND"] * 2
+
+
+async def test_a_call_without_a_deadline_ends_at_the_servers_own() -> None:
+    keys, records = FakeKeyService(), FakeRecordStore()
+    gate = Gate(records, "get")
+    async with on_ports(keys, records, call_seconds=0.2) as server:
+        began = time.monotonic()
+        failure = await failure_of(server.stub.Read(pb.ReadRequest(key_id="a")))
+        assert (failure.status, failure.reason) == ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED")
+        assert time.monotonic() - began < 5
+        await gate.reached()
+
+
+async def test_a_fault_of_ours_is_internal_and_its_text_stays_with_us(caplog: pytest.LogCaptureFixture) -> None:
+    keys, records = FakeKeyService(), FakeRecordStore()
+    records.fail_before("get", RuntimeError("arn:aws:kms:secret-place"))
+    async with on_ports(keys, records) as server:
+        failure = await failure_of(server.stub.Read(pb.ReadRequest(key_id="a")))
+    assert (failure.status, failure.reason, failure.message) == ("INTERNAL", "INTERNAL", "internal error")
+    assert any(record.request_id == failure.metadata["request_id"] for record in caplog.records)
+
+
+async def test_a_task_cancelled_inside_the_server_is_answered() -> None:
+    keys, records = FakeKeyService(), FakeRecordStore()
+
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    records.before("get", cancelled)
+    async with on_ports(keys, records) as server:
+        failure = await failure_of(server.stub.Read(pb.ReadRequest(key_id="a"), timeout=5))
+    assert failure.status == "INTERNAL"
+
+
+async def test_a_message_over_the_limit_is_refused_by_grpc_itself(server: Served) -> None:
+    failure = await failure_of(server.stub.Create(pb.CreateRequest(key_id="a", envelope=bytes(600_000))))
+    assert failure.status == "RESOURCE_EXHAUSTED"
+
+
+async def test_a_stopping_server_finishes_the_calls_at_work_and_takes_no_new_ones() -> None:
+    keys, records = FakeKeyService(), FakeRecordStore()
+    async with AsyncExitStack() as callers:
+        async with on_ports(keys, records) as server:
+            stub = KeyVaultStub(await callers.enter_async_context(grpc.aio.insecure_channel(server.address)))
+            key = await mint(stub, "a/")
+            gate = Gate(records, "put_if", calls=20)
+            at_work = [asyncio.create_task(_created(stub, create(key, f"a/{n}"))) for n in range(20)]
+            await gate.reached()
+            asyncio.get_running_loop().call_later(0.3, gate.open)
+        assert await asyncio.gather(*at_work) == [1] * 20
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(server.address.split(":"), timeout=1)  # type: ignore[arg-type]
+
+
+async def _created(stub: KeyVaultStub, request: pb.CreateRequest) -> int:
+    return (await stub.Create(request)).revision
+
+
+def test_sigterm_under_load_fails_no_accepted_call_and_exits_with_0(tmp_path: Path) -> None:
+    with server_process(tmp_path / "data") as server:
+
+        async def load() -> tuple[int, list[str]]:
+            async with grpc.aio.insecure_channel(server.address) as channel:
+                stub = KeyVaultStub(channel)
+                key = await mint(stub, "l/")
+                done, failed = 0, []
+                asyncio.get_running_loop().call_later(0.5, server.process.send_signal, signal.SIGTERM)
+
+                async def worker(number: int) -> None:
+                    nonlocal done
+                    for count in range(100_000):
+                        try:
+                            await stub.Create(create(key, f"l/{number}/{count}"), timeout=20)
+                            done += 1
+                        except grpc.aio.AioRpcError as error:
+                            failed.append(error.code().name)
+                            return
+
+                await asyncio.gather(*(worker(number) for number in range(16)))
+                return done, failed
+
+        done, failed = asyncio.run(load())
+        assert server.process.wait(30) == 0
+        assert done > 16
+        assert set(failed) <= {"UNAVAILABLE", "CANCELLED"}  # grpc's core cancels what it has not handed over yet
+        lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+        creates = [line for line in lines if line.get("call") == "Create"]
+        assert sum(line["status"] == "OK" for line in creates) == done, "a write was done and not answered"
+        assert all(line["status"] == "OK" for line in creates)
+
+
+def test_a_second_signal_cuts_the_drain_short(tmp_path: Path) -> None:
+    with server_process(tmp_path / "data", KEYVAULT_DRAIN_DELAY_SECONDS="60") as server:
+        server.process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.process.wait(0.7)
+        assert server.stop(signal.SIGINT) == 0
+
+
+async def test_a_taken_port_is_refused(server: Served, tmp_path: Path) -> None:
+    with pytest.raises(CannotListen, match="in use"):
+        async with embedded(tmp_path / "other", listen=server.address):
+            pass
+
+
+def test_a_data_directory_in_use_is_refused_in_one_line(tmp_path: Path) -> None:
+    with server_process(tmp_path / "data"):
+        command = [BIN / "keyvault-server", "serve", "--data", tmp_path / "data", "--listen", "127.0.0.1:0"]
+        second = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (second.returncode, second.stdout) == (1, "")
+    assert second.stderr.count("\n") == 1
+    assert "in use by another keyvault-server" in second.stderr
+
+
+async def test_a_unix_socket_is_served(tmp_path: Path) -> None:
+    path = f"unix:{tmp_path}/s"
+    async with embedded(tmp_path / "data", listen=path), grpc.aio.insecure_channel(path) as channel:
+        stub = KeyVaultStub(channel)
+        key = await mint(stub, "u/")
+        assert (await stub.Create(create(key, "u/a"))).revision == 1
+        assert (await stub.Update(update(key, "u/a", 2))).revision == 2
