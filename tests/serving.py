@@ -76,12 +76,12 @@ class ServerProcess:
 
 
 @contextmanager
-def server_process(data: Path, **environment: str) -> Iterator[ServerProcess]:
+def server_process(data: Path, listen: str = "127.0.0.1:0", **environment: str) -> Iterator[ServerProcess]:
     """Started as a user does; killed at the end if it still runs."""
     log = data.parent / f"{data.name}.log"
     with log.open("ab") as stderr:
         process = subprocess.Popen(
-            [BIN / "keyvault-server", "serve", "--data", data, "--listen", "127.0.0.1:0"],
+            [BIN / "keyvault-server", "serve", "--data", data, "--listen", listen],
             env=os.environ | environment,
             stdout=subprocess.PIPE,
             stderr=stderr,

@@ -1,0 +1,120 @@
+"""`keyvault-server` as an operator uses it: one line and exit 1 for a refusal, 2 for bad usage, never a traceback."""
+
+import asyncio
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from keyvault_client import DataKey, KeyVault, NotFound
+from tests.serving import BIN, server_process
+
+
+def run(*arguments: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [BIN / "keyvault-server", *arguments],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def refusal(done: "subprocess.CompletedProcess[str]", status: int) -> str:
+    assert (done.returncode, done.stdout) == (status, "")
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("keyvault-server: ")
+    return done.stderr
+
+
+def test_the_banner_says_where_the_data_is_and_how_to_try_it(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    process = subprocess.Popen(
+        [BIN / "keyvault-server", "serve", "--data", data, "--listen", "127.0.0.1:0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    with process:
+        banner = [process.stdout.readline() for _ in range(3)]
+        process.terminate()
+        assert process.wait(20) == 0
+    assert "is ready on 127.0.0.1:" in banner[0]
+    assert str(data) in banner[1]
+    assert "generate-key prod/ > prod.key" in banner[2]
+
+
+def test_init_can_be_repeated_and_points_at_the_backup(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    first = run("init", "--data", data)
+    keyring = (data / "keyring.json").read_bytes()
+    again = run("init", "--data", data)
+    assert (first.returncode, again.returncode) == (0, 0)
+    assert "back up" in first.stdout
+    assert (data / "keyring.json").read_bytes() == keyring
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("serve", "--nonsense"), ("nonsense",), ("purge",), ("serve", "--listen", "0.0.0.0:1"), ("purge", "a/", "--yes")],
+)
+def test_bad_usage_is_one_line_and_exit_2(arguments: tuple[str, ...]) -> None:
+    refusal(run(*arguments), 2)
+
+
+def test_an_unknown_setting_is_exit_2() -> None:
+    assert "KEYVAULT_NONSENSE" in refusal(run("check-config", KEYVAULT_NONSENSE="1"), 2)
+
+
+def test_check_config_prints_what_is_in_force() -> None:
+    done = run("check-config", KEYVAULT_LISTEN="127.0.0.1:7")
+    assert done.returncode == 0
+    assert "KEYVAULT_LISTEN=127.0.0.1:7" in done.stdout.splitlines()
+
+
+def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "cannot be used" in refusal(run("serve", "--data", tmp_path / "file" / "data"), 1)
+
+
+def test_rotating_the_keyring_of_nobody_is_refused(tmp_path: Path) -> None:
+    assert "no keyring" in refusal(run("rotate-master-key", "--data", tmp_path / "data"), 1)
+
+
+def test_healthcheck_tells_a_serving_server_from_none(tmp_path: Path) -> None:
+    with server_process(tmp_path / "data") as server:
+        assert run("healthcheck", "--address", server.address).returncode == 0
+    assert "not serving" in refusal(run("healthcheck", "--address", server.address), 1)
+
+
+def test_a_purge_wants_a_yes_and_leaves_a_vacancy(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with server_process(data) as server:
+        asyncio.run(_create(server.address))
+        assert "in use" in refusal(run("purge", "prod/a", "--yes", "--data", data), 1)
+        server.stop()
+    assert "say --yes" in refusal(run("purge", "prod/a", "--data", data), 2)
+    assert "no such record" in refusal(run("purge", "prod/none", "--yes", "--data", data), 1)
+    done = run("purge", "prod/a", "--yes", "--data", data)
+    assert (done.returncode, done.stdout) == (0, "prod/a is vacant: the next Create is revision 3\n")
+    with server_process(data) as server:
+        asyncio.run(_take(server.address))
+
+
+async def _create(address: str) -> DataKey:
+    async with KeyVault(address) as vault:
+        key = await vault.generate_key("prod/a")
+        await vault.create("prod/a", b"1", key=key)
+        await vault.update("prod/a", b"2", key=key)
+        return key
+
+
+async def _take(address: str) -> None:
+    async with KeyVault(address) as vault:
+        key = await vault.generate_key("prod/a")
+        with pytest.raises(NotFound):
+            await vault.read("prod/a", key=key)
+        assert (await vault.create("prod/a", b"3", key=key)).revision == 3
