@@ -3,6 +3,7 @@
     python3 dev.py serve [...]    the embedded server, data in ./data; arguments go to `keyvault-server serve`
     python3 dev.py test [...]     all tests; arguments go to pytest
     python3 dev.py setup          the environment alone, with the tools of development
+    python3 dev.py tools          what some tests need beside Python, into ./.tools: grpcurl (Go), dynalite (Node)
     python3 dev.py pin            writes requirements/*.txt anew from pyproject.toml
 
 Every package comes with the hash that requirements/*.txt records, and nothing outside this folder is changed.
@@ -10,8 +11,10 @@ Every package comes with the hash that requirements/*.txt records, and nothing o
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -19,6 +22,10 @@ VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / "python"
 USERS, DEVELOPERS = ("build", "server"), ("build", "dev")
+TOOLS = {
+    "go": ("go", "install", "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3"),
+    "npm": ("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", ".tools/dynalite", "dynalite@4.0.0"),
+}
 
 
 def main(command: str, *arguments: str) -> int:
@@ -33,6 +40,8 @@ def main(command: str, *arguments: str) -> int:
     if command == "setup":
         set_up(DEVELOPERS)
         return 0
+    if command == "tools":
+        return tools()
     if command == "pin":
         set_up(DEVELOPERS)
         return pin()
@@ -57,6 +66,18 @@ def set_up(requirements: tuple[str, ...]) -> None:
     mark.write_text(wanted)
 
 
+def tools() -> int:
+    """Gets each tool whose toolchain is here; says which are missing."""
+    missing = 0
+    for program, command in TOOLS.items():
+        if shutil.which(program):
+            check(*command, env=os.environ | {"GOBIN": str(ROOT / ".tools" / "bin")})
+        else:
+            print(f"dev.py: no {program}, hence no {command[-1]}: the tests that need it are skipped", file=sys.stderr)
+            missing = 1
+    return missing
+
+
 def pin() -> int:
     """The server's pins are the tested ones: dev.txt comes first and binds server.txt."""
     compile_ = (PYTHON, "-m", "uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11")
@@ -75,16 +96,16 @@ def pin() -> int:
     return 0
 
 
-def check(*command: str | Path) -> None:
+def check(*command: str | Path, env: Mapping[str, str] | None = None) -> None:
     """Runs a command that has to succeed."""
-    status = run(*command)
+    status = run(*command, env=env)
     if status:
         sys.exit(f"dev.py: `{' '.join(map(str, command[:6]))} ...` failed with status {status}")
 
 
-def run(*command: str | Path) -> int:
+def run(*command: str | Path, env: Mapping[str, str] | None = None) -> int:
     """Runs a command here; returns its exit status."""
-    return subprocess.run(command, cwd=ROOT, check=False).returncode
+    return subprocess.run(command, cwd=ROOT, env=env, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from pathlib import Path
 from keyvault.names import DATA_KEY_SIZE, MAX_WRAPPED_KEY, is_scope, is_tenant
 from keyvault_client.errors import InvalidRequest
 
+_SPELT = {"plaintextKey": "plaintext_key", "wrappedKey": "wrapped_key"}  # as protobuf's JSON, and so grpcurl, has them
+
 
 @dataclass(frozen=True, slots=True)
 class DataKey:
@@ -47,9 +49,9 @@ class DataKey:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "DataKey":
-        """Reads what `to_json` wrote. Raises InvalidRequest."""
+        """Reads what `to_json` wrote, or the JSON of a GenerateKeyResponse. Raises InvalidRequest."""
         try:
-            content = json.loads(text)
+            content = {_SPELT.get(name, name): value for name, value in json.loads(text).items()}
             plaintext = content.get("plaintext_key")
             key = cls(
                 str(content["tenant"]),
