@@ -1,0 +1,155 @@
+"""One call to AWS: its time limit, what counts as an answer, and what its errors mean.
+
+The rule of this file: what leaves it is a VaultError, or an AwsFault for what only our own identity, settings or bug
+can cause (the caller sees INTERNAL). Neither holds a text of AWS or a parameter, which may be a data key; the AwsFault,
+as cause, names the operation and the code. Nothing is repeated here: the client sends the same bytes again, and only
+a reply of AWS that says "throttled" is proof that nothing was done.
+
+Codes: AWS KMS API Reference "Decrypt", "GenerateDataKey", "ReEncrypt"; DynamoDB Developer Guide "Error handling".
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+from botocore.parsers import ResponseParserError
+
+from keyvault_server.errors import (
+    BackendThrottled,
+    BackendUnavailable,
+    MasterKeyUnusable,
+    NotAuthorized,
+    Refused,
+    VaultError,
+)
+
+_THROTTLED = frozenset(
+    {
+        "LimitExceededException",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "ThrottledException",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    }
+)
+_TRY_AGAIN = frozenset({"ExpiredToken", "ExpiredTokenException", "ReplicatedWriteConflictException"})
+"""A new token comes with the next call; another region's write went first and ours was not done."""
+_KMS: Mapping[str, type[VaultError]] = {
+    "DisabledException": MasterKeyUnusable,
+    "InvalidKeyUsageException": MasterKeyUnusable,
+    "KMSInvalidStateException": MasterKeyUnusable,
+    "NotFoundException": MasterKeyUnusable,
+    "IncorrectKeyException": NotAuthorized,
+    "InvalidCiphertextException": NotAuthorized,
+}
+
+_log = logging.getLogger(__name__)
+
+
+class AwsFault(Exception):
+    """One failed call: the operation, and AWS's error code or the SDK's class name."""
+
+    def __init__(self, operation: str, code: str, reply: Mapping[str, Any] | None = None) -> None:
+        super().__init__(operation, code)
+        self.code = code
+        self.reply = reply or {}
+        """The error reply, in no text of this exception: it may hold a stored item."""
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}: {self.code}"
+
+
+class NoUsableAnswer(Refused):
+    """AWS did not do what a start or an `init` needs; one line says what and why."""
+
+
+class AwsClient:
+    """An open client of one AWS service, called by operation."""
+
+    def __init__(self, client: Any, call_timeout: float, *, log: bool = True) -> None:
+        client.meta.events.register("before-parse", _refuse_other_bodies)
+        self._client = client
+        self._seconds = call_timeout
+        self._log = log
+
+    @property
+    def region(self) -> str:
+        """The region that the client asks."""
+        return str(self._client.meta.region_name)
+
+    async def call(self, operation: str, *needed: str, **parameters: Any) -> Mapping[str, Any]:
+        """The reply to `operation` (as `get_item`), which has all keys of `needed`.
+
+        The time limit covers the wait for a connection, which the SDK does not bound. A cancelled write may have been
+        done. Raises a VaultError, caused by an AwsFault; or the AwsFault itself.
+        """
+        try:
+            async with asyncio.timeout(self._seconds):
+                reply: Mapping[str, Any] = await getattr(self._client, operation)(**parameters)
+        except TimeoutError:
+            raise BackendUnavailable from self._noted(AwsFault(operation, "Timeout"))
+        except ParamValidationError as error:  # its text may show a parameter
+            raise AwsFault(operation, type(error).__name__) from None
+        except (ClientError, BotoCoreError, ResponseParserError) as error:
+            fault, meaning = self._understand(operation, error)
+        else:
+            return self._whole(operation, needed, reply)
+        if meaning is None:
+            raise fault
+        raise meaning from (fault if meaning is NotAuthorized else self._noted(fault))
+
+    def _understand(self, operation: str, error: Exception) -> tuple[AwsFault, type[VaultError] | None]:
+        if not isinstance(error, ClientError):  # no connection, no reply, no credentials, a reply that is none
+            return AwsFault(operation, type(error).__name__), BackendUnavailable
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return AwsFault(operation, code, error.response), self._meaning(code, status)
+
+    def _meaning(self, code: str, status: int) -> type[VaultError] | None:
+        if code in _THROTTLED:
+            return BackendThrottled
+        if status >= 500 or code in _TRY_AGAIN or not code or code.isdecimal():  # no code: something else answered
+            return BackendUnavailable
+        return _KMS.get(code) if self._client.meta.service_model.service_name == "kms" else None
+
+    def _whole(self, operation: str, needed: tuple[str, ...], reply: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The SDK takes a proxy's page with status 200 for an empty reply, which would read as "no such record"."""
+        if "RequestId" not in reply.get("ResponseMetadata", {}) or any(key not in reply for key in needed):
+            raise BackendUnavailable from self._noted(AwsFault(operation, "NotAnAwsReply"))
+        return reply
+
+    def _noted(self, fault: AwsFault) -> AwsFault:
+        """The caller learns the kind of failure alone; the operator needs the code."""
+        if self._log:
+            _log.warning("AWS call failed", extra={"operation": fault.args[0], "code": fault.code})
+        return fault
+
+
+@contextmanager
+def refused(subject: str, absent: str | None = None) -> Iterator[None]:
+    """Makes NoUsableAnswer of every failure in the body; `absent` is its line if what is asked for does not exist."""
+    try:
+        yield
+    except (AwsFault, VaultError, TimeoutError) as error:
+        fault = error if isinstance(error, AwsFault) else error.__cause__
+        if absent and isinstance(fault, AwsFault) and fault.code == "ResourceNotFoundException":
+            raise NoUsableAnswer(absent) from None
+        raise NoUsableAnswer(f"{subject}: AWS gave no usable answer ({fault or type(error).__name__})") from None
+
+
+def _refuse_other_bodies(response_dict: dict[str, Any], operation_model: Any, **_event: object) -> None:
+    """Both services answer a JSON object, or nothing to an operation that has no output.
+
+    The SDK takes what is no JSON for an empty object, and stumbles over a list.
+    """
+    body: bytes = response_dict["body"].strip()
+    if body.startswith(b"{") and body.endswith(b"}"):
+        return
+    if response_dict["status_code"] < 300 and operation_model.output_shape:
+        raise ResponseParserError
+    response_dict["body"] = b"{}"  # an error whose code is then its HTTP status

@@ -1,0 +1,159 @@
+"""Amazon DynamoDB as a RecordStore (see ports.py): one item a record. docs/dynamodb.md has the attributes.
+
+The rules of this file. Every read is consistent. A write is one PutItem whose condition is on `head`; it is never sent
+twice, since the second could fail for what the first did: an unknown outcome is BackendUnavailable. Every attribute
+goes through ExpressionAttributeNames. An item that is no record is shown as one that `records.state_of` refuses, so
+that it reads as RECORD_CORRUPT and a purge can still replace it.
+
+Source: DynamoDB API Reference "GetItem", "PutItem"; Developer Guide "Condition expressions".
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from keyvault_server.backends.aws.calls import AwsClient, AwsFault
+from keyvault_server.errors import RecordCorrupt
+from keyvault_server.ports import HeadChanged
+from keyvault_server.records import FORMAT, Record, StoredHead
+
+KEY = "pk"
+SEPARATOR = "#"
+"""Between tenant and key_id; in neither."""
+
+_NAMES = {f"#{name}": name for name in (KEY, "format", "head", "ring", "created", "updated")}
+_ABSENT = "attribute_not_exists(#pk)"
+_SAME_HEAD = "#head = :head"
+_NO_HEAD = "attribute_exists(#pk) AND (NOT attribute_type(#head, :binary) OR #head = :head)"
+_PRESENT = "attribute_exists(#pk)"
+_NOBODY = SEPARATOR
+"""A partition key that no tenant has."""
+_NO_RING = b"\0"
+"""Stands for a ring, body or format that is missing: no record has a ring of this length."""
+
+
+class DynamoRecordStore:
+    """One table."""
+
+    def __init__(self, dynamodb: AwsClient, table: str) -> None:
+        self._dynamodb = dynamodb
+        self._table = table
+
+    async def get_head(self, tenant: str, key_id: str) -> StoredHead | None:
+        """See RecordStore. Costs as much as `get`: DynamoDB charges for the whole item."""
+        projection = {"ProjectionExpression": ", ".join(_NAMES), "ExpressionAttributeNames": _NAMES}
+        item = await self._get(_pk(tenant, key_id), projection)
+        return None if item is None else _stored_head(item)
+
+    async def get(self, tenant: str, key_id: str) -> Record | None:
+        """See RecordStore."""
+        item = await self._get(_pk(tenant, key_id), {})
+        return None if item is None else _record(item)
+
+    async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
+        """See RecordStore. `expected` b"" means an item without a head: only a purge writes over that."""
+        pk = _pk(tenant, key_id)
+        try:
+            await self._put(_item(pk, record), **_condition(expected))
+        except AwsFault as fault:
+            if fault.code != "ConditionalCheckFailedException":
+                raise
+            # Not every engine gives the item back; another writer may have changed it again by now, which is as good.
+            item = fault.reply.get("Item") or await self._get(pk, {})
+            raise HeadChanged(_stored_head(item) if item else None) from None
+
+    async def check(self) -> None:
+        """See RecordStore: a read, and a write on condition that what nobody made is there.
+
+        Together one read unit and one write unit, on an item that does not exist. They prove the permissions and that
+        the table answers; not that it has capacity for large records, nor that every partition of it answers.
+        """
+        await self._get(_NOBODY, {})
+        try:
+            await self._put(
+                {KEY: {"S": _NOBODY}}, ConditionExpression=_PRESENT, ExpressionAttributeNames={f"#{KEY}": KEY}
+            )
+        except AwsFault as fault:
+            if fault.code != "ConditionalCheckFailedException":
+                raise
+
+    async def _get(self, pk: str, projection: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        reply = await self._dynamodb.call(
+            "get_item", TableName=self._table, Key={KEY: {"S": pk}}, ConsistentRead=True, **projection
+        )
+        item: Mapping[str, Any] | None = reply.get("Item")
+        return item
+
+    async def _put(self, item: Mapping[str, Any], **condition: Any) -> None:
+        await self._dynamodb.call(
+            "put_item",
+            TableName=self._table,
+            Item=item,
+            ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            **condition,
+        )
+
+
+def _pk(tenant: str, key_id: str) -> str:
+    return tenant + SEPARATOR + key_id
+
+
+def _condition(expected: bytes | None) -> dict[str, Any]:
+    """The names and values of a condition are exactly those that it uses: DynamoDB refuses others."""
+    if expected is None:
+        return {"ConditionExpression": _ABSENT, "ExpressionAttributeNames": {f"#{KEY}": KEY}}
+    if expected:
+        return {
+            "ConditionExpression": _SAME_HEAD,
+            "ExpressionAttributeNames": {"#head": "head"},
+            "ExpressionAttributeValues": {":head": {"B": expected}},
+        }
+    return {
+        "ConditionExpression": _NO_HEAD,
+        "ExpressionAttributeNames": {f"#{KEY}": KEY, "#head": "head"},
+        "ExpressionAttributeValues": {":head": {"B": b""}, ":binary": {"S": "B"}},
+    }
+
+
+def _item(pk: str, record: Record) -> dict[str, Any]:
+    return {
+        KEY: {"S": pk},
+        "format": {"N": str(FORMAT)},
+        "head": {"B": record.head},
+        "ring": {"B": record.ring},
+        "created": {"N": str(record.created)},
+        "updated": {"N": str(record.updated)},
+        "body": {"B": record.body},
+    }
+
+
+def _stored_head(item: Mapping[str, Any]) -> StoredHead:
+    return StoredHead(*_columns(item))
+
+
+def _record(item: Mapping[str, Any]) -> Record:
+    head, ring, created, updated = _columns(item)
+    body = _binary(item, "body")
+    return Record(head, _NO_RING if body is None else ring, created, updated, body or b"")
+
+
+def _columns(item: Mapping[str, Any]) -> tuple[bytes, bytes, int, int]:
+    """Head, ring and times. Raises RecordCorrupt for a format of another release, which a purge must not touch."""
+    number = item.get("format", {}).get("N")
+    if number not in (None, str(FORMAT)):
+        raise RecordCorrupt
+    ring = _binary(item, "ring")
+    if number is None or ring is None:
+        ring = _NO_RING
+    return _binary(item, "head") or b"", ring, _time(item, "created"), _time(item, "updated")
+
+
+def _binary(item: Mapping[str, Any], name: str) -> bytes | None:
+    """The attribute; None if it is missing or of another type."""
+    value: bytes | None = item.get(name, {}).get("B")
+    return value
+
+
+def _time(item: Mapping[str, Any], name: str) -> int:
+    """The attribute; 0, since times inform only, if it is no whole number that a time can be."""
+    digits = item.get(name, {}).get("N", "")
+    return int(digits) if digits.isdecimal() and len(digits) < 19 else 0

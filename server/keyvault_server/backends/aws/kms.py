@@ -1,0 +1,91 @@
+"""AWS KMS as a KeyService (see ports.py).
+
+The rule of this file: the key that a label names is pinned in every call, Decrypt's KeyId and ReEncrypt's SourceKeyId
+too. Without the pin, KMS takes any key that the blob names and that we may use, and ReEncrypt would make a wrapped key
+of ours from a blob that somebody wrapped under their own key. Tenant and scope are the encryption context; CloudTrail
+shows it in clear.
+
+Source: AWS KMS API Reference "GenerateDataKey", "Decrypt", "ReEncrypt", "DescribeKey".
+"""
+
+from collections.abc import Mapping
+
+from keyvault.names import DATA_KEY_SIZE
+from keyvault_server.backends.aws.calls import AwsClient
+from keyvault_server.errors import BackendUnavailable, MasterKeyUnusable, NotAuthorized
+from keyvault_server.ports import NewDataKey, WrappedBlob
+
+MAX_BLOB = 6_144
+"""Bytes of a CiphertextBlob that Decrypt takes; KMS answers a longer one as if the mistake were ours."""
+
+
+class KmsKeyService:
+    """Symmetric KMS keys by label; the first one mints."""
+
+    def __init__(self, kms: AwsClient, master_keys: Mapping[str, str]) -> None:
+        self._kms = kms
+        self._arns = dict(master_keys)
+        self._label, self._arn = next(iter(master_keys.items()))
+
+    async def generate(self, tenant: str, scope: str) -> NewDataKey:
+        """See KeyService."""
+        reply = await self._kms.call(
+            "generate_data_key",
+            "Plaintext",
+            "CiphertextBlob",
+            KeyId=self._arn,
+            KeySpec="AES_256",
+            EncryptionContext=_context(tenant, scope),
+        )
+        if len(reply["Plaintext"]) != DATA_KEY_SIZE:
+            raise BackendUnavailable
+        return NewDataKey(reply["Plaintext"], WrappedBlob(self._label, reply["CiphertextBlob"]))
+
+    async def unwrap(self, tenant: str, scope: str, wrapped: WrappedBlob) -> bytes:
+        """See KeyService."""
+        reply = await self._kms.call(
+            "decrypt",
+            "Plaintext",
+            KeyId=self._source(wrapped),
+            CiphertextBlob=wrapped.blob,
+            EncryptionContext=_context(tenant, scope),
+        )
+        data_key: bytes = reply["Plaintext"]
+        if len(data_key) != DATA_KEY_SIZE:  # whoever has kms:Encrypt can wrap anything
+            raise NotAuthorized
+        return data_key
+
+    async def rewrap(self, tenant: str, scope: str, wrapped: WrappedBlob) -> WrappedBlob:
+        """See KeyService."""
+        context = _context(tenant, scope)
+        reply = await self._kms.call(
+            "re_encrypt",
+            "CiphertextBlob",
+            SourceKeyId=self._source(wrapped),
+            SourceEncryptionContext=context,
+            CiphertextBlob=wrapped.blob,
+            DestinationKeyId=self._arn,
+            DestinationEncryptionContext=context,
+        )
+        return WrappedBlob(self._label, reply["CiphertextBlob"])
+
+    async def check(self) -> None:
+        """See KeyService: asks for the state of the key that mints.
+
+        DescribeKey is free and outside the quota that the data operations share. It does not prove that our role may
+        use the key.
+        """
+        reply = await self._kms.call("describe_key", "KeyMetadata", KeyId=self._arn)
+        if reply["KeyMetadata"].get("KeyState") != "Enabled":
+            raise MasterKeyUnusable
+
+    def _source(self, wrapped: WrappedBlob) -> str:
+        """The key that the label names. Raises NotAuthorized for what needs no call."""
+        arn = self._arns.get(wrapped.label)
+        if arn is None or not 1 <= len(wrapped.blob) <= MAX_BLOB:
+            raise NotAuthorized
+        return arn
+
+
+def _context(tenant: str, scope: str) -> dict[str, str]:
+    return {"keyvault:v": "1", "keyvault:tenant": tenant, "keyvault:scope": scope}
