@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from tests.serving import BIN
 from tests.tools import tool
@@ -133,20 +132,8 @@ def test_the_old_record_is_imported(reader: Reader) -> None:
     assert reader.run("sh", "keyvault read prod/old --key old.key --address 127.0.0.1:50051") == "old secret"
 
 
-def test_the_aws_session_runs_on_a_stand_in(tmp_path: Path) -> None:
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    try:
-        host, port = moto.get_host_and_port()
-        endpoint = f"http://{host}:{port}"
-        environment = {
-            "KEYVAULT_AWS_KMS_ENDPOINT": endpoint,
-            "KEYVAULT_AWS_DYNAMODB_ENDPOINT": endpoint,
-            "AWS_ACCESS_KEY_ID": "testing",
-            "AWS_SECRET_ACCESS_KEY": "testing",
-        }
-        with started(block_with("aws"), tmp_path, **environment) as address:
-            shell = Reader(tmp_path, address)
-            assert shell.run("sh", block_with("generate-key prod/ >")).endswith("is at revision 4\n")
-    finally:
-        moto.stop()
+def test_the_aws_session_runs_on_a_stand_in(tmp_path: Path, moto: str) -> None:
+    endpoints = {"KEYVAULT_AWS_KMS_ENDPOINT": moto, "KEYVAULT_AWS_DYNAMODB_ENDPOINT": moto}
+    with started(block_with("aws"), tmp_path, KEYVAULT_AWS_TABLE="readme", **endpoints) as address:
+        shell = Reader(tmp_path, address)
+        assert shell.run("sh", block_with("generate-key prod/ >")).endswith("is at revision 4\n")

@@ -1,0 +1,88 @@
+"""The implementations on which the contract suites run."""
+
+import copy
+import dataclasses
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from keyvault_server.backends.aws.calls import AwsClient
+from keyvault_server.backends.aws.clients import AwsOptions, open_aws
+from keyvault_server.backends.aws.dynamodb import DynamoRecordStore
+from keyvault_server.backends.aws.kms import KmsKeyService
+from keyvault_server.backends.embedded.keyring import Keyring
+from keyvault_server.backends.embedded.sqlite import SqliteStore, open_store
+from keyvault_server.ports import KeyService, RecordStore
+from tests.fakes import FakeKeyService, FakeRecordStore
+
+KeyServices = tuple[KeyService, KeyService]
+ATOMIC = ("fake_store", "sqlite_store", "dynalite_store")
+"""Where writers may be made to race: moto evaluates conditions without a lock."""
+HONEST = ("fake_keys", "keyring")
+"""moto answers AccessDenied to Decrypt with another KeyId, and ReEncrypt does not look at SourceKeyId."""
+
+
+@pytest.fixture
+def fake_store() -> FakeRecordStore:
+    return FakeRecordStore()
+
+
+@pytest.fixture
+async def sqlite_store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    async with open_store(tmp_path / "records.sqlite3") as store:
+        yield store
+
+
+@pytest.fixture
+def moto_store(aws: tuple[KmsKeyService, DynamoRecordStore]) -> DynamoRecordStore:
+    return aws[1]
+
+
+@pytest.fixture(params=[*ATOMIC, "moto_store"])
+def store(request: pytest.FixtureRequest) -> RecordStore:
+    """Every RecordStore."""
+    made: RecordStore = request.getfixturevalue(request.param)
+    return made
+
+
+@pytest.fixture(params=ATOMIC)
+def atomic_store(request: pytest.FixtureRequest) -> RecordStore:
+    """Every RecordStore on an engine that decides conditions one after the other."""
+    made: RecordStore = request.getfixturevalue(request.param)
+    return made
+
+
+@pytest.fixture
+def fake_keys() -> KeyServices:
+    before = FakeKeyService("1")
+    after = copy.deepcopy(before)
+    after.add("2")
+    return before, after
+
+
+@pytest.fixture
+def keyring(tmp_path: Path) -> KeyServices:
+    return Keyring.create(tmp_path / "keyring.json"), Keyring.rotate(tmp_path / "keyring.json")
+
+
+@pytest.fixture(scope="session")
+async def kms(moto_options: AwsOptions, moto_clients: tuple[AwsClient, AwsClient]) -> AsyncIterator[KeyServices]:
+    second = (await moto_clients[0].call("create_key"))["KeyMetadata"]["Arn"]
+    rotated = dataclasses.replace(moto_options, master_keys={"2": second} | moto_options.master_keys)
+    async with open_aws(moto_options) as (before, _), open_aws(rotated) as (after, _):
+        yield before, after
+
+
+@pytest.fixture(params=HONEST)
+def honest_key_services(request: pytest.FixtureRequest) -> KeyServices:
+    """Those that answer for a blob of another master key as KMS does; tests/aws/ has the answers of KMS."""
+    made: KeyServices = request.getfixturevalue(request.param)
+    return made
+
+
+@pytest.fixture(params=[*HONEST, "kms"])
+def key_services(request: pytest.FixtureRequest) -> KeyServices:
+    """Every KeyService, before and after a new master key was put first."""
+    made: KeyServices = request.getfixturevalue(request.param)
+    return made

@@ -1,0 +1,105 @@
+"""Stand-ins for AWS: moto in a thread, dynalite (a second, independent DynamoDB) as a process. Loopback only.
+
+Where the stand-ins differ from AWS, the test that meets the difference says so.
+"""
+
+import os
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from moto.server import ThreadedMotoServer
+
+from keyvault_server.backends.aws.calls import AwsClient
+from keyvault_server.backends.aws.clients import AwsOptions, open_aws, open_clients
+from keyvault_server.backends.aws.dynamodb import DynamoRecordStore
+from keyvault_server.backends.aws.kms import KmsKeyService
+from keyvault_server.backends.aws.setup import create_backend
+from tests.tools import tool
+
+REGION = "eu-central-1"
+_START_DYNALITE = """
+const server = require(process.argv[1])({ createTableMs: 20, deleteTableMs: 20 })
+server.listen(0, '127.0.0.1', () => console.log(server.address().port))
+"""
+
+
+def options(kms: str | None, dynamodb: str | None, **changed: object) -> AwsOptions:
+    """Options for tests; names in `changed` replace the others."""
+    given: dict[str, object] = {
+        "region": REGION,
+        "table": "keyvault",
+        "master_keys": {},
+        "kms_endpoint": kms,
+        "dynamodb_endpoint": dynamodb,
+        "ca_bundle": None,
+        "call_timeout": 10.0,
+        "max_connections": 16,
+    }
+    return AwsOptions(**given | changed)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def aws_identity() -> Iterator[None]:
+    """An identity that only stand-ins take, and nothing of the machine's own AWS settings."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("AWS_CONFIG_FILE", os.devnull)
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        yield
+
+
+@pytest.fixture(scope="session")
+def moto(aws_identity: None) -> Iterator[str]:
+    """The address of a moto server with KMS and DynamoDB."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def dynalite(aws_identity: None) -> Iterator[str]:
+    """The address of a dynalite, in memory."""
+    package = tool("dynalite", "dynalite/node_modules/dynalite")
+    with subprocess.Popen(["node", "-e", _START_DYNALITE, package], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="session")
+async def moto_options(moto: str) -> AwsOptions:
+    """A backend on moto, made by `create_backend`."""
+    made = options(moto, moto)
+    return options(moto, moto, master_keys={"1": await create_backend(made, "alias/keyvault")})
+
+
+@pytest.fixture(scope="session")
+async def aws(moto_options: AwsOptions) -> AsyncIterator[tuple[KmsKeyService, DynamoRecordStore]]:
+    """Both ports on moto."""
+    async with open_aws(moto_options) as ports:
+        yield ports
+
+
+@pytest.fixture(scope="session")
+async def moto_clients(moto_options: AwsOptions) -> AsyncIterator[tuple[AwsClient, AwsClient]]:
+    """Clients of KMS and DynamoDB on moto, beside the ports."""
+    async with open_clients(moto_options) as clients:
+        yield clients
+
+
+@pytest.fixture(scope="session")
+async def dynalite_store(moto_options: AwsOptions, moto: str, dynalite: str) -> AsyncIterator[DynamoRecordStore]:
+    """A record store on dynalite; its KMS is moto."""
+    both = options(moto, dynalite, master_keys=moto_options.master_keys)
+    await create_backend(both, "alias/keyvault")
+    async with open_aws(both) as (_, records):
+        yield records
