@@ -65,8 +65,10 @@ def seal(data_key: bytes, tenant: str, key_id: str, revision: int, plaintext: by
     """Seals at most 380,000 bytes under a 32-byte data key, for one tenant, key_id, revision and kind.
 
     Returns an envelope of 88 bytes more than the plaintext, and 16 more for each full 16 KiB of it.
-    Raises ValueError for a plaintext that is too long, or of another length than the kind has.
+    Raises ValueError for what an envelope cannot hold: a plaintext too long or of another length than its kind has, a
+    revision out of range, no such kind, a data key of another length.
     """
+    kind = Kind(kind)
     if len(plaintext) > MAX_PLAINTEXT:
         raise ValueError(f"the plaintext has {len(plaintext)} bytes, at most {MAX_PLAINTEXT} fit")
     if not 1 <= revision <= MAX_REVISION:
@@ -136,4 +138,6 @@ def _context(fixed: bytes, tenant: str, key_id: str) -> bytes:
 
 
 def _counted(text: bytes) -> bytes:
+    if len(text) > 0xFFFF:
+        raise ValueError("a tenant or key_id has at most 65,535 bytes")
     return struct.pack(">H", len(text)) + text
