@@ -1,7 +1,7 @@
 """Prints KeyVault's figures, each as a ratio of two things timed in one run: `python benchmarks/run.py [--quick]`.
 
-Both servers run at the same time, pinned to core 0; the load runs on the last core. Rounds alternate between them, so
-that a noisy machine disturbs both alike; each figure is the median of the rounds. A ratio of throughputs flatters the
+The servers run at the same time, pinned to core 0; the load runs on the last core. Rounds alternate between them, so
+that a noisy machine disturbs all alike; each figure is the median of the rounds. A ratio of throughputs flatters the
 slower server when the load generator is the bottleneck, so the ratio of server CPU seconds per call stands beside it.
 """
 
@@ -16,12 +16,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
 from keyvault import envelope
 from keyvault.v1 import keyvault_pb2 as pb
 from keyvault.v1.keyvault_pb2_grpc import KeyVaultStub
@@ -33,14 +35,18 @@ IN_FLIGHT = 64
 HERE = Path(__file__).parent
 
 
-@dataclass
+@dataclass(frozen=True)
 class Round:
+    """What one round of calls took."""
+
     calls_per_second: float
     cpu_seconds_per_call: float
 
 
-@dataclass
+@dataclass(frozen=True)
 class Server:
+    """A server process."""
+
     pid: int
     address: str
 
@@ -62,14 +68,14 @@ def started(*command: str) -> Iterator[Server]:
         yield Server(process.pid, match[1])
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(10)
+        process.wait(30)
 
 
 async def load(server: Server, method: str, requests: Callable[[], bytes], calls: int) -> Round:
     """So many calls, 64 in flight over one channel, request bytes made beforehand."""
     ready = [requests() for _ in range(calls)]
     async with grpc.aio.insecure_channel(server.address) as channel:
-        call = channel.unary_unary(f"/keyvault.v1.KeyVault/{method}")
+        call: Any = channel.unary_unary(f"/keyvault.v1.KeyVault/{method}")
 
         async def worker() -> None:
             while ready:
@@ -89,6 +95,7 @@ class Creates:
         self._count = 0
 
     def __call__(self) -> bytes:
+        """The next one."""
         self._count += 1
         name = f"bench/{self._count}"
         sealed = envelope.seal(self._key.plaintext_key, self._key.tenant, name, 1, KIB)
@@ -96,51 +103,48 @@ class Creates:
 
 
 async def compare(calls: int, rounds: int) -> None:
-    os.sched_setaffinity(0, {os.cpu_count() - 1})  # type: ignore[operator]
-    with tempfile.TemporaryDirectory(dir=HERE, prefix="data-") as data:
+    """Read and Create through the whole server, against no-op handlers that answer the same bytes."""
+    os.sched_setaffinity(0, {(os.cpu_count() or 1) - 1})
+    with tempfile.TemporaryDirectory(dir=HERE, prefix="data-") as data, ExitStack() as servers:
         serve = ("-m", "keyvault_server", "serve", "--data", data, "--listen", "127.0.0.1:0")
-        with started(sys.executable, *serve) as vault:
-            async with grpc.aio.insecure_channel(vault.address) as channel:
-                stub = KeyVaultStub(channel)
-                key = await stub.GenerateKey(pb.GenerateKeyRequest(scope="bench/"))
-                creates = Creates(key)
-                first = pb.CreateRequest.FromString(creates())
-                created = await stub.Create(first)
-                read = await stub.Read(pb.ReadRequest(key_id=first.key_id))
-            answers = (read.SerializeToString().hex(), created.SerializeToString().hex())
-            with started(sys.executable, str(HERE / "noop_server.py"), *answers) as noop:
-                wanted = pb.ReadRequest(key_id=first.key_id).SerializeToString()
-                await contest("Read of 1 KiB", "Read", lambda: wanted, vault, noop, calls, rounds, 0.80)
-                await contest("64 durable Creates in flight", "Create", creates, vault, noop, calls, rounds, 0.50)
+        vault = servers.enter_context(started(sys.executable, *serve))
+        async with grpc.aio.insecure_channel(vault.address) as channel:
+            stub = KeyVaultStub(channel)
+            creates = Creates(await stub.GenerateKey(pb.GenerateKeyRequest(scope="bench/")))
+            first = pb.CreateRequest.FromString(creates())
+            created = await stub.Create(first)
+            read = await stub.Read(pb.ReadRequest(key_id=first.key_id))
+        answers = (read.SerializeToString().hex(), created.SerializeToString().hex())
+        yardstick = (sys.executable, str(HERE / "noop_server.py"), *answers)
+        plain = servers.enter_context(started(*yardstick))
+        batch = servers.enter_context(started(*yardstick, "batch"))
+        wanted = pb.ReadRequest(key_id=first.key_id).SerializeToString()
+        for title, method, requests, goal in (
+            ("Read of 1 KiB", "Read", lambda: wanted, 0.80),
+            ("64 durable Creates in flight", "Create", creates, 0.50),
+        ):
+            contestants = (vault, plain, batch)
+            played = [
+                [await load(server, method, requests, calls) for server in contestants] for _ in range(rounds + 1)
+            ]
+            report(title, played[1:], goal)  # the first round warms up
 
 
-async def contest(
-    title: str,
-    method: str,
-    requests: Callable[[], bytes],
-    vault: Server,
-    noop: Server,
-    calls: int,
-    rounds: int,
-    goal: float,
-) -> None:
-    pairs = []
-    for _ in range(rounds + 1):
-        pairs.append((await load(vault, method, requests, calls), await load(noop, method, requests, calls)))
-    del pairs[0]  # warms up
-    rate = statistics.median(ours.calls_per_second / theirs.calls_per_second for ours, theirs in pairs)
-    cpu = statistics.median(theirs.cpu_seconds_per_call / ours.cpu_seconds_per_call for ours, theirs in pairs)
-    ours = statistics.median(pair[0].calls_per_second for pair in pairs)
-    theirs = statistics.median(pair[1].calls_per_second for pair in pairs)
-    print(
-        f"{title}, against a no-op grpc.aio handler: {rate:.2f} by throughput ({ours:.0f}/s to {theirs:.0f}/s), ",
-        end="",
-    )
-    print(f"{cpu:.2f} by server CPU per call; goal {goal:.2f}: {'met' if min(rate, cpu) >= goal else 'MISSED'}")
+def report(title: str, played: list[list[Round]], goal: float) -> None:
+    """One line against the plain no-op handler, one against the no-op handler with our server's scheduling."""
+    for yardstick, name in ((1, "a no-op grpc.aio handler"), (2, "a no-op handler with SCHED_BATCH too")):
+        rate = statistics.median(r[0].calls_per_second / r[yardstick].calls_per_second for r in played)
+        cpu = statistics.median(r[yardstick].cpu_seconds_per_call / r[0].cpu_seconds_per_call for r in played)
+        ours, theirs = (statistics.median(r[side].calls_per_second for r in played) for side in (0, yardstick))
+        print(
+            f"{title}, against {name}: {rate:.2f} by throughput ({ours:.0f}/s to {theirs:.0f}/s),"
+            f" {cpu:.2f} by server CPU per call; {verdict(min(rate, cpu), goal)}"
+        )
 
 
 async def group_commit(puts: int, rounds: int) -> None:
-    ratios = []
+    """The record store alone: 64 puts in flight against one at a time."""
+    played = []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory(dir=HERE, prefix="data-") as data:
             async with open_store(Path(data) / "records.sqlite3") as store:
@@ -150,21 +154,17 @@ async def group_commit(puts: int, rounds: int) -> None:
                     await store.put_if("bench", name, record, None)
 
                 one = await puts_per_second(put, puts // 8, 1)
-                many = await puts_per_second(put, puts, IN_FLIGHT)
-                ratios.append((many / one, many, one))
-    ratio, many, one = (
-        statistics.median(r[0] for r in ratios),
-        *map(statistics.median, list(zip(*ratios, strict=True))[1:]),
-    )
-    met = "met" if ratio >= 5 else "MISSED"
+                played.append((await puts_per_second(put, puts, IN_FLIGHT), one))
+    ratio = statistics.median(many / one for many, one in played)
+    many, one = (statistics.median(side) for side in zip(*played, strict=True))
     print(
-        f"64 puts in flight against sequential ones, at the store: {ratio:.1f} times ({many:.0f}/s to {one:.0f}/s); ",
-        end="",
+        f"64 puts in flight against sequential ones, at the store: {ratio:.1f} times"
+        f" ({many:.0f}/s to {one:.0f}/s); {verdict(ratio, 5)}"
     )
-    print(f"goal 5: {met}")
 
 
 async def puts_per_second(put: Callable[[str], Awaitable[None]], puts: int, in_flight: int) -> float:
+    """So many puts of new names, so many of them at a time."""
     names = [f"{in_flight}-{number}" for number in range(puts)]
 
     async def worker() -> None:
@@ -177,6 +177,7 @@ async def puts_per_second(put: Callable[[str], Awaitable[None]], puts: int, in_f
 
 
 def sealing(times: int) -> None:
+    """The envelope against the cipher that is in it."""
     key, nonce = os.urandom(32), os.urandom(12)
     gcm = AESGCM(key)
 
@@ -195,8 +196,15 @@ def sealing(times: int) -> None:
     pairs = [(microseconds(kve1), microseconds(bare)) for _ in range(5)]
     ratio = statistics.median(ours / theirs for ours, theirs in pairs)
     ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
-    print(f"seal + open of 1 KiB against bare AES-256-GCM with its key set up: {ratio:.1f} times ", end="")
-    print(f"({ours:.1f} us to {theirs:.1f} us)")
+    print(
+        f"seal + open of 1 KiB against bare AES-256-GCM with its key set up: {ratio:.1f} times"
+        f" ({ours:.1f} us to {theirs:.1f} us)"
+    )
+
+
+def verdict(figure: float, goal: float) -> str:
+    """Against what we ask of ourselves."""
+    return f"goal {goal:.2f}: {'met' if figure >= goal else 'MISSED'}"
 
 
 if __name__ == "__main__":

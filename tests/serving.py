@@ -50,7 +50,7 @@ async def on_ports(keys: KeyService, records: RecordStore, **settings: Any) -> A
 
 
 def _settings(**settings: Any) -> Settings:
-    chosen = {"listen": "127.0.0.1:0", "access_log": False} | settings
+    chosen: dict[str, Any] = {"listen": "127.0.0.1:0", "access_log": False} | settings
     return Settings(**chosen)
 
 

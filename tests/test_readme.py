@@ -84,6 +84,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
 
 
 def block_with(words: str) -> str:
+    block: str
     (block,) = (block for _, block in BLOCKS if words in block)
     return block
 

@@ -46,7 +46,7 @@ def told_by_us(test: Test, sealed: bytes) -> dict[str, Any]:
         with pytest.raises(MalformedEnvelope):
             envelope.open(*names, sealed)
         return {"result": "invalid", "phase": "parse"}
-    told = {"kind": header.kind.name, "revision": str(header.revision)}
+    told: dict[str, object] = {"kind": header.kind.name, "revision": str(header.revision)}
     told["commits"] = envelope.commits_to(sealed[:72], *names)
     try:
         return told | {"result": "valid", "opened": envelope.open(*names, sealed)}

@@ -8,6 +8,7 @@ import asyncio
 import random
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -32,7 +33,7 @@ async def test_mutated_messages_are_answered_by_a_documented_status(tmp_path: Pa
         async with grpc.aio.insecure_channel(server.address) as channel:
             valid = (await _valid_requests(KeyVaultStub(channel)))[method]
             garbage = [_mutated(draw, valid) for _ in range(MESSAGES)]
-            call = channel.unary_unary(f"/keyvault.v1.KeyVault/{method}")
+            call: Any = channel.unary_unary(f"/keyvault.v1.KeyVault/{method}")
             answers = await _send_all(call, garbage)
             assert await KeyVaultStub(channel).GenerateKey(pb.GenerateKeyRequest(), timeout=5)
         assert server.stop() == 0

@@ -1,5 +1,7 @@
 """The contract over the wire: what each method answers, and the status and details of each refusal."""
 
+from pathlib import Path
+
 import pytest
 
 from keyvault.envelope import Kind
@@ -64,7 +66,7 @@ async def test_a_rewrapped_key_is_the_same_data_key(stub: KeyVaultStub) -> None:
     assert (await stub.Update(request)).revision == 2
 
 
-async def test_unwrapping_is_off_but_for_the_scopes_that_the_settings_name(server: Served, tmp_path) -> None:  # type: ignore[no-untyped-def]
+async def test_unwrapping_is_off_but_for_the_scopes_that_the_settings_name(server: Served, tmp_path: Path) -> None:
     key = await mint(server.stub, NAME)
     refused = await failure_of(server.stub.UnwrapKey(pb.UnwrapKeyRequest(wrapped_key=key.wrapped)))
     assert (refused.status, refused.reason) == ("PERMISSION_DENIED", "POLICY_DENIED")

@@ -6,6 +6,8 @@ Each expectation is written down here, not computed; only of a flipped header it
 import hashlib
 from dataclasses import replace
 
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
 from tests.vectors import reference
 from tests.vectors.envelopes import ACME, DATA, KINDS, NOTES, REKEY, TOMBSTONE, Envelopes, Owner, drawn, parses
 from tests.vectors.layout import CHUNK, CHUNKS_AT, append, chunks, cut, edited, flip, pad, pattern, put
@@ -230,7 +232,7 @@ def _salamanders(out: Envelopes) -> None:
         one, two = (reference.derive(o.key, salt, reference.context(fixed, o.tenant, o.key_id)) for o in owners)
         body = both_open(one, two, [drawn(f"salamander {i}", 16) for i in range(2)])
         for owner, derived, stranger in ((ACME, one, other), (other, two, ACME)):
-            aead = reference.AESGCM(derived.aes_key)
+            aead = AESGCM(derived.aes_key)
             plaintext = aead.decrypt(derived.base_nonce, body, None)
             envelope = fixed + salt + derived.commitment + body
             source = out.valid(f"two {comment}: committed to", "Salamander", plaintext, owner, envelope=envelope)

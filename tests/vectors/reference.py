@@ -1,9 +1,9 @@
 """KVE1 once more, written from docs/envelope.md alone with HMAC-SHA-512 and AES-256-GCM: the vectors come from here.
 
 The rule of this file: it imports nothing of ours, so that it and `keyvault.envelope` can find each other's mistakes.
-`cobblestone_*` is the layer below, checked, with SHA-256 put in
-place of its hash, against the vectors that cryptography publishes. `seal` checks nothing:
-it also has to make what every reader must refuse. Sizes and constants are spelled out as in the document.
+`cobblestone_*` is the layer below, checked, with SHA-256 put in place of its hash, against the vectors that
+cryptography publishes. `seal` checks nothing: it also has to make what every reader must refuse. Sizes and constants
+are spelled out as in the document.
 """
 
 import hashlib

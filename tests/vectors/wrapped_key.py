@@ -11,6 +11,8 @@
 import hashlib
 from typing import Any
 
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
 from tests.vectors import reference
 from tests.vectors.layout import Vectors, edited, flip, put
 from tests.vectors.salamander import both_open
@@ -226,6 +228,6 @@ def _blobs(out: WrappedKeys) -> None:
     body = both_open(one, two, [drawn("salamander block", 16)])
     for label, other, derived in (("1", "2", one), ("2", "1", two)):
         blob = salt + derived.commitment + body
-        data_key = reference.AESGCM(derived.aes_key).decrypt(derived.base_nonce, body, None)
+        data_key = AESGCM(derived.aes_key).decrypt(derived.base_nonce, body, None)
         out.valid(f"committed to {label}", "Salamander", frame(label, SCOPE, blob), data_key=data_key)
         out.refused(f"committed to {label}, as {other}", "Salamander", "open", frame(other, SCOPE, blob))
