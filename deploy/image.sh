@@ -1,0 +1,325 @@
+#!/usr/bin/env bash
+# Builds the image of ./Dockerfile and runs it: read-only root, no capabilities, a network of its own with loopback only.
+#
+#   CI=true      what is missing is a failure; otherwise it is said in one line, and is none
+#   BASE=image   build on this image; otherwise on Debian bookworm, made here by debootstrap: no registry is asked
+#   HADOLINT=... the linter's path; otherwise it is looked for beside python and in .venv
+#
+# Needs root, and installs buildah, crun and debootstrap by apt-get where they are missing. What it makes is in a
+# temporary directory and goes away, but for the Debian base, kept for a month in ${XDG_CACHE_HOME:-~/.cache}.
+# shellcheck disable=SC2016 # what is in single quotes is awk's, apt-get's and the inner shell's to expand
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+SUITE=bookworm
+PACKAGES=ca-certificates,python3,python3-venv
+CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/keyvault-image"
+UID_=10001
+BIN=/opt/keyvault/bin
+
+fail() { echo "image: FAILED: $1" >&2; exit 1; }
+ok() { echo "ok: $1"; }
+absent() { if [ "${CI:-}" = true ]; then fail "$1"; else echo "skipped: $1"; fi; }
+
+# quiet WHAT COMMAND...: one line if it succeeds, what it said and the end if not
+quiet() {
+    local what="$1" began=$SECONDS
+    shift
+    "$@" >"$work/log" 2>&1 || { tail -n 40 "$work/log" >&2; fail "$what"; }
+    ok "$what ($((SECONDS - began)) s)"
+}
+
+# equal WHAT WANTED FOUND
+equal() { if [ "$2" = "$3" ]; then ok "$1: $2"; else fail "$1: wanted $2, found $3"; fi; }
+
+# ---- the linter
+
+lint() {
+    local candidate
+    for candidate in "${HADOLINT:-}" "$(command -v hadolint || true)" \
+        "$(dirname "$(command -v python || echo .)")/hadolint" .venv/bin/hadolint; do
+        if [ -n "$candidate" ] && [ -x "$candidate" ]; then
+            quiet "hadolint" "$candidate" Dockerfile
+            return
+        fi
+    done
+    absent "no hadolint"
+}
+
+# ---- the tools
+
+tools() { command -v buildah crun debootstrap >"$work/tools" && [ "$(wc -l <"$work/tools")" = 3 ]; }
+
+apt_install() {
+    apt-get install -y --no-install-recommends buildah crun debootstrap && return
+    apt-get update
+    apt-get install -y --no-install-recommends buildah crun debootstrap
+}
+
+builder() { buildah --root "$work/storage" --runroot "$work/run" --storage-driver vfs "$@"; }
+
+# crun 1.8 refuses to start where both versions of cgroups are mounted; no limits are set here, so it sees none of them.
+oci() {
+    unshare --mount sh -c 'mount -t tmpfs none /sys/fs/cgroup; exec "$@"' - \
+        crun --cgroup-manager=disabled --root "$work/crun" "$@"
+}
+
+# ---- the base
+
+# The machine's own Debian mirror; none, and debootstrap takes its default.
+mirror() {
+    apt-get indextargets --format '$(CODENAME) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
+        awk -v suite="$SUITE" '$1 == suite && $2 == "main" && !found { found = 1; print $3 }' || true
+}
+
+bootstrap() {
+    local root="$work/debian" attempt
+    for attempt in 1 2; do
+        rm -rf --one-file-system "$root"
+        # shellcheck disable=SC2046 # no mirror is no argument
+        if timeout 300 debootstrap --variant=minbase --include="$PACKAGES" "$SUITE" "$root" $(mirror); then
+            tar -C "$root" --exclude='./dev/*' --exclude='./var/cache/apt/*' --exclude='./var/lib/apt/lists/*' \
+                -I 'gzip -1' -cf "$1.part" . && mv "$1.part" "$1"
+            rm -rf --one-file-system "$root"
+            return
+        fi
+        echo "debootstrap failed, attempt $attempt" >&2
+    done
+    return 1
+}
+
+# What pip needs to reach its index from here: the machine's settings and the files they name, for this base only.
+pip_settings() {
+    python3 - "$1" <<'PYTHON'
+import ast, shutil, subprocess, sys
+from pathlib import Path
+
+root, bundle = Path(sys.argv[1]), "/etc/ssl/certs/ca-certificates.crt"
+listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
+sections = {"global": {"cert": bundle} if Path(bundle).exists() else {}}
+for line in sorted(listed.splitlines(), key=lambda line: line.startswith(":env:")):  # the environment comes last: it wins
+    name, _, value = line.partition("=")
+    section, _, key = name.rpartition(".")
+    sections.setdefault("global" if section == ":env:" else section, {})[key] = str(ast.literal_eval(value))
+for path in {word for values in sections.values() for value in values.values() for word in [*value.split(), bundle]}:
+    if path.startswith("/") and Path(path).exists():
+        copy = root / path.lstrip("/")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(path, copy, dirs_exist_ok=True) if Path(path).is_dir() else shutil.copy(path, copy)
+(root / "etc").mkdir(exist_ok=True)
+with (root / "etc/pip.conf").open("w") as file:
+    for section, values in sections.items():
+        print(f"[{section}]", *(f"{key} = {value}".replace("\n", "\n  ") for key, value in values.items()), sep="\n", file=file)
+PYTHON
+}
+
+make_base() {
+    local container
+    install -d -m 0700 "$work/private" # the settings may hold a password
+    install -d -m 0755 "$work/private/settings"
+    pip_settings "$work/private/settings"
+    container=$(builder from scratch)
+    builder add --quiet "$container" "$1" /
+    builder add --quiet "$container" "$work/private/settings" /
+    builder config --env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$container"
+    builder commit --quiet --rm "$container" localhost/keyvault-base
+}
+
+# ---- the image
+
+# inspect EXPRESSION: of the image's configuration, as JSON
+inspect() {
+    python3 -c 'import json, sys
+config = json.load(open(sys.argv[1]))["Docker"]["config"]
+print(json.dumps(eval(sys.argv[2], {"config": config}), separators=(",", ":")))' "$work/inspect" "$1"
+}
+
+# bundle FOLDER [NAME=VALUE...] -- [COMMAND...]: what crun is to run, as the image says: user, environment, command
+bundle() {
+    mkdir -p "$work/bundles/$1"
+    python3 - "$work" "$@" <<'PYTHON'
+import json, sys
+from pathlib import Path
+
+work, name, *rest = sys.argv[1:]
+environment, command = rest[: rest.index("--")], rest[rest.index("--") + 1 :]
+config = json.loads(Path(work, "inspect").read_text())["Docker"]["config"]
+uid, gid = map(int, config["User"].split(":"))
+process = {
+    "user": {"uid": uid, "gid": gid},
+    "args": command or [*config["Entrypoint"], *config["Cmd"]],
+    "env": [*config["Env"], *environment],
+    "cwd": config["WorkingDir"],
+    "capabilities": {},
+    "noNewPrivileges": True,
+}
+bind = lambda source, target, *options: {"destination": target, "type": "bind", "source": source, "options": ["bind", *options]}
+mounts = [
+    {"destination": "/proc", "type": "proc", "source": "proc"},
+    {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
+    bind(f"{work}/data", "/data"),
+    bind(f"{work}/tls", "/tls", "ro"),
+]
+spaces = [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "network")]
+root = {"path": Path(work, "rootfs").read_text().strip(), "readonly": True}
+whole = {"ociVersion": "1.0.0", "root": root, "process": process, "mounts": mounts, "linux": {"namespaces": spaces}}
+Path(work, "bundles", name, "config.json").write_text(json.dumps(whole))
+Path(work, "bundles", name, "process.json").write_text(json.dumps(process))
+PYTHON
+}
+
+# contained [NAME=VALUE...] -- COMMAND...: in a container of its own
+contained() {
+    bundle once "$@"
+    oci run --bundle "$work/bundles/once" once
+}
+
+# inside NAME [NAME=VALUE...] -- COMMAND...: in that running container, as its user and with its environment
+inside() {
+    local name="$1"
+    shift
+    bundle inside "$@"
+    oci exec --process "$work/bundles/inside/process.json" "$name"
+}
+
+# start NAME [NAME=VALUE...]: the image's own command, until its own HEALTHCHECK is content
+start() {
+    local name="$1" left=60
+    bundle "$@" --
+    oci run --bundle "$work/bundles/$name" "$name" >"$work/$name.log" 2>&1 &
+    server=$!
+    until inside "$name" "${@:2}" -- "${healthcheck[@]}" >"$work/log" 2>&1; do
+        if ! kill -0 "$server" 2>/dev/null || [ $((left -= 1)) -le 0 ]; then
+            cat "$work/log" "$work/$name.log" >&2
+            fail "$name: HEALTHCHECK"
+        fi
+        sleep 0.5
+    done
+    ok "$name: HEALTHCHECK says healthy"
+}
+
+# stop NAME: the image's own signal
+stop() {
+    local left=300 began=$SECONDS status=0
+    oci kill "$1" "$stop_signal"
+    while kill -0 "$server" 2>/dev/null; do
+        [ $((left -= 1)) -gt 0 ] || fail "$1: still running 30 s after $stop_signal"
+        sleep 0.1
+    done
+    wait "$server" || status=$?
+    server=
+    [ "$status" = 0 ] || { cat "$work/$1.log" >&2; fail "$1: $stop_signal: exit status $status"; }
+    ok "$1: $stop_signal, exit status 0 in $((SECONDS - began)) s"
+}
+
+cleanup() {
+    local status=$?
+    trap - EXIT
+    if [ -n "$server" ]; then # ours is the only container that is still there
+        for name in plain tls; do oci delete --force "$name" 2>/dev/null || true; done
+        wait "$server" 2>/dev/null || true
+    fi
+    rm -rf --one-file-system "$work"
+    exit "$status"
+}
+
+# ---- all of it
+
+server=
+work=$(mktemp -d "${TMPDIR:-/tmp}/keyvault-image.XXXXXX")
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+chmod 0711 "$work" # the server's user passes through it
+
+lint
+if [ "$(id -u)" != 0 ]; then absent "not root"; exit 0; fi
+if ! tools; then
+    if ! command -v apt-get >/dev/null; then absent "no buildah"; exit 0; fi
+    DEBIAN_FRONTEND=noninteractive quiet "installed buildah, crun and debootstrap" apt_install
+fi
+
+if [ -z "${BASE:-}" ]; then
+    base="$CACHE/$SUITE-$(uname -m)-$(echo "$PACKAGES" | cksum | cut -d ' ' -f 1).tar.gz"
+    mkdir -p "$CACHE"
+    find "$CACHE" -name "$SUITE-*" -mtime +30 -delete
+    [ -s "$base" ] || quiet "Debian $SUITE by debootstrap" bootstrap "$base"
+    quiet "base image of Debian $SUITE" make_base "$base"
+    BASE=localhost/keyvault-base
+fi
+quiet "buildah bud" timeout 900 buildah --root "$work/storage" --runroot "$work/run" --storage-driver vfs \
+    bud --isolation chroot --format docker --build-arg "BASE=$BASE" --tag localhost/keyvault .
+
+builder inspect --type image localhost/keyvault >"$work/inspect"
+equal "USER" '"10001:10001"' "$(inspect 'config["User"]')"
+equal "ENTRYPOINT" "[\"$BIN/keyvault-server\"]" "$(inspect 'config["Entrypoint"]')"
+equal "CMD" '["serve"]' "$(inspect 'config["Cmd"]')"
+equal "STOPSIGNAL" '"SIGTERM"' "$(inspect 'config["StopSignal"]')"
+equal "HEALTHCHECK" "[\"CMD\",\"$BIN/keyvault-server\",\"healthcheck\"]" "$(inspect 'config["Healthcheck"]["Test"]')"
+equal "EXPOSE" '["50051/tcp"]' "$(inspect 'list(config["ExposedPorts"])')"
+equal "VOLUME" '["/data"]' "$(inspect 'list(config["Volumes"])')"
+healthcheck=("$BIN/keyvault-server" healthcheck)
+stop_signal=SIGTERM
+
+builder mount "$(builder from --pull-never localhost/keyvault)" >"$work/rootfs"
+rootfs=$(cat "$work/rootfs")
+install -d -o "$UID_" -g "$UID_" -m 0700 "$work/data"
+install -d -m 0755 "$work/tls"
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost \
+    -keyout "$work/tls/tls.key" -out "$work/tls/tls.crt" 2>/dev/null
+chown "$UID_:$UID_" "$work/tls/tls.key"
+
+equal "/data of the image" "$UID_:$UID_ 700" "$(stat -c '%u:%g %a' "$rootfs/data")"
+equal "files of the venv that are not root's alone to write" 0 \
+    "$(find "$rootfs/opt/keyvault" ! -type l \( ! -uid 0 -o ! -gid 0 -o -perm /022 \) | wc -l)"
+equal "pip, build tools and compilers in the venv" 0 \
+    "$(find "$rootfs/opt/keyvault" \( -path '*/site-packages/*' -o -path '*/bin/*' \) -prune \
+        -regextype posix-extended -iregex '.*/(pip|setuptools|wheel|hatchling|editables|uv|g?cc|c\+\+)[0-9.]*(-.*)?' | wc -l)"
+equal "sources left outside the venv" "" "$(find "$rootfs/src" "$rootfs/wheels" "$rootfs/opt/build" 2>/dev/null | head -n 1)"
+equal "modules of the project without bytecode" 0 "$(find "$rootfs"/opt/keyvault/lib/python3*/site-packages/keyvault* -name '*.py' |
+    while read -r module; do
+        compgen -G "$(dirname "$module")/__pycache__/$(basename "$module" .py).*.pyc" >/dev/null || echo "$module"
+    done | wc -l)"
+
+equal "id -u" "$UID_" "$(contained -- id -u)"
+equal "capabilities" "0000000000000000" "$(contained -- awk '$1 == "CapBnd:" { print $2 }' /proc/self/status)"
+for place in / /opt/keyvault /tmp /etc; do
+    if contained -- touch "$place/written" 2>"$work/log"; then fail "$place can be written to"; fi
+    grep -q 'Read-only file system' "$work/log" || { cat "$work/log" >&2; fail "writing to $place"; }
+done
+ok "/, /opt/keyvault, /tmp and /etc are read-only"
+contained -- touch /data/written || fail "/data cannot be written to"
+rm "$work/data/written"
+ok "/data can be written to"
+
+status=0
+contained KEYVAULT_LISTEN=0.0.0.0:50051 -- "$BIN/keyvault-server" serve >"$work/log" 2>&1 || status=$?
+equal "exit status of a server off loopback without TLS" 2 "$status"
+status=0
+contained -- "${healthcheck[@]}" >"$work/log" 2>&1 || status=$?
+equal "exit status of the health check without a server" 1 "$status"
+
+start plain
+inside plain -- sh -c 'tr "\0" "\n" </proc/1/environ' >"$work/environ"
+for variable in PYTHONMALLOC=malloc MALLOC_PERTURB_=165; do
+    grep -qx "$variable" "$work/environ" || fail "the server has no $variable"
+done
+ok "the server has PYTHONMALLOC=malloc and MALLOC_PERTURB_=165"
+equal "what is left of a freed key in its environment" "$(printf 'a5%.0s' {1..16})" "$(inside plain -- "$BIN/python3" -c \
+    'import ctypes, os; key = os.urandom(1000); there = id(key) + 500; del key; print(ctypes.string_at(there, 16).hex())')"
+equal "its longest core file" 0 "$(inside plain -- awk '/^Max core file size/ { print $5 }' /proc/1/limits)"
+inside plain -- "$BIN/keyvault" generate-key image/ >"$work/data/image.key" 2>"$work/log" ||
+    { cat "$work/log" >&2; fail "generate a key"; }
+chown "$UID_:$UID_" "$work/data/image.key"
+inside plain -- "$BIN/keyvault" create image/check --key /data/image.key <<<s3cret >"$work/log" 2>&1 ||
+    { cat "$work/log" >&2; fail "create a record"; }
+ok "a record is created"
+stop plain
+
+start tls KEYVAULT_LISTEN=0.0.0.0:50051 KEYVAULT_TLS_CERTIFICATE=/tls/tls.crt KEYVAULT_TLS_PRIVATE_KEY=/tls/tls.key
+equal "the record after a restart, over TLS" s3cret "$(inside tls KEYVAULT_ADDRESS=localhost:50051 \
+    KEYVAULT_CA=/tls/tls.crt -- "$BIN/keyvault" read image/check --key /data/image.key 2>"$work/log" || cat "$work/log")"
+stop tls
+
+ok "size: $(du -sm "$rootfs/opt/keyvault" | cut -f 1) MB on the base's $(($(du -sm "$rootfs" | cut -f 1) - \
+    $(du -sm "$rootfs/opt/keyvault" | cut -f 1))) MB; $SECONDS s in all"
+echo "image: ok"
