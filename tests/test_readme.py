@@ -114,7 +114,7 @@ def test_the_shell_session_runs(reader: Reader) -> None:
 
 def test_the_eight_lines_of_python_run(reader: Reader) -> None:
     block = block_with("import asyncio")
-    assert len(block.splitlines()) == 8
+    assert len([line for line in block.splitlines() if line]) == 8
     assert reader.run("python", block) == "b's3cret'\n"
 
 
