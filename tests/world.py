@@ -6,12 +6,14 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from keyvault.envelope import Kind
+from keyvault_server.caller import Caller
 from keyvault_server.errors import VaultError
 from keyvault_server.vault import Vault, Written
 from tests.fakes import FakeKeyService, FakeRecordStore
 from tests.sealed import Key
 
 TENANT, NAME = "acme", "prod/db"
+CALLER = Caller(TENANT)
 
 
 class World:
@@ -28,28 +30,28 @@ class World:
         return self.now
 
     async def mint(self, scope: str = NAME, tenant: str = TENANT) -> Key:
-        made = await self.vault.generate_key(tenant, scope)
+        made = await self.vault.generate_key(Caller(tenant), scope)
         return Key(made.plaintext, made.wrapped_key, tenant)
 
     async def create(self, key: Key, revision: int = 1, data: bytes = b"data", name: str = NAME) -> bytes:
         envelope = key.seal(name, revision, data)
-        await self.vault.create(TENANT, name, key.wrapped, envelope)
+        await self.vault.create(CALLER, name, key.wrapped, envelope)
         return envelope
 
     async def update(self, key: Key, revision: int, data: bytes = b"data") -> Written:
-        return await self.vault.update(TENANT, NAME, key.wrapped, key.seal(NAME, revision, data))
+        return await self.vault.update(CALLER, NAME, key.wrapped, key.seal(NAME, revision, data))
 
     async def delete(self, key: Key, revision: int) -> Written:
-        return await self.vault.delete(TENANT, NAME, key.wrapped, key.seal(NAME, revision, b"", Kind.TOMBSTONE))
+        return await self.vault.delete(CALLER, NAME, key.wrapped, key.seal(NAME, revision, b"", Kind.TOMBSTONE))
 
     def rotation(self, key: Key, new: Key, revision: int, data: bytes = b"data") -> Callable[[], Awaitable[Written]]:
         """A RotateKey that can be sent again."""
         sealed = new.seal(NAME, revision, data)
         permit = key.seal(NAME, revision, hashlib.sha256(sealed).digest(), Kind.REKEY)
-        return lambda: self.vault.rotate_key(TENANT, NAME, key.wrapped, permit, new.wrapped, sealed)
+        return lambda: self.vault.rotate_key(CALLER, NAME, key.wrapped, permit, new.wrapped, sealed)
 
     async def opened(self, key: Key) -> bytes:
-        found = await self.vault.read(TENANT, NAME)
+        found = await self.vault.read(CALLER, NAME)
         assert found.envelope is not None
         return key.open(NAME, found.envelope)
 

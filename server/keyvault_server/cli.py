@@ -20,6 +20,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 from keyvault.names import is_key_id, is_tenant
 from keyvault_server.app import Running, serve
+from keyvault_server.caller import DEFAULT_TENANT
 from keyvault_server.composition import data_directory, initialise, open_backend
 from keyvault_server.composition import rotate_master_key as rotate_keyring
 from keyvault_server.config import BadSettings, Settings, load_settings
@@ -27,7 +28,6 @@ from keyvault_server.errors import Refused, VaultError
 from keyvault_server.health import is_serving
 from keyvault_server.ports import HeadChanged
 from keyvault_server.purge import purge as purge_record
-from keyvault_server.service import DEFAULT_TENANT
 
 Backend = Annotated[str | None, Parameter(help="embedded or aws (KEYVAULT_BACKEND).")]
 Data = Annotated[Path | None, Parameter(help="Directory of the embedded backend (KEYVAULT_DATA).")]

@@ -25,6 +25,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 from keyvault_server.access_log import AccessLog
+from keyvault_server.caller import Caller, current_caller
 from keyvault_server.errors import DeadlineExceeded, InvalidRequest, RateLimited, VaultError
 
 SERVICE = "/keyvault.v1.KeyVault/"
@@ -132,6 +133,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
             try:
                 if self._working > self._limits.concurrent_calls:
                     raise RateLimited
+                current_caller.set(Caller())
                 call.request = request = _decoded(decode, data)
                 left = context.time_remaining()
                 if left is not None and left <= self._limits.call_seconds:

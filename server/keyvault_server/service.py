@@ -9,10 +9,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from keyvault.v1 import keyvault_pb2 as pb
 from keyvault.v1.keyvault_pb2_grpc import KeyVaultServicer
+from keyvault_server.caller import current_caller
 from keyvault_server.vault import Vault, Written
-
-DEFAULT_TENANT = "default"
-"""Every caller's tenant where no authentication is configured."""
 
 _Response = TypeVar("_Response", pb.CreateResponse, pb.UpdateResponse, pb.DeleteResponse, pb.RotateKeyResponse)
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
@@ -25,21 +23,22 @@ class KeyVaultService(KeyVaultServicer):
         self._vault = vault
 
     async def GenerateKey(self, request: pb.GenerateKeyRequest, context: Context) -> pb.GenerateKeyResponse:
-        key = await self._vault.generate_key(DEFAULT_TENANT, request.scope)
+        key = await self._vault.generate_key(current_caller.get(), request.scope)
         return pb.GenerateKeyResponse(
             tenant=key.tenant, scope=key.scope, plaintext_key=key.plaintext, wrapped_key=key.wrapped_key
         )
 
     async def Create(self, request: pb.CreateRequest, context: Context) -> pb.CreateResponse:
-        done = await self._vault.create(DEFAULT_TENANT, request.key_id, request.wrapped_key, request.envelope)
+        done = await self._vault.create(current_caller.get(), request.key_id, request.wrapped_key, request.envelope)
         return _written(pb.CreateResponse, done)
 
     async def Read(self, request: pb.ReadRequest, context: Context) -> pb.ReadResponse:
+        caller = current_caller.get()
         found = await self._vault.read(
-            DEFAULT_TENANT, request.key_id, request.known_revision, include_deleted=request.include_deleted
+            caller, request.key_id, request.known_revision, include_deleted=request.include_deleted
         )
         return pb.ReadResponse(
-            tenant=DEFAULT_TENANT,
+            tenant=caller.tenant,
             envelope=found.envelope or b"",
             revision=found.revision,
             create_time=_timestamp(found.created),
@@ -49,16 +48,16 @@ class KeyVaultService(KeyVaultServicer):
         )
 
     async def Update(self, request: pb.UpdateRequest, context: Context) -> pb.UpdateResponse:
-        done = await self._vault.update(DEFAULT_TENANT, request.key_id, request.wrapped_key, request.envelope)
+        done = await self._vault.update(current_caller.get(), request.key_id, request.wrapped_key, request.envelope)
         return _written(pb.UpdateResponse, done)
 
     async def Delete(self, request: pb.DeleteRequest, context: Context) -> pb.DeleteResponse:
-        done = await self._vault.delete(DEFAULT_TENANT, request.key_id, request.wrapped_key, request.envelope)
+        done = await self._vault.delete(current_caller.get(), request.key_id, request.wrapped_key, request.envelope)
         return _written(pb.DeleteResponse, done)
 
     async def RotateKey(self, request: pb.RotateKeyRequest, context: Context) -> pb.RotateKeyResponse:
         done = await self._vault.rotate_key(
-            DEFAULT_TENANT,
+            current_caller.get(),
             request.key_id,
             request.wrapped_key,
             request.authorization,
@@ -68,10 +67,11 @@ class KeyVaultService(KeyVaultServicer):
         return _written(pb.RotateKeyResponse, done)
 
     async def RewrapKey(self, request: pb.RewrapKeyRequest, context: Context) -> pb.RewrapKeyResponse:
-        return pb.RewrapKeyResponse(wrapped_key=await self._vault.rewrap_key(DEFAULT_TENANT, request.wrapped_key))
+        rewrapped = await self._vault.rewrap_key(current_caller.get(), request.wrapped_key)
+        return pb.RewrapKeyResponse(wrapped_key=rewrapped)
 
     async def UnwrapKey(self, request: pb.UnwrapKeyRequest, context: Context) -> pb.UnwrapKeyResponse:
-        key = await self._vault.unwrap_key(DEFAULT_TENANT, request.wrapped_key)
+        key = await self._vault.unwrap_key(current_caller.get(), request.wrapped_key)
         return pb.UnwrapKeyResponse(tenant=key.tenant, scope=key.scope, plaintext_key=key.plaintext)
 
 

@@ -5,42 +5,47 @@
     checked.
 
 Order of checks, so that garbage costs no call to a backend and nothing is disclosed: names, wrapped key frame and
-scope, envelope shape; then head and ring (a digest in the ring is a replay: proved, answered, not written), revision,
-key, envelope; then the conditional write. If its condition fails, replay and revision are judged once more on what is
-stored, and nothing is written twice. The vault holds a data key for the length of one request and stores none.
+scope; what the caller may; envelope shape; the caller's quota; then head and ring (a digest in the ring is a replay:
+proved, answered, not written), revision, key, envelope; then the conditional write. If its condition fails, replay and
+revision are judged once more on what is stored, and nothing is written twice. The vault holds a data key for the length
+of one request and stores none.
 """
 
-import hashlib
-import hmac
 import os
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from keyvault import envelope as kve1
-from keyvault.envelope import MAX_ENVELOPE, Header, Kind
-from keyvault.names import MAX_WRAPPED_KEY, covers, is_key_id, is_scope
+from keyvault.envelope import Kind
+from keyvault.names import is_scope
+from keyvault_server.caller import Caller
 from keyvault_server.errors import (
     BackendUnavailable,
     EnvelopeNotUnderKey,
     InvalidKeyId,
     InvalidRequest,
-    MalformedEnvelope,
-    NotAuthorized,
     PolicyDenied,
     RecordCorrupt,
-    RecordExists,
     RecordNotFound,
-    SameDataKey,
-    StaleRevision,
-    TooLarge,
-    WrongKind,
-    WrongScope,
+)
+from keyvault_server.mutation import (
+    Keys,
+    Mutation,
+    Rotation,
+    check_key_id,
+    check_revision,
+    covering,
+    framed,
+    is_replay,
+    prove_envelope,
+    prove_ownership,
+    prove_replay,
+    shaped,
 )
 from keyvault_server.ports import HeadChanged, KeyService, RecordStore
-from keyvault_server.records import State, StoredHead, digest, in_ring, state_of, successor
-from keyvault_server.wrapped_key import WrappedKey, parse_wrapped_key
+from keyvault_server.records import StoredHead, digest, state_of, successor
+from keyvault_server.wrapped_key import WrappedKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,35 +78,6 @@ class Found(NamedTuple):
     """None: the caller's known revision is the stored one."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Mutation:
-    """A well-formed mutation; nothing has been looked up for it."""
-
-    tenant: str
-    key_id: str
-    wrapped: WrappedKey
-    envelope: bytes
-    header: Header
-    creates: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Rotation(_Mutation):
-    """A mutation whose envelope is under a new data key, by a REKEY envelope under the present one."""
-
-    authorization: bytes = b""
-    new_wrapped: WrappedKey | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Keys:
-    """The data keys of one request, in the clear for its length."""
-
-    present: bytes = field(repr=False)
-    sealing: bytes = field(repr=False)
-    """The key that the new envelope is under: the present one, but for a rotation."""
-
-
 class Vault:
     """KeyVault without the wire. Every method raises VaultError, and nothing else that a caller can cause."""
 
@@ -118,58 +94,69 @@ class Vault:
         self._unwrap_scopes = frozenset(unwrap_scopes)
         self._clock = clock
 
-    async def generate_key(self, tenant: str, scope: str) -> DataKey:
+    async def generate_key(self, caller: Caller, scope: str) -> DataKey:
         """A fresh data key for a key_id, for a prefix ending in "/", or, for "", a key_id that the server makes."""
-        scope = scope or os.urandom(16).hex()
-        if not is_scope(scope):
+        if scope and not is_scope(scope):
             raise InvalidKeyId(field="scope")
-        new = await self._keys.generate(tenant, scope)
-        return DataKey(tenant, scope, new.plaintext, bytes(WrappedKey(scope, new.wrapped)))
+        caller.permit(scope)
+        caller.spend()
+        scope = scope or os.urandom(16).hex()
+        new = await self._keys.generate(caller.tenant, scope)
+        return DataKey(caller.tenant, scope, new.plaintext, bytes(WrappedKey(scope, new.wrapped)))
 
-    async def rewrap_key(self, tenant: str, wrapped_key: bytes) -> bytes:
+    async def rewrap_key(self, caller: Caller, wrapped_key: bytes) -> bytes:
         """The same data key, wrapped under the current master key."""
-        wrapped = _wrapped_key(wrapped_key)
-        return bytes(WrappedKey(wrapped.scope, await self._keys.rewrap(tenant, wrapped.scope, wrapped.wrapped)))
+        wrapped = framed(wrapped_key)
+        caller.permit(wrapped.scope)
+        caller.spend()
+        rewrapped = await self._keys.rewrap(caller.tenant, wrapped.scope, wrapped.wrapped)
+        return bytes(WrappedKey(wrapped.scope, rewrapped))
 
-    async def unwrap_key(self, tenant: str, wrapped_key: bytes) -> DataKey:
+    async def unwrap_key(self, caller: Caller, wrapped_key: bytes) -> DataKey:
         """The plaintext of a wrapped key, where the settings name its very scope."""
-        wrapped = _wrapped_key(wrapped_key)
+        wrapped = framed(wrapped_key)
+        caller.permit(wrapped.scope)
         if wrapped.scope not in self._unwrap_scopes:
             raise PolicyDenied
-        return DataKey(tenant, wrapped.scope, await self._unwrap(tenant, wrapped), wrapped_key)
+        caller.spend()
+        plaintext = await self._keys.unwrap(caller.tenant, wrapped.scope, wrapped.wrapped)
+        return DataKey(caller.tenant, wrapped.scope, plaintext, wrapped_key)
 
-    async def read(self, tenant: str, key_id: str, known_revision: int = 0, *, include_deleted: bool = False) -> Found:
+    async def read(
+        self, caller: Caller, key_id: str, known_revision: int = 0, *, include_deleted: bool = False
+    ) -> Found:
         """The stored envelope; None in its place if the stored revision is the known one (0: none is known)."""
-        _check_key_id(key_id)
+        check_key_id(key_id)
         if known_revision < 0:
             raise InvalidRequest("known_revision is 0 (none) or a revision", field="known_revision")
+        caller.permit(key_id)
+        caller.spend()
         if known_revision:
-            head = await self._records.get_head(tenant, key_id)
+            head = await self._records.get_head(caller.tenant, key_id)
             if head is not None and state_of(head).revision == known_revision:
                 return _found(head, None, include_deleted=include_deleted)
-        record = await self._records.get(tenant, key_id)
+        record = await self._records.get(caller.tenant, key_id)
         if record is None:
             raise RecordNotFound
-        return _found(record, record.envelope, include_deleted=include_deleted)
+        envelope = record.envelope
+        caller.charge(len(envelope))
+        return _found(record, envelope, include_deleted=include_deleted)
 
-    async def create(self, tenant: str, key_id: str, wrapped_key: bytes, envelope: bytes) -> Written:
+    async def create(self, caller: Caller, key_id: str, wrapped_key: bytes, envelope: bytes) -> Written:
         """Stores a record where none is, or where its owner deleted it, or where it was purged."""
-        wrapped, header = _well_formed(key_id, wrapped_key, envelope, Kind.DATA)
-        return await self._apply(_Mutation(tenant, key_id, wrapped, envelope, header, creates=True))
+        return await self._mutate(caller, key_id, wrapped_key, envelope, Kind.DATA, creates=True)
 
-    async def update(self, tenant: str, key_id: str, wrapped_key: bytes, envelope: bytes) -> Written:
+    async def update(self, caller: Caller, key_id: str, wrapped_key: bytes, envelope: bytes) -> Written:
         """Replaces a live record's envelope."""
-        wrapped, header = _well_formed(key_id, wrapped_key, envelope, Kind.DATA)
-        return await self._apply(_Mutation(tenant, key_id, wrapped, envelope, header))
+        return await self._mutate(caller, key_id, wrapped_key, envelope, Kind.DATA)
 
-    async def delete(self, tenant: str, key_id: str, wrapped_key: bytes, envelope: bytes) -> Written:
+    async def delete(self, caller: Caller, key_id: str, wrapped_key: bytes, envelope: bytes) -> Written:
         """Replaces a live record by a tombstone."""
-        wrapped, header = _well_formed(key_id, wrapped_key, envelope, Kind.TOMBSTONE)
-        return await self._apply(_Mutation(tenant, key_id, wrapped, envelope, header))
+        return await self._mutate(caller, key_id, wrapped_key, envelope, Kind.TOMBSTONE)
 
     async def rotate_key(
         self,
-        tenant: str,
+        caller: Caller,
         key_id: str,
         wrapped_key: bytes,
         authorization: bytes,
@@ -177,25 +164,38 @@ class Vault:
         envelope: bytes,
     ) -> Written:
         """Hands a live record to another data key: `authorization`, under the present one, names the new envelope."""
-        wrapped = _covering(key_id, wrapped_key, "wrapped_key")
-        new = _covering(key_id, new_wrapped_key, "new_wrapped_key")
-        permit = _parsed(authorization, Kind.REKEY, "authorization")
-        header = _parsed(envelope, Kind.DATA, "envelope")
+        wrapped = covering(key_id, wrapped_key)
+        new = covering(key_id, new_wrapped_key, "new_wrapped_key")
+        caller.permit(key_id)
+        permit = shaped(authorization, Kind.REKEY, "authorization")
+        header = shaped(envelope, Kind.DATA)
         if permit.revision != header.revision:
             raise EnvelopeNotUnderKey("authorization and envelope carry different revisions", field="authorization")
-        return await self._apply(_Rotation(tenant, key_id, wrapped, envelope, header, False, authorization, new))
+        caller.spend()
+        rotation = Rotation(caller.tenant, key_id, wrapped, envelope, header, False, authorization, new)
+        return await self._apply(caller, rotation)
 
-    async def _apply(self, mutation: _Mutation) -> Written:
+    async def _mutate(
+        self, caller: Caller, key_id: str, wrapped_key: bytes, envelope: bytes, kind: Kind, *, creates: bool = False
+    ) -> Written:
+        wrapped = covering(key_id, wrapped_key)
+        caller.permit(key_id)
+        header = shaped(envelope, kind)
+        caller.spend()
+        return await self._apply(caller, Mutation(caller.tenant, key_id, wrapped, envelope, header, creates))
+
+    async def _apply(self, caller: Caller, mutation: Mutation) -> Written:
         """Steps 1 to 5 of the order of checks."""
         stored = await self._records.get_head(mutation.tenant, mutation.key_id)
-        if replayed := _replay_of(mutation, stored):
-            _prove_replay(mutation, await self._unwrap_all(mutation))
-            return replayed
-        state = _check_revision(mutation, stored)
+        if stored is not None and is_replay(mutation, stored):
+            prove_replay(mutation, await self._unwrap_all(mutation))
+            return _replayed(mutation, stored)
+        state = check_revision(mutation, stored)
         keys = await self._unwrap_all(mutation)
         if stored is not None and state is not None and state.kind is not None:
-            _prove_ownership(mutation, stored, keys)
-        _prove_envelope(mutation, keys)
+            prove_ownership(mutation, stored, keys)
+        prove_envelope(mutation, keys)
+        await caller.intend(mutation.key_id, mutation.header, mutation.envelope)
         record = successor(stored, mutation.envelope, self._now(), fresh=mutation.creates)
         try:
             await self._records.put_if(mutation.tenant, mutation.key_id, record, stored.head if stored else None)
@@ -203,52 +203,17 @@ class Vault:
             return _judge_again(mutation, changed.stored, keys)
         return Written(mutation.header.revision, record.created, record.updated, replayed=False)
 
-    async def _unwrap_all(self, mutation: _Mutation) -> _Keys:
+    async def _unwrap_all(self, mutation: Mutation) -> Keys:
         present = await self._unwrap(mutation.tenant, mutation.wrapped)
-        if not isinstance(mutation, _Rotation) or mutation.new_wrapped is None:
-            return _Keys(present, present)
-        return _Keys(present, await self._unwrap(mutation.tenant, mutation.new_wrapped))
+        if not isinstance(mutation, Rotation) or mutation.new_wrapped is None:
+            return Keys(present, present)
+        return Keys(present, await self._unwrap(mutation.tenant, mutation.new_wrapped))
 
     async def _unwrap(self, tenant: str, wrapped: WrappedKey) -> bytes:
         return await self._keys.unwrap(tenant, wrapped.scope, wrapped.wrapped)
 
     def _now(self) -> int:
         return int(self._clock() * 1_000_000)
-
-
-def _check_key_id(key_id: str) -> None:
-    if not is_key_id(key_id):
-        raise InvalidKeyId(field="key_id")
-
-
-def _wrapped_key(data: bytes, field: str = "wrapped_key") -> WrappedKey:
-    if len(data) > MAX_WRAPPED_KEY:
-        raise TooLarge(f"a wrapped key has at most {MAX_WRAPPED_KEY} bytes", field=field)
-    return parse_wrapped_key(data, field)
-
-
-def _covering(key_id: str, data: bytes, field: str) -> WrappedKey:
-    _check_key_id(key_id)
-    wrapped = _wrapped_key(data, field)
-    if not covers(wrapped.scope, key_id):
-        raise WrongScope(field=field)
-    return wrapped
-
-
-def _parsed(envelope: bytes, kind: Kind, field: str) -> Header:
-    if len(envelope) > MAX_ENVELOPE:
-        raise TooLarge(f"an envelope has at most {MAX_ENVELOPE} bytes", field=field)
-    try:
-        header = kve1.parse(envelope)
-    except kve1.MalformedEnvelope as error:
-        raise MalformedEnvelope(str(error), field=field) from None
-    if header.kind is not kind:
-        raise WrongKind(f"{field} is of kind {header.kind.name}, this method takes {kind.name}", field=field)
-    return header
-
-
-def _well_formed(key_id: str, wrapped_key: bytes, envelope: bytes, kind: Kind) -> tuple[WrappedKey, Header]:
-    return _covering(key_id, wrapped_key, "wrapped_key"), _parsed(envelope, kind, "envelope")
 
 
 def _found(stored: StoredHead, envelope: bytes | None, *, include_deleted: bool) -> Found:
@@ -260,61 +225,14 @@ def _found(stored: StoredHead, envelope: bytes | None, *, include_deleted: bool)
     return Found(state.revision, stored.created, stored.updated, not state.live, envelope)
 
 
-def _replay_of(mutation: _Mutation, stored: StoredHead | None) -> Written | None:
-    """The answer to a replay, still to be proved; None if these bytes were not stored lately."""
-    if stored is None or not in_ring(digest(mutation.envelope), stored.ring):
-        return None
+def _replayed(mutation: Mutation, stored: StoredHead) -> Written:
     return Written(mutation.header.revision, stored.created, stored.updated, replayed=True)
 
 
-def _check_revision(mutation: _Mutation, stored: StoredHead | None) -> State | None:
-    """Step 3: what the RPC may find stored, and at which revision it may write."""
-    state = state_of(stored) if stored is not None else None
-    if state is None or not state.live:
-        if not mutation.creates:
-            raise RecordNotFound
-    elif mutation.creates:
-        raise RecordExists(state.revision)
-    current = state.revision if state else 0
-    if mutation.header.revision != current + 1:
-        raise StaleRevision(current)
-    return state
-
-
-def _prove_ownership(mutation: _Mutation, stored: StoredHead, keys: _Keys) -> None:
-    if not kve1.commits_to(stored.head, keys.present, mutation.tenant, mutation.key_id):
-        raise NotAuthorized
-
-
-def _prove_envelope(mutation: _Mutation, keys: _Keys) -> None:
-    if isinstance(mutation, _Rotation):
-        if hmac.compare_digest(keys.present, keys.sealing):
-            raise SameDataKey(field="new_wrapped_key")
-        permit = _opened(mutation, keys.present, mutation.authorization, "authorization")
-        if not hmac.compare_digest(permit, hashlib.sha256(mutation.envelope).digest()):
-            raise EnvelopeNotUnderKey("authorization names another envelope", field="authorization")
-    _opened(mutation, keys.sealing, mutation.envelope, "envelope")
-
-
-def _prove_replay(mutation: _Mutation, keys: _Keys) -> None:
-    """A replay has no stored head to own: whoever cannot open what they send again is not its author."""
-    try:
-        _prove_envelope(mutation, keys)
-    except EnvelopeNotUnderKey:
-        raise NotAuthorized from None
-
-
-def _opened(mutation: _Mutation, data_key: bytes, envelope: bytes, field: str) -> bytes:
-    try:
-        return kve1.open(data_key, mutation.tenant, mutation.key_id, envelope)
-    except kve1.EnvelopeDoesNotOpen:
-        raise EnvelopeNotUnderKey(field=field) from None
-
-
-def _judge_again(mutation: _Mutation, stored: StoredHead | None, keys: _Keys) -> Written:
-    """Steps 2 and 3 on what a failed condition found; the key is unwrapped and nothing is written any more."""
-    if replayed := _replay_of(mutation, stored):
-        _prove_replay(mutation, keys)
-        return replayed
-    _check_revision(mutation, stored)
+def _judge_again(mutation: Mutation, stored: StoredHead | None, keys: Keys) -> Written:
+    """Replay and revision on what a failed condition found; the key is unwrapped and nothing is written any more."""
+    if stored is not None and is_replay(mutation, stored):
+        prove_replay(mutation, keys)
+        return _replayed(mutation, stored)
+    check_revision(mutation, stored)
     raise BackendUnavailable("the record changed outside the vault meanwhile: send the same bytes again")

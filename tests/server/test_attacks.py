@@ -24,7 +24,7 @@ from keyvault_server.purge import purge
 from keyvault_server.wrapped_key import WrappedKey, parse_wrapped_key
 from tests.fakes import FakeKeyService
 from tests.sealed import Key
-from tests.world import NAME, TENANT, World, refused
+from tests.world import CALLER, NAME, TENANT, World, refused
 
 
 @pytest.fixture
@@ -86,48 +86,48 @@ async def test_chunks_of_a_stored_envelope_cannot_be_rearranged_into_a_new_one(a
         order = [draw.randrange(2) for _ in range(draw.randrange(3))]
         forged = fixed + b"".join(chunks[i] for i in order) + chunks[2]
         assert isinstance(
-            await refused(world.vault.update(TENANT, name, victim.wrapped, forged)), NotAuthorized | EnvelopeNotUnderKey
+            await refused(world.vault.update(CALLER, name, victim.wrapped, forged)), NotAuthorized | EnvelopeNotUnderKey
         )
 
 
 async def test_an_envelope_of_one_record_is_refused_for_another(attacked: tuple[World, Key]) -> None:
     world, victim = attacked
     moved = victim.seal("prod/limit", 2)
-    assert isinstance(await refused(world.vault.update(TENANT, NAME, victim.wrapped, moved)), EnvelopeNotUnderKey)
+    assert isinstance(await refused(world.vault.update(CALLER, NAME, victim.wrapped, moved)), EnvelopeNotUnderKey)
     assert await unharmed(world, victim)
 
 
 async def test_the_border_between_tenant_and_name_cannot_be_shifted(attacked: tuple[World, Key]) -> None:
     world, victim = attacked
     shifted = Key(victim.plaintext, victim.wrapped, TENANT + "p").seal("rod/db", 2)
-    assert isinstance(await refused(world.vault.update(TENANT, NAME, victim.wrapped, shifted)), EnvelopeNotUnderKey)
+    assert isinstance(await refused(world.vault.update(CALLER, NAME, victim.wrapped, shifted)), EnvelopeNotUnderKey)
 
 
 async def test_an_old_envelope_sent_again_neither_rolls_back_nor_writes(attacked: tuple[World, Key]) -> None:
     world, victim = attacked
-    old = (await world.vault.read(TENANT, NAME)).envelope
+    old = (await world.vault.read(CALLER, NAME)).envelope
     assert old is not None
     await world.update(victim, 2, b"newer")
-    replay = await world.vault.create(TENANT, NAME, victim.wrapped, old)
+    replay = await world.vault.create(CALLER, NAME, victim.wrapped, old)
     assert replay.replayed
     assert world.records.calls["put_if"] == 2
-    assert isinstance(await refused(world.vault.update(TENANT, NAME, (await world.mint()).wrapped, old)), NotAuthorized)
+    assert isinstance(await refused(world.vault.update(CALLER, NAME, (await world.mint()).wrapped, old)), NotAuthorized)
     assert await world.opened(victim) == b"newer"
 
 
 async def test_an_old_envelope_with_a_raised_revision_does_not_open(attacked: tuple[World, Key]) -> None:
     world, victim = attacked
-    old = (await world.vault.read(TENANT, NAME)).envelope
+    old = (await world.vault.read(CALLER, NAME)).envelope
     assert old is not None
     raised = old[:8] + (2).to_bytes(8, "big") + old[16:]
-    assert isinstance(await refused(world.vault.update(TENANT, NAME, victim.wrapped, raised)), EnvelopeNotUnderKey)
+    assert isinstance(await refused(world.vault.update(CALLER, NAME, victim.wrapped, raised)), EnvelopeNotUnderKey)
 
 
 async def test_a_tombstone_cannot_be_made_of_data_nor_data_of_a_tombstone(attacked: tuple[World, Key]) -> None:
     world, victim = attacked
     empty = victim.seal(NAME, 2, b"")
     turned = empty[:5] + bytes([Kind.TOMBSTONE]) + empty[6:]
-    assert isinstance(await refused(world.vault.delete(TENANT, NAME, victim.wrapped, turned)), EnvelopeNotUnderKey)
+    assert isinstance(await refused(world.vault.delete(CALLER, NAME, victim.wrapped, turned)), EnvelopeNotUnderKey)
     assert await unharmed(world, victim)
 
 
@@ -135,10 +135,10 @@ async def test_nothing_that_no_key_opens_can_be_stored(attacked: tuple[World, Ke
     world, _ = attacked
     own = await world.mint("prod/squat")
     for poison in (b"", os.urandom(15), os.urandom(88)):
-        error = await refused(world.vault.create(TENANT, "prod/squat", own.wrapped, poison))
+        error = await refused(world.vault.create(CALLER, "prod/squat", own.wrapped, poison))
         assert isinstance(error, MalformedEnvelope)
     shaped = own.seal("prod/squat", 1)[:72] + os.urandom(40)
-    error = await refused(world.vault.create(TENANT, "prod/squat", own.wrapped, shaped))
+    error = await refused(world.vault.create(CALLER, "prod/squat", own.wrapped, shaped))
     assert isinstance(error, EnvelopeNotUnderKey)
     assert len(world.records.records) == 1
 
@@ -160,7 +160,7 @@ async def test_an_update_that_passed_its_check_before_a_delete_does_not_resurrec
 
     world.records.before("put_if", the_owner_deletes)
     assert isinstance(await refused(world.update(victim, 2)), RecordNotFound)
-    assert isinstance(await refused(world.vault.read(TENANT, NAME)), RecordNotFound)
+    assert isinstance(await refused(world.vault.read(CALLER, NAME)), RecordNotFound)
 
 
 async def test_of_many_creates_at_once_one_is_acknowledged() -> None:
@@ -187,14 +187,14 @@ async def test_of_many_creates_at_once_one_is_acknowledged() -> None:
 
 async def test_old_envelopes_are_of_no_use_after_a_purge(attacked: tuple[World, Key]) -> None:
     world, victim = attacked
-    first = (await world.vault.read(TENANT, NAME)).envelope
+    first = (await world.vault.read(CALLER, NAME)).envelope
     assert first is not None
     second = victim.seal(NAME, 2)
-    await world.vault.update(TENANT, NAME, victim.wrapped, second)
+    await world.vault.update(CALLER, NAME, victim.wrapped, second)
     await purge(world.records, TENANT, NAME)
-    assert isinstance(await refused(world.vault.create(TENANT, NAME, victim.wrapped, first)), StaleRevision)
-    assert isinstance(await refused(world.vault.create(TENANT, NAME, victim.wrapped, second)), StaleRevision)
-    assert isinstance(await refused(world.vault.update(TENANT, NAME, victim.wrapped, second)), RecordNotFound)
+    assert isinstance(await refused(world.vault.create(CALLER, NAME, victim.wrapped, first)), StaleRevision)
+    assert isinstance(await refused(world.vault.create(CALLER, NAME, victim.wrapped, second)), StaleRevision)
+    assert isinstance(await refused(world.vault.update(CALLER, NAME, victim.wrapped, second)), RecordNotFound)
 
 
 @pytest.mark.parametrize("name", ["prod/", "/", "prod/db/"])
@@ -204,11 +204,11 @@ async def test_a_name_that_ends_in_a_slash_is_refused_everywhere(name: str) -> N
     envelope, tombstone = key.seal(name, 1), key.seal(name, 1, b"", Kind.TOMBSTONE)
     vault = world.vault
     for call in (
-        vault.read(TENANT, name),
-        vault.create(TENANT, name, key.wrapped, envelope),
-        vault.update(TENANT, name, key.wrapped, envelope),
-        vault.delete(TENANT, name, key.wrapped, tombstone),
-        vault.rotate_key(TENANT, name, key.wrapped, envelope, key.wrapped, envelope),
+        vault.read(CALLER, name),
+        vault.create(CALLER, name, key.wrapped, envelope),
+        vault.update(CALLER, name, key.wrapped, envelope),
+        vault.delete(CALLER, name, key.wrapped, tombstone),
+        vault.rotate_key(CALLER, name, key.wrapped, envelope, key.wrapped, envelope),
     ):
         assert (await refused(call)).reason == "INVALID_KEY_ID"
     assert not world.records.calls
@@ -221,7 +221,7 @@ async def test_a_wrapped_key_with_a_rewritten_scope_does_not_unwrap(attacked: tu
     for scope in (NAME, "prod/"):
         widened = Key(own.plaintext, bytes(WrappedKey(scope, frame.wrapped)), TENANT)
         assert isinstance(await refused(world.update(widened, 2)), NotAuthorized)
-        assert isinstance(await refused(world.vault.rewrap_key(TENANT, widened.wrapped)), NotAuthorized)
+        assert isinstance(await refused(world.vault.rewrap_key(CALLER, widened.wrapped)), NotAuthorized)
     assert isinstance(await refused(world.update(own, 2)), WrongScope)
     assert await unharmed(world, victim)
 
@@ -237,7 +237,7 @@ async def test_a_wrapped_key_with_a_rewritten_label_does_not_unwrap(attacked: tu
     unknown = bytes(WrappedKey(frame.scope, WrappedBlob("none", frame.wrapped.blob)))
     assert isinstance(await refused(world.update(Key(victim.plaintext, unknown, TENANT), 2)), NotAuthorized)
     assert world.keys.calls["unwrap"] == calls + 1
-    assert isinstance(await refused(world.vault.rewrap_key(TENANT, b"\x02" + victim.wrapped[1:])), MalformedWrappedKey)
+    assert isinstance(await refused(world.vault.rewrap_key(CALLER, b"\x02" + victim.wrapped[1:])), MalformedWrappedKey)
 
 
 async def test_a_blob_of_a_foreign_master_key_is_neither_unwrapped_nor_rewrapped(attacked: tuple[World, Key]) -> None:
@@ -246,7 +246,7 @@ async def test_a_blob_of_a_foreign_master_key_is_neither_unwrapped_nor_rewrapped
     foreign = FakeKeyService("1")
     blob = foreign.wrap(TENANT, "prod/", victim.plaintext)
     forged = Key(victim.plaintext, bytes(WrappedKey("prod/", blob)), TENANT)
-    assert isinstance(await refused(world.vault.rewrap_key(TENANT, forged.wrapped)), NotAuthorized)
+    assert isinstance(await refused(world.vault.rewrap_key(CALLER, forged.wrapped)), NotAuthorized)
     assert isinstance(await refused(world.update(forged, 2)), NotAuthorized)
     assert await unharmed(world, victim)
 
@@ -257,7 +257,7 @@ async def test_a_rotation_cannot_be_given_another_new_envelope(attacked: tuple[W
     sealed = new.seal(NAME, 2)
     permit = victim.seal(NAME, 2, hashlib.sha256(sealed).digest(), Kind.REKEY)
     stolen = thief.seal(NAME, 2)
-    call = world.vault.rotate_key(TENANT, NAME, victim.wrapped, permit, thief.wrapped, stolen)
+    call = world.vault.rotate_key(CALLER, NAME, victim.wrapped, permit, thief.wrapped, stolen)
     assert isinstance(await refused(call), EnvelopeNotUnderKey)
     assert await unharmed(world, victim)
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable
 import pytest
 
 from keyvault.envelope import Kind
+from keyvault_server.caller import Caller
 from keyvault_server.errors import (
     BackendUnavailable,
     EnvelopeNotUnderKey,
@@ -29,7 +30,7 @@ from keyvault_server.purge import purge
 from keyvault_server.records import Record
 from keyvault_server.vault import Written
 from tests.sealed import Key
-from tests.world import NAME, TENANT, World, refused
+from tests.world import CALLER, NAME, TENANT, World, refused
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ async def test_times_are_carried_on_and_reset_by_a_create_after_a_delete(world: 
     assert second.created < second.updated
     await world.delete(key, 3)
     await world.create(key, 4)
-    found = await world.vault.read(TENANT, NAME)
+    found = await world.vault.read(CALLER, NAME)
     assert found.created == found.updated > second.updated
 
 
@@ -54,20 +55,20 @@ async def test_garbage_reaches_neither_the_store_nor_the_key_service(world: Worl
     good = key.seal(NAME, 1)
     vault = world.vault
     cases: list[tuple[type[VaultError], Awaitable[object]]] = [
-        (InvalidKeyId, vault.create(TENANT, "prod/", key.wrapped, good)),
-        (InvalidKeyId, vault.read(TENANT, "a b")),
-        (InvalidKeyId, vault.generate_key(TENANT, "ä")),
-        (InvalidRequest, vault.read(TENANT, NAME, -1)),
-        (MalformedWrappedKey, vault.create(TENANT, NAME, b"", good)),
-        (TooLarge, vault.create(TENANT, NAME, bytes(8_193), good)),
-        (WrongScope, vault.create(TENANT, NAME, narrow.wrapped, good)),
-        (MalformedEnvelope, vault.create(TENANT, NAME, key.wrapped, good[:87])),
-        (TooLarge, vault.create(TENANT, NAME, key.wrapped, good + bytes(400_000))),
-        (WrongKind, vault.create(TENANT, NAME, key.wrapped, key.seal(NAME, 1, b"", Kind.TOMBSTONE))),
-        (WrongKind, vault.delete(TENANT, NAME, key.wrapped, good)),
-        (WrongKind, vault.update(TENANT, NAME, key.wrapped, key.seal(NAME, 2, bytes(32), Kind.REKEY))),
-        (WrongKind, vault.rotate_key(TENANT, NAME, key.wrapped, good, key.wrapped, good)),
-        (MalformedWrappedKey, vault.rewrap_key(TENANT, b"\x01")),
+        (InvalidKeyId, vault.create(CALLER, "prod/", key.wrapped, good)),
+        (InvalidKeyId, vault.read(CALLER, "a b")),
+        (InvalidKeyId, vault.generate_key(CALLER, "ä")),
+        (InvalidRequest, vault.read(CALLER, NAME, -1)),
+        (MalformedWrappedKey, vault.create(CALLER, NAME, b"", good)),
+        (TooLarge, vault.create(CALLER, NAME, bytes(8_193), good)),
+        (WrongScope, vault.create(CALLER, NAME, narrow.wrapped, good)),
+        (MalformedEnvelope, vault.create(CALLER, NAME, key.wrapped, good[:87])),
+        (TooLarge, vault.create(CALLER, NAME, key.wrapped, good + bytes(400_000))),
+        (WrongKind, vault.create(CALLER, NAME, key.wrapped, key.seal(NAME, 1, b"", Kind.TOMBSTONE))),
+        (WrongKind, vault.delete(CALLER, NAME, key.wrapped, good)),
+        (WrongKind, vault.update(CALLER, NAME, key.wrapped, key.seal(NAME, 2, bytes(32), Kind.REKEY))),
+        (WrongKind, vault.rotate_key(CALLER, NAME, key.wrapped, good, key.wrapped, good)),
+        (MalformedWrappedKey, vault.rewrap_key(CALLER, b"\x01")),
     ]
     for expected, call in cases:
         assert type(await refused(call)) is expected
@@ -113,7 +114,7 @@ async def test_the_envelope_has_to_be_sealed_for_this_tenant_name_revision_and_k
         other.seal(NAME, 1),
         key.seal(NAME, 2)[:8] + (1).to_bytes(8, "big") + key.seal(NAME, 2)[16:],
     ):
-        error = await refused(world.vault.create(TENANT, NAME, key.wrapped, envelope))
+        error = await refused(world.vault.create(CALLER, NAME, key.wrapped, envelope))
         assert isinstance(error, EnvelopeNotUnderKey)
     assert not world.records.records
 
@@ -121,7 +122,7 @@ async def test_the_envelope_has_to_be_sealed_for_this_tenant_name_revision_and_k
 async def test_an_envelope_sent_again_is_answered_and_written_once(world: World) -> None:
     key = await world.mint()
     envelope = await world.create(key)
-    again = await world.vault.create(TENANT, NAME, key.wrapped, envelope)
+    again = await world.vault.create(CALLER, NAME, key.wrapped, envelope)
     assert (again.revision, again.replayed) == (1, True)
     assert world.records.calls["put_if"] == 1
 
@@ -131,26 +132,26 @@ async def test_a_replay_is_known_for_sixteen_revisions_and_stale_from_then_on(wo
     envelope = await world.create(key)
     for revision in range(2, 17):
         await world.update(key, revision)
-    replay = await world.vault.create(TENANT, NAME, key.wrapped, envelope)
+    replay = await world.vault.create(CALLER, NAME, key.wrapped, envelope)
     assert (replay.revision, replay.replayed) == (1, True)
     await world.update(key, 17)
-    exists = await refused(world.vault.create(TENANT, NAME, key.wrapped, envelope))
+    exists = await refused(world.vault.create(CALLER, NAME, key.wrapped, envelope))
     assert (exists.reason, exists.metadata) == ("RECORD_EXISTS", {"current_revision": "17"})
 
 
 async def test_a_replay_has_to_be_proved_by_its_key(world: World) -> None:
     key, stranger = await world.mint(), await world.mint()
     envelope = await world.create(key)
-    assert isinstance(await refused(world.vault.create(TENANT, NAME, stranger.wrapped, envelope)), NotAuthorized)
+    assert isinstance(await refused(world.vault.create(CALLER, NAME, stranger.wrapped, envelope)), NotAuthorized)
 
 
 async def test_an_updates_replay_is_answered_after_the_record_was_deleted(world: World) -> None:
     key = await world.mint()
     await world.create(key)
     envelope = key.seal(NAME, 2)
-    await world.vault.update(TENANT, NAME, key.wrapped, envelope)
+    await world.vault.update(CALLER, NAME, key.wrapped, envelope)
     await world.delete(key, 3)
-    replay = await world.vault.update(TENANT, NAME, key.wrapped, envelope)
+    replay = await world.vault.update(CALLER, NAME, key.wrapped, envelope)
     assert (replay.revision, replay.replayed) == (2, True)
 
 
@@ -158,8 +159,8 @@ async def test_a_write_whose_reply_is_lost_is_answered_as_done_when_it_is_sent_a
     key = await world.mint()
     world.records.fail_after("put_if", BackendUnavailable())
     envelope = key.seal(NAME, 1)
-    assert isinstance(await refused(world.vault.create(TENANT, NAME, key.wrapped, envelope)), BackendUnavailable)
-    done = await world.vault.create(TENANT, NAME, key.wrapped, envelope)
+    assert isinstance(await refused(world.vault.create(CALLER, NAME, key.wrapped, envelope)), BackendUnavailable)
+    done = await world.vault.create(CALLER, NAME, key.wrapped, envelope)
     assert (done.revision, done.replayed) == (1, True)
 
 
@@ -167,8 +168,8 @@ async def test_a_write_that_was_lost_is_done_when_it_is_sent_again(world: World)
     key = await world.mint()
     world.records.fail_before("put_if", BackendUnavailable())
     envelope = key.seal(NAME, 1)
-    assert isinstance(await refused(world.vault.create(TENANT, NAME, key.wrapped, envelope)), BackendUnavailable)
-    assert not (await world.vault.create(TENANT, NAME, key.wrapped, envelope)).replayed
+    assert isinstance(await refused(world.vault.create(CALLER, NAME, key.wrapped, envelope)), BackendUnavailable)
+    assert not (await world.vault.create(CALLER, NAME, key.wrapped, envelope)).replayed
 
 
 async def test_the_loser_of_a_race_is_told_the_revision_that_won(world: World) -> None:
@@ -191,10 +192,10 @@ async def test_the_same_envelope_racing_with_itself_is_done_once_and_answered_tw
     first: list[Written] = []
 
     async def the_first_copy() -> None:
-        first.append(await world.vault.update(TENANT, NAME, key.wrapped, envelope))
+        first.append(await world.vault.update(CALLER, NAME, key.wrapped, envelope))
 
     world.records.before("put_if", the_first_copy)
-    second = await world.vault.update(TENANT, NAME, key.wrapped, envelope)
+    second = await world.vault.update(CALLER, NAME, key.wrapped, envelope)
     assert (first[0].replayed, second.replayed) == (False, True)
     assert first[0].revision == second.revision == 2
 
@@ -238,16 +239,16 @@ async def test_a_rotation_needs_both_keys_and_its_own_permit(world: World) -> No
     sealed, other = new.seal(NAME, 2), new.seal(NAME, 2)
     permit = key.seal(NAME, 2, hashlib.sha256(sealed).digest(), Kind.REKEY)
     rotate = world.vault.rotate_key
-    wrong_envelope = await refused(rotate(TENANT, NAME, key.wrapped, permit, new.wrapped, other))
+    wrong_envelope = await refused(rotate(CALLER, NAME, key.wrapped, permit, new.wrapped, other))
     assert (wrong_envelope.reason, wrong_envelope.field) == ("ENVELOPE_NOT_UNDER_KEY", "authorization")
-    not_under_new = await refused(rotate(TENANT, NAME, key.wrapped, permit, stranger.wrapped, sealed))
+    not_under_new = await refused(rotate(CALLER, NAME, key.wrapped, permit, stranger.wrapped, sealed))
     assert (not_under_new.reason, not_under_new.field) == ("ENVELOPE_NOT_UNDER_KEY", "envelope")
     by_stranger = stranger.seal(NAME, 2, hashlib.sha256(sealed).digest(), Kind.REKEY)
     assert isinstance(
-        await refused(rotate(TENANT, NAME, stranger.wrapped, by_stranger, new.wrapped, sealed)), NotAuthorized
+        await refused(rotate(CALLER, NAME, stranger.wrapped, by_stranger, new.wrapped, sealed)), NotAuthorized
     )
     late = key.seal(NAME, 3, hashlib.sha256(sealed).digest(), Kind.REKEY)
-    revisions_differ = await refused(rotate(TENANT, NAME, key.wrapped, late, new.wrapped, sealed))
+    revisions_differ = await refused(rotate(CALLER, NAME, key.wrapped, late, new.wrapped, sealed))
     assert (revisions_differ.reason, revisions_differ.field) == ("ENVELOPE_NOT_UNDER_KEY", "authorization")
     assert await world.opened(key) == b"data"
 
@@ -255,7 +256,7 @@ async def test_a_rotation_needs_both_keys_and_its_own_permit(world: World) -> No
 async def test_a_rotation_to_the_same_data_key_is_refused_even_if_it_is_wrapped_anew(world: World) -> None:
     key = await world.mint()
     await world.create(key)
-    moved = Key(key.plaintext, await world.vault.rewrap_key(TENANT, key.wrapped), TENANT)
+    moved = Key(key.plaintext, await world.vault.rewrap_key(CALLER, key.wrapped), TENANT)
     assert isinstance(await refused(world.rotation(key, moved, 2)()), SameDataKey)
 
 
@@ -276,9 +277,9 @@ async def test_an_update_sent_again_after_somebody_rotated_is_answered_as_done(w
     await world.create(key)
     envelope = key.seal(NAME, 2)
     world.records.fail_after("put_if", BackendUnavailable())
-    await refused(world.vault.update(TENANT, NAME, key.wrapped, envelope))
+    await refused(world.vault.update(CALLER, NAME, key.wrapped, envelope))
     await world.rotation(key, new, 3)()
-    done = await world.vault.update(TENANT, NAME, key.wrapped, envelope)
+    done = await world.vault.update(CALLER, NAME, key.wrapped, envelope)
     assert (done.revision, done.replayed) == (2, True)
 
 
@@ -287,7 +288,7 @@ async def test_a_disabled_master_key_stops_mutations_and_not_reads(world: World)
     await world.create(key)
     world.keys.disable("1")
     assert isinstance(await refused(world.update(key, 2)), MasterKeyUnusable)
-    assert isinstance(await refused(world.vault.generate_key(TENANT, "")), MasterKeyUnusable)
+    assert isinstance(await refused(world.vault.generate_key(CALLER, "")), MasterKeyUnusable)
     assert await world.opened(key) == b"data"
 
 
@@ -297,7 +298,7 @@ async def test_a_record_with_a_rotten_body_is_not_read_and_its_owner_can_repair_
     stored = world.records.records[TENANT, NAME]
     rotten = bytes([stored.body[0] ^ 1]) + stored.body[1:]
     world.records.records[TENANT, NAME] = Record(stored.head, stored.ring, stored.created, stored.updated, rotten)
-    assert isinstance(await refused(world.vault.read(TENANT, NAME)), RecordCorrupt)
+    assert isinstance(await refused(world.vault.read(CALLER, NAME)), RecordCorrupt)
     await world.update(key, 2, b"repaired")
     assert await world.opened(key) == b"repaired"
 
@@ -306,7 +307,7 @@ async def test_a_record_with_a_rotten_body_is_not_read_and_its_owner_can_repair_
 async def test_what_is_no_record_is_said_to_be_corrupt_and_only_a_purge_helps(world: World, head: bytes) -> None:
     key = await world.mint()
     world.records.records[TENANT, NAME] = Record(head, b"", 1, 1, b"")
-    assert isinstance(await refused(world.vault.read(TENANT, NAME)), RecordCorrupt)
+    assert isinstance(await refused(world.vault.read(CALLER, NAME)), RecordCorrupt)
     for mutation in (world.create(key), world.update(key, 2), world.delete(key, 2)):
         assert isinstance(await refused(mutation), RecordCorrupt)
     assert isinstance(await refused(purge(world.records, TENANT, NAME)), RecordCorrupt)
@@ -319,10 +320,10 @@ async def test_a_purged_name_is_free_for_anyone_at_the_next_revision(world: Worl
     old = await world.create(key)
     await world.update(key, 2)
     assert await purge(world.records, TENANT, NAME) == 2
-    assert isinstance(await refused(world.vault.read(TENANT, NAME, include_deleted=True)), RecordNotFound)
+    assert isinstance(await refused(world.vault.read(CALLER, NAME, include_deleted=True)), RecordNotFound)
     assert isinstance(await refused(world.update(key, 3)), RecordNotFound)
     assert isinstance(await refused(world.create(other, 1)), StaleRevision)
-    assert isinstance(await refused(world.vault.create(TENANT, NAME, key.wrapped, old)), StaleRevision)
+    assert isinstance(await refused(world.vault.create(CALLER, NAME, key.wrapped, old)), StaleRevision)
     await world.create(other, 3, b"theirs")
     assert await world.opened(other) == b"theirs"
     assert isinstance(await refused(world.update(key, 4)), NotAuthorized)
@@ -331,6 +332,6 @@ async def test_a_purged_name_is_free_for_anyone_at_the_next_revision(world: Worl
 async def test_tenants_do_not_share_names_or_keys(world: World) -> None:
     key = await world.mint()
     await world.create(key)
-    assert isinstance(await refused(world.vault.read("other", NAME)), RecordNotFound)
+    assert isinstance(await refused(world.vault.read(Caller("other"), NAME)), RecordNotFound)
     envelope = Key(key.plaintext, b"", "other").seal(NAME, 1)
-    assert isinstance(await refused(world.vault.create("other", NAME, key.wrapped, envelope)), NotAuthorized)
+    assert isinstance(await refused(world.vault.create(Caller("other"), NAME, key.wrapped, envelope)), NotAuthorized)
