@@ -73,15 +73,16 @@ class SqliteStore:
         self._gathered = asyncio.Event()
         self._committing: asyncio.Task[None] | None = None
         self._failed = False
+        self._writing = False
 
     async def get_head(self, tenant: str, key_id: str) -> StoredHead | None:
         """See RecordStore."""
-        row = _select(self._reader, _HEAD, tenant, key_id)
+        row = _select(self._snapshot(), _HEAD, tenant, key_id)
         return StoredHead(*row) if row else None
 
     async def get(self, tenant: str, key_id: str) -> Record | None:
         """See RecordStore."""
-        row = _select(self._reader, _ALL, tenant, key_id)
+        row = _select(self._snapshot(), _ALL, tenant, key_id)
         return Record(*row) if row else None
 
     async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
@@ -100,7 +101,7 @@ class SqliteStore:
         """See RecordStore: a store that stopped writing is not ready."""
         if self._failed:
             raise BackendUnavailable("the store stopped writing after a disk error")
-        _select(self._reader, _HEAD, "", "")
+        _select(self._snapshot(), _HEAD, "", "")
 
     async def close(self) -> None:
         """Commits what waits, then closes."""
@@ -109,6 +110,12 @@ class SqliteStore:
         self._disk.shutdown()
         self._reader.close()
         self._writer.close()
+
+    def _snapshot(self) -> sqlite3.Connection:
+        """The reader, in a transaction that reads share until somebody writes: else each would lock and unlock."""
+        if not self._writing and not self._reader.in_transaction:
+            self._reader.execute("BEGIN")
+        return self._reader
 
     async def _commit_waiting(self) -> None:
         try:
@@ -141,13 +148,18 @@ class SqliteStore:
         """One transaction. Returns what to answer to each put: None, a refusal, or one failure for all."""
         if self._failed:
             return [BackendUnavailable() for _ in batch]
+        self._writing = True
         try:
+            if self._reader.in_transaction:  # it would see the past, and keep the log from being used again
+                self._reader.commit()
             self._writer.execute("BEGIN IMMEDIATE")
             outcomes = [_judge(self._writer, put) for put in batch]
             await asyncio.get_running_loop().run_in_executor(self._disk, self._writer.commit)
         except Exception as error:
             failure = self._give_up(error)
             return [failure() for _ in batch]
+        finally:
+            self._writing = False
         return outcomes
 
     def _give_up(self, error: Exception) -> type[VaultError]:
