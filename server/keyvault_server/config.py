@@ -14,10 +14,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from keyvault.address import is_loopback
 from keyvault.names import is_key_id
 from keyvault_server.errors import Refused
+from keyvault_server.protections import refuse_unprotected
 
 PREFIX = "KEYVAULT_"
 CLIENT_VARIABLES = frozenset(
-    PREFIX + name for name in ("ADDRESS", "TIMEOUT", "CA", "CERTIFICATE", "PRIVATE_KEY", "INSECURE")
+    PREFIX + name for name in ("ADDRESS", "TIMEOUT", "CA", "CERTIFICATE", "PRIVATE_KEY", "INSECURE", "TOKEN_FILE")
 )
 
 
@@ -36,6 +37,12 @@ def _exact_scope(scope: str) -> str:
     if not is_key_id(scope):
         raise ValueError("a scope is named exactly here: a key_id, no prefix and no wildcard")
     return scope
+
+
+def _host_and_port(text: str) -> str:
+    if text.startswith("unix:"):
+        raise ValueError("a unix socket does not do here: host:port or [ipv6]:port")
+    return text
 
 
 Address = Annotated[str, AfterValidator(_address)]
@@ -60,6 +67,26 @@ class Settings(BaseSettings):
     """PEM key of the server."""
     tls_client_ca: FilePath | None = None
     """PEM roots; if set, a client must show a certificate that one of them signed."""
+    policy: FilePath | None = None
+    """TOML file of who may call what (docs/policy.md); read again when it changes. Needed with authentication."""
+    jwt_keys: str | None = None
+    """Key set (JWKS) of bearer tokens: a file, or an https URL; turns tokens on."""
+    jwt_issuer: str | None = None
+    """The `iss` that a token must carry."""
+    jwt_audience: str | None = None
+    """The `aud` that a token must carry."""
+    jwt_algorithms: tuple[Literal["ES256", "ES384", "EdDSA", "RS256", "PS256"], ...] = ("ES256", "EdDSA", "RS256")
+    """The signatures that a token may have; a JSON list."""
+    audit_file: Path | None = None
+    """Audit log (docs/audit.md); nothing is answered that it did not take. None if unset."""
+    audit_key: Path | None = None
+    """The audit log's keys, made if absent; unset: beside the log."""
+    audit_clear_names: bool = False
+    """Whether names are in clear in the audit log, not as HMACs."""
+    audit_spares_reads: bool = False
+    """Whether Reads are answered while the audit log takes nothing."""
+    metrics_listen: Annotated[Address, AfterValidator(_host_and_port)] | None = None
+    """Where metrics are served to Prometheus, in plaintext HTTP; nowhere if unset."""
     reflection: bool | None = None
     """Server reflection, for grpcurl; unset: on loopback only."""
     concurrent_calls: PositiveInt = 256
@@ -72,6 +99,18 @@ class Settings(BaseSettings):
     """How long a stopping server says NOT_SERVING before it stops listening."""
     readiness_seconds: PositiveFloat = 5.0
     """How often the backends are asked whether they answer."""
+    insecure_plaintext: bool = False
+    """Off loopback: do without TLS."""
+    insecure_anonymous: bool = False
+    """Off loopback: do without authentication; every caller is of tenant "default"."""
+    insecure_no_policy: bool = False
+    """Off loopback: do without a policy."""
+    insecure_no_audit: bool = False
+    """Off loopback: do without an audit log."""
+    insecure_embedded_keys: bool = False
+    """Off loopback: do with master keys in a file."""
+    insecure_reflection: bool = False
+    """Off loopback: tell anyone which methods there are."""
     unwrap_scopes: tuple[Annotated[str, AfterValidator(_exact_scope)], ...] = ()
     """The scopes, named exactly, for which UnwrapKey is on; a JSON list."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -103,9 +142,16 @@ class Settings(BaseSettings):
             raise ValueError("tls_certificate and tls_private_key come together")
         if self.tls_client_ca and not self.tls_certificate:
             raise ValueError("tls_client_ca needs tls_certificate")
-        if not self.tls_certificate and not is_loopback(self.listen):
-            raise ValueError("listen is not a loopback address: set tls_certificate and tls_private_key")
+        if self.jwt_keys and not (self.jwt_issuer and self.jwt_audience and self.jwt_algorithms):
+            raise ValueError("jwt_keys needs jwt_issuer and jwt_audience")
+        if self.jwt_keys and not self.tls_certificate and not is_loopback(self.listen):
+            raise ValueError("jwt_keys needs tls_certificate: whoever listens would have the tokens")
         return self
+
+    @property
+    def authenticates(self) -> bool:
+        """True if callers have to say who they are."""
+        return self.tls_client_ca is not None or self.jwt_keys is not None
 
 
 def load_settings(**given: object) -> Settings:
@@ -115,10 +161,12 @@ def load_settings(**given: object) -> Settings:
     if unknown:
         raise BadSettings(f"unknown setting {unknown[0]}: see `keyvault-server check-config`")
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         name = ".".join(str(part) for part in first["loc"]) or "settings"
         raise BadSettings(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
     except ValueError as error:  # pydantic-settings: a variable that should be JSON is none
         raise BadSettings(str(error).splitlines()[0]) from None
+    refuse_unprotected(settings)
+    return settings

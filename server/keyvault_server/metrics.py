@@ -1,0 +1,103 @@
+"""What the server counts of itself, served to Prometheus where the settings say so.
+
+The rule of this file: counting costs the call next to nothing (two dictionary entries), so the numbers are kept here
+and only shaped as metrics when somebody asks. No label holds a name, an identity or anything else that a caller chose.
+"""
+
+import contextlib
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from keyvault_server.errors import Refused
+
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Upper bounds of the histogram of call durations, in seconds."""
+
+
+class CannotServeMetrics(Refused):
+    """The address of the metrics is taken or not ours."""
+
+
+class Metrics(Collector):
+    """One server's numbers."""
+
+    def __init__(self) -> None:
+        self._calls: Counter[tuple[str, str]] = Counter()
+        self._durations: dict[str, list[int]] = {}
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._failing: dict[str, bool] = {}
+        self._failures: Counter[str] = Counter()
+        self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
+
+    def count(self, method: str, status: str, seconds: float) -> None:
+        """Notes a call that has ended."""
+        self._calls[method, status] += 1
+        durations = self._durations.get(method)
+        if durations is None:
+            durations = self._durations[method] = [0] * (len(BUCKETS) + 1)
+        durations[bisect_left(BUCKETS, seconds)] += 1
+        self._seconds[method] += seconds
+
+    def reading(self, what: str, good: bool) -> None:
+        """Notes that a watched file ("tls", "policy", "jwks") was read, or could not be."""
+        self._failing[what] = not good
+        self._failures[what] += not good
+
+    def gauge(self, name: str, help_: str, value: Callable[[], float]) -> None:
+        """Shows a number that is asked for when it is needed; `value` is called on another thread."""
+        self._gauges[name] = (help_, value)
+
+    def collect(self) -> Iterator[Metric]:
+        """See prometheus_client."""
+        calls = CounterMetricFamily("keyvault_calls", "Calls that ended.", labels=("method", "status"))
+        for (method, status), number in list(self._calls.items()):
+            calls.add_metric((method, status), number)
+        yield calls
+        durations = HistogramMetricFamily("keyvault_call_seconds", "How long calls took.", labels=("method",))
+        for method, counts in list(self._durations.items()):
+            durations.add_metric((method,), _cumulative(counts), self._seconds[method])
+        yield durations
+        failing = GaugeMetricFamily("keyvault_reload_failing", "1: the last good one is in use.", labels=("what",))
+        failures = CounterMetricFamily("keyvault_reload_failures", "Changes that were no good.", labels=("what",))
+        for what, fails in list(self._failing.items()):
+            failing.add_metric((what,), int(fails))
+            failures.add_metric((what,), self._failures[what])
+        yield failing
+        yield failures
+        for name, (help_, value) in list(self._gauges.items()):
+            yield GaugeMetricFamily(f"keyvault_{name}", help_, value=value())
+
+    @contextlib.contextmanager
+    def served(self, address: str | None) -> Iterator[int | None]:
+        """Serves /metrics by HTTP, on a thread, while the body runs; yields the port. Raises CannotServeMetrics."""
+        if address is None:
+            yield None
+            return
+        host, _, port = address.rpartition(":")
+        registry = CollectorRegistry()
+        registry.register(self)
+        try:
+            server, thread = start_http_server(int(port), host.strip("[]"), registry)
+        except OSError as error:
+            raise CannotServeMetrics(f"cannot serve metrics on {address}: {error.strerror}") from None
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+
+def _cumulative(counts: list[int]) -> list[tuple[str, float]]:
+    """Prometheus counts in each bucket what is in the smaller ones too."""
+    bounds = [*(str(bound) for bound in BUCKETS), "+Inf"]
+    total, buckets = 0, []
+    for bound, count in zip(bounds, counts, strict=True):
+        total += count
+        buckets.append((bound, float(total)))
+    return buckets
