@@ -171,7 +171,10 @@ class RateLimited(VaultError):
 
     reason = "RATE_LIMITED"
     message = "too many requests at once: try again later"
-    retry_after = 0.1
+
+    def __init__(self, retry_after: float = 0.1) -> None:
+        super().__init__()
+        self.retry_after = retry_after
 
 
 class BackendThrottled(VaultError):
