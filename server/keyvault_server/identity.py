@@ -1,0 +1,95 @@
+"""Who calls: one name for each caller, from its certificate or its token.
+
+    spiffe://domain/path    the certificate's SPIFFE ID, as it is
+    uri:...                 its URI subject alternative name, if it has exactly one
+    dns:...                 else its DNS subject alternative name, if it has exactly one; never the common name
+    jwt:...                 the `sub` of a valid JWT in the metadata `authorization: Bearer ...`
+    anonymous               everybody, where no authentication is configured
+
+The rules of this file: where tokens are configured, a token that is sent has to be valid and decides; where they are
+not, it is not looked at. With any authentication configured, nobody is let in without a name. A name is at most
+MAX_IDENTITY visible ASCII characters, so that it is safe in a log and in a policy. Sources: SPIFFE-ID (the standard's
+sections 2.1 and 2.2), X509-SVID, RFC 6750.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+
+from keyvault_server.errors import Unauthenticated
+from keyvault_server.tokens import Tokens
+
+ANONYMOUS = "anonymous"
+MAX_IDENTITY = 2048
+"""Characters, the longest SPIFFE ID's."""
+
+_VISIBLE = re.compile(r"[!-~]{1,2048}", re.ASCII)
+_SPIFFE_ID = re.compile(r"spiffe://[a-z0-9._-]{1,255}(/(?!\.{1,2}(/|$))[a-zA-Z0-9._-]+)+", re.ASCII)
+
+AuthContext = Mapping[str, Iterable[bytes]]
+Metadata = Iterable[tuple[str, str | bytes]]
+
+
+class Identifier:
+    """Names the caller of each call; does no input or output, and never waits."""
+
+    def __init__(self, *, certificates: bool, tokens: Tokens | None = None) -> None:
+        """`certificates`: clients have to show one, so the handshake has checked it. `tokens`: callers may send one."""
+        self._certificates = certificates
+        self._tokens = tokens
+
+    def identify(self, auth_context: AuthContext, metadata: Metadata | None) -> str:
+        """The caller's identity, from `context.auth_context()` and the call's metadata. Raises Unauthenticated."""
+        if self._tokens is not None and (token := _bearer_token(metadata or ())) is not None:
+            return f"jwt:{self._tokens.subject(token)}"
+        if self._certificates:
+            return certificate_identity(auth_context)
+        if self._tokens is not None:
+            raise Unauthenticated("send a JWT in the metadata, as `authorization: Bearer ...`")
+        return ANONYMOUS
+
+
+def certificate_identity(auth_context: AuthContext) -> str:
+    """The one name of the caller's certificate, as its subject alternative names give it. Raises Unauthenticated."""
+    uris = _names(auth_context, "peer_uri")
+    if any(uri.lower().startswith("spiffe:") for uri in uris):
+        return _spiffe_id(uris)
+    if uris:
+        return f"uri:{_only(uris, 'URI')}"
+    names = _names(auth_context, "peer_dns")
+    if not names:
+        raise Unauthenticated("the client certificate names nobody: it needs a URI (a SPIFFE ID) or a DNS name")
+    if any("*" in name for name in names):
+        raise Unauthenticated("the client certificate names a wildcard: it needs the name of one caller")
+    return f"dns:{_only(names, 'DNS name')}"
+
+
+def _spiffe_id(uris: frozenset[str]) -> str:
+    """By X509-SVID an SVID has one URI; what looks like a SPIFFE ID and breaks its rules is no other name either."""
+    uri = _only(uris, "URI")
+    if len(uri) > MAX_IDENTITY or not _SPIFFE_ID.fullmatch(uri):
+        raise Unauthenticated("the client certificate's SPIFFE ID is malformed: spiffe://trust-domain/path")
+    return uri
+
+
+def _names(auth_context: AuthContext, kind: str) -> frozenset[str]:
+    names = frozenset(value.decode("utf-8", "replace") for value in auth_context.get(kind, ()))
+    if not all(map(_VISIBLE.fullmatch, names)):
+        raise Unauthenticated("the client certificate has a name with spaces, control or non-ASCII characters")
+    return names
+
+
+def _only(names: frozenset[str], kind: str) -> str:
+    if len(names) != 1:
+        raise Unauthenticated(f"the client certificate has more than one {kind}: which one calls is not to be guessed")
+    return next(iter(names))
+
+
+def _bearer_token(metadata: Metadata) -> str | None:
+    """The token that was sent; None if there was none. Raises Unauthenticated for anything else in its place."""
+    values = [value for name, value in metadata if name == "authorization"]
+    if not values:
+        return None
+    scheme, _, token = str(values[0]).partition(" ")
+    if len(values) > 1 or scheme.lower() != "bearer" or not token:
+        raise Unauthenticated("send one token in the metadata, as `authorization: Bearer ...`, or none")
+    return token

@@ -1,0 +1,183 @@
+"""Where the tokens' issuer publishes its keys: a file or a URL, kept fresh beside the calls.
+
+The rules of this file: reading and fetching happen in the background, and `current` is always at hand; a set that is
+late, broken or huge leaves the last good one in use, is logged once and reported. A URL is https, or on this machine;
+no redirect is followed, no proxy asked.
+"""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from keyvault.address import is_loopback
+from keyvault_server.key_set import BadKeySet, KeySet, parse_key_set
+from keyvault_server.watched import OnReading, Readings, Watched, ignore_readings, read_file
+
+MAX_KEY_SET = 256 * 1024
+"""Bytes of a JWKS."""
+
+
+class KeySource(Protocol):
+    """Where the issuer's keys are at hand."""
+
+    @property
+    def current(self) -> KeySet:
+        """The last good set; another object whenever it was read anew."""
+
+    def missing(self) -> None:
+        """A token named a key that is not in the set: a newer set may have it."""
+
+
+@contextlib.asynccontextmanager
+async def open_key_source(
+    location: str,
+    *,
+    ca: Path | None = None,
+    on_reading: OnReading = ignore_readings,
+    refresh_seconds: float = 300.0,
+    shortest_seconds: float = 10.0,
+    fetch_seconds: float = 5.0,
+) -> AsyncIterator[KeySource]:
+    """The issuer's keys while the body runs; the first set is there when it begins. Raises Refused.
+
+    `location` is a file, or a URL: https, checked against `ca` (PEM) or the system's roots, or http to this machine.
+    A URL is fetched every `refresh_seconds`; after a failure, or when a token names an unknown key, sooner, but never
+    twice within `shortest_seconds`; a fetch, from the name's resolution to the last byte, ends after `fetch_seconds`.
+    `on_reading` is told of every reading, under the name "token keys".
+    """
+    if "://" not in location:
+        file = _FileKeys(Path(location), on_reading)
+        async with file.files.watching():
+            yield file
+        return
+    url = _UrlKeys(location, ca, on_reading, fetch_seconds)
+    await url.fetch_first()
+    task = asyncio.create_task(url.keep_fresh(refresh_seconds, shortest_seconds))
+    try:
+        yield url
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+class _FileKeys:
+    """A KeySource on a file."""
+
+    def __init__(self, path: Path, on_reading: OnReading) -> None:
+        self.files = Watched("token keys", [path], lambda: _read_key_set(path), on_reading)
+
+    @property
+    def current(self) -> KeySet:
+        return self.files.last
+
+    def missing(self) -> None:
+        """A changed file is noticed anyway."""
+
+
+def _read_key_set(path: Path) -> KeySet:
+    try:
+        return parse_key_set(read_file(path, MAX_KEY_SET))
+    except BadKeySet as error:
+        raise BadKeySet(f"{path}: {error}") from None
+
+
+class _UrlKeys:
+    """A KeySource on a URL."""
+
+    def __init__(self, url: str, ca: Path | None, on_reading: OnReading, fetch_seconds: float) -> None:
+        self._url = url
+        self._fetch_seconds = fetch_seconds
+        self._shown = _checked(url)
+        self._tls = _trusting(ca) if url.startswith("https:") else None
+        self._readings = Readings("token keys", [self._shown], on_reading)
+        self._wanted = asyncio.Event()
+        self._current: KeySet = {}
+
+    @property
+    def current(self) -> KeySet:
+        return self._current
+
+    def missing(self) -> None:
+        self._wanted.set()
+
+    async def fetch_first(self) -> None:
+        """A server that has never had a key set would refuse every token: it does not start. Raises BadKeySet."""
+        self._current = await self._fetch()
+        self._readings.good()
+
+    async def keep_fresh(self, refresh_seconds: float, shortest_seconds: float) -> None:
+        """Fetches for ever."""
+        while True:
+            await asyncio.sleep(shortest_seconds)
+            if self._readings.failed_since is None:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(max(0.0, refresh_seconds - shortest_seconds)):
+                        await self._wanted.wait()
+            self._wanted.clear()
+            try:
+                self._current = await self._fetch()
+            except Exception as error:  # whatever the issuer answers, the last good set still serves
+                self._readings.bad(error)
+            else:
+                self._readings.good()
+
+    async def _fetch(self) -> KeySet:
+        try:
+            async with asyncio.timeout(self._fetch_seconds):
+                content = await _get(self._url, self._tls)
+                return await asyncio.to_thread(parse_key_set, content)
+        except TimeoutError:
+            raise BadKeySet(f"{self._shown} sent no key set within {self._fetch_seconds:g} s") from None
+        except OSError:
+            raise BadKeySet(f"{self._shown} cannot be reached: is it up, and is its certificate trusted?") from None
+        except BadKeySet as error:
+            raise BadKeySet(f"{self._shown}: {error}") from None
+
+
+def _checked(url: str) -> str:
+    """The URL as it may be shown. Raises BadKeySet for one that must not be asked."""
+    try:
+        parts = urlsplit(url)
+        address = f"[{parts.hostname}]:{parts.port or 0}"
+    except ValueError:
+        raise BadKeySet("the key set's location is no URL: https://host/path") from None
+    if parts.username is not None or not parts.hostname:
+        raise BadKeySet("the key set's URL has to name a host, without user and password: https://host/path")
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(address)):
+        raise BadKeySet("the key set's URL has to be https: whoever changes it on the way makes tokens")
+    return f"{parts.scheme}://{parts.netloc}{parts.path}"
+
+
+def _trusting(ca: Path | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except OSError:
+        raise BadKeySet(f"{ca} holds no certificates in PEM to check the key set's server against") from None
+
+
+async def _get(url: str, tls: ssl.SSLContext | None) -> bytes:
+    """The body of a plain 200. No redirect is followed and nothing is unpacked. Raises OSError, BadKeySet."""
+    import aiohttp  # costs 0.1 s, and only who has tokens from a URL needs it
+
+    connector = aiohttp.TCPConnector(ssl=tls if tls is not None else True)
+    headers = {"accept": "application/json", "accept-encoding": "identity"}
+    try:
+        async with (
+            aiohttp.ClientSession(connector=connector, headers=headers, auto_decompress=False) as session,
+            session.get(url, allow_redirects=False) as response,
+        ):
+            if response.status != 200:
+                raise BadKeySet(f"the answer was HTTP status {response.status}, not 200")
+            content = bytearray()
+            async for chunk in response.content.iter_any():
+                content += chunk
+                if len(content) > MAX_KEY_SET:
+                    raise BadKeySet(f"the key set has more than {MAX_KEY_SET} bytes")
+            return bytes(content)
+    except aiohttp.ClientError as error:
+        raise OSError(type(error).__name__) from None

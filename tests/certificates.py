@@ -1,0 +1,111 @@
+"""Certificates of every kind, good and bad, made for one test. Independent of the server's own maker."""
+
+import datetime
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509.oid import NameOID
+
+PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
+HOUR = 3600.0
+LOCALHOST = (x509.DNSName("localhost"),)
+
+
+def uri(text: str) -> x509.GeneralName:
+    return x509.UniformResourceIdentifier(text)
+
+
+def dns(text: str) -> x509.GeneralName:
+    return x509.DNSName(text)
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A certificate and its key, in PEM."""
+
+    certificate: bytes
+    private_key: bytes
+
+    @property
+    def serial(self) -> int:
+        return x509.load_pem_x509_certificate(self.certificate).serial_number
+
+    def write(self, folder: Path, name: str) -> tuple[Path, Path]:
+        """NAME.pem and NAME.key, each replaced by rename."""
+        certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
+        replace(certificate, self.certificate)
+        replace(key, self.private_key)
+        return certificate, key
+
+
+class Authority:
+    """A certificate authority."""
+
+    def __init__(
+        self,
+        name: str = "test CA",
+        *,
+        is_ca: bool = True,
+        signs: bool = True,
+        since: float = -HOUR,
+        until: float = HOUR,
+    ) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = _named(name)
+        builder = _builder(self._name, self._name, self._key, since, until)
+        if is_ca:
+            builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        if not signs:
+            usage = x509.KeyUsage(True, False, False, False, False, False, False, False, False)
+            builder = builder.add_extension(usage, critical=True)
+        self.pem = builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    def issue(
+        self,
+        *names: x509.GeneralName,
+        key: PrivateKey | None = None,
+        since: float = -HOUR,
+        until: float = HOUR,
+    ) -> Issued:
+        """A certificate for these subject alternative names, valid between these seconds from now."""
+        key = key or ec.generate_private_key(ec.SECP256R1())
+        builder = _builder(_named("common-name"), self._name, key, since, until)
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        certificate = builder.sign(self._key, hashes.SHA256())
+        return Issued(certificate.public_bytes(serialization.Encoding.PEM), pem_of(key))
+
+
+def pem_of(key: PrivateKey, password: bytes | None = None) -> bytes:
+    hidden = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, hidden)
+
+
+def replace(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Writes a file beside and renames it over, as careful programs do."""
+    draft = path.with_name(f"{path.name}.draft")
+    draft.write_bytes(content)
+    draft.chmod(mode)
+    draft.replace(path)
+
+
+def _named(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: PrivateKey, since: float, until: float
+) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now + datetime.timedelta(seconds=since))
+        .not_valid_after(now + datetime.timedelta(seconds=until))
+    )
