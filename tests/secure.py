@@ -70,9 +70,11 @@ async def secure(credentials: grpc.ServerCredentials | None, identifier: Identif
         await server.stop(None)
 
 
-def channel(address: str, ca: bytes | None, client: Issued | None = None) -> grpc.aio.Channel:
-    """A new connection of its own, in TLS if there is a `ca`."""
-    options = (("grpc.use_local_subchannel_pool", 1),)
+def channel(address: str, ca: bytes | None, client: Issued | None = None, sessions: Any = None) -> grpc.aio.Channel:
+    """A new connection of its own, in TLS if there is a `ca`; with `sessions` it resumes an earlier TLS session."""
+    options: list[tuple[str, Any]] = [("grpc.use_local_subchannel_pool", 1)]
+    if sessions is not None:
+        options.append(("grpc.ssl_session_cache", sessions))
     if ca is None:
         return grpc.aio.insecure_channel(address, options=options)
     shown = (client.private_key, client.certificate) if client else (None, None)
@@ -86,7 +88,9 @@ async def identity_over(connection: grpc.aio.Channel, *tokens: str) -> str:
     return answer.tenant
 
 
-async def identity_of(address: str, ca: bytes | None, client: Issued | None = None, *tokens: str) -> str:
+async def identity_of(
+    address: str, ca: bytes | None, client: Issued | None = None, *tokens: str, sessions: Any = None
+) -> str:
     """As `identity_over` a new connection."""
-    async with channel(address, ca, client) as connection:
+    async with channel(address, ca, client, sessions) as connection:
         return await identity_over(connection, *tokens)

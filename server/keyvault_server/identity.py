@@ -12,8 +12,12 @@ MAX_IDENTITY visible ASCII characters, so that it is safe in a log and in a poli
 sections 2.1 and 2.2), X509-SVID, RFC 6750.
 """
 
+import functools
 import re
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+from cryptography import x509
 
 from keyvault_server.errors import Unauthenticated
 from keyvault_server.tokens import Tokens
@@ -32,20 +36,36 @@ Metadata = Iterable[tuple[str, str | bytes]]
 class Identifier:
     """Names the caller of each call; does no input or output, and never waits."""
 
-    def __init__(self, *, certificates: bool, tokens: Tokens | None = None) -> None:
+    def __init__(
+        self, *, certificates: bool, tokens: Tokens | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
         """`certificates`: clients have to show one, so the handshake has checked it. `tokens`: callers may send one."""
         self._certificates = certificates
         self._tokens = tokens
+        self._clock = clock
 
     def identify(self, auth_context: AuthContext, metadata: Metadata | None) -> str:
         """The caller's identity, from `context.auth_context()` and the call's metadata. Raises Unauthenticated."""
         if self._tokens is not None and (token := _bearer_token(metadata or ())) is not None:
             return f"jwt:{self._tokens.subject(token)}"
         if self._certificates:
+            self._refuse_resumed_after_expiry(auth_context)
             return certificate_identity(auth_context)
         if self._tokens is not None:
             raise Unauthenticated("send a JWT in the metadata, as `authorization: Bearer ...`")
         return ANONYMOUS
+
+    def _refuse_resumed_after_expiry(self, auth_context: AuthContext) -> None:
+        """Resuming a TLS session, which is good for days, checks no certificate: it may have expired meanwhile."""
+        if b"true" not in auth_context.get("ssl_session_reused", ()):
+            return
+        if any(self._clock() > _expiry(pem) for pem in auth_context.get("x509_pem_cert", ())):
+            raise Unauthenticated("the client certificate has expired since this TLS session began: connect anew")
+
+
+@functools.lru_cache(1024)
+def _expiry(pem: bytes) -> float:
+    return x509.load_pem_x509_certificate(pem).not_valid_after_utc.timestamp()
 
 
 def certificate_identity(auth_context: AuthContext) -> str:
@@ -74,7 +94,9 @@ def _spiffe_id(uris: frozenset[str]) -> str:
 def _names(auth_context: AuthContext, kind: str) -> frozenset[str]:
     names = frozenset(value.decode("utf-8", "replace") for value in auth_context.get(kind, ()))
     if not all(map(_VISIBLE.fullmatch, names)):
-        raise Unauthenticated("the client certificate has a name with spaces, control or non-ASCII characters")
+        raise Unauthenticated(
+            "a name of the client certificate is too long, or has spaces, control or non-ASCII characters"
+        )
     return names
 
 
