@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -19,6 +20,18 @@ from keyvault_server.watched import OnReading, Readings, Watched, ignore_reading
 
 MAX_KEY_SET = 256 * 1024
 """Bytes of a JWKS."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """When a URL is fetched, in seconds."""
+
+    refresh: float = 300.0
+    """So often, if all goes well."""
+    shortest: float = 10.0
+    """After a failure, or when a token names an unknown key, it is sooner, but never twice within this time."""
+    fetch: float = 5.0
+    """A fetch's longest time, from the name's resolution to the last byte."""
 
 
 class KeySource(Protocol):
@@ -38,15 +51,11 @@ async def open_key_source(
     *,
     ca: Path | None = None,
     on_reading: OnReading = ignore_readings,
-    refresh_seconds: float = 300.0,
-    shortest_seconds: float = 10.0,
-    fetch_seconds: float = 5.0,
+    timing: Timing = Timing(),
 ) -> AsyncIterator[KeySource]:
     """The issuer's keys while the body runs; the first set is there when it begins. Raises Refused.
 
     `location` is a file, or a URL: https, checked against `ca` (PEM) or the system's roots, or http to this machine.
-    A URL is fetched every `refresh_seconds`; after a failure, or when a token names an unknown key, sooner, but never
-    twice within `shortest_seconds`; a fetch, from the name's resolution to the last byte, ends after `fetch_seconds`.
     `on_reading` is told of every reading, under the name "token keys".
     """
     if "://" not in location:
@@ -54,9 +63,9 @@ async def open_key_source(
         async with file.files.watching():
             yield file
         return
-    url = _UrlKeys(location, ca, on_reading, fetch_seconds)
+    url = _UrlKeys(location, ca, on_reading, timing)
     await url.fetch_first()
-    task = asyncio.create_task(url.keep_fresh(refresh_seconds, shortest_seconds))
+    task = asyncio.create_task(url.keep_fresh())
     try:
         yield url
     finally:
@@ -89,11 +98,11 @@ def _read_key_set(path: Path) -> KeySet:
 class _UrlKeys:
     """A KeySource on a URL."""
 
-    def __init__(self, url: str, ca: Path | None, on_reading: OnReading, fetch_seconds: float) -> None:
+    def __init__(self, url: str, ca: Path | None, on_reading: OnReading, timing: Timing) -> None:
         self._url = url
-        self._fetch_seconds = fetch_seconds
+        self._timing = timing
         self._shown = _checked(url)
-        self._tls = _trusting(ca) if url.startswith("https:") else None
+        self._tls = _trusting(ca) if self._shown.startswith("https:") else None
         self._readings = Readings("token keys", [self._shown], on_reading)
         self._wanted = asyncio.Event()
         self._current: KeySet = {}
@@ -110,13 +119,13 @@ class _UrlKeys:
         self._current = await self._fetch()
         self._readings.good()
 
-    async def keep_fresh(self, refresh_seconds: float, shortest_seconds: float) -> None:
+    async def keep_fresh(self) -> None:
         """Fetches for ever."""
         while True:
-            await asyncio.sleep(shortest_seconds)
+            await asyncio.sleep(self._timing.shortest)
             if self._readings.failed_since is None:
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(max(0.0, refresh_seconds - shortest_seconds)):
+                    async with asyncio.timeout(max(0.0, self._timing.refresh - self._timing.shortest)):
                         await self._wanted.wait()
             self._wanted.clear()
             try:
@@ -128,11 +137,11 @@ class _UrlKeys:
 
     async def _fetch(self) -> KeySet:
         try:
-            async with asyncio.timeout(self._fetch_seconds):
+            async with asyncio.timeout(self._timing.fetch):
                 content = await _get(self._url, self._tls)
                 return await asyncio.to_thread(parse_key_set, content)
         except TimeoutError:
-            raise BadKeySet(f"{self._shown} sent no key set within {self._fetch_seconds:g} s") from None
+            raise BadKeySet(f"{self._shown} sent no key set within {self._timing.fetch:g} s") from None
         except OSError:
             raise BadKeySet(f"{self._shown} cannot be reached: is it up, and is its certificate trusted?") from None
         except BadKeySet as error:
