@@ -6,13 +6,13 @@ The rule of this file: a fake keeps every promise of its port, and breaks one on
 import os
 import struct
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from keyvault_server.errors import MasterKeyUnusable, NotAuthorized
-from keyvault_server.ports import HeadChanged, NewDataKey, WrappedBlob
+from keyvault_server.ports import HeadChanged, NewDataKey, Walked, WrappedBlob
 from keyvault_server.records import Record, StoredHead
 
 Hook = Callable[[], Awaitable[None]]
@@ -165,6 +165,13 @@ class FakeRecordStore(Hooks):
             raise HeadChanged(_head_of(stored))
         self.records[tenant, key_id] = record
         await self._leave("put_if")
+
+    async def walk(self) -> AsyncIterator[Walked]:
+        """See RecordStore."""
+        await self._enter("walk")
+        for (tenant, key_id), record in list(self.records.items()):
+            yield Walked(tenant, key_id, record)
+        await self._leave("walk")
 
     async def check(self) -> None:
         """See RecordStore."""

@@ -24,6 +24,7 @@ to do and never holds a secret. `interceptors.py` maps each reason to a gRPC sta
       StoreFull             STORE_FULL
       MasterKeyUnusable     MASTER_KEY_UNUSABLE
       BackendUnavailable    BACKEND_UNAVAILABLE
+        AuditUnavailable    BACKEND_UNAVAILABLE
       DeadlineExceeded      DEADLINE_EXCEEDED
       RecordCorrupt         RECORD_CORRUPT
 """
@@ -204,6 +205,12 @@ class BackendUnavailable(VaultError):
 
     reason = "BACKEND_UNAVAILABLE"
     message = "the backend gave no clear answer: send the same bytes again"
+
+
+class AuditUnavailable(BackendUnavailable):
+    """The audit trail takes no line: nothing is done or answered without one. What was done before it is unknown."""
+
+    message = "the audit trail cannot be written: send the same bytes again when the operator has mended it"
 
 
 class DeadlineExceeded(VaultError):

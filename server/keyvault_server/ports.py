@@ -5,8 +5,9 @@ Any method may also raise BackendUnavailable (not reached, or a write's outcome 
 a backend is in it. A cancelled call leaves no lock, no connection and no half-written record behind.
 """
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from keyvault_server.records import Record, StoredHead
 
@@ -59,6 +60,16 @@ class HeadChanged(Exception):
         self.stored = stored
 
 
+class Walked(NamedTuple):
+    """What a walk over a store found under one name."""
+
+    tenant: str
+    key_id: str
+    """The name as it is stored, which need not be one that the vault would take."""
+    record: Record | None
+    """What `get` returns for it; None where the store holds something that it cannot read as a record."""
+
+
 class RecordStore(Protocol):
     """Keeps one record under each (tenant, key_id). Reads show every write that was answered before they began."""
 
@@ -73,6 +84,13 @@ class RecordStore(Protocol):
 
         Atomic and durable when it returns. Raises HeadChanged with what is stored otherwise, never for a condition
         that its own first attempt may have spoilt: that is BackendUnavailable unless the record was looked at.
+        """
+
+    def walk(self) -> AsyncIterator[Walked]:
+        """Every name and what is stored under it, in no order: for operators, never on the data path.
+
+        Each record is as it was at some moment of the walk; together they are no snapshot. What was there before the
+        walk and stays is met once. Something that is no record is reported and does not end the walk.
         """
 
     async def check(self) -> None:

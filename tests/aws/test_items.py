@@ -178,6 +178,18 @@ async def test_a_format_of_another_release_is_neither_read_nor_written_over(tabl
     assert await table.item() == before
 
 
+async def test_a_walk_reports_what_is_no_record_and_goes_on(table: Table) -> None:
+    foreign = "no-separator-" + os.urandom(8).hex()
+    await table.client.call("put_item", TableName="keyvault", Item={"pk": {"S": foreign}, "more": {"N": "1"}})
+    await table.put(format={"N": "2"})
+    spoilt = Table(table.store, table.client)
+    await spoilt.put(head={"S": "text"})
+    found = {(tenant, key_id): record async for tenant, key_id, record in table.store.walk()}
+    assert found[TENANT, table.key_id] is None
+    assert found["", foreign] is not None
+    assert found[TENANT, spoilt.key_id] == await table.store.get(TENANT, spoilt.key_id)
+
+
 async def test_readiness_writes_nothing(table: Table) -> None:
     await table.store.check()
     reply = await table.client.call("get_item", TableName="keyvault", Key={"pk": {"S": "#"}}, ConsistentRead=True)

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from keyvault_server.ports import HeadChanged, RecordStore
+from keyvault_server.ports import HeadChanged, RecordStore, Walked
 from keyvault_server.records import Record, StoredHead, vacancy
 
 TENANT = "acme"
@@ -211,6 +211,49 @@ async def put_over(store: RecordStore, key_id: str, record: Record, expected: by
         await store.put_if(TENANT, key_id, record, refused.stored.head)
         return refused.stored
     return None
+
+
+async def walked(store: RecordStore, *tenants: str) -> list[Walked]:
+    """What a walk finds of these tenants: the engines of one run share a table."""
+    return [found async for found in store.walk() if found.tenant in tenants]
+
+
+async def test_a_walk_meets_every_record_once_as_it_is_read(store: RecordStore) -> None:
+    mine, yours = (f"walk-{os.urandom(8).hex()}" for _ in range(2))
+    records = {(mine, f"prod/{number}"): some_record(ring=number % 3) for number in range(70)}
+    records[mine, "prod/vacant"] = vacancy(7, 1_700_000_000_000_003)
+    records[yours, "prod/0"] = some_record()
+    for (tenant, key_id), record in records.items():
+        await store.put_if(tenant, key_id, record, None)
+    found = await walked(store, mine, yours)
+    assert {(tenant, key_id): record for tenant, key_id, record in found} == records
+    assert len(found) == len(records)
+
+
+async def test_a_walk_goes_on_over_records_that_fill_several_pages(store: RecordStore) -> None:
+    tenant = f"walk-{os.urandom(8).hex()}"
+    records = {f"prod/{number}": some_record(MAX_ENVELOPE - 72, ring=16) for number in range(5)}
+    for key_id, record in records.items():
+        await store.put_if(tenant, key_id, record, None)
+    assert {key_id: record for _, key_id, record in await walked(store, tenant)} == records
+
+
+async def test_a_walk_shows_what_was_written_before_it_began(store: RecordStore, key_id: str) -> None:
+    tenant = f"walk-{os.urandom(8).hex()}"
+    first, second = some_record(), some_record()
+    await store.put_if(tenant, key_id, first, None)
+    assert await walked(store, tenant) == [(tenant, key_id, first)]
+    await store.put_if(tenant, key_id, second, first.head)
+    assert await walked(store, tenant) == [(tenant, key_id, second)]
+
+
+async def test_a_walk_that_is_left_early_keeps_nothing_from_writing(store: RecordStore, key_id: str) -> None:
+    first, second = some_record(), some_record()
+    await store.put_if(TENANT, key_id, first, None)
+    walk = store.walk()
+    await anext(walk)
+    await store.put_if(TENANT, key_id, second, first.head)
+    assert await store.get(TENANT, key_id) == second
 
 
 async def test_a_store_that_answers_says_so(store: RecordStore) -> None:

@@ -223,3 +223,33 @@ async def test_reads_between_writes_see_them_and_let_the_log_be_used_again(tmp_p
         assert (tmp_path / "db-wal").stat().st_size < 6_000_000, (
             "10 MB were written; the log holds 1,000 pages of 4 KiB"
         )
+
+
+async def test_a_walk_reports_what_was_written_past_the_vault_and_goes_on(tmp_path: Path) -> None:
+    good = Record(os.urandom(72), os.urandom(16), 1, 1, b"x")
+    rows = [
+        ("CAST(x'ff' AS TEXT)", "'name is no text'", "1", "1"),
+        ("'t'", "CAST(x'ff' AS BLOB)", "1", "1"),
+        ("'t'", "'other format'", "2", "1"),
+        ("'t'", "'format is text'", "CAST(x'ff' AS TEXT)", "1"),
+        ("'t'", "'time is text'", "1", "CAST(x'ff' AS TEXT)"),
+    ]
+    async with open_store(tmp_path / "records.sqlite3") as store:
+        await store.put_if("t", "first", good, None)
+        for tenant, key_id, number, time in rows:
+            store._writer.execute(
+                "INSERT INTO record (tenant, key_id, format, head, ring, created, updated, body)"
+                f" VALUES ({tenant}, {key_id}, {number}, x'00', x'00', {time}, 1, x'00')"
+            )
+        await store.put_if("t", "last", good, None)
+        found = {(tenant, key_id): record async for tenant, key_id, record in store.walk()}
+    planted = Record(b"\0", b"\0", 1, 1, b"\0")
+    assert found == {
+        ("t", "first"): good,
+        ("\\xff", "name is no text"): planted,
+        ("t", "\\xff"): planted,
+        ("t", "other format"): None,
+        ("t", "format is text"): None,
+        ("t", "time is text"): Record(b"\0", b"\0", 0, 1, b"\0"),
+        ("t", "last"): good,
+    }

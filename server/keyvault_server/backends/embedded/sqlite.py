@@ -22,13 +22,16 @@ from typing import Any
 
 from keyvault_server.backends.embedded.files import UnsafeDirectory, refuse_if_others_can_read, sync_directory
 from keyvault_server.errors import BackendUnavailable, RecordCorrupt, StoreFull, VaultError
-from keyvault_server.ports import HeadChanged
+from keyvault_server.ports import HeadChanged, Walked
 from keyvault_server.records import FORMAT, Record, StoredHead
 
 MAX_BATCH = 4 * 1024 * 1024
 """Bytes of bodies in one transaction, and a put more: what the event loop is held for at a time."""
 GATHER_SECONDS = 0.005
 """How long a batch waits at most for as many puts as the last one had; writers that come one by one never wait."""
+
+WALK_PAGE = 32
+"""Records that a walk holds at a time, at most 12 MB."""
 
 _SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -40,6 +43,12 @@ CREATE TABLE record (
 """
 _HEAD = "SELECT format, head, ring, created, updated FROM record WHERE tenant = ? AND key_id = ?"
 _ALL = "SELECT format, head, ring, created, updated, body FROM record WHERE tenant = ? AND key_id = ?"
+# Whoever writes past the vault may have stored values of any type, and text that is no UTF-8.
+_PAGE = (
+    "SELECT rowid, CAST(tenant AS BLOB), CAST(key_id AS BLOB), typeof(format) = 'integer' AND format = ?,"
+    " CAST(head AS BLOB), CAST(ring AS BLOB), CAST(created AS INTEGER), CAST(updated AS INTEGER), CAST(body AS BLOB)"
+    " FROM record WHERE rowid > ? ORDER BY rowid LIMIT ?"
+)
 _INSERT = (
     "INSERT INTO record (format, head, ring, created, updated, body, tenant, key_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
     " ON CONFLICT DO NOTHING"
@@ -96,6 +105,14 @@ class SqliteStore:
         if self._committing is None:
             self._committing = asyncio.create_task(self._commit_waiting())
         await answer
+
+    async def walk(self) -> AsyncIterator[Walked]:
+        """See RecordStore. In the order of first creation, a page at a time."""
+        last = 0
+        while rows := _rows(self._reader, _PAGE, FORMAT, last, WALK_PAGE):
+            for tenant, key_id, known, *columns in (row[1:] for row in rows):
+                yield Walked(_name(tenant), _name(key_id), Record(*columns) if known else None)
+            last = rows[-1][0]
 
     async def check(self) -> None:
         """See RecordStore: a store that stopped writing is not ready."""
@@ -217,17 +234,25 @@ def _make_schema(connection: sqlite3.Connection) -> None:
 
 def _select(connection: sqlite3.Connection, query: str, tenant: str, key_id: str) -> tuple[Any, ...] | None:
     """The row without its format number, which is checked."""
-    try:
-        rows = connection.execute(query, (tenant, key_id)).fetchall()
-    except sqlite3.Error as error:
-        _log.error("read failed", extra={"error": error.sqlite_errorname})
-        raise BackendUnavailable from error
+    rows = _rows(connection, query, tenant, key_id)
     if not rows:
         return None
     if rows[0][0] != FORMAT:
         raise RecordCorrupt
     columns: tuple[Any, ...] = rows[0][1:]
     return columns
+
+
+def _rows(connection: sqlite3.Connection, query: str, *values: str | int) -> list[tuple[Any, ...]]:
+    try:
+        return connection.execute(query, values).fetchall()
+    except sqlite3.Error as error:
+        _log.error("read failed", extra={"error": getattr(error, "sqlite_errorname", type(error).__name__)})
+        raise BackendUnavailable from error
+
+
+def _name(stored: bytes) -> str:
+    return stored.decode(errors="backslashreplace")
 
 
 def _judge(connection: sqlite3.Connection, put: _Put) -> Exception | None:

@@ -1,0 +1,253 @@
+"""The audit trail: a line before each conditional write, a line before each reply, or neither is made.
+
+    async with open_audit(path, key_path) as audit:
+        intent = await audit.intent(call, Change.of(record), over=stored.head)        # then the conditional write
+        await audit.outcome(call, "OK", change=Change.of(record), intent=intent)      # then the reply
+
+The rules of this file. Both calls return when their line is durable and raise AuditUnavailable if it cannot be.
+Waiting lines are gathered and share one fsync (group commit), on a thread. A line whose caller was cancelled is still
+written. No value that a line names is in it but as an HMAC, the name in clear only if the operator wants that.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from keyvault import envelope as kve1
+from keyvault.envelope import HEAD_SIZE, Kind
+from keyvault.names import is_scope
+from keyvault_server.audit_file import Sync
+from keyvault_server.audit_key import AuditKey
+from keyvault_server.audit_line import (
+    CHECKPOINT_LINES,
+    MAX_CALLER,
+    VACANCY,
+    cut,
+    envelope_value,
+    head_value,
+    name_value,
+)
+from keyvault_server.audit_log import AuditLog, Clock, fdatasync, open_log
+from keyvault_server.errors import AuditUnavailable
+from keyvault_server.records import DIGEST_SIZE, StoredHead, digest, state_of
+
+CHECKPOINT_SECONDS = 60.0
+"""How long lines wait at most for a checkpoint."""
+MAX_BATCH = 1_000
+"""Lines that share an fsync at most."""
+GATHER_SECONDS = 0.005
+"""How long a batch waits at most for as many lines as the last one had; lines that come one by one never wait."""
+
+_T = TypeVar("_T")
+
+_log = logging.getLogger(__name__)
+
+
+class Call(NamedTuple):
+    """Who asks for what: the same in every line of a call."""
+
+    request: str
+    """The request id."""
+    caller: str
+    """The identity; "" if there is none."""
+    method: str
+    tenant: str
+    """"" if none was found for the caller."""
+    key_id: str = ""
+    """The key_id or scope, as it was sent; "" if the method has none."""
+
+
+class Change(NamedTuple):
+    """What a mutation makes of a record."""
+
+    revision: int
+    kind: Kind | None
+    """None for a vacancy."""
+    digest: bytes
+    """SHA-256(envelope)[0:16], as in the ring; b"" for a vacancy."""
+    head: bytes
+
+    @classmethod
+    def of(cls, record: StoredHead) -> "Change":
+        """A record that is about to be stored, or is."""
+        state = state_of(record)
+        return cls(state.revision, state.kind, record.ring[:DIGEST_SIZE], record.head)
+
+    @classmethod
+    def of_envelope(cls, envelope: bytes) -> "Change":
+        """A request's envelope. Raises MalformedEnvelope."""
+        header = kve1.parse(envelope)
+        return cls(header.revision, header.kind, digest(envelope), envelope[:HEAD_SIZE])
+
+
+@dataclass(eq=False, slots=True)
+class _Waiting:
+    text: str
+    seq: "asyncio.Future[int]"
+
+
+class Audit:
+    """An open trail. Made by `open_audit`; belongs to one event loop."""
+
+    def __init__(self, log: AuditLog, *, clear_names: bool) -> None:
+        self._log = log
+        self._clear_names = clear_names
+        self._disk = ThreadPoolExecutor(1, "keyvault-audit")
+        self._waiting: list[_Waiting] = []
+        self._last_batch = 1
+        self._gathered = asyncio.Event()
+        self._writing: asyncio.Task[None] | None = None
+
+    async def intent(self, call: Call, change: Change, *, over: bytes | None) -> int:
+        """A mutation that was proved and is about to be written on condition that the stored head is `over`.
+
+        `over` is None if nothing may be stored. Returns the line's seq, which the outcome refers to.
+        """
+        key = self._log.key
+        return await self._add(
+            call,
+            phase="intent",
+            **_change_fields(key, change),
+            head=head_value(key, change.head),
+            over=None if over is None else head_value(key, over),
+        )
+
+    async def outcome(
+        self,
+        call: Call,
+        status: str,
+        reason: str = "",
+        *,
+        change: Change | None = None,
+        intent: int | None = None,
+        replayed: bool = False,
+    ) -> None:
+        """What the caller is about to be told: a gRPC status' name, and ErrorInfo's reason unless it is OK.
+
+        `change` is what a mutation asked for, as far as that is known; of one that is answered OK it has to be there.
+        `intent` is the seq of its intent, if it got that far.
+        """
+        fields = {} if change is None else _change_fields(self._log.key, change)
+        await self._add(
+            call,
+            phase="outcome",
+            **fields,
+            intent=intent,
+            status=cut(status),
+            reason=cut(reason),
+            replayed=replayed or None,
+        )
+
+    async def check(self) -> None:
+        """Returns if the next line will be taken, as far as one can tell. Raises AuditUnavailable."""
+        await self._on_disk_thread(self._log.check)
+
+    async def close(self) -> None:
+        """Writes what waits."""
+        if self._writing:
+            await self._writing
+        self._disk.shutdown()
+
+    async def keep_checkpoints(self, seconds: float) -> None:
+        """A checkpoint whenever lines have waited so long for one. Runs until it is cancelled."""
+        while True:
+            await asyncio.sleep(seconds)
+            with contextlib.suppress(AuditUnavailable):  # the next call is told
+                await self._on_disk_thread(self._log.add_checkpoint_if_due)
+
+    async def _add(self, call: Call, *, phase: str, **fields: str | int | bool | None) -> int:
+        text = self._log.text(
+            request=cut(call.request),
+            phase=phase,
+            caller=cut(call.caller, MAX_CALLER),
+            method=cut(call.method),
+            tenant=cut(call.tenant),
+            name=name_value(self._log.key, call.tenant, call.key_id) if call.key_id else None,
+            key_id=call.key_id if self._clear_names and is_scope(call.key_id) else None,
+            **fields,
+        )
+        waiting = _Waiting(text, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        if len(self._waiting) >= self._last_batch:
+            self._gathered.set()
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write_waiting())
+        return await waiting.seq
+
+    async def _write_waiting(self) -> None:
+        try:
+            while self._waiting:
+                await self._gather()
+                batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+                self._last_batch = len(batch)
+                await self._write(batch)
+        finally:
+            self._writing = None
+
+    async def _gather(self) -> None:
+        """See SqliteStore: without it each fsync would serve the one line that came first."""
+        if len(self._waiting) < self._last_batch:
+            self._gathered.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GATHER_SECONDS):
+                    await self._gathered.wait()
+
+    async def _write(self, batch: list[_Waiting]) -> None:
+        try:
+            seqs = await self._on_disk_thread(lambda: self._log.append([waiting.text for waiting in batch]))
+        except Exception as error:
+            if not isinstance(error, AuditUnavailable):  # our own bug: nobody may wait for ever for it
+                _log.critical("no audit line can be written", exc_info=error)
+            for waiting in batch:
+                if not waiting.seq.done():
+                    waiting.seq.set_exception(AuditUnavailable())
+            return
+        for waiting, seq in zip(batch, seqs, strict=True):
+            if not waiting.seq.done():  # else its caller was cancelled; the line is there
+                waiting.seq.set_result(seq)
+
+    async def _on_disk_thread(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._disk, work)
+
+
+@asynccontextmanager
+async def open_audit(
+    path: Path,
+    key_path: Path,
+    *,
+    clear_names: bool = False,
+    checkpoint_lines: int = CHECKPOINT_LINES,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    sync: Sync = fdatasync,
+    clock: Clock = time.time,
+) -> AsyncIterator[Audit]:
+    """A trail in this file, which is made if absent, as is its key. Raises Refused: what it says has to be done first.
+
+    `clear_names` writes key_ids and scopes in clear, beside their HMACs. At most `checkpoint_lines` (1,000 at most)
+    and `checkpoint_seconds` pass between two checkpoints.
+    """
+    with open_log(path, key_path, sync=sync, clock=clock, every=checkpoint_lines) as log:
+        audit = Audit(log, clear_names=clear_names)
+        checkpoints = asyncio.create_task(audit.keep_checkpoints(checkpoint_seconds))
+        try:
+            yield audit
+        finally:
+            checkpoints.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await checkpoints
+            await audit.close()
+
+
+def _change_fields(key: AuditKey, change: Change) -> dict[str, str | int | bool | None]:
+    return {
+        "revision": change.revision,
+        "kind": change.kind.name if change.kind else VACANCY,
+        "envelope": envelope_value(key, change.digest) if change.digest else None,
+    }

@@ -1,0 +1,132 @@
+"""A file that grows by whole blocks: a block is durable when `append` returns, or it was not accepted.
+
+The rules of this file. A full disk is survived: the part that was written is cut off again, and the next block may fit.
+Every other error stops the file until the next start, a failed fsync above all: the kernel may have dropped what it
+could not write, and says so only once. So does finding that the path leads elsewhere or the size is not what was
+left: lines in a file that was moved, removed or cut off are lines that nobody will read. Belongs to one thread at a
+time, and to one process (an exclusive lock).
+"""
+
+import errno
+import fcntl
+import logging
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from keyvault_server.errors import AuditUnavailable, Refused
+
+Sync = Callable[[int], None]
+"""Makes the data of an open file durable, as os.fdatasync."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+_log = logging.getLogger(__name__)
+
+
+class UnusableAuditFile(Refused):
+    """The audit trail cannot be kept in this file; one line says why and what to do."""
+
+
+class AppendFile:
+    """One open file. Its methods raise AuditUnavailable."""
+
+    def __init__(self, path: Path, sync: Sync) -> None:
+        """Opens the file, made 0600 if absent, for this process alone. Raises UnusableAuditFile."""
+        self.path = path
+        self.full = False
+        """The disk had no room for the last block."""
+        self._sync = sync
+        self._stopped = False
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+        except OSError as error:
+            raise UnusableAuditFile(f"{path} cannot be opened: {error.strerror}") from None
+        try:
+            self._refuse_unsafe()
+        except BaseException:
+            os.close(self._file)
+            raise
+        self.size = os.fstat(self._file).st_size
+        """Bytes that were accepted."""
+
+    def append(self, block: bytes | bytearray) -> None:
+        """Adds the block, durably."""
+        if self._stopped:
+            raise AuditUnavailable
+        try:
+            self._write(block)
+        except OSError as error:
+            self._take_back(error)
+        try:
+            self._sync(self._file)
+        except OSError as error:
+            self._stop("fsync failed", error)
+        self.size += len(block)
+        self.full = False
+        self.look()
+
+    def look(self) -> None:
+        """Returns if the file is where it was opened, and as `append` left it."""
+        if self._stopped:
+            raise AuditUnavailable
+        try:
+            there, ours = self.path.stat(), os.fstat(self._file)
+        except OSError as error:
+            self._stop("the file is gone", error)
+        if (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
+            self._stop("another file took its place")
+        if ours.st_size != self.size:
+            self._stop("somebody else changed it")
+
+    def read(self, start: int) -> bytes:
+        """All from this offset on."""
+        with os.fdopen(os.dup(self._file), "rb") as file:
+            file.seek(start)
+            return file.read(self.size - start)
+
+    def cut(self, size: int) -> None:
+        """Drops what is behind `size`; durable with the next block."""
+        os.ftruncate(self._file, size)
+        self.size = size
+
+    def close(self) -> None:
+        """Gives the lock back."""
+        os.close(self._file)
+
+    def _refuse_unsafe(self) -> None:
+        status = os.fstat(self._file)
+        if not stat.S_ISREG(status.st_mode):
+            raise UnusableAuditFile(f"{self.path} is no regular file: lines in it could not be verified")
+        if status.st_mode & 0o022 or status.st_uid != os.geteuid():
+            raise UnusableAuditFile(f"others can write {self.path}: make it yours alone, `chmod go-w {self.path}`")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UnusableAuditFile(f"{self.path} is in use by another keyvault-server: each needs its own") from None
+
+    def _write(self, block: bytes | bytearray) -> None:
+        rest = memoryview(block)
+        while rest:
+            rest = rest[os.write(self._file, rest) :]
+
+    def _take_back(self, error: OSError) -> NoReturn:
+        """Cuts off what was written of a block; only if that works may another one follow."""
+        if error.errno not in _FULL:
+            self._stop("write failed", error)
+        try:
+            os.ftruncate(self._file, self.size)
+        except OSError as failed:
+            self._stop("a part of a line cannot be taken back", failed)
+        if not self.full:
+            _log.error("the audit trail is full", extra={"path": str(self.path)})
+        self.full = True
+        raise AuditUnavailable
+
+    def _stop(self, why: str, error: OSError | None = None) -> NoReturn:
+        self._stopped = True
+        code = errno.errorcode.get(error.errno or 0, "") if error else ""
+        _log.critical("the audit trail stopped", extra={"path": str(self.path), "cause": why, "code": code})
+        raise AuditUnavailable
