@@ -1,0 +1,213 @@
+// Package kve1 seals and opens KVE1 envelopes, byte for byte as docs/envelope.md has them.
+//
+// It needs the standard library alone and knows nothing of gRPC: copy the folder as it is, with the test that runs
+// the vectors. Its rules: what comes from outside is parsed before a key touches it; every way to fail after that is
+// the one ErrNotOpened; no plaintext is returned before the last chunk has opened.
+package kve1
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha512"
+	"crypto/subtle"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+)
+
+const (
+	// MaxPlaintext is the longest plaintext, in bytes.
+	MaxPlaintext = 380_000
+	// HeadSize is how many bytes of an envelope tell whose it is.
+	HeadSize = 72
+
+	headerSize     = 16
+	saltSize       = 24
+	saltEnd        = headerSize + saltSize
+	digestSize     = 32 // the plaintext of a REKEY
+	chunkSize      = 16_384
+	tagSize        = 16
+	minEnvelope    = HeadSize + tagSize
+	maxEnvelope    = minEnvelope + MaxPlaintext + MaxPlaintext/chunkSize*tagSize
+	aesKeySize     = 32
+	nonceSize      = 12
+	commitmentSize = 32
+
+	magic = "KVE\x01\x01" // with version and alg
+	label = "c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\x00"
+)
+
+var (
+	// ErrMalformed says that bytes are no KVE1 envelope, whatever the key.
+	ErrMalformed = errors.New("these bytes are no KVE1 envelope")
+	// ErrNotOpened says that an envelope does not open: another key, tenant or key_id, or damage. It does not say which.
+	ErrNotOpened = errors.New("the envelope does not open under this key, tenant and key_id")
+)
+
+// DataKey is the 32 secret bytes that GenerateKey returns. Printed, by whatever verb, it does not show them.
+type DataKey [32]byte
+
+// Format implements fmt.Formatter.
+func (DataKey) Format(state fmt.State, _ rune) { _, _ = io.WriteString(state, "[data key]") }
+
+// Kind is what an envelope is for.
+type Kind byte
+
+// The kinds.
+const (
+	Data      Kind = 1 // the record's content
+	Tombstone Kind = 2 // empty; takes the place of a deleted record
+	Rekey     Kind = 3 // SHA-256 of a DATA envelope under another key, which may then take the record's place
+)
+
+// Header is what an envelope says of itself in clear: a claim until the envelope has opened.
+type Header struct {
+	Kind     Kind
+	Revision int64 // from 1
+}
+
+// Parse reads the header of a well-formed envelope; it needs no key. The error is ErrMalformed.
+func Parse(envelope []byte) (Header, error) {
+	size := len(envelope)
+	if size < minEnvelope || size > maxEnvelope || string(envelope[:len(magic)]) != magic {
+		return Header{}, ErrMalformed
+	}
+	header := Header{Kind(envelope[5]), int64(binary.BigEndian.Uint64(envelope[8:]))}
+	switch {
+	case header.Kind < Data || header.Kind > Rekey,
+		envelope[6] != 0 || envelope[7] != 0,
+		header.Revision < 1, // 2^63 and more are negative here
+		(size-HeadSize)%(chunkSize+tagSize) < tagSize,
+		header.Kind == Tombstone && size != minEnvelope,
+		header.Kind == Rekey && size != minEnvelope+digestSize:
+		return Header{}, ErrMalformed
+	}
+	return header, nil
+}
+
+// Seal makes an envelope that opens under this key, for this tenant and key_id, with this header, alone. Its error
+// names the limit that was passed.
+func Seal(key DataKey, tenant, keyID string, header Header, plaintext []byte) ([]byte, error) {
+	salt := make([]byte, saltSize)
+	_, _ = rand.Read(salt) // never fails
+	return seal(key, tenant, keyID, header, plaintext, salt)
+}
+
+// seal takes the salt from its caller, for the vectors: one that repeats gives plaintexts away.
+func seal(key DataKey, tenant, keyID string, header Header, plaintext, salt []byte) ([]byte, error) {
+	if err := checkSealable(header, len(plaintext)); err != nil {
+		return nil, err
+	}
+	envelope := make([]byte, 0, minEnvelope+len(plaintext)+len(plaintext)/chunkSize*tagSize)
+	envelope = append(envelope, magic...)
+	envelope = append(envelope, byte(header.Kind), 0, 0)
+	envelope = binary.BigEndian.AppendUint64(envelope, uint64(header.Revision))
+	envelope = append(envelope, salt...)
+	keys, err := derive(key, tenant, keyID, envelope)
+	if err != nil {
+		return nil, err
+	}
+	envelope = append(envelope, keys.commitment...)
+	for i := uint64(0); ; i++ {
+		n := min(chunkSize, len(plaintext))
+		envelope = keys.aead.Seal(envelope, keys.nonce(i), plaintext[:n], nil)
+		plaintext = plaintext[n:]
+		if n < chunkSize { // the last chunk is the short one, an empty one where need be
+			return envelope, nil
+		}
+	}
+}
+
+func checkSealable(header Header, size int) error {
+	switch {
+	case header.Revision < 1:
+		return errors.New("a revision is 1 to 2^63-1")
+	case header.Kind < Data || header.Kind > Rekey:
+		return fmt.Errorf("there is no kind %d of envelope", header.Kind)
+	case size > MaxPlaintext:
+		return fmt.Errorf("%d bytes are too many: an envelope holds at most %d", size, MaxPlaintext)
+	case header.Kind == Tombstone && size != 0:
+		return errors.New("a tombstone is empty")
+	case header.Kind == Rekey && size != digestSize:
+		return errors.New("a REKEY envelope holds a SHA-256 digest")
+	}
+	return nil
+}
+
+// Open returns the plaintext. Its error is ErrMalformed or ErrNotOpened.
+func Open(key DataKey, tenant, keyID string, envelope []byte) ([]byte, error) {
+	if _, err := Parse(envelope); err != nil {
+		return nil, err
+	}
+	keys, err := derive(key, tenant, keyID, envelope[:saltEnd])
+	if err != nil || !keys.madeCommitment(envelope[saltEnd:HeadSize]) {
+		return nil, ErrNotOpened
+	}
+	plaintext := make([]byte, 0, len(envelope)-minEnvelope)
+	i := uint64(0)
+	for chunk := range slices.Chunk(envelope[HeadSize:], chunkSize+tagSize) {
+		if plaintext, err = keys.aead.Open(plaintext, keys.nonce(i), chunk, nil); err != nil {
+			return nil, ErrNotOpened
+		}
+		i++
+	}
+	return plaintext, nil
+}
+
+// CommitsTo tells from an envelope's first HeadSize bytes whether this key sealed it for this tenant and key_id. It
+// says nothing of the rest, which has to be opened.
+func CommitsTo(head []byte, key DataKey, tenant, keyID string) bool {
+	if len(head) != HeadSize {
+		return false
+	}
+	keys, err := derive(key, tenant, keyID, head[:saltEnd])
+	return err == nil && keys.madeCommitment(head[saltEnd:])
+}
+
+// derived is what one envelope's chunks are sealed with.
+type derived struct {
+	aead       cipher.AEAD
+	baseNonce  []byte
+	commitment []byte
+}
+
+// derive takes the header and the salt as they begin the envelope. It fails for names whose length has no two bytes.
+func derive(key DataKey, tenant, keyID string, headerAndSalt []byte) (derived, error) {
+	if len(tenant) > math.MaxUint16 || len(keyID) > math.MaxUint16 {
+		return derived{}, fmt.Errorf("a tenant or key_id has at most %d bytes", math.MaxUint16)
+	}
+	info := []byte(label)
+	info = append(info, headerAndSalt[headerSize:]...)
+	info = append(info, headerAndSalt[:headerSize]...)
+	for _, name := range []string{tenant, keyID} {
+		info = binary.BigEndian.AppendUint16(info, uint16(len(name)))
+		info = append(info, name...)
+	}
+	material, err := hkdf.Expand(sha512.New, key[:], string(info), aesKeySize+nonceSize+commitmentSize)
+	if err != nil {
+		return derived{}, err
+	}
+	block, err := aes.NewCipher(material[:aesKeySize])
+	if err != nil {
+		return derived{}, err
+	}
+	aead, err := cipher.NewGCM(block)
+	material = material[aesKeySize:]
+	return derived{aead, material[:nonceSize], material[nonceSize:]}, err
+}
+
+// nonce is that of chunk i: the base nonce XOR i, both as 96-bit integers.
+func (d derived) nonce(i uint64) []byte {
+	nonce := slices.Clone(d.baseNonce)
+	binary.BigEndian.PutUint64(nonce[4:], binary.BigEndian.Uint64(nonce[4:])^i)
+	return nonce
+}
+
+func (d derived) madeCommitment(commitment []byte) bool {
+	return subtle.ConstantTimeCompare(d.commitment, commitment) == 1
+}
