@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 
@@ -70,7 +71,7 @@ func (v vault) delete(ctx context.Context, keyID string, key dataKey) (int64, er
 // rotate hands the record to newKey, which has to be saved before, and returns the new revision. A record that newKey
 // opens already was rotated by an earlier try.
 func (v vault) rotate(ctx context.Context, keyID string, key, newKey dataKey) (int64, error) {
-	if key.secret == newKey.secret {
+	if subtle.ConstantTimeCompare(key.secret[:], newKey.secret[:]) == 1 {
 		return 0, errors.New("the new key is the old one: nobody would be out of this record")
 	}
 	for try := 1; ; try++ {
