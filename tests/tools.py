@@ -1,8 +1,12 @@
-"""Programs that are not Python's, put under `.tools/` by `python3 dev.py tools`; a missing one skips, but not in CI."""
+"""Programs that are not Python's: toolchains, and what `python3 dev.py tools` puts under `.tools/`.
+
+A missing one skips the tests that need it, and is a failure in CI.
+"""
 
 import os
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -13,13 +17,20 @@ def tool(name: str, path: str) -> Path:
     """The program at this path under .tools, or else on the PATH."""
     if (TOOLS / path).exists():
         return TOOLS / path
-    if found := shutil.which(name):
-        return Path(found)
-    return _missing(name)
+    found = shutil.which(name)
+    if found is None:
+        _missing(f"no {name}: `python3 dev.py tools` gets it")
+    return Path(found)
 
 
-def _missing(name: str) -> Path:
-    reason = f"no {name}: `python3 dev.py tools` gets it"
+def toolchain(*names: str) -> None:
+    """What a language needs on the PATH to be built and run."""
+    for name in names:
+        if not shutil.which(name):
+            _missing(f"no {name}")
+
+
+def _missing(reason: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
