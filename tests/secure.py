@@ -10,8 +10,10 @@ import grpc
 
 from keyvault.v1 import keyvault_pb2 as pb
 from keyvault.v1.keyvault_pb2_grpc import KeyVaultStub
+from keyvault_server.gatekeeper import Gatekeeper
 from keyvault_server.identity import Identifier
 from keyvault_server.interceptors import CallGuard, Limits
+from keyvault_server.metrics import Metrics
 from tests.certificates import Issued
 
 SLOW = "slow"
@@ -51,7 +53,9 @@ class Secure:
 async def secure(credentials: grpc.ServerCredentials | None, identifier: Identifier) -> AsyncIterator[Secure]:
     """The server while the body runs, on a free port of loopback."""
     served = Secure(identifier)
-    server = grpc.aio.server(interceptors=(CallGuard(Limits()),), options=(("grpc.so_reuseport", 0),))
+    server = grpc.aio.server(
+        interceptors=(CallGuard(Limits(), Gatekeeper(), Metrics()),), options=(("grpc.so_reuseport", 0),)
+    )
     handler = grpc.unary_unary_rpc_method_handler(
         served.generate_key,
         request_deserializer=pb.GenerateKeyRequest.FromString,

@@ -23,8 +23,10 @@ class Line(NamedTuple):
     """ErrorInfo's reason; empty if OK."""
     name: str
     """The key_id or scope that was asked for; in clear, as the caller sent it."""
+    caller: str
+    """The caller's identity; empty where nobody is asked."""
     peer: str
-    """Address of the caller."""
+    """The caller's address."""
     request_id: str
     """Also in the caller's error."""
     ms: float
@@ -41,9 +43,11 @@ class AccessLog:
         self._clock = clock
         self._lines: list[Line] = []
 
-    def add(self, call: str, status: str, reason: str, name: str, peer: str, request_id: str, seconds: float) -> None:
+    def add(
+        self, call: str, status: str, reason: str, name: str, caller: str, peer: str, request_id: str, seconds: float
+    ) -> None:
         """Notes a call that has just ended."""
-        self._lines.append(Line(call, status, reason, name, peer, request_id, seconds * 1000, self._clock()))
+        self._lines.append(Line(call, status, reason, name, caller, peer, request_id, seconds * 1000, self._clock()))
         if len(self._lines) == 1:
             asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
 

@@ -23,11 +23,13 @@ from keyvault.address import is_loopback
 from keyvault.names import MAX_MESSAGE
 from keyvault.v1 import keyvault_pb2, keyvault_pb2_grpc
 from keyvault_server.access_log import AccessLog
-from keyvault_server.composition import open_backend
+from keyvault_server.composition import open_backend, open_gate, server_tls
 from keyvault_server.config import Settings
 from keyvault_server.errors import Refused
-from keyvault_server.health import Readiness
+from keyvault_server.gatekeeper import Gatekeeper
+from keyvault_server.health import Backend, Readiness
 from keyvault_server.interceptors import CallGuard, Limits
+from keyvault_server.metrics import Metrics
 from keyvault_server.ports import KeyService, RecordStore
 from keyvault_server.service import KeyVaultService
 from keyvault_server.vault import Vault
@@ -56,6 +58,8 @@ class Running:
     """Where the service listens; 0 for a unix socket."""
     admin_port: int | None
     """Where health alone listens."""
+    metrics_port: int | None
+    """Where Prometheus asks."""
 
 
 @contextlib.asynccontextmanager
@@ -73,23 +77,27 @@ async def serving(
 
     `hurry`, once set, cuts the wait for the calls at work short. Raises Refused.
     """
-    access_log = AccessLog(sys.stderr) if settings.access_log else None
-    guard = CallGuard(Limits(settings.concurrent_calls, settings.call_seconds), access_log)
-    readiness = Readiness(keys, records, interval=settings.readiness_seconds)
-    server = _main_server(settings, Vault(keys, records, unwrap_scopes=settings.unwrap_scopes), guard, readiness)
-    admin = _admin_server(readiness)
-    async with readiness.watching():
-        try:
-            port = _bind(server, settings.listen, _credentials(settings))
-            admin_port = _bind(admin, settings.admin_listen) if settings.admin_listen else None
-            await server.start()
-            await admin.start()
-            yield Running(port, admin_port)
-        finally:
-            await _drain(settings, server, guard, readiness, hurry or asyncio.Event())
-            await admin.stop(None)
-            if access_log:
-                access_log.flush()
+    metrics = Metrics()
+    async with open_gate(settings, metrics) as gate:
+        access_log = AccessLog(sys.stderr) if settings.access_log else None
+        guard = CallGuard(Limits(settings.concurrent_calls, settings.call_seconds), gate, metrics, access_log)
+        readiness = Readiness(*_backends(keys, records, gate), interval=settings.readiness_seconds)
+        metrics.gauge("ready", "1: the backends answered lately.", lambda: readiness.ready)
+        server = _main_server(settings, Vault(keys, records, unwrap_scopes=settings.unwrap_scopes), guard, readiness)
+        admin = _admin_server(readiness)
+        async with readiness.watching(), _credentials(settings, metrics) as credentials:
+            with metrics.served(settings.metrics_listen) as metrics_port:
+                try:
+                    port = _bind(server, settings.listen, credentials)
+                    admin_port = _bind(admin, settings.admin_listen) if settings.admin_listen else None
+                    await server.start()
+                    await admin.start()
+                    yield Running(port, admin_port, metrics_port)
+                finally:
+                    await _drain(settings, server, guard, readiness, hurry or asyncio.Event())
+                    await admin.stop(None)
+                    if access_log:
+                        access_log.flush()
 
 
 async def serve(settings: Settings, announce: Callable[[Running], None]) -> None:
@@ -126,12 +134,21 @@ def _admin_server(readiness: Readiness) -> grpc.aio.Server:
     return admin
 
 
-def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
-    if settings.tls_certificate is None or settings.tls_private_key is None:
-        return None
-    pair = (settings.tls_private_key.read_bytes(), settings.tls_certificate.read_bytes())
-    roots = settings.tls_client_ca.read_bytes() if settings.tls_client_ca else None
-    return grpc.ssl_server_credentials([pair], root_certificates=roots, require_client_auth=roots is not None)
+def _backends(keys: KeyService, records: RecordStore, gate: Gatekeeper) -> list[Backend]:
+    """What has to answer for the server to be ready."""
+    return [keys, records, *([gate.audit] if gate.audit else [])]
+
+
+@contextlib.asynccontextmanager
+async def _credentials(settings: Settings, metrics: Metrics) -> AsyncIterator[grpc.ServerCredentials | None]:
+    """What the service listens with, following its files while the body runs; None: plaintext. Raises Refused."""
+    tls = server_tls(settings, metrics)
+    if tls is None:
+        yield None
+        return
+    metrics.gauge("tls_certificate_expiry_seconds", "When the certificate expires, since 1970.", lambda: tls.expires)
+    async with tls.files.watching():
+        yield tls.credentials()
 
 
 def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None = None) -> int:

@@ -1,13 +1,13 @@
 """Who calls, as the vault sees it: a tenant, and what stands between the caller and the records.
 
 The vault asks in this order: `permit` once the names are known to be names, before anything is looked up; `spend` once
-the envelope is known to have a shape; `intend` before a conditional write; `charge` for the bytes that a Read gave
-out. This class holds nobody back: it is the caller of a server without policy, quotas and audit.
+the envelope is known to have a shape; `intend` before a conditional write, or `replays` where none is needed; `charge`
+for the bytes that a Read gave out. This class holds nobody back: it is the caller of a vault alone.
 """
 
 from contextvars import ContextVar
 
-from keyvault.envelope import Header
+from keyvault_server.records import StoredHead
 
 DEFAULT_TENANT = "default"
 """Every caller's tenant where no authentication is configured."""
@@ -15,6 +15,8 @@ DEFAULT_TENANT = "default"
 
 class Caller:
     """The author of one call."""
+
+    __slots__ = ("tenant",)
 
     def __init__(self, tenant: str = DEFAULT_TENANT) -> None:
         self.tenant = tenant
@@ -28,8 +30,14 @@ class Caller:
     def charge(self, size: int) -> None:
         """Takes so many bytes, which the call has cost already, from the caller's quota."""
 
-    async def intend(self, key_id: str, header: Header, envelope: bytes) -> None:
-        """Notes durably what is about to be written. Raises BackendUnavailable: then nothing may be written."""
+    async def intend(self, record: StoredHead, over: bytes | None) -> None:
+        """Notes durably what is about to be written, on condition that the stored head is `over` (None: nothing is).
+
+        Raises BackendUnavailable: then nothing may be written.
+        """
+
+    def replays(self, envelope: bytes) -> None:
+        """Notes that this envelope had been accepted before."""
 
 
 current_caller: ContextVar[Caller] = ContextVar("current_caller")

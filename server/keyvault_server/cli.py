@@ -11,6 +11,7 @@ import os
 import resource
 import shutil
 import sys
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -21,22 +22,45 @@ from pythonjsonlogger.json import JsonFormatter
 from keyvault.names import is_key_id, is_tenant
 from keyvault_server.app import Running, serve
 from keyvault_server.caller import DEFAULT_TENANT
-from keyvault_server.composition import data_directory, initialise, open_backend
+from keyvault_server.composition import data_directory, initialise, open_backend, read_policy
 from keyvault_server.composition import rotate_master_key as rotate_keyring
 from keyvault_server.config import BadSettings, Settings, load_settings
+from keyvault_server.dev_certs import TRUST_DOMAIN, write_dev_certs
 from keyvault_server.errors import Refused, VaultError
 from keyvault_server.health import is_serving
 from keyvault_server.ports import HeadChanged
+from keyvault_server.protections import what_is_off
 from keyvault_server.purge import purge as purge_record
 
 Backend = Annotated[str | None, Parameter(help="embedded or aws (KEYVAULT_BACKEND).")]
 Data = Annotated[Path | None, Parameter(help="Directory of the embedded backend (KEYVAULT_DATA).")]
+PolicyFile = Annotated[Path | None, Parameter(help="TOML file of who may call what (KEYVAULT_POLICY).")]
 
 app = App(
     name="keyvault-server",
     help="A vault that stores only what it cannot read. Every setting is also an environment variable KEYVAULT_*.",
     version=lambda: version("keyvault"),
 )
+
+
+policy_app = App(name="policy", help="Look into a policy file.")
+app.command(policy_app)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class Insecure:
+    """Protections that a server off loopback may do without; each is also a variable KEYVAULT_INSECURE_*."""
+
+    insecure_plaintext: Annotated[bool | None, Parameter(help="Without TLS.", negative="")] = None
+    insecure_anonymous: Annotated[bool | None, Parameter(help="Without authentication.", negative="")] = None
+    insecure_no_policy: Annotated[bool | None, Parameter(help="Without a policy.", negative="")] = None
+    insecure_no_audit: Annotated[bool | None, Parameter(help="Without an audit log.", negative="")] = None
+    insecure_embedded_keys: Annotated[bool | None, Parameter(help="Master keys in a file.", negative="")] = None
+    insecure_reflection: Annotated[bool | None, Parameter(help="With reflection.", negative="")] = None
+
+
+SECURE = Insecure()
 
 
 @app.command(name="serve")
@@ -46,9 +70,12 @@ def serve_command(
     data: Data = None,
     listen: Annotated[str | None, Parameter(help="host:port or unix:/path (KEYVAULT_LISTEN).")] = None,
     admin_listen: Annotated[str | None, Parameter(help="host:port for health alone (KEYVAULT_ADMIN_LISTEN).")] = None,
+    policy: PolicyFile = None,
+    insecure: Insecure = SECURE,
 ) -> None:
     """Serve until SIGTERM or SIGINT. The embedded backend is made on first use."""
-    settings = load_settings(backend=backend, data=data, listen=listen, admin_listen=admin_listen)
+    given = {"backend": backend, "data": data, "listen": listen, "admin_listen": admin_listen, "policy": policy}
+    settings = load_settings(**given, **asdict(insecure))
     _log_to_stderr(settings)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold data keys
     with contextlib.suppress(AttributeError, OSError):  # Linux: grpc's threads then wake without preempting each other
@@ -87,6 +114,35 @@ def purge(
         _refuse(f"purging {key_id} cannot be undone: say --yes", 2)
     revision = asyncio.run(_purge(load_settings(backend=backend, data=data), tenant, key_id, last_revision))
     print(f"{key_id} is vacant: the next Create is revision {revision + 1}")
+
+
+@app.command
+def dev_certs(folder: Path, /) -> None:
+    """Write a CA, a server's and two clients' certificates into a new folder, for trying TLS out."""
+    made = write_dev_certs(folder)
+    print(f"CA       {made.ca}")
+    print(f"server   {made.server.certificate} {made.server.private_key}")
+    for name, pair in made.clients.items():
+        print(f"client   {pair.certificate} {pair.private_key} spiffe://{TRUST_DOMAIN}/{name}")
+
+
+@policy_app.command(name="test")
+def policy_test(
+    method: Annotated[str, Parameter(help="An RPC, as Read.")],
+    name: Annotated[str, Parameter(help='A key_id or scope; "" for the empty scope.')],
+    /,
+    *,
+    identity: Annotated[str, Parameter(name="--as", help="As spiffe://example.org/billing or jwt:subject.")],
+    policy: PolicyFile = None,
+) -> None:
+    """Say whether a caller may make a call, and which line of the policy decides; exit 1 if not."""
+    path = policy or load_settings().policy
+    if path is None:
+        _refuse("no policy is set: --policy or KEYVAULT_POLICY", 2)
+    decision = read_policy(path).decide(identity, method, name)
+    where = f"line {decision.line}: " if decision.line else ""
+    print(f"{'allowed' if decision.allowed else 'denied'}: {where}{decision.why}")
+    sys.exit(0 if decision.allowed else 1)
 
 
 @app.command
@@ -146,7 +202,11 @@ def _announce(settings: Settings, server: Running) -> None:
     print(f"KeyVault {version('keyvault')} is ready on {listen} ({'TLS' if settings.tls_certificate else 'plaintext'})")
     if settings.admin_listen and server.admin_port:
         print(f"health:  {_with_port(settings.admin_listen, server.admin_port)}")
+    if settings.metrics_listen and server.metrics_port:
+        print(f"metrics: http://{_with_port(settings.metrics_listen, server.metrics_port)}/metrics")
     print(f"records: {where}")
+    if off := what_is_off(settings):
+        print(f"without: {', '.join(off)}")
     keyvault = "keyvault" if shutil.which("keyvault") else Path(sys.executable).with_name("keyvault")
     print(f"try:     {keyvault} generate-key prod/ > prod.key")
     print(f"         echo -n s3cret | {keyvault} create prod/db-password --key prod.key")

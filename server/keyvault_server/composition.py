@@ -1,20 +1,90 @@
-"""Which backend the settings name, how it is opened, and what an operator does to it while no server runs.
+"""What the settings name and how it is opened: the backend, and the gate before it; and what an operator does to the
+backend while no server runs.
 
 The AWS half is imported only where it is used: importing it costs 0.3 s and 45 MB.
 """
 
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from keyvault_server.audit import Audit, open_audit
 from keyvault_server.backends.embedded.files import DataDirectory, UnsafeDirectory
 from keyvault_server.backends.embedded.keyring import Keyring
 from keyvault_server.backends.embedded.sqlite import open_store
 from keyvault_server.config import Settings
+from keyvault_server.gatekeeper import Gatekeeper
+from keyvault_server.identity import Identifier
+from keyvault_server.key_source import open_key_source
+from keyvault_server.metrics import Metrics
+from keyvault_server.policy import BadPolicy, Policy
 from keyvault_server.ports import KeyService, RecordStore
+from keyvault_server.tls import ServerTls
+from keyvault_server.tokens import TokenRules, Tokens
+from keyvault_server.watched import Watched, read_file
 
 if TYPE_CHECKING:
     from keyvault_server.backends.aws.clients import AwsOptions
+
+MAX_POLICY = 16 * 1024 * 1024
+"""Bytes of a policy file."""
+
+
+@contextlib.asynccontextmanager
+async def open_gate(settings: Settings, metrics: Metrics) -> AsyncIterator[Gatekeeper]:
+    """Identity, policy and audit of the configured kind, kept fresh while the body runs. Raises Refused."""
+    async with contextlib.AsyncExitStack() as opened:
+        policy = _watched_policy(settings.policy, metrics) if settings.policy else None
+        if policy:
+            await opened.enter_async_context(policy.watching())
+        audit = None
+        if settings.audit_file:
+            audit = await opened.enter_async_context(open_audit_log(settings, settings.audit_file))
+        identifier = None
+        if settings.authenticates or policy:
+            tokens = await opened.enter_async_context(_open_tokens(settings, metrics))
+            identifier = Identifier(certificates=settings.tls_client_ca is not None, tokens=tokens)
+        yield Gatekeeper(identifier, policy, audit, settings.audit_spares_reads)
+
+
+def server_tls(settings: Settings, metrics: Metrics) -> ServerTls | None:
+    """The TLS files, read; None: plaintext. Raises Refused."""
+    if settings.tls_certificate is None or settings.tls_private_key is None:
+        return None
+    return ServerTls(settings.tls_certificate, settings.tls_private_key, settings.tls_client_ca, metrics.reading)
+
+
+def read_policy(path: Path) -> Policy:
+    """The policy in a file. Raises Refused."""
+    try:
+        return Policy.parse(read_file(path, MAX_POLICY).decode())
+    except UnicodeDecodeError:
+        raise BadPolicy(f"{path} is not UTF-8") from None
+    except BadPolicy as error:
+        raise BadPolicy(f"{path}, {error}") from None
+
+
+def _watched_policy(path: Path, metrics: Metrics) -> Watched[Policy]:
+    return Watched("policy", [path], lambda: read_policy(path), metrics.reading)
+
+
+@contextlib.asynccontextmanager
+async def open_audit_log(settings: Settings, file: Path) -> AsyncIterator[Audit]:
+    """The audit log in this file, its keys beside it unless the settings say where. Raises Refused."""
+    key = settings.audit_key or file.with_name(file.name + ".key")
+    async with open_audit(file, key, clear_names=settings.audit_clear_names) as audit:
+        yield audit
+
+
+@contextlib.asynccontextmanager
+async def _open_tokens(settings: Settings, metrics: Metrics) -> AsyncIterator[Tokens | None]:
+    if settings.jwt_keys is None:
+        yield None
+        return
+    rules = TokenRules(settings.jwt_issuer or "", settings.jwt_audience or "", settings.jwt_algorithms)
+    async with open_key_source(settings.jwt_keys, ca=settings.jwt_ca, on_reading=metrics.reading) as keys:
+        yield Tokens(rules, keys)
 
 
 @contextlib.asynccontextmanager

@@ -75,8 +75,10 @@ class Settings(BaseSettings):
     """The `iss` that a token must carry."""
     jwt_audience: str | None = None
     """The `aud` that a token must carry."""
-    jwt_algorithms: tuple[Literal["ES256", "ES384", "EdDSA", "RS256", "PS256"], ...] = ("ES256", "EdDSA", "RS256")
-    """The signatures that a token may have; a JSON list."""
+    jwt_algorithms: tuple[str, ...] = ("ES256", "EdDSA", "RS256")
+    """The signatures that a token may have; a JSON list. With public keys only: no HS256, no none."""
+    jwt_ca: FilePath | None = None
+    """PEM roots of the URL in jwt_keys; unset: the system's."""
     audit_file: Path | None = None
     """Audit log (docs/audit.md); nothing is answered that it did not take. None if unset."""
     audit_key: Path | None = None

@@ -4,12 +4,11 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from typing import Protocol
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
-
-from keyvault_server.ports import KeyService, RecordStore
 
 SERVICES = ("", "keyvault.v1.KeyVault")
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -18,16 +17,27 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _log = logging.getLogger(__name__)
 
 
+class Backend(Protocol):
+    """Something that a server needs to be ready."""
+
+    async def check(self) -> None:
+        """Returns if it can be used now; raises otherwise."""
+
+
 class Readiness:
     """Asks the backends every `interval` seconds and tells the health service what they said."""
 
-    def __init__(self, keys: KeyService, records: RecordStore, *, interval: float = 5.0, timeout: float = 5.0) -> None:
+    def __init__(self, *backends: Backend, interval: float = 5.0, timeout: float = 5.0) -> None:
         self.servicer = health_aio.HealthServicer()
-        self._keys = keys
-        self._records = records
+        self._backends = backends
         self._interval = interval
         self._timeout = timeout
         self._ready: bool | None = None
+
+    @property
+    def ready(self) -> bool:
+        """What was told last."""
+        return bool(self._ready)
 
     @contextlib.asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
@@ -53,8 +63,8 @@ class Readiness:
     async def _look(self) -> None:
         try:
             async with asyncio.timeout(self._timeout):
-                await self._keys.check()
-                await self._records.check()
+                for backend in self._backends:
+                    await backend.check()
             ready, cause = True, ""
         except Exception as error:  # whatever it is, the answer is "not ready"; its text may hold names of the backend
             ready, cause = False, type(error).__name__

@@ -1,9 +1,10 @@
 """What every call of keyvault.v1 passes through: one guard, whatever goes wrong.
 
-In this order: a request id, the concurrency limit, the deadline, decoding (grpc.aio answers a malformed message with
-UNKNOWN and a class name of ours), the handler; then errors -> status with one google.rpc.ErrorInfo, and a line in the
-access log that never holds a secret. The rule of this file: a VaultError's sentence reaches the caller, any other
-exception reaches only the log. Health and reflection pass untouched, so that a busy server is not a dead one.
+In this order: a request id, the concurrency limit, the caller's identity, decoding (grpc.aio answers a malformed
+message with UNKNOWN and a class name of ours), the deadline, the handler; then errors -> status with one
+google.rpc.ErrorInfo, the audit log's word on it, and a line in the access log that never holds a secret. The rule of
+this file: a VaultError's sentence reaches the caller, any other exception reaches only the log. Health and reflection
+pass untouched, so that a busy server is not a dead one.
 """
 
 from __future__ import annotations  # grpc's handler types take parameters in the stubs only
@@ -25,8 +26,10 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 from keyvault_server.access_log import AccessLog
-from keyvault_server.caller import Caller, current_caller
+from keyvault_server.caller import current_caller
 from keyvault_server.errors import DeadlineExceeded, InvalidRequest, RateLimited, VaultError
+from keyvault_server.gatekeeper import Gatekeeper, Visitor
+from keyvault_server.metrics import Metrics
 
 SERVICE = "/keyvault.v1.KeyVault/"
 DOMAIN = "keyvault"
@@ -86,8 +89,10 @@ class Limits:
 class CallGuard(grpc.aio.ServerInterceptor):
     """The one interceptor; also counts the calls at work, for the drain."""
 
-    def __init__(self, limits: Limits, access_log: AccessLog | None = None) -> None:
+    def __init__(self, limits: Limits, gate: Gatekeeper, metrics: Metrics, access_log: AccessLog | None = None) -> None:
         self._limits = limits
+        self._gate = gate
+        self._metrics = metrics
         self._access_log = access_log
         self._guarded: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self._working = 0
@@ -126,22 +131,25 @@ class CallGuard(grpc.aio.ServerInterceptor):
         assert decode is not None
 
         async def guarded(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            call = _Call(name, context)
+            call = _Call(name, context, self._gate)
             self._working += 1
             self._begun += 1
             self._idle.clear()
             try:
                 if self._working > self._limits.concurrent_calls:
                     raise RateLimited
-                current_caller.set(Caller())
+                call.caller.enter(context)
+                current_caller.set(call.caller)
                 call.request = request = _decoded(decode, data)
                 left = context.time_remaining()
                 if left is not None and left <= self._limits.call_seconds:
                     response = await behaviour(request, context)  # grpc cancels it at the caller's deadline
+                    await call.caller.leave("OK", "")
                 else:
                     async with asyncio.timeout(self._limits.call_seconds):
                         response = await behaviour(request, context)
-                self._log(call, "OK", "")
+                        await call.caller.leave("OK", "")
+                self._note(call, "OK", "")
                 return response
             except (Exception, asyncio.CancelledError) as error:
                 return await self._fail(call, error)
@@ -159,28 +167,36 @@ class CallGuard(grpc.aio.ServerInterceptor):
     async def _fail(self, call: _Call, error: BaseException) -> NoReturn:
         failure = _failure(error, call.request_id)
         if failure is None:
-            self._log(call, "CANCELLED", "")
+            call.caller.vanish()
+            self._note(call, "CANCELLED", "")
             raise error
+        try:
+            await call.caller.leave(_STATUS[failure.reason].name, failure.reason)
+        except VaultError as unheard:
+            failure = unheard
         code = _STATUS[failure.reason]
-        self._log(call, code.name, failure.reason)
+        self._note(call, code.name, failure.reason)
         await call.fail(code, failure)
 
-    def _log(self, call: _Call, status: str, reason: str) -> None:
+    def _note(self, call: _Call, status: str, reason: str) -> None:
+        took = time.perf_counter() - call.started
+        self._metrics.count(call.method, status, took)
         if self._access_log is not None:
-            took = time.perf_counter() - call.started
-            self._access_log.add(call.method, status, reason, call.name, call.context.peer(), call.request_id, took)
+            who, peer = call.caller.identity, call.context.peer()
+            self._access_log.add(call.method, status, reason, call.name, who, peer, call.request_id, took)
 
 
 class _Call:
     """One call, from its first byte to its line in the access log."""
 
-    __slots__ = ("context", "method", "request", "request_id", "started")
+    __slots__ = ("caller", "context", "method", "request", "request_id", "started")
 
-    def __init__(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    def __init__(self, method: str, context: grpc.aio.ServicerContext[Any, Any], gate: Gatekeeper) -> None:
         self.context = context
         self.request: Message | None = None
         self.request_id = _request_id(context)
         self.method = method
+        self.caller = Visitor(gate, method, self.request_id)
         self.started = time.perf_counter()
 
     @property

@@ -189,18 +189,19 @@ class Vault:
         stored = await self._records.get_head(mutation.tenant, mutation.key_id)
         if stored is not None and is_replay(mutation, stored):
             prove_replay(mutation, await self._unwrap_all(mutation))
-            return _replayed(mutation, stored)
+            return _replayed(caller, mutation, stored)
         state = check_revision(mutation, stored)
         keys = await self._unwrap_all(mutation)
         if stored is not None and state is not None and state.kind is not None:
             prove_ownership(mutation, stored, keys)
         prove_envelope(mutation, keys)
-        await caller.intend(mutation.key_id, mutation.header, mutation.envelope)
         record = successor(stored, mutation.envelope, self._now(), fresh=mutation.creates)
+        over = stored.head if stored else None
+        await caller.intend(record, over)
         try:
-            await self._records.put_if(mutation.tenant, mutation.key_id, record, stored.head if stored else None)
+            await self._records.put_if(mutation.tenant, mutation.key_id, record, over)
         except HeadChanged as changed:
-            return _judge_again(mutation, changed.stored, keys)
+            return _judge_again(caller, mutation, changed.stored, keys)
         return Written(mutation.header.revision, record.created, record.updated, replayed=False)
 
     async def _unwrap_all(self, mutation: Mutation) -> Keys:
@@ -225,14 +226,15 @@ def _found(stored: StoredHead, envelope: bytes | None, *, include_deleted: bool)
     return Found(state.revision, stored.created, stored.updated, not state.live, envelope)
 
 
-def _replayed(mutation: Mutation, stored: StoredHead) -> Written:
+def _replayed(caller: Caller, mutation: Mutation, stored: StoredHead) -> Written:
+    caller.replays(mutation.envelope)
     return Written(mutation.header.revision, stored.created, stored.updated, replayed=True)
 
 
-def _judge_again(mutation: Mutation, stored: StoredHead | None, keys: Keys) -> Written:
+def _judge_again(caller: Caller, mutation: Mutation, stored: StoredHead | None, keys: Keys) -> Written:
     """Replay and revision on what a failed condition found; the key is unwrapped and nothing is written any more."""
     if stored is not None and is_replay(mutation, stored):
         prove_replay(mutation, keys)
-        return _replayed(mutation, stored)
+        return _replayed(caller, mutation, stored)
     check_revision(mutation, stored)
     raise BackendUnavailable("the record changed outside the vault meanwhile: send the same bytes again")

@@ -39,12 +39,13 @@ def test_the_banner_says_where_the_data_is_and_how_to_try_it(tmp_path: Path) -> 
     )
     assert process.stdout is not None
     with process:
-        banner = [process.stdout.readline() for _ in range(3)]
+        banner = [process.stdout.readline() for _ in range(4)]
         process.terminate()
         assert process.wait(20) == 0
     assert "is ready on 127.0.0.1:" in banner[0]
     assert str(data) in banner[1]
-    assert "generate-key prod/ > prod.key" in banner[2]
+    assert "without: TLS, authentication" in banner[2]
+    assert "generate-key prod/ > prod.key" in banner[3]
 
 
 def test_init_can_be_repeated_and_points_at_the_backup(tmp_path: Path) -> None:
@@ -59,7 +60,7 @@ def test_init_can_be_repeated_and_points_at_the_backup(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("serve", "--nonsense"), ("nonsense",), ("purge",), ("serve", "--listen", "0.0.0.0:1"), ("purge", "a/", "--yes")],
+    [("serve", "--nonsense"), ("nonsense",), ("purge",), ("purge", "a/", "--yes"), ("policy", "test", "Read", "a")],
 )
 def test_bad_usage_is_one_line_and_exit_2(arguments: tuple[str, ...]) -> None:
     refusal(run(*arguments), 2)
