@@ -119,3 +119,32 @@ async def _take(address: str) -> None:
         with pytest.raises(NotFound):
             await vault.read("prod/a", key=key)
         assert (await vault.create("prod/a", b"3", key=key)).revision == 3
+
+
+def test_a_server_off_loopback_names_what_is_missing_and_its_flag(tmp_path: Path) -> None:
+    refused = run("serve", "--data", tmp_path / "data", "--listen", "0.0.0.0:0")
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
+    assert "--insecure-plaintext" in refused.stderr
+
+
+def test_a_policy_is_asked_before_it_is_used(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text(
+        '[[caller]]\nidentity = "dns:a.example"\ntenant = "a"\n[[caller.allow]]\nmethods = ["Read"]\nnames = ["x/*"]\n'
+    )
+    ask = ("policy", "test", "--policy", policy, "--as", "dns:a.example")
+    yes, no = run(*ask, "Read", "x/y"), run(*ask, "Update", "x/y")
+    assert (yes.returncode, no.returncode) == (0, 1)
+    assert yes.stdout.startswith("allowed: line 4: ")
+    assert no.stdout.startswith("denied: line 1: ")
+    policy.write_text("[[caller]]\n")
+    bad = run(*ask, "Read", "x/y")
+    assert (bad.returncode, bad.stderr.count("\n")) == (1, 1)
+
+
+def test_dev_certs_are_written_once(tmp_path: Path) -> None:
+    made = run("dev-certs", tmp_path / "certs")
+    assert made.returncode == 0
+    assert "spiffe://keyvault.test/alice" in made.stdout
+    assert (tmp_path / "certs" / "server.key").stat().st_mode & 0o777 == 0o600
+    assert run("dev-certs", tmp_path / "certs").returncode == 1

@@ -1,0 +1,237 @@
+"""Who gets in: each stranger gets the documented status, and none of them reaches a backend."""
+
+import asyncio
+import time
+import urllib.request
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from keyvault.v1 import keyvault_pb2 as pb
+from keyvault_server.errors import BackendUnavailable
+from tests import sealed
+from tests.certificates import Authority, replace, uri
+from tests.gated import BILLING, POLICY, Gated, bearer, gated
+from tests.serving import failure_of
+
+
+@pytest.fixture
+async def gate(tmp_path: Path) -> AsyncIterator[Gated]:
+    async with gated(tmp_path) as served:
+        yield served
+
+
+@pytest.fixture
+async def tokens(tmp_path: Path) -> AsyncIterator[Gated]:
+    async with gated(tmp_path, certificates=False, tokens=True) as served:
+        yield served
+
+
+async def test_a_known_caller_does_all_that_the_policy_grants_as_its_tenant(gate: Gated) -> None:
+    async with gate.stub(gate.authority.issue(BILLING)) as stub:
+        key = await sealed.mint(stub, "prod/billing/")
+        assert key.tenant == "acme"
+        await stub.Create(sealed.create(key, "prod/billing/db"))
+        await stub.Update(sealed.update(key, "prod/billing/db", 2))
+        read = await stub.Read(pb.ReadRequest(key_id="prod/billing/db"))
+        assert (read.tenant, key.open("prod/billing/db", read.envelope)) == ("acme", b"data")
+
+
+async def test_a_client_without_a_certificate_or_with_a_foreign_ca_is_turned_away_in_the_handshake(gate: Gated) -> None:
+    for client in (None, Authority("other").issue(BILLING)):
+        async with gate.stub(client) as stub:
+            failure = await failure_of(stub.Read(pb.ReadRequest(key_id="a"), timeout=5))
+            assert failure.status == "UNAVAILABLE"
+    assert gate.backend_calls() == 0
+
+
+async def test_an_identity_that_the_policy_does_not_map_is_denied_and_is_not_tenant_default(gate: Gated) -> None:
+    async with gate.stub(gate.authority.issue(uri("spiffe://test.example/other"))) as stub:
+        for call in (
+            stub.GenerateKey(pb.GenerateKeyRequest()),
+            stub.Read(pb.ReadRequest(key_id="prod/billing/db")),
+            stub.Read(pb.ReadRequest(key_id="no name at all")),
+        ):
+            failure = await failure_of(call)
+            assert (failure.status, failure.reason) == ("PERMISSION_DENIED", "POLICY_DENIED")
+    assert gate.backend_calls() == 0
+
+
+async def test_a_certificate_that_names_nobody_is_unauthenticated(gate: Gated) -> None:
+    async with gate.stub(gate.authority.issue()) as stub:
+        failure = await failure_of(stub.Read(pb.ReadRequest(key_id="prod/billing/db")))
+    assert (failure.status, failure.reason) == ("UNAUTHENTICATED", "UNAUTHENTICATED")
+    assert gate.backend_calls() == 0
+
+
+async def test_every_method_is_denied_outside_the_policy_and_the_answer_never_tells_what_is_there(gate: Gated) -> None:
+    name = "prod/other/db"
+    wrapped = b"\x01\x011" + len(name).to_bytes(2, "big") + name.encode() + b"blob"
+    key = sealed.Key(bytes(32), wrapped, "acme")
+    async with gate.stub(gate.authority.issue(BILLING)) as stub:
+        told = {
+            (failure.status, failure.reason, failure.message)
+            for failure in [
+                await failure_of(call)
+                for call in (
+                    stub.GenerateKey(pb.GenerateKeyRequest(scope="prod/other/")),
+                    stub.GenerateKey(pb.GenerateKeyRequest(scope="prod/")),
+                    stub.GenerateKey(pb.GenerateKeyRequest()),
+                    stub.Create(sealed.create(key, name)),
+                    stub.Read(pb.ReadRequest(key_id=name)),
+                    stub.Update(sealed.update(key, name, 2)),
+                    stub.Delete(sealed.delete(key, name, 2)),
+                    stub.RotateKey(sealed.rotate(key, key, name, 2)),
+                    stub.RewrapKey(pb.RewrapKeyRequest(wrapped_key=wrapped)),
+                    stub.UnwrapKey(pb.UnwrapKeyRequest(wrapped_key=wrapped)),
+                )
+            ]
+        }
+    assert {(status, reason) for status, reason, _ in told} == {("PERMISSION_DENIED", "POLICY_DENIED")}
+    assert len(told) == 1
+    assert gate.backend_calls() == 0
+
+
+async def test_an_expired_or_foreign_token_is_unauthenticated_and_a_good_one_is_its_subject(tokens: Gated) -> None:
+    now = int(time.time())
+    read = pb.ReadRequest(key_id="a")
+    async with tokens.stub(None) as stub:
+        for bad in (
+            tokens.issuer.token(exp=now - 60),
+            tokens.issuer.token(aud="another"),
+            tokens.issuer.token(iss="https://other.test"),
+            "no.token.atall",
+        ):
+            failure = await failure_of(stub.Read(read, metadata=bearer(bad)))
+            assert (failure.status, failure.reason) == ("UNAUTHENTICATED", "UNAUTHENTICATED")
+            assert bad not in failure.message
+        failure = await failure_of(stub.Read(read))
+        assert failure.status == "UNAUTHENTICATED"
+        failure = await failure_of(stub.Read(read, metadata=bearer(tokens.issuer.token(sub="service-8"))))
+        assert failure.reason == "POLICY_DENIED"
+        assert tokens.backend_calls() == 0
+        made = await stub.GenerateKey(pb.GenerateKeyRequest(), metadata=bearer(tokens.issuer.token()))
+        assert made.tenant == "beta"
+
+
+async def test_a_caller_over_its_quota_is_told_how_long_to_wait(gate: Gated) -> None:
+    async with gate.stub(gate.authority.issue(BILLING)) as stub:
+        for _ in range(3):
+            await stub.GenerateKey(pb.GenerateKeyRequest(scope="prod/billing/a"))
+        calls = gate.backend_calls()
+        failure = await failure_of(stub.GenerateKey(pb.GenerateKeyRequest(scope="prod/billing/a")))
+        assert (failure.status, failure.reason) == ("RESOURCE_EXHAUSTED", "RATE_LIMITED")
+        assert "RetryInfo" in failure.kinds
+        assert gate.backend_calls() == calls
+
+
+async def test_reads_are_paid_for_in_bytes(gate: Gated) -> None:
+    async with gate.stub(gate.authority.issue(BILLING)) as stub:
+        key = await sealed.mint(stub, "prod/billing/")
+        await stub.Create(sealed.create(key, "prod/billing/big", bytes(5_000)))
+        await stub.Read(pb.ReadRequest(key_id="prod/billing/big"))
+        failure = await failure_of(stub.Read(pb.ReadRequest(key_id="prod/billing/big")))
+        assert (failure.status, failure.reason) == ("RESOURCE_EXHAUSTED", "RATE_LIMITED")
+        not_modified = stub.Read(pb.ReadRequest(key_id="prod/billing/big", known_revision=1))
+        assert (await failure_of(not_modified)).reason == "RATE_LIMITED", "until the debt is paid"
+
+
+async def test_a_changed_policy_counts_without_a_restart_and_a_bad_one_does_not(gate: Gated) -> None:
+    async with gate.stub(gate.authority.issue(BILLING)) as stub:
+        await sealed.mint(stub, "prod/billing/")
+        replace(gate.folder / "policy.toml", b"[[caller]]\nnonsense")
+        while 'keyvault_reload_failing{what="policy"} 1.0' not in await metrics(gate):
+            await asyncio.sleep(0.05)
+        await sealed.mint(stub, "prod/billing/")
+        replace(gate.folder / "policy.toml", POLICY.replace("prod/billing/*", "prod/other/*").encode())
+        reason = "RECORD_NOT_FOUND"
+        async with asyncio.timeout(10):
+            while reason == "RECORD_NOT_FOUND":
+                reason = (await failure_of(stub.Read(pb.ReadRequest(key_id="prod/billing/db")))).reason
+                await asyncio.sleep(0.05)
+        assert reason == "POLICY_DENIED"
+
+
+async def test_what_is_counted_is_served_to_prometheus_and_holds_no_name(gate: Gated) -> None:
+    async with gate.stub(gate.authority.issue(BILLING)) as stub:
+        await sealed.mint(stub, "prod/billing/")
+        await failure_of(stub.Read(pb.ReadRequest(key_id="prod/other")))
+    text = await metrics(gate)
+    assert 'keyvault_calls_total{method="GenerateKey",status="OK"} 1.0' in text
+    assert 'keyvault_calls_total{method="Read",status="PERMISSION_DENIED"} 1.0' in text
+    assert 'keyvault_call_seconds_count{method="Read"} 1.0' in text
+    assert "keyvault_ready 1.0" in text
+    assert "keyvault_tls_certificate_expiry_seconds 1." in text
+    assert not any(name in text for name in ("prod/", "billing", "acme"))
+
+
+async def metrics(gate: Gated) -> str:
+    """As Prometheus asks for them."""
+    assert gate.running
+    url = f"http://127.0.0.1:{gate.running.metrics_port}/metrics"
+
+    def fetch() -> str:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            text: str = answer.read().decode()
+            return text
+
+    return await asyncio.to_thread(fetch)
+
+
+async def test_all_that_happens_is_in_the_audit_log(gate: Gated) -> None:
+    async with gate.stub(gate.authority.issue(BILLING)) as stub:
+        key = await sealed.mint(stub, "prod/billing/")
+        request = sealed.create(key, "prod/billing/db")
+        await stub.Create(request)
+        await stub.Create(request)
+        await failure_of(stub.Update(sealed.update(key, "prod/billing/db", 5)))
+        await failure_of(stub.Read(pb.ReadRequest(key_id="prod/other")))
+    async with gate.stub(gate.authority.issue()) as stub:
+        await failure_of(stub.Read(pb.ReadRequest(key_id="prod/billing/db")))
+    told = [
+        (line["phase"], line["method"], line.get("caller", ""), line.get("status", ""), line.get("replayed", False))
+        for line in gate.lines()
+        if line["phase"] in ("intent", "outcome")
+    ]
+    me = "spiffe://test.example/billing"
+    assert told == [
+        ("outcome", "GenerateKey", me, "OK", False),
+        ("intent", "Create", me, "", False),
+        ("outcome", "Create", me, "OK", False),
+        ("outcome", "Create", me, "OK", True),
+        ("outcome", "Update", me, "ABORTED", False),
+        ("outcome", "Read", me, "PERMISSION_DENIED", False),
+        ("outcome", "Read", "", "UNAUTHENTICATED", False),
+    ]
+    text = gate.audit_file.read_text()
+    assert "prod/billing/db" not in text
+    assert request.envelope.hex() not in text
+
+
+async def test_nothing_is_written_or_answered_that_the_audit_log_does_not_take(tmp_path: Path) -> None:
+    async with gated(tmp_path) as gate, gate.stub(gate.authority.issue(BILLING)) as stub:
+        key = await sealed.mint(stub, "prod/billing/")
+        await stub.Create(sealed.create(key, "prod/billing/db"))
+        gate.audit_file.rename(tmp_path / "moved")
+        puts = gate.records.calls["put_if"]
+        for call in (
+            stub.Update(sealed.update(key, "prod/billing/db", 2)),
+            stub.Read(pb.ReadRequest(key_id="prod/billing/db")),
+            stub.Read(pb.ReadRequest(key_id="prod/other")),
+        ):
+            failure = await failure_of(call)
+            assert (failure.status, failure.reason) == ("UNAVAILABLE", BackendUnavailable.reason)
+        assert gate.records.calls["put_if"] == puts
+        while "keyvault_ready 0.0" not in await metrics(gate):
+            await asyncio.sleep(0.05)
+
+
+async def test_reads_may_be_spared_and_changes_may_not(tmp_path: Path) -> None:
+    async with gated(tmp_path, audit_spares_reads=True) as gate, gate.stub(gate.authority.issue(BILLING)) as stub:
+        key = await sealed.mint(stub, "prod/billing/")
+        await stub.Create(sealed.create(key, "prod/billing/db"))
+        gate.audit_file.rename(tmp_path / "moved")
+        assert (await stub.Read(pb.ReadRequest(key_id="prod/billing/db"))).revision == 1
+        failure = await failure_of(stub.Update(sealed.update(key, "prod/billing/db", 2)))
+        assert failure.status == "UNAVAILABLE"
