@@ -22,12 +22,14 @@ from pythonjsonlogger.json import JsonFormatter
 from keyvault.names import is_key_id, is_tenant
 from keyvault_server.app import Running, serve
 from keyvault_server.caller import DEFAULT_TENANT
-from keyvault_server.composition import data_directory, initialise, open_backend, read_policy
+from keyvault_server.composition import data_directory, initialise, open_backend, open_gate, read_policy
 from keyvault_server.composition import rotate_master_key as rotate_keyring
 from keyvault_server.config import BadSettings, Settings, load_settings
 from keyvault_server.dev_certs import TRUST_DOMAIN, write_dev_certs
 from keyvault_server.errors import Refused, VaultError
+from keyvault_server.gatekeeper import Visitor
 from keyvault_server.health import is_serving
+from keyvault_server.metrics import Metrics
 from keyvault_server.ports import HeadChanged
 from keyvault_server.protections import what_is_off
 from keyvault_server.purge import purge as purge_record
@@ -184,8 +186,16 @@ def _refuse(sentence: str, code: int) -> NoReturn:
 
 
 async def _purge(settings: Settings, tenant: str, key_id: str, last_revision: int | None) -> int:
-    async with open_backend(settings) as (_, records):
-        return await purge_record(records, tenant, key_id, last_revision)
+    async with open_backend(settings) as (_, records), open_gate(settings, Metrics()) as gate:
+        operator = Visitor(gate, "purge", f"purge-{os.getpid()}")
+        operator.identity, operator.tenant = "operator", tenant
+        try:
+            revision = await purge_record(records, operator, key_id, last_revision)
+        except (VaultError, HeadChanged) as error:
+            await operator.leave("FAILED", getattr(error, "reason", "HEAD_CHANGED"))
+            raise
+        await operator.leave("OK", "")
+        return revision
 
 
 def _log_to_stderr(settings: Settings) -> None:

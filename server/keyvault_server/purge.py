@@ -6,22 +6,26 @@ owner, data and ring go. Anyone whom policy lets Create may then take the name.
 
 import time
 
+from keyvault_server.caller import Caller
 from keyvault_server.errors import RecordCorrupt, RecordNotFound
 from keyvault_server.ports import RecordStore
 from keyvault_server.records import StoredHead, state_of, vacancy
 
 
-async def purge(records: RecordStore, tenant: str, key_id: str, last_revision: int | None = None) -> int:
-    """Purges one name and returns the revision that its vacancy keeps.
+async def purge(records: RecordStore, caller: Caller, key_id: str, last_revision: int | None = None) -> int:
+    """Purges one name of the caller's tenant and returns the revision that its vacancy keeps.
 
     `last_revision` (1 to 2^63-2) is needed for a corrupt record alone, whose revision cannot be read, and may not be
     below one that was ever used. Raises RecordNotFound, RecordCorrupt, HeadChanged if somebody wrote meanwhile.
     """
-    stored = await records.get_head(tenant, key_id)
+    caller.permit(key_id)
+    stored = await records.get_head(caller.tenant, key_id)
     if stored is None:
         raise RecordNotFound
     revision = _last_revision(stored, last_revision)
-    await records.put_if(tenant, key_id, vacancy(revision, int(time.time() * 1_000_000)), stored.head)
+    record = vacancy(revision, int(time.time() * 1_000_000))
+    await caller.intend(record, stored.head)
+    await records.put_if(caller.tenant, key_id, record, stored.head)
     return revision
 
 

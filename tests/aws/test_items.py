@@ -11,6 +11,7 @@ from keyvault_server.backends.aws.calls import AwsClient
 from keyvault_server.backends.aws.clients import open_clients
 from keyvault_server.backends.aws.dynamodb import SEPARATOR, DynamoRecordStore
 from keyvault_server.backends.aws.kms import KmsKeyService
+from keyvault_server.caller import Caller
 from keyvault_server.errors import RecordCorrupt
 from keyvault_server.ports import HeadChanged
 from keyvault_server.purge import purge
@@ -115,8 +116,8 @@ async def test_an_item_that_is_no_record_reads_as_corrupt_and_can_be_purged(
         with pytest.raises(RecordCorrupt):
             state_of(stored)
     with pytest.raises(RecordCorrupt):
-        await purge(table.store, TENANT, table.key_id)
-    assert await purge(table.store, TENANT, table.key_id, 7) == 7
+        await purge(table.store, Caller(TENANT), table.key_id)
+    assert await purge(table.store, Caller(TENANT), table.key_id, 7) == 7
     vacant = await table.store.get_head(TENANT, table.key_id)
     assert vacant is not None
     assert state_of(vacant).revision == 7
@@ -171,7 +172,7 @@ async def test_a_format_of_another_release_is_neither_read_nor_written_over(tabl
         table.store.get(TENANT, table.key_id),
         table.store.get_head(TENANT, table.key_id),
         table.store.put_if(TENANT, table.key_id, RECORD, None),
-        purge(table.store, TENANT, table.key_id, 7),
+        purge(table.store, Caller(TENANT), table.key_id, 7),
     ):
         with pytest.raises(RecordCorrupt):
             await attempt

@@ -191,7 +191,7 @@ async def test_old_envelopes_are_of_no_use_after_a_purge(attacked: tuple[World, 
     assert first is not None
     second = victim.seal(NAME, 2)
     await world.vault.update(CALLER, NAME, victim.wrapped, second)
-    await purge(world.records, TENANT, NAME)
+    await purge(world.records, CALLER, NAME)
     assert isinstance(await refused(world.vault.create(CALLER, NAME, victim.wrapped, first)), StaleRevision)
     assert isinstance(await refused(world.vault.create(CALLER, NAME, victim.wrapped, second)), StaleRevision)
     assert isinstance(await refused(world.vault.update(CALLER, NAME, victim.wrapped, second)), RecordNotFound)
