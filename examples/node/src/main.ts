@@ -1,0 +1,267 @@
+#!/usr/bin/env node
+/**
+ * kv puts, gets, rotates and deletes records of a KeyVault server, which learns nothing of what they hold.
+ *
+ * The rules of this file: what goes wrong is one line on standard error, with exit 2 if it is the caller's arguments,
+ * settings or files and exit 1 otherwise; no secret is in that line, nor in an argument; a key is saved before use.
+ */
+import { createHash, timingSafeEqual, X509Certificate } from "node:crypto";
+import { closeSync, existsSync, fsyncSync, openSync, readFileSync, writeFileSync } from "node:fs";
+import { isIPv4 } from "node:net";
+import { dirname } from "node:path";
+import { parseArgs } from "node:util";
+
+import { type CallCredentials, type ChannelCredentials, credentials, Metadata } from "@grpc/grpc-js";
+
+import { KeyVaultService, type ReadResponse } from "./generated/keyvault/v1/keyvault.js";
+import { commitsTo, type Kind, MAX_PLAINTEXT, open, type Opened, parse, seal } from "./kve1.js";
+import { Failure, Vault } from "./vault.js";
+
+const USAGE = "usage: kv put|get|delete KEY_ID --key FILE, or kv rotate KEY_ID --key FILE --new-key FILE";
+const TRIES = 10; // while other writers are faster
+
+/** Arguments, settings or files that no server can make right. */
+class BadUsage extends Error {}
+
+/** A data key: it reads, and together with its wrapped form it writes. */
+interface DataKey {
+  readonly tenant: string;
+  /** The key_id, or the prefix ending in "/", that it may be used for. */
+  readonly scope: string;
+  readonly plaintextKey: Buffer;
+  readonly wrappedKey: Buffer;
+}
+
+interface Command {
+  readonly name: "put" | "get" | "rotate" | "delete";
+  readonly keyId: string;
+  readonly keyFile: string;
+  /** For rotate only, else "". */
+  readonly newKeyFile: string;
+}
+
+async function run({ name, keyId, keyFile, newKeyFile }: Command): Promise<void> {
+  const plaintext = name === "put" ? await standardInput() : Buffer.alloc(0);
+  const vault = connect(process.env);
+  try {
+    const key = name === "put" ? await loadOrGenerate(vault, keyId, keyFile) : load(keyFile);
+    if (name === "get") return void process.stdout.write(await get(vault, keyId, key));
+    let revision: bigint;
+    if (name === "put") revision = await put(vault, keyId, key, plaintext);
+    else if (name === "delete") revision = await remove(vault, keyId, key);
+    else revision = await rotate(vault, keyId, key, await loadOrGenerate(vault, keyId, newKeyFile));
+    console.log(`${keyId} is at revision ${revision}`);
+  } finally {
+    vault.close();
+  }
+}
+
+/** Creates the record, or updates it if it is there: the last writer wins. */
+function put(vault: Vault, keyId: string, key: DataKey, plaintext: Buffer): Promise<bigint> {
+  const { create, update } = KeyVaultService;
+  let write: typeof create | typeof update = create;
+  return whileOvertaken(async (current = 0n) => {
+    const envelope = sealed(key, keyId, "DATA", current + 1n, plaintext);
+    const request = { keyId, wrappedKey: key.wrappedKey, envelope };
+    try {
+      return await vault.call(write, request);
+    } catch (failure) {
+      const reason = failure instanceof Failure && failure.about.reason;
+      if (reason === "RECORD_EXISTS") write = update;
+      if (reason !== "RECORD_NOT_FOUND") throw failure;
+      write = create; // it was deleted meanwhile: Create tells the revision to go on from
+      return await vault.call(write, request);
+    }
+  });
+}
+
+async function get(vault: Vault, keyId: string, key: DataKey): Promise<Buffer> {
+  return opened(await read(vault, keyId), keyId, key).plaintext;
+}
+
+/** Hands the record to the new key, unless an earlier try has. */
+function rotate(vault: Vault, keyId: string, key: DataKey, newKey: DataKey): Promise<bigint> {
+  if (timingSafeEqual(key.plaintextKey, newKey.plaintextKey)) throw new BadUsage("--key and --new-key are one data key");
+  return whileOvertaken(async () => {
+    const stored = await read(vault, keyId);
+    parse(stored.envelope);
+    if (commitsTo(stored.envelope, newKey.plaintextKey, newKey.tenant, keyId)) return opened(stored, keyId, newKey);
+    const { plaintext, revision } = opened(stored, keyId, key);
+    const envelope = sealed(newKey, keyId, "DATA", revision + 1n, plaintext);
+    const digest = createHash("sha256").update(envelope).digest();
+    const authorization = sealed(key, keyId, "REKEY", revision + 1n, digest);
+    const wrapped = { wrappedKey: key.wrappedKey, newWrappedKey: newKey.wrappedKey };
+    return await vault.call(KeyVaultService.rotateKey, { keyId, ...wrapped, authorization, envelope });
+  });
+}
+
+function remove(vault: Vault, keyId: string, key: DataKey): Promise<bigint> {
+  return whileOvertaken(async (current) => {
+    const revision = (current ?? (await read(vault, keyId)).revision) + 1n;
+    const envelope = sealed(key, keyId, "TOMBSTONE", revision, Buffer.alloc(0));
+    return await vault.call(KeyVaultService.delete, { keyId, wrappedKey: key.wrappedKey, envelope });
+  });
+}
+
+/** Mutates, and anew after the revision that the server tells, while other writers are faster. */
+async function whileOvertaken(mutate: (current?: bigint) => Promise<{ revision: bigint }>): Promise<bigint> {
+  let current: bigint | undefined;
+  for (let tries = 1; ; tries++) {
+    try {
+      return (await mutate(current)).revision;
+    } catch (failure) {
+      current = failure instanceof Failure ? failure.about.currentRevision : undefined;
+      if (current === undefined || tries === TRIES) throw failure;
+    }
+  }
+}
+
+function read(vault: Vault, keyId: string): Promise<ReadResponse> {
+  return vault.call(KeyVaultService.read, { keyId, knownRevision: 0n, includeDeleted: false });
+}
+
+/** What Read answered, if it is under this key and what the server says it is. */
+function opened(stored: ReadResponse, keyId: string, key: DataKey): Opened {
+  const record = open(key.plaintextKey, key.tenant, keyId, stored.envelope);
+  if (record.kind === "DATA" && record.revision === stored.revision) return record;
+  throw new Error(`the server says of ${keyId} what its envelope does not`);
+}
+
+function sealed(key: DataKey, keyId: string, kind: Kind, revision: bigint, plaintext: Buffer): Buffer {
+  return seal(key.plaintextKey, key.tenant, keyId, kind, revision, plaintext);
+}
+
+/** The key in a file, or a fresh one for this record, saved there. */
+async function loadOrGenerate(vault: Vault, keyId: string, path: string): Promise<DataKey> {
+  if (existsSync(path)) return load(path);
+  if (keyId === "" || keyId.endsWith("/")) throw new BadUsage("a KEY_ID is a record's name: not empty, no / at its end");
+  const key = await vault.call(KeyVaultService.generateKey, { scope: keyId });
+  save(path, key);
+  return key;
+}
+
+/** Reads what `save` wrote, or a GenerateKeyResponse that another tool printed as JSON. */
+function load(path: string): DataKey {
+  const text = contentOf(path);
+  try {
+    const saved = JSON.parse(text) as Record<string, unknown>;
+    const plaintextKey = base64(saved["plaintext_key"] ?? saved["plaintextKey"]);
+    const wrappedKey = base64(saved["wrapped_key"] ?? saved["wrappedKey"]);
+    const { tenant, scope } = saved;
+    if (typeof tenant === "string" && typeof scope === "string" && plaintextKey.length === 32 && wrappedKey.length > 0) {
+      return { tenant, scope, plaintextKey, wrappedKey };
+    }
+  } catch {
+    // JSON.parse quotes the file in what it throws: a secret
+  }
+  throw new BadUsage(`${path} is no key: JSON of tenant, scope, plaintext_key (32 bytes, base64) and wrapped_key`);
+}
+
+function base64(text: unknown): Buffer {
+  const bytes = Buffer.from(String(text), "base64"); // skips what is not base64
+  if (bytes.toString("base64") !== text) throw new Error("not base64");
+  return bytes;
+}
+
+/** Writes a new file that only its owner reads and that survives a crash. */
+function save(path: string, { tenant, scope, plaintextKey, wrappedKey }: DataKey): void {
+  const saved = { tenant, scope, plaintext_key: plaintextKey.toString("base64"), wrapped_key: wrappedKey.toString("base64") };
+  const file = openSync(path, "wx", 0o600);
+  writeFileSync(file, `${JSON.stringify(saved, null, 1)}\n`);
+  for (const descriptor of [file, openSync(dirname(path), "r")]) {
+    fsyncSync(descriptor);
+    closeSync(descriptor);
+  }
+}
+
+/** A client of the server that the environment names. Throws BadUsage. */
+function connect(env: NodeJS.ProcessEnv): Vault {
+  const address = env["KEYVAULT_ADDRESS"] || "127.0.0.1:50051";
+  const seconds = Number(env["KEYVAULT_TIMEOUT"] || "10");
+  if (!(seconds > 0 && seconds < Infinity)) throw new BadUsage("KEYVAULT_TIMEOUT is a number of seconds");
+  const tls = tlsOf(env);
+  const token = env["KEYVAULT_TOKEN_FILE"] ? bearer(env["KEYVAULT_TOKEN_FILE"]) : null;
+  if (tls === null && (token !== null || !isLoopback(address))) {
+    throw new BadUsage(`set KEYVAULT_CA: no token travels in clear, and no key to ${address} unless that is this machine`);
+  }
+  return new Vault(address, tls && token ? tls.compose(token) : tls, seconds);
+}
+
+/** TLS as far as the environment asks for it. */
+function tlsOf(env: NodeJS.ProcessEnv): ChannelCredentials | null {
+  const pem = (name: string) => (env[name] ? Buffer.from(contentOf(env[name])) : null);
+  const [ca, certificate, privateKey] = [pem("KEYVAULT_CA"), pem("KEYVAULT_CERTIFICATE"), pem("KEYVAULT_PRIVATE_KEY")];
+  if (!ca && !certificate && !privateKey) return null;
+  if (!certificate !== !privateKey) throw new BadUsage("KEYVAULT_CERTIFICATE and KEYVAULT_PRIVATE_KEY come together");
+  try {
+    if (ca) new X509Certificate(ca); // roots that are none would only show as a server that is never trusted
+    return credentials.createSsl(ca, privateKey, certificate);
+  } catch (error) {
+    throw new BadUsage(`the PEM files of KEYVAULT_CA and its like do not serve: ${(error as Error).message}`);
+  }
+}
+
+/** The token of a file, sent with every call; gRPC refuses to send it without TLS. */
+function bearer(path: string): CallCredentials {
+  const token = contentOf(path).trim();
+  if (!/^[\x21-\x7e]+$/.test(token)) throw new BadUsage(`${path} is no token: one word of ASCII`);
+  const metadata = new Metadata();
+  metadata.set("authorization", `Bearer ${token}`);
+  return credentials.createFromMetadataGenerator((_, add) => add(null, metadata));
+}
+
+/** Whether only this machine is reached there: the one place where plaintext may go. */
+function isLoopback(address: string): boolean {
+  if (address.startsWith("unix:")) return true;
+  const host = address.slice(0, address.lastIndexOf(":"));
+  return host === "localhost" || host === "[::1]" || (isIPv4(host) && host.startsWith("127."));
+}
+
+function contentOf(path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    throw new BadUsage(`${path} cannot be read: ${(error as NodeJS.ErrnoException).code}`);
+  }
+}
+
+async function standardInput(): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of process.stdin as AsyncIterable<Buffer>) {
+    size += chunk.length;
+    if (size > MAX_PLAINTEXT) throw new BadUsage(`standard input is too long: a record has at most ${MAX_PLAINTEXT} bytes`);
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}
+
+function commandOf(args: string[]): Command {
+  const options = { key: { type: "string", default: "" }, "new-key": { type: "string", default: "" } } as const;
+  try {
+    const { positionals, values } = parseArgs({ args, options, allowPositionals: true });
+    const [name, keyId, ...more] = positionals;
+    const { key: keyFile, "new-key": newKeyFile } = values;
+    const known = name === "put" || name === "get" || name === "delete" || name === "rotate";
+    if (known && keyId !== undefined && !more.length && keyFile && (name === "rotate") === (newKeyFile !== "")) {
+      return { name, keyId, keyFile, newKeyFile };
+    }
+  } catch {
+    // an option that there is not
+  }
+  throw new BadUsage(USAGE);
+}
+
+function refuse(error: unknown): void {
+  const sentence = error instanceof Error ? error.message : String(error);
+  console.error(`kv: ${sentence.replace(/[\s\p{Cc}]+/gu, " ").trim()}`);
+  process.exitCode = error instanceof BadUsage ? 2 : 1;
+}
+
+process.noDeprecation = true; // Node would remark on grpc-js, which names a server of TLS by its IP address (DEP0123)
+process.stdout.on("error", refuse);
+try {
+  await run(commandOf(process.argv.slice(2)));
+} catch (error) {
+  refuse(error);
+}
