@@ -81,7 +81,7 @@ async function get(vault: Vault, keyId: string, key: DataKey): Promise<Buffer> {
 
 /** Hands the record to the new key, unless an earlier try has. */
 function rotate(vault: Vault, keyId: string, key: DataKey, newKey: DataKey): Promise<bigint> {
-  if (timingSafeEqual(key.plaintextKey, newKey.plaintextKey)) throw new BadUsage("--key and --new-key are one data key");
+  if (timingSafeEqual(key.plaintextKey, newKey.plaintextKey)) throw new BadUsage("both files hold the same data key");
   return whileOvertaken(async () => {
     const stored = await read(vault, keyId);
     parse(stored.envelope);
@@ -134,7 +134,7 @@ function sealed(key: DataKey, keyId: string, kind: Kind, revision: bigint, plain
 /** The key in a file, or a fresh one for this record, saved there. */
 async function loadOrGenerate(vault: Vault, keyId: string, path: string): Promise<DataKey> {
   if (existsSync(path)) return load(path);
-  if (keyId === "" || keyId.endsWith("/")) throw new BadUsage("a KEY_ID is a record's name: not empty, no / at its end");
+  if (keyId === "" || keyId.endsWith("/")) throw new BadUsage("a KEY_ID is not empty and does not end in /");
   const key = await vault.call(KeyVaultService.generateKey, { scope: keyId });
   save(path, key);
   return key;
@@ -148,7 +148,7 @@ function load(path: string): DataKey {
     const plaintextKey = base64(saved["plaintext_key"] ?? saved["plaintextKey"]);
     const wrappedKey = base64(saved["wrapped_key"] ?? saved["wrappedKey"]);
     const { tenant, scope } = saved;
-    if (typeof tenant === "string" && typeof scope === "string" && plaintextKey.length === 32 && wrappedKey.length > 0) {
+    if (typeof tenant === "string" && typeof scope === "string" && plaintextKey.length === 32 && wrappedKey.length) {
       return { tenant, scope, plaintextKey, wrappedKey };
     }
   } catch {
@@ -165,9 +165,9 @@ function base64(text: unknown): Buffer {
 
 /** Writes a new file that only its owner reads and that survives a crash. */
 function save(path: string, { tenant, scope, plaintextKey, wrappedKey }: DataKey): void {
-  const saved = { tenant, scope, plaintext_key: plaintextKey.toString("base64"), wrapped_key: wrappedKey.toString("base64") };
+  const [plaintext_key, wrapped_key] = [plaintextKey.toString("base64"), wrappedKey.toString("base64")];
   const file = openSync(path, "wx", 0o600);
-  writeFileSync(file, `${JSON.stringify(saved, null, 1)}\n`);
+  writeFileSync(file, `${JSON.stringify({ tenant, scope, plaintext_key, wrapped_key }, null, 1)}\n`);
   for (const descriptor of [file, openSync(dirname(path), "r")]) {
     fsyncSync(descriptor);
     closeSync(descriptor);
@@ -178,11 +178,11 @@ function save(path: string, { tenant, scope, plaintextKey, wrappedKey }: DataKey
 function connect(env: NodeJS.ProcessEnv): Vault {
   const address = env["KEYVAULT_ADDRESS"] || "127.0.0.1:50051";
   const seconds = Number(env["KEYVAULT_TIMEOUT"] || "10");
-  if (!(seconds > 0 && seconds < Infinity)) throw new BadUsage("KEYVAULT_TIMEOUT is a number of seconds");
+  if (!(seconds > 0 && seconds <= 86_400)) throw new BadUsage("KEYVAULT_TIMEOUT is seconds, a day's at most");
   const tls = tlsOf(env);
   const token = env["KEYVAULT_TOKEN_FILE"] ? bearer(env["KEYVAULT_TOKEN_FILE"]) : null;
   if (tls === null && (token !== null || !isLoopback(address))) {
-    throw new BadUsage(`set KEYVAULT_CA: no token travels in clear, and no key to ${address} unless that is this machine`);
+    throw new BadUsage(`set KEYVAULT_CA: in clear no token is sent, nor a key to ${address} unless it is this machine`);
   }
   return new Vault(address, tls && token ? tls.compose(token) : tls, seconds);
 }
@@ -230,7 +230,7 @@ async function standardInput(): Promise<Buffer> {
   let size = 0;
   for await (const chunk of process.stdin as AsyncIterable<Buffer>) {
     size += chunk.length;
-    if (size > MAX_PLAINTEXT) throw new BadUsage(`standard input is too long: a record has at most ${MAX_PLAINTEXT} bytes`);
+    if (size > MAX_PLAINTEXT) throw new BadUsage(`standard input is too long: at most ${MAX_PLAINTEXT} bytes`);
     chunks.push(chunk);
   }
   return Buffer.concat(chunks);

@@ -85,7 +85,7 @@ export class Vault {
 
   /** Waits for a connection, so that a call that fails after this is known to have been sent. */
   private connect(): Promise<void> {
-    const failure = new Failure(`UNAVAILABLE: no connection to ${this.address} in time: is it up, and does TLS fit it?`);
+    const failure = new Failure(`UNAVAILABLE: no connection to ${this.address} in time: is it up, does TLS fit it?`);
     return new Promise((resolve, reject) => {
       this.client.waitForReady(Date.now() + this.left(), (late) => (late ? reject(failure) : resolve()));
     });
