@@ -22,7 +22,7 @@ class Line(NamedTuple):
     reason: str
     """ErrorInfo's reason; empty if OK."""
     name: str
-    """The key_id or scope that was asked for; in clear, as the caller sent it."""
+    """The key_id or scope that was asked for, in clear; empty if what was sent is no such name."""
     caller: str
     """The caller's identity; empty where nobody is asked."""
     peer: str

@@ -25,6 +25,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
+from keyvault.names import is_scope
 from keyvault_server.access_log import AccessLog
 from keyvault_server.caller import current_caller
 from keyvault_server.errors import DeadlineExceeded, InvalidRequest, RateLimited, VaultError
@@ -201,9 +202,10 @@ class _Call:
 
     @property
     def name(self) -> str:
-        """The key_id or scope that the call is about."""
+        """The key_id or scope that the call is about; empty if what was sent is none, for that may be anything."""
         request = self.request
-        return getattr(request, "key_id", "") or getattr(request, "scope", "")
+        name: str = getattr(request, "key_id", "") or getattr(request, "scope", "")
+        return name if is_scope(name) else ""
 
     async def fail(self, code: grpc.StatusCode, error: VaultError) -> NoReturn:
         """Answers with the error's status, by raising what grpc.aio ends a call with."""
