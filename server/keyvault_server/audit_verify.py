@@ -112,7 +112,8 @@ def verify(
     try:
         names = _names(paths, patience)
         for name, path in names.items():
-            _verify_log(LogReader(path, key, patience), [_Shipped(file, name, patience) for file in shipped], report)
+            with closing(LogReader(path, key, patience)) as reader:
+                _verify_log(reader, [_Shipped(file, name, patience) for file in shipped], report)
         for path in shipped:
             _refuse_foreign(path, names, patience)
     except BadPlace as bad:
@@ -190,18 +191,17 @@ class _Shipped:
 
 def _verify_log(reader: LogReader, shipped: list[_Shipped], report: Report) -> None:
     checkpoints = 0
-    with closing(reader):
-        for line, fields in reader.read_on():
-            report.lines += 1
-            if fields["phase"] == "checkpoint":
-                checkpoints += 1
-                for file in shipped:
-                    file.compare(reader.path, line, fields["seq"])
-            elif fields["phase"] == "boot":
-                report.starts += 1
-                report.crashes += fields.get("found") == "open"
-        for file in shipped:
-            file.refuse_rest(reader.key, reader)
+    for line, fields in reader.read_on():
+        report.lines += 1
+        if fields["phase"] == "checkpoint":
+            checkpoints += 1
+            for file in shipped:
+                file.compare(reader.path, line, fields["seq"])
+        elif fields["phase"] == "boot":
+            report.starts += 1
+            report.crashes += fields.get("found") == "open"
+    for file in shipped:
+        file.refuse_rest(reader.key, reader)
     missing = min(file.missing for file in shipped)
     if checkpoints and missing == checkpoints:
         raise BadPlace(Place(shipped[0].path, 0), f"it has no checkpoint of {reader.path}")
