@@ -19,7 +19,7 @@ from keyvault_client.errors import (
 )
 from keyvault_client.keys import DataKey
 from keyvault_client.records import Record, Written
-from keyvault_client.transport import TLS
+from keyvault_client.tls import TLS
 from keyvault_client.vault import KeyVault
 
 __all__ = [

@@ -23,7 +23,7 @@ from keyvault_client.keys import DataKey
 from keyvault_client.legacy import open_legacy
 from keyvault_client.records import Written, opened, sealed
 from keyvault_client.terminal import load_or_save_key, read_message, read_secret, refuse_screen, write_bytes, write_key
-from keyvault_client.transport import TLS
+from keyvault_client.tls import TLS
 from keyvault_client.vault import KeyVault
 
 app = App(
@@ -47,6 +47,9 @@ class Server:
     private_key: Annotated[
         ExistingFile | None, Parameter(env_var="KEYVAULT_PRIVATE_KEY", help="PEM key of this client.")
     ] = None
+    token_file: Annotated[
+        ExistingFile | None, Parameter(env_var="KEYVAULT_TOKEN_FILE", help="A bearer token, never sent in clear.")
+    ] = None
     tls: Annotated[bool, Parameter(negative="", help="TLS with the system's roots.")] = False
     insecure: Annotated[
         bool, Parameter(env_var="KEYVAULT_INSECURE", negative="", help="Plaintext off loopback, keys included.")
@@ -57,7 +60,7 @@ class Server:
         if (self.certificate is None) is not (self.private_key is None):
             raise InvalidRequest("--certificate and --private-key come together")
         tls = TLS(self.ca, self.certificate, self.private_key) if self.tls or self.ca or self.certificate else None
-        return KeyVault(self.address, tls=tls, insecure=self.insecure, timeout=self.timeout)
+        return KeyVault(self.address, tls=tls, insecure=self.insecure, token_file=self.token_file, timeout=self.timeout)
 
 
 HERE = Server()

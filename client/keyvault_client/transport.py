@@ -7,19 +7,17 @@ the same bytes again never does a thing twice, and a revision less than 16 above
 
 import asyncio
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import Message
 
 from keyvault.address import is_loopback
-from keyvault.names import MAX_MESSAGE
-from keyvault.v1.keyvault_pb2_grpc import KeyVaultStub
+from keyvault_client.channel import Connections
 from keyvault_client.errors import Busy, InvalidRequest, KeyVaultError, OutcomeUnknown, Unavailable, WrongRevision
 from keyvault_client.status import error_of
+from keyvault_client.tls import TLS
+from keyvault_client.tokens import TokenSource, authorization
 
 ATTEMPTS = 6
 """Times that one call is tried; with the waits between, about 3 s of a server's absence are bridged."""
@@ -27,54 +25,30 @@ FIRST_WAIT, LONGEST_WAIT = 0.1, 2.0
 RING = 16
 """Envelopes by which a record knows a replay."""
 
-_OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE),
-    ("grpc.max_send_message_length", MAX_MESSAGE),
-    ("grpc.enable_retries", 0),  # ours know which answer means what
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2000),
-)
 _READY = grpc.ChannelConnectivity.READY
 _FAILED = (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN)
 
+Method: TypeAlias = Literal["GenerateKey", "Create", "Read", "Update", "Delete", "RotateKey", "RewrapKey", "UnwrapKey"]
 _Response = TypeVar("_Response", bound=Message)
 
 
-@dataclass(frozen=True, slots=True)
-class TLS:
-    """PEM files of a TLS connection. The server is always verified, against the system's roots if `ca` is None."""
-
-    ca: str | Path | None = None
-    certificate: str | Path | None = None
-    """The client's chain, where the server asks for one; together with `private_key`."""
-    private_key: str | Path | None = None
-
-    def credentials(self) -> grpc.ChannelCredentials:
-        """For a channel. Raises OSError for a file that cannot be read."""
-        read = [Path(path).read_bytes() if path else None for path in (self.ca, self.private_key, self.certificate)]
-        return grpc.ssl_channel_credentials(*read)
-
-
 class Transport:
-    """A channel, and the policy of its calls. Belongs to one event loop."""
+    """The policy of calls. Belongs to one event loop."""
 
-    def __init__(self, address: str, tls: TLS | None, *, insecure: bool) -> None:
-        if tls is None and not insecure and not is_loopback(address):
-            raise InvalidRequest(f"{address} is not this machine: give tls, or insecure=True to send secrets in clear")
+    def __init__(self, address: str, tls: TLS | None, *, insecure: bool, token: TokenSource | None = None) -> None:
+        """Raises InvalidRequest for what would go in clear to another machine, and for bad TLS files."""
+        if token is not None and tls is None and not is_loopback(address):
+            raise InvalidRequest(f"{address} is not this machine: a token is sent in TLS only, give tls")
         self._address = address
-        if tls is None:
-            self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
-        else:
-            self._channel = grpc.aio.secure_channel(address, tls.credentials(), options=_OPTIONS)
-        self.stub = KeyVaultStub(self._channel)
+        self._connections = Connections(address, tls, insecure=insecure)
+        self._token = token
 
     async def close(self) -> None:
         """Ends the calls at work and the connection."""
-        await self._channel.close()
+        await self._connections.close()
 
     async def call(
-        self, method: Callable[..., Any], request: Message, deadline: float, response: type[_Response], sealed: int = 0
+        self, method: Method, request: Message, deadline: float, response: type[_Response], sealed: int = 0
     ) -> _Response:
         """Calls until it is answered or the loop's clock reaches `deadline`. Raises KeyVaultError.
 
@@ -84,15 +58,18 @@ class Transport:
         for attempt in range(1, ATTEMPTS + 1):
             connected = False
             try:
-                await self._connect(deadline)
-                connected = True
-                answer = await method(request, timeout=_left(deadline))
+                metadata = await self._authorization(deadline)
+                async with self._connections.at_hand() as connection:
+                    await self._connect(connection.channel, deadline)
+                    connected = True
+                    call = getattr(connection.stub, method)
+                    answer = await call(request, timeout=_left(deadline), metadata=metadata)
                 assert isinstance(answer, response)
                 return answer
             except grpc.aio.AioRpcError as failed:
                 error = error_of(failed)
-            except Unavailable as unreached:
-                error = unreached
+            except KeyVaultError as unsent:
+                error = unsent
             sent_unanswered |= connected and isinstance(error, Unavailable)
             wait = _wait_before_retry(error, attempt)
             if wait is None or wait >= _left(deadline):
@@ -100,18 +77,30 @@ class Transport:
             await asyncio.sleep(wait)
         raise _verdict(error, sealed, sent_unanswered=sent_unanswered)
 
-    async def _connect(self, deadline: float) -> None:
+    async def _authorization(self, deadline: float) -> tuple[tuple[str, str], ...]:
+        if self._token is None:
+            return ()
+        try:
+            async with asyncio.timeout(_left(deadline)):
+                return await authorization(self._token)
+        except TimeoutError:
+            raise Unavailable("no token was to be had in time: nothing was sent") from None
+
+    async def _connect(self, channel: grpc.aio.Channel, deadline: float) -> None:
         """Returns with a connection. Raises Unavailable: nothing was sent then, which a failed call cannot tell."""
         if not _left(deadline):
             raise Unavailable("no time is left to try again")
-        if self._channel.get_state() is _READY:
+        if channel.get_state() is _READY:
             return
         try:
             async with asyncio.timeout(_left(deadline)):
-                while (state := self._channel.get_state(try_to_connect=True)) is not _READY:
+                while (state := channel.get_state(try_to_connect=True)) is not _READY:
                     if state in _FAILED:
-                        raise Unavailable(f"no connection to {self._address}: is a server there, and does TLS fit it?")
-                    await self._channel.wait_for_state_change(state)
+                        raise Unavailable(
+                            f"no connection to {self._address}: is a server there, does TLS fit it, "
+                            "and does it know your certificate?"
+                        )
+                    await channel.wait_for_state_change(state)
         except TimeoutError:
             raise Unavailable(f"no connection to {self._address} in time") from None
 

@@ -7,6 +7,7 @@ wins" and is sealed anew when somebody was faster; one with a named revision is 
 
 import hashlib
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -17,7 +18,9 @@ from keyvault_client.errors import AlreadyExists, Conflict, InvalidRequest, Wron
 from keyvault_client.keys import DataKey
 from keyvault_client.records import MutationResponse, Record, Written, check, head_of, opened, sealed, written
 from keyvault_client.seen import Seen
-from keyvault_client.transport import TLS, Transport, deadline_in
+from keyvault_client.tls import TLS
+from keyvault_client.tokens import TokenFile, TokenSource
+from keyvault_client.transport import Transport, deadline_in
 
 
 class KeyVault:
@@ -33,15 +36,24 @@ class KeyVault:
         *,
         tls: TLS | None = None,
         insecure: bool = False,
+        token_file: str | Path | None = None,
+        token: TokenSource | None = None,
         timeout: float = 10.0,
         remember: int = 10_000,
     ) -> None:
         """`address` is host:port, dns:///host:port or unix:/path. Off loopback, `tls` or `insecure` has to be given.
 
+        `token_file` holds a bearer token, read again when it changes; or `token` is an `async` function that gives one,
+        asked before every attempt. Neither goes to another machine but in TLS. Raises InvalidRequest for files that
+        cannot be used.
+
         `remember` is how many names' highest seen revisions are kept in memory, to notice a rolled back store.
         """
-        self._transport = Transport(address, tls, insecure=insecure)
-        self._stub = self._transport.stub
+        if token_file is not None:
+            if token is not None:
+                raise InvalidRequest("give token_file or token, not both")
+            token = TokenFile(token_file)
+        self._transport = Transport(address, tls, insecure=insecure, token=token)
         self._timeout = timeout
         self._seen = Seen(remember)
 
@@ -66,7 +78,7 @@ class KeyVault:
             raise InvalidRequest('a scope is 1 to 255 characters of [A-Za-z0-9._~:@/+=-], maybe ending in "/"')
         request = pb.GenerateKeyRequest(scope=scope)
         deadline = self._deadline(timeout)
-        answer = await self._transport.call(self._stub.GenerateKey, request, deadline, pb.GenerateKeyResponse)
+        answer = await self._transport.call("GenerateKey", request, deadline, pb.GenerateKeyResponse)
         return DataKey(answer.tenant, answer.scope, answer.wrapped_key, answer.plaintext_key)
 
     async def create(self, key_id: str, plaintext: bytes, *, key: DataKey, timeout: float | None = None) -> Written:
@@ -108,7 +120,7 @@ class KeyVault:
         async def at(new_revision: int) -> Written:
             envelope = sealed(key, key_id, new_revision, plaintext)
             request = pb.UpdateRequest(key_id=key_id, wrapped_key=key.wrapped_key, envelope=envelope)
-            answer = self._transport.call(self._stub.Update, request, deadline, pb.UpdateResponse, new_revision)
+            answer = self._transport.call("Update", request, deadline, pb.UpdateResponse, new_revision)
             return self._written(key_id, await answer)
 
         return await self._at_revision(key_id, key, revision, deadline, at)
@@ -122,7 +134,7 @@ class KeyVault:
         async def at(new_revision: int) -> Written:
             envelope = sealed(key, key_id, new_revision, b"", Kind.TOMBSTONE)
             request = pb.DeleteRequest(key_id=key_id, wrapped_key=key.wrapped_key, envelope=envelope)
-            answer = self._transport.call(self._stub.Delete, request, deadline, pb.DeleteResponse, new_revision)
+            answer = self._transport.call("Delete", request, deadline, pb.DeleteResponse, new_revision)
             return self._written(key_id, await answer)
 
         return await self._at_revision(key_id, key, revision, deadline, at)
@@ -153,21 +165,21 @@ class KeyVault:
         """The same data key, wrapped under the server's current master key."""
         request = pb.RewrapKeyRequest(wrapped_key=key.wrapped_key)
         deadline = self._deadline(timeout)
-        answer = await self._transport.call(self._stub.RewrapKey, request, deadline, pb.RewrapKeyResponse)
+        answer = await self._transport.call("RewrapKey", request, deadline, pb.RewrapKeyResponse)
         return DataKey(key.tenant, key.scope, answer.wrapped_key, key.plaintext_key)
 
     async def unwrap_key(self, key: DataKey, *, timeout: float | None = None) -> DataKey:
         """The key with its plaintext, where the server's settings allow that for its scope. Raises Denied."""
         request = pb.UnwrapKeyRequest(wrapped_key=key.wrapped_key)
         deadline = self._deadline(timeout)
-        answer = await self._transport.call(self._stub.UnwrapKey, request, deadline, pb.UnwrapKeyResponse)
+        answer = await self._transport.call("UnwrapKey", request, deadline, pb.UnwrapKeyResponse)
         return DataKey(answer.tenant, answer.scope, key.wrapped_key, answer.plaintext_key)
 
     async def _create(self, key_id: str, plaintext: bytes, key: DataKey, revision: int, deadline: float) -> Written:
         envelope = sealed(key, key_id, revision, plaintext)
         request = pb.CreateRequest(key_id=key_id, wrapped_key=key.wrapped_key, envelope=envelope)
         try:
-            answer = self._transport.call(self._stub.Create, request, deadline, pb.CreateResponse, revision)
+            answer = self._transport.call("Create", request, deadline, pb.CreateResponse, revision)
             return self._written(key_id, await answer)
         except AlreadyExists as exists:
             self._seen.note(key_id, exists.current_revision)
@@ -183,7 +195,7 @@ class KeyVault:
             new_wrapped_key=new_key.wrapped_key,
             envelope=envelope,
         )
-        answer = self._transport.call(self._stub.RotateKey, request, deadline, pb.RotateKeyResponse, revision)
+        answer = self._transport.call("RotateKey", request, deadline, pb.RotateKeyResponse, revision)
         return self._written(key_id, await answer)
 
     async def _read_for_rotation(
@@ -227,7 +239,7 @@ class KeyVault:
     async def _fetch(self, key_id: str, known_revision: int, deadline: float) -> pb.ReadResponse:
         floor = self._seen.get(key_id)  # before the call: another one of ours may overtake it meanwhile
         request = pb.ReadRequest(key_id=key_id, known_revision=known_revision)
-        answer = await self._transport.call(self._stub.Read, request, deadline, pb.ReadResponse)
+        answer = await self._transport.call("Read", request, deadline, pb.ReadResponse)
         self._seen.advance(key_id, answer.revision, floor)
         return answer
 

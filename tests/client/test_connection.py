@@ -1,0 +1,309 @@
+"""How the client connects: whom it trusts, which certificate it shows, and what changed files do to its connection."""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from keyvault_client import TLS, InvalidRequest, KeyVault, Unavailable
+from keyvault_client.changes import LOOK_SECONDS, Changes
+from keyvault_client.channel import Connections
+from keyvault_server.identity import Identifier
+from keyvault_server.tls import ServerTls
+from tests.certificates import LOCALHOST, Authority, pem_of, replace, uri
+from tests.fakes import FakeKeyService, FakeRecordStore
+from tests.secure import SLOW, Clock, Secure, identity_over, secure
+from tests.serving import on_ports
+
+ALICE, BOB = "spiffe://keyvault.test/alice", "spiffe://keyvault.test/bob"
+AUTHORITY, CLIENTS = Authority(), Authority("clients' CA")
+FOR_ALICE, FOR_BOB = CLIENTS.issue(uri(ALICE)), CLIENTS.issue(uri(BOB))
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Secure]:
+    """A server that knows its callers by their certificates."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    replace(folder / "clients.pem", CLIENTS.pem)
+    files = AUTHORITY.issue(*LOCALHOST).write(folder, "server")
+    async with secure(ServerTls(*files, folder / "clients.pem").credentials(), Identifier(certificates=True)) as served:
+        yield served
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> TLS:
+    """Alice's files."""
+    replace(tmp_path / "ca.pem", AUTHORITY.pem)
+    return TLS(tmp_path / "ca.pem", *FOR_ALICE.write(tmp_path, "client"))
+
+
+async def whom(vault: KeyVault, scope: str = "prod/") -> str:
+    """Whom the server takes the client for: this one names the caller as the tenant."""
+    return (await vault.generate_key(scope)).tenant
+
+
+async def until(vault: KeyVault, identity: str) -> None:
+    async with asyncio.timeout(10):
+        while await whom(vault) != identity:
+            await asyncio.sleep(0.05)
+
+
+async def test_the_certificate_is_shown_and_the_servers_is_checked(server: Secure, tls: TLS, tmp_path: Path) -> None:
+    async with KeyVault(server.address, tls=tls) as vault:
+        assert await whom(vault) == ALICE
+    replace(tmp_path / "ca.pem", Authority().pem)
+    async with KeyVault(server.address, tls=tls, timeout=2) as vault:
+        with pytest.raises(Unavailable, match="does TLS fit it"):
+            await whom(vault)
+
+
+async def test_a_client_without_a_certificate_that_the_server_trusts_is_told_to_look_at_it(
+    server: Secure, tls: TLS, tmp_path: Path
+) -> None:
+    for shown in (TLS(tls.ca), TLS(tls.ca, *Authority().issue(uri(ALICE)).write(tmp_path, "stranger"))):
+        async with KeyVault(server.address, tls=shown, timeout=1) as vault:
+            with pytest.raises(Unavailable, match="know your certificate"):
+                await whom(vault)
+
+
+async def test_changed_files_are_used_for_the_next_call_and_the_calls_at_work_finish(
+    server: Secure, tls: TLS, tmp_path: Path
+) -> None:
+    async with KeyVault(server.address, tls=tls, timeout=20) as vault:
+        slow = asyncio.create_task(whom(vault, SLOW))
+        async with asyncio.timeout(5):
+            await server.reached.wait()
+        FOR_BOB.write(tmp_path, "client")
+        await until(vault, BOB)
+        assert not slow.done()
+        server.go_on.set()
+        assert await slow == ALICE
+        assert await whom(vault) == BOB
+
+
+async def test_another_server_certificate_of_another_ca_is_followed(tls: TLS, tmp_path: Path) -> None:
+    folder, clock, successor = tmp_path / "server", Clock(), Authority("the next CA")
+    folder.mkdir()
+    files = AUTHORITY.issue(*LOCALHOST).write(folder, "server")
+    credentials = ServerTls(*files, clock=clock).credentials()
+    async with (
+        secure(credentials, Identifier(certificates=False)) as server,
+        KeyVault(server.address, tls=TLS(tls.ca)) as vault,
+    ):
+        await whom(vault)
+        successor.issue(*LOCALHOST).write(folder, "server")
+        clock.now += LOOK_SECONDS
+        replace(tmp_path / "ca.pem", successor.pem)
+        await asyncio.sleep(LOOK_SECONDS)  # the client's clock is real
+        await whom(vault)
+        async with KeyVault(server.address, tls=TLS(tls.ca)) as other:
+            await whom(other)
+
+
+BAD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a CA that is garbage": (lambda at: replace(at / "ca.pem", b"s3cret"), "no certificate in PEM"),
+    "an empty CA": (lambda at: replace(at / "ca.pem", b""), "no certificate in PEM"),
+    "no CA": (lambda at: (at / "ca.pem").unlink(), "No such file"),
+    "a certificate that is garbage": (lambda at: replace(at / "client.pem", b"s3cret"), "not a certificate and its"),
+    "no certificate": (lambda at: (at / "client.pem").unlink(), "No such file"),
+    "another's key": (lambda at: replace(at / "client.key", FOR_BOB.private_key), "not a certificate and its"),
+    "a key that is garbage": (lambda at: replace(at / "client.key", b"s3cret"), "not a certificate and its"),
+    "an encrypted key": (lambda at: replace(at / "client.key", encrypted()), "unencrypted"),
+}
+
+
+def encrypted() -> bytes:
+    return pem_of(ec.generate_private_key(ec.SECP256R1()), b"password")
+
+
+@pytest.mark.parametrize(("do", "sentence"), BAD.values(), ids=BAD.keys())
+async def test_bad_files_are_refused_in_a_sentence_before_anything_is_sent(
+    tls: TLS, tmp_path: Path, do: Callable[[Path], object], sentence: str
+) -> None:
+    do(tmp_path)
+    with pytest.raises(InvalidRequest, match=sentence) as error:
+        KeyVault("localhost:1", tls=tls)
+    assert str(tmp_path) in str(error.value)
+    assert "s3cret" not in str(error.value)
+
+
+async def test_a_certificate_without_its_key_is_refused(tls: TLS) -> None:
+    for half in (TLS(tls.ca, tls.certificate), TLS(tls.ca, None, tls.private_key)):
+        with pytest.raises(InvalidRequest, match="come together"):
+            KeyVault("localhost:1", tls=half)
+
+
+@pytest.mark.parametrize(("do", "sentence"), BAD.values(), ids=BAD.keys())
+async def test_files_that_go_bad_later_leave_the_connection_in_use(
+    server: Secure,
+    tls: TLS,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    do: Callable[[Path], object],
+    sentence: str,
+) -> None:
+    clock = Clock()
+    connections = Connections(server.address, tls, insecure=False, clock=clock)
+
+    async def whom_now() -> str:
+        clock.now += LOOK_SECONDS
+        async with connections.at_hand() as connection:
+            return await identity_over(connection.channel)
+
+    try:
+        assert await whom_now() == ALICE
+        do(tmp_path)
+        with caplog.at_level(logging.INFO, "keyvault_client"):
+            assert [await whom_now() for _ in range(5)] == [ALICE] * 5
+        (line,) = [record.getMessage() for record in caplog.records]
+        assert sentence in line
+        assert "s3cret" not in line
+        replace(tmp_path / "ca.pem", AUTHORITY.pem)
+        FOR_BOB.write(tmp_path, "client")
+        assert await whom_now() == BOB
+    finally:
+        await connections.close()
+
+
+class Relay:
+    """Passes connections on to a server, and counts those that are open."""
+
+    def __init__(self, target: str) -> None:
+        self._port = int(target.rpartition(":")[2])
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.open = self.opened = 0
+        self.address = ""
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator["Relay"]:
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.address = f"localhost:{server.sockets[0].getsockname()[1]}"
+        try:
+            yield self
+        finally:
+            server.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await server.wait_closed()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._tasks.add(asyncio.create_task(self._pass_on(reader, writer)))
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.open += 1
+        self.opened += 1
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        back = asyncio.create_task(self._pump(there_reader, writer))
+        try:
+            await self._pump(reader, there_writer)
+        finally:
+            self.open -= 1
+            there_writer.close()
+            back.cancel()
+            await asyncio.gather(back, return_exceptions=True)
+            writer.close()
+
+    @staticmethod
+    async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+                await writer.drain()
+
+
+async def test_there_is_one_connection_but_while_calls_of_before_are_at_work(
+    server: Secure, tls: TLS, tmp_path: Path
+) -> None:
+    async with Relay(server.address).running() as relay, KeyVault(relay.address, tls=tls, timeout=20) as vault:
+        await asyncio.gather(*(whom(vault) for _ in range(20)))
+        assert (relay.open, relay.opened) == (1, 1)
+        slow = asyncio.create_task(whom(vault, SLOW))
+        async with asyncio.timeout(5):
+            await server.reached.wait()
+        FOR_BOB.write(tmp_path, "client")
+        await until(vault, BOB)
+        assert (relay.open, relay.opened) == (2, 2)
+        server.go_on.set()
+        assert await slow == ALICE
+        async with asyncio.timeout(5):
+            while relay.open != 1:
+                await asyncio.sleep(0.01)
+        assert await whom(vault) == BOB
+        assert relay.opened == 2
+
+
+async def test_what_stays_on_this_machine_does_not_go_through_a_proxy_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[bytes] = []
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.read(100))
+        writer.close()
+
+    listener = await asyncio.start_server(proxy, "127.0.0.1", 0)
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}")
+    for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    async with (
+        on_ports(FakeKeyService(), FakeRecordStore()) as served,
+        KeyVault(served.address, timeout=5) as vault,
+    ):
+        assert (await vault.generate_key("prod/")).scope == "prod/"
+    listener.close()
+    await listener.wait_closed()
+    assert seen == []
+
+
+def test_changes_are_looked_for_once_a_second_and_seen_once(tmp_path: Path) -> None:
+    path, clock = tmp_path / "file", Clock()
+    path.write_text("1")
+    changes = Changes([path], clock)
+    assert not changes.seen()
+    replace(path, b"2")
+    clock.now += LOOK_SECONDS * 0.9
+    assert not changes.seen()
+    clock.now += LOOK_SECONDS * 0.2
+    assert [changes.seen(), changes.seen()] == [True, False]
+    clock.now += LOOK_SECONDS
+    assert not changes.seen()
+
+
+def test_every_way_of_changing_a_file_is_seen(tmp_path: Path) -> None:
+    path, clock = tmp_path / "file", Clock()
+    for version in ("1", "2"):
+        (tmp_path / f"..{version}").mkdir()
+        (tmp_path / f"..{version}" / "file").write_text(version)
+    (tmp_path / "..data").symlink_to("..1")
+    path.symlink_to("..data/file")
+    changes = Changes([path, tmp_path / "late"], clock)
+
+    def write_in_place() -> None:
+        before = path.stat()
+        path.write_text("3")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    def swap() -> None:
+        (tmp_path / "..new").symlink_to("..2")
+        (tmp_path / "..new").replace(tmp_path / "..data")
+
+    for change in (
+        write_in_place,
+        swap,
+        lambda: replace(path, b"4"),
+        path.unlink,
+        lambda: path.write_text("5"),
+        lambda: path.chmod(0o400),
+        (tmp_path / "late").touch,
+    ):
+        change()
+        clock.now += LOOK_SECONDS
+        assert changes.seen()

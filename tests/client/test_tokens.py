@@ -1,0 +1,232 @@
+"""Bearer tokens: sent where they may be, followed when they change, and never shown."""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from keyvault_client import TLS, DataKey, Denied, InvalidRequest, KeyVault, OutcomeUnknown, Unavailable
+from keyvault_server.errors import BackendUnavailable
+from keyvault_server.identity import Identifier
+from keyvault_server.key_source import open_key_source
+from keyvault_server.tls import ServerTls
+from keyvault_server.tokens import TokenRules, Tokens
+from tests.certificates import LOCALHOST, Authority, replace
+from tests.fakes import FakeKeyService, FakeRecordStore
+from tests.issuer import AUDIENCE, ISSUER, SUBJECT, Issuer
+from tests.secure import Secure, secure
+from tests.serving import BIN, on_ports
+
+ISSUED_BY = Issuer()
+GARBAGE = ["", "  \n", "two words", "a\nb", "caf\u00e9", "x" * 8_001, "\x00"]
+
+
+@pytest.fixture
+async def identifier(tmp_path: Path) -> AsyncIterator[Identifier]:
+    (tmp_path / "keys.json").write_bytes(ISSUED_BY.key_set())
+    async with open_key_source(str(tmp_path / "keys.json")) as keys:
+        yield Identifier(certificates=False, tokens=Tokens(TokenRules(ISSUER, AUDIENCE), keys))
+
+
+@pytest.fixture
+async def server(identifier: Identifier) -> AsyncIterator[Secure]:
+    """A server in plaintext that knows its callers by their tokens."""
+    async with secure(None, identifier) as served:
+        yield served
+
+
+@pytest.fixture
+def token_file(tmp_path: Path) -> Path:
+    path = tmp_path / "token"
+    path.write_text(ISSUED_BY.token() + "\n")
+    return path
+
+
+async def whom(vault: KeyVault) -> str:
+    """Whom the server takes the client for: this one names the caller as the tenant."""
+    return (await vault.generate_key("prod/")).tenant
+
+
+async def test_the_token_of_a_file_is_sent(server: Secure, token_file: Path) -> None:
+    async with KeyVault(server.address, token_file=token_file) as vault:
+        assert await whom(vault) == f"jwt:{SUBJECT}"
+
+
+async def test_the_token_is_sent_in_tls(identifier: Identifier, token_file: Path, tmp_path: Path) -> None:
+    authority = Authority()
+    replace(tmp_path / "ca.pem", authority.pem)
+    credentials = ServerTls(*authority.issue(*LOCALHOST).write(tmp_path, "server")).credentials()
+    async with (
+        secure(credentials, identifier) as served,
+        KeyVault(served.address, tls=TLS(tmp_path / "ca.pem"), token_file=token_file) as vault,
+    ):
+        assert await whom(vault) == f"jwt:{SUBJECT}"
+
+
+async def test_without_a_token_the_server_says_what_to_do(server: Secure) -> None:
+    async with KeyVault(server.address) as vault:
+        with pytest.raises(Denied, match="authorization: Bearer") as denied:
+            await whom(vault)
+        assert (denied.value.reason, bool(denied.value.request_id)) == ("UNAUTHENTICATED", True)
+
+
+async def test_a_token_that_the_server_does_not_believe_is_denied_and_not_shown(
+    server: Secure, token_file: Path
+) -> None:
+    token = ISSUED_BY.token(exp=1)
+    replace(token_file, token.encode())
+    async with KeyVault(server.address, token_file=token_file) as vault:
+        with pytest.raises(Denied, match="expired") as denied:
+            await whom(vault)
+    assert denied.value.reason == "UNAUTHENTICATED"
+    assert token.split(".")[1] not in f"{denied.value!r} {denied.value}"
+
+
+async def test_a_file_that_changes_is_followed_and_a_bad_one_leaves_the_last_token(
+    server: Secure, token_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with KeyVault(server.address, token_file=token_file) as vault:
+        assert await whom(vault) == f"jwt:{SUBJECT}"
+        replace(token_file, b"s3cret garbage")
+        with caplog.at_level(logging.INFO, "keyvault_client"):
+            async with asyncio.timeout(10):
+                while not caplog.records:
+                    assert await whom(vault) == f"jwt:{SUBJECT}"
+                    await asyncio.sleep(0.05)
+        (line,) = [record.getMessage() for record in caplog.records]
+        assert str(token_file) in line
+        assert "s3cret" not in line
+        replace(token_file, ISSUED_BY.token(sub="somebody-else").encode())
+        async with asyncio.timeout(10):
+            while await whom(vault) != "jwt:somebody-else":
+                await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("content", GARBAGE)
+def test_a_file_that_holds_no_token_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "token").write_text(content)
+    with pytest.raises(InvalidRequest, match="holds no bearer token") as refused:
+        KeyVault(token_file=tmp_path / "token")
+    assert content.strip()[:20] not in str(refused.value) or not content.strip()
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="No such file"):
+        KeyVault(token_file=tmp_path / "nothing")
+
+
+async def test_a_function_is_asked_for_the_token_of_every_call(server: Secure) -> None:
+    subjects = ["one", "two", "three"]
+
+    async def token() -> str:
+        await asyncio.sleep(0)
+        return ISSUED_BY.token(sub=subjects.pop(0))
+
+    async with KeyVault(server.address, token=token) as vault:
+        assert [await whom(vault) for _ in range(3)] == ["jwt:one", "jwt:two", "jwt:three"]
+
+
+async def test_a_function_that_fails_is_unavailable_and_its_words_are_not_repeated(server: Secure) -> None:
+    asked = 0
+
+    async def token() -> str:
+        nonlocal asked
+        asked += 1
+        if asked < 3:
+            raise RuntimeError("s3cret")
+        return ISSUED_BY.token()
+
+    async with KeyVault(server.address, token=token) as vault:
+        assert await whom(vault) == f"jwt:{SUBJECT}", "it is asked again"
+        asked = -100
+        with pytest.raises(Unavailable, match=r"no token was to be had \(RuntimeError\)") as failure:
+            await vault.generate_key("prod/", timeout=0.3)
+    assert "s3cret" not in str(failure.value)
+
+
+@pytest.mark.parametrize("content", GARBAGE)
+async def test_a_function_that_gives_no_token_is_refused(server: Secure, content: str) -> None:
+    async def token() -> str:
+        return content
+
+    async with KeyVault(server.address, token=token) as vault:
+        with pytest.raises(InvalidRequest, match="no bearer token"):
+            await whom(vault)
+
+
+async def test_a_function_that_does_not_come_back_does_not_hold_a_call_beyond_its_timeout(server: Secure) -> None:
+    async def token() -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    async with KeyVault(server.address, token=token, timeout=0.3) as vault:
+        async with asyncio.timeout(5):
+            with pytest.raises(Unavailable, match="no token was to be had in time"):
+                await whom(vault)
+
+
+@pytest.mark.parametrize("insecure", [False, True])
+def test_a_token_never_goes_to_another_machine_in_clear(token_file: Path, *, insecure: bool) -> None:
+    async def token() -> str:
+        return ISSUED_BY.token()
+
+    for address in ("vault.example:50051", "10.0.0.1:50051", "dns:///vault.example:50051"):
+        with pytest.raises(InvalidRequest, match="sent in TLS only"):
+            KeyVault(address, token_file=token_file, insecure=insecure)
+        with pytest.raises(InvalidRequest, match="sent in TLS only"):
+            KeyVault(address, token=token, insecure=insecure)
+    with pytest.raises(InvalidRequest, match="not both"):
+        KeyVault(token_file=token_file, token=token)
+
+
+async def test_a_mutation_that_was_sent_is_unknown_though_the_next_token_is_bad() -> None:
+    records, given = FakeRecordStore(), [ISSUED_BY.token(), ISSUED_BY.token(), "no token"]
+
+    async def token() -> str:
+        return given.pop(0)
+
+    async with on_ports(FakeKeyService(), records) as served, KeyVault(served.address, token=token) as vault:
+        key: DataKey = await vault.generate_key("prod/a")
+        records.fail_after("put_if", BackendUnavailable())
+        with pytest.raises(OutcomeUnknown, match="read the record"):
+            await vault.create("prod/a", b"1", key=key)
+    assert given == []
+
+
+async def command(*arguments: str, **environment: str) -> tuple[int, str, str]:
+    """The command, as a shell runs it."""
+    process = await asyncio.create_subprocess_exec(
+        BIN / "keyvault",
+        *arguments,
+        env=os.environ | environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(30):
+        out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_the_command_takes_a_file_and_never_a_token(server: Secure, token_file: Path, tmp_path: Path) -> None:
+    where = ("generate-key", "prod/", "--address", server.address)
+    for given in (
+        await command(*where, "--token-file", str(token_file)),
+        await command(*where, KEYVAULT_TOKEN_FILE=str(token_file)),
+    ):
+        status, out, err = given
+        assert (status, err) == (0, "")
+        assert f'"tenant": "jwt:{SUBJECT}"' in out
+    status, out, err = await command(*where)
+    assert (status, out) == (1, "")
+    assert "authorization: Bearer" in err
+    assert "[UNAUTHENTICATED " in err
+    status, out, err = await command(*where, "--token", ISSUED_BY.token())
+    assert (status, out) == (2, "")
+    replace(tmp_path / "empty", b"")
+    status, out, err = await command(*where, "--token-file", str(tmp_path / "empty"))
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "no bearer token" in err
