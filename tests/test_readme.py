@@ -1,79 +1,18 @@
 """Every block of the README runs, in order, as a reader runs it.
 
-What is changed for the test: the port, which is a free one; the folder, which is a new one; AWS, which is moto's
-server; and `python3 dev.py test`, which is this very run, is left out.
+What is changed for the test beside what tests/pages.py says: AWS is moto's server, and `python3 dev.py test`, which is
+this very run, is left out.
 """
 
-import os
-import re
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.serving import BIN
+from tests.pages import ROOT, Reader, blocks_of, started
 from tests.tools import tool
 
-ROOT = Path(__file__).parents[1]
-PORT = "127.0.0.1:50051"
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
-
-
-def with_commands(**environment: str) -> dict[str, str]:
-    """The environment of a reader who has `keyvault` on the PATH."""
-    return os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"} | environment
-
-
-class Reader:
-    """Runs blocks in one folder, against the server that the first of them started."""
-
-    def __init__(self, folder: Path, address: str) -> None:
-        self._folder = folder
-        self._address = address
-        self.environment = with_commands(KEYVAULT_ADDRESS=address)
-
-    def run(self, language: str, block: str) -> str:
-        program = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}[language]
-        done = subprocess.run(
-            [*program, block.replace(PORT, self._address)],
-            cwd=self._folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-
-@contextmanager
-def started(block: str, folder: Path, **environment: str) -> Iterator[str]:
-    """Runs a block that ends in a server; yields the address that the server announces."""
-    process = subprocess.Popen(
-        ["bash", "-euo", "pipefail", "-c", block],
-        cwd=folder,
-        env=os.environ
-        | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "KEYVAULT_LISTEN": "127.0.0.1:0"}
-        | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    with process, process.stdout:
-        try:
-            ready = re.search(r"is ready on (\S+)", process.stdout.readline())
-            assert ready
-            yield ready[1]
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(30)
+BLOCKS = blocks_of("README.md")
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +58,7 @@ def test_the_eight_lines_of_python_run(reader: Reader) -> None:
 
 
 def test_the_grpcurl_session_runs(reader: Reader) -> None:
-    grpcurl = tool("grpcurl", "bin/grpcurl")
-    reader.environment["PATH"] = f"{grpcurl.parent}{os.pathsep}{reader.environment['PATH']}"
+    reader.add_to_path(tool("grpcurl", "bin/grpcurl"))
     told = reader.run("sh", block_with("grpcurl"))
     assert "keyvault.v1.KeyVault" in told
     assert "rpc Create" in told
