@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,11 +33,11 @@ def with_commands(**environment: str) -> dict[str, str]:
 class Reader:
     """Runs blocks in one folder, against servers that run elsewhere than the page says."""
 
-    def __init__(self, folder: Path, address: str, **environment: str) -> None:
+    def __init__(self, folder: Path, address: str) -> None:
         """`address` is where the server is that the page has at PORT."""
         self.folder = folder
         self.moved = {PORT: address}
-        self.environment = with_commands(KEYVAULT_ADDRESS=address, **environment)
+        self.environment = with_commands(KEYVAULT_ADDRESS=address)
 
     def add_to_path(self, program: Path) -> None:
         """Lets blocks call this program by its name."""
@@ -49,11 +49,15 @@ class Reader:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def show(self, block: str) -> str:
-        """What a screen shows of a shell block that succeeds: errors too."""
-        done = self._run("sh", block, subprocess.STDOUT)
+    def show(self, blocks: Iterable[str]) -> list[str]:
+        """Runs these in one shell, which has to succeed; what its screen shows of each, errors too."""
+        mark = "-- the next block --"
+        done = self._run("sh", f"echo '{mark}'\n".join(blocks), subprocess.STDOUT)
         assert done.returncode == 0, done.stdout
-        return done.stdout
+        shown = done.stdout
+        for there, here in self.moved.items():
+            shown = shown.replace(here, there)
+        return shown.split(mark + "\n")
 
     def _run(self, language: str, block: str, stderr: int) -> "subprocess.CompletedProcess[str]":
         program = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}[language]
