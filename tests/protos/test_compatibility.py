@@ -48,7 +48,7 @@ def broken_rules(folder: Path, old: str, new: str) -> set[str]:
     (folder / PROTO).parent.mkdir(parents=True)
     (folder / PROTO).write_text(text.replace(old, new) if old else text)
     shutil.copy(ROOT / "buf.yaml", folder)
-    command = [BUF, "breaking", folder, "--against", ROOT, "--error-format", "json"]
+    command: list[str | Path] = [BUF, "breaking", folder, "--against", ROOT, "--error-format", "json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     found = {str(json.loads(line)["type"]) for line in done.stdout.splitlines()}
     assert done.stderr == ""
