@@ -1,0 +1,97 @@
+"""One vault, four programs: `keyvault` and the example of each other language, under the same four verbs.
+
+A client here is a command and an environment; every call is a process of its own, as a user starts it.
+"""
+
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from tests.pages import ROOT
+
+EXAMPLES = ROOT / "examples"
+LANGUAGES = ["python", "go", "java", "node"]
+"""Names of the fixtures that build them."""
+
+Command = Sequence[str | Path]
+Done = subprocess.CompletedProcess[bytes]
+
+
+@dataclass(frozen=True)
+class Client:
+    """An example program, whose `put` creates or updates and makes the key that is missing."""
+
+    reading, updating = "get", "put"
+    command: Command
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def at(self, address: str, **settings: object) -> "Client":
+        """The same, speaking to this server; settings are the KEYVAULT_ variables in lower case."""
+        given = {f"KEYVAULT_{name.upper()}": str(value) for name, value in settings.items()}
+        default = {"KEYVAULT_ADDRESS": address, "KEYVAULT_TIMEOUT": "30"}
+        return replace(self, environment=self.environment | default | given)
+
+    def create(self, name: str, key: Path, data: bytes) -> int:
+        """Stores a new record under a key that is not there yet; the revision."""
+        assert not key.exists()
+        return self._written(name, self.run("put", name, "--key", key, given=data))
+
+    def read(self, name: str, key: Path) -> bytes:
+        return self._succeeded(self.run(self.reading, name, "--key", key))
+
+    def update(self, name: str, key: Path, data: bytes) -> int:
+        return self._written(name, self.run(self.updating, name, "--key", key, given=data))
+
+    def rotate(self, name: str, key: Path, new_key: Path) -> int:
+        """Hands the record to a key that is not there yet."""
+        assert not new_key.exists()
+        return self._written(name, self.run("rotate", name, "--key", key, "--new-key", new_key))
+
+    def delete(self, name: str, key: Path) -> int:
+        return self._written(name, self.run("delete", name, "--key", key))
+
+    def refused(self, *arguments: str | Path, given: bytes = b"") -> str:
+        """The one line that the program says instead of doing it."""
+        done = self.run(*arguments, given=given)
+        line = done.stderr.decode()
+        assert (done.returncode, done.stdout, line.count("\n")) == (1, b"", 1), line
+        return line
+
+    def run(self, *arguments: str | Path, given: bytes = b"") -> Done:
+        """Runs the program to its end, whatever that is."""
+        environment = os.environ | self.environment
+        return subprocess.run(
+            [*self.command, *arguments], input=given, env=environment, capture_output=True, timeout=60, check=False
+        )
+
+    def _succeeded(self, done: Done) -> bytes:
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout
+
+    def _written(self, name: str, done: Done) -> int:
+        words, _, revision = self._succeeded(done).decode().rpartition(" ")
+        assert words == f"{name} is at revision"
+        return int(revision)
+
+
+@dataclass(frozen=True)
+class KeyvaultCommand(Client):
+    """`keyvault`, which leaves the making of keys and the choice between create and update to its user."""
+
+    reading, updating = "read", "update"
+
+    def create(self, name: str, key: Path, data: bytes) -> int:
+        self.generate(name, key)
+        return self._written(name, self.run("create", name, "--key", key, given=data))
+
+    def rotate(self, name: str, key: Path, new_key: Path) -> int:
+        self.generate(name, new_key)
+        return self._written(name, self.run("rotate-key", name, "--key", key, "--new-key", new_key))
+
+    def generate(self, name: str, key: Path) -> None:
+        """A fresh key for this name, in a file."""
+        descriptor = os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(self._succeeded(self.run("generate-key", name)))
