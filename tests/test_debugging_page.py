@@ -15,7 +15,7 @@ import pytest
 
 from tests.pages import ROOT, Reader, blocks_of, shows, started
 from tests.serving import server_process
-from tests.tools import TOOLS, tool
+from tests.tools import TOOLS, tool, toolchain
 
 LISTEN = re.compile(r"(?<=--listen )127\.0\.0\.1:\d+")
 
@@ -36,7 +36,7 @@ def sessions() -> list[list[tuple[str, str]]]:
 @pytest.fixture
 def reader(tmp_path: Path) -> Iterator[Reader]:
     """In what the page needs of a checkout, beside a running server."""
-    tool("openssl", "bin/openssl")
+    toolchain("openssl")
     grpcurl = tool("grpcurl", "bin/grpcurl")
     shutil.copytree(ROOT / "protos", tmp_path / "protos")
     (tmp_path / ".venv").symlink_to(sys.prefix)
