@@ -11,9 +11,9 @@ from tests.tools import toolchain
 from tests.vectors.layout import every_test, read
 
 RUNNERS = {
-    "go": (["go"], ["go", "test", "-count=1", "-v", "-run", "Vector", "./..."]),
+    "go": (["go"], ["go", "test", "-count=1", "-v", "./..."]),
     "java": (["java", "mvn"], ["mvn", "--quiet", "--batch-mode", "test"]),
-    "node": (["node", "npm"], ["npm", "test"]),
+    "node": (["node", "npm"], ["npm", "--silent", "test"]),
 }
 
 
