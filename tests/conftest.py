@@ -10,7 +10,7 @@ from keyvault.v1.keyvault_pb2_grpc import KeyVaultStub
 from keyvault_client import KeyVault
 from tests.serving import Served, embedded
 
-pytest_plugins = ("tests.authority", "tests.engines")
+pytest_plugins = ("tests.engines",)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,7 +8,6 @@ import subprocess
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from keyvault_server.backends.aws.calls import AwsClient
 from keyvault_server.backends.aws.clients import AwsOptions, open_aws, open_clients
@@ -56,6 +55,8 @@ def aws_identity() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def moto(aws_identity: None) -> Iterator[str]:
     """The address of a moto server with KMS and DynamoDB."""
+    from moto.server import ThreadedMotoServer  # here: the wheel is tried without tools of development
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -1,13 +1,20 @@
 """A server on loopback that answers what a test says, as AWS, as what stands between, or not at all."""
 
 import asyncio
+import datetime
+import ipaddress
 import json
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from tests.authority import Issued
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 
 @dataclass(frozen=True)
@@ -96,8 +103,72 @@ async def stub(*answers: Answer, tls: ssl.SSLContext | None = None) -> AsyncIter
         await server.wait_closed()
 
 
-def tls_of(issued: Issued) -> ssl.SSLContext:
-    """The TLS side of a server with this certificate."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*issued)
-    return context
+@dataclass(frozen=True)
+class Authority:
+    """A certificate authority of one test session."""
+
+    directory: Path
+    key: ec.EllipticCurvePrivateKey
+    certificate: x509.Certificate
+
+    @property
+    def bundle(self) -> str:
+        """The file of its root."""
+        return str(self.directory / "ca.pem")
+
+    def server(self, *names: str) -> ssl.SSLContext:
+        """The TLS side of a server whose certificate names these hosts."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        san = x509.SubjectAlternativeName(list(_general_names(names)))
+        certificate = _certificate(names[0], key, self.certificate.subject, self.key, san)
+        path = self.directory / f"{names[0]}.pem"
+        path.write_bytes(_pem(key) + certificate.public_bytes(serialization.Encoding.PEM))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(path)
+        return context
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Its root is trusted by whoever is given `bundle`."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test root")])
+    constraints = x509.BasicConstraints(ca=True, path_length=0)
+    made = Authority(tmp_path_factory.mktemp("ca"), key, _certificate("test root", key, name, key, constraints))
+    Path(made.bundle).write_bytes(made.certificate.public_bytes(serialization.Encoding.PEM))
+    return made
+
+
+def _certificate(
+    name: str,
+    key: ec.EllipticCurvePrivateKey,
+    issuer: x509.Name,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    extension: x509.ExtensionType,
+) -> x509.Certificate:
+    now = datetime.datetime.now(datetime.UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(extension, critical=True)
+    )
+    return builder.sign(issuer_key, hashes.SHA256())
+
+
+def _general_names(names: Iterable[str]) -> Iterable[x509.GeneralName]:
+    for name in names:
+        if name[0].isdecimal():
+            yield x509.IPAddress(ipaddress.ip_address(name))
+        else:
+            yield x509.DNSName(name)
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )

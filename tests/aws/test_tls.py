@@ -10,8 +10,7 @@ import pytest
 from keyvault_server.backends.aws.clients import open_clients
 from keyvault_server.backends.aws.dynamodb import DynamoRecordStore
 from keyvault_server.errors import BackendUnavailable
-from tests.authority import Authority
-from tests.aws.stub import Reply, Stub, stub, tls_of
+from tests.aws.stub import Authority, Reply, Stub, stub
 from tests.engines import options
 
 pytestmark = pytest.mark.usefixtures("aws_identity")
@@ -24,21 +23,21 @@ async def read_from(served: Stub, bundle: str | None) -> None:
 
 
 async def test_a_certificate_for_the_hosts_name_is_believed(authority: Authority) -> None:
-    async with stub(Reply(), tls=tls_of(authority.issue("localhost"))) as served:
+    async with stub(Reply(), tls=authority.server("localhost")) as served:
         await read_from(served, authority.bundle)
         assert len(served.requests) == 1
 
 
 @pytest.mark.parametrize("name", ["evil.example", "localhost.evil.example", "127.0.0.1"])
 async def test_a_trusted_certificate_for_another_name_is_not(authority: Authority, name: str) -> None:
-    async with stub(Reply(), tls=tls_of(authority.issue(name))) as served:
+    async with stub(Reply(), tls=authority.server(name)) as served:
         with pytest.raises(BackendUnavailable):
             await read_from(served, authority.bundle)
         assert served.requests == []
 
 
 async def test_a_certificate_that_nobody_trusted_signed_is_not(authority: Authority) -> None:
-    async with stub(Reply(), tls=tls_of(authority.issue("localhost"))) as served:
+    async with stub(Reply(), tls=authority.server("localhost")) as served:
         with pytest.raises(BackendUnavailable):
             await read_from(served, None)
         assert served.requests == []
@@ -77,7 +76,7 @@ async def proxy() -> AsyncIterator[str]:
 async def test_behind_a_proxy_the_name_counts_as_well(
     authority: Authority, monkeypatch: pytest.MonkeyPatch, name: str, believed: bool
 ) -> None:
-    async with proxy() as address, stub(Reply(), tls=tls_of(authority.issue(name))) as served:
+    async with proxy() as address, stub(Reply(), tls=authority.server(name)) as served:
         monkeypatch.setenv("HTTPS_PROXY", address)
         monkeypatch.delenv("NO_PROXY", raising=False)
         monkeypatch.delenv("no_proxy", raising=False)
@@ -92,7 +91,7 @@ async def test_whoever_hands_out_credentials_must_show_its_name_too(
 ) -> None:
     token = tmp_path / "token"
     token.write_text("web identity token")
-    async with stub(Reply(500), tls=tls_of(authority.issue(name))) as sts, stub(Reply()) as served:
+    async with stub(Reply(500), tls=authority.server(name)) as sts, stub(Reply()) as served:
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")
         monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
         monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(token))

@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
-from tests.authority import Authority, Issued, make_authority
+from tests.certificates import Authority, dns
 from tests.interop.clients import LANGUAGES, Client
 from tests.serving import server_process
 
@@ -25,36 +25,53 @@ def client(language: str, request: pytest.FixtureRequest) -> Client:
     return made
 
 
-@pytest.fixture(scope="module")
-def localhost(authority: Authority) -> Issued:
-    """A certificate for that name, and not for 127.0.0.1."""
-    return authority.issue("localhost")
+@dataclass(frozen=True)
+class Files:
+    """An authority's root, and a server and a client that it signed for, in PEM."""
+
+    ca: Path
+    server: tuple[Path, Path]
+    """For localhost, and not for 127.0.0.1."""
+    client: tuple[Path, Path]
+
+    @property
+    def shown(self) -> dict[str, Path]:
+        """The settings of a client that shows its certificate."""
+        return {"certificate": self.client[0], "private_key": self.client[1]}
+
+
+def issued(folder: Path) -> Files:
+    """By an authority of its own."""
+    authority = Authority()
+    (folder / "ca.pem").write_bytes(authority.pem)
+    server, client = authority.issue(dns("localhost")), authority.issue(dns("billing"))
+    return Files(folder / "ca.pem", server.write(folder, "localhost"), client.write(folder, "billing"))
 
 
 @pytest.fixture(scope="module")
-def billing(authority: Authority) -> Issued:
-    """A client's certificate."""
-    return authority.issue("billing")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    return issued(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(scope="module")
-def port(authority: Authority, localhost: Issued, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def port(files: Files, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Of a server that asks for a certificate."""
-    with server_process(
-        tmp_path_factory.mktemp("tls") / "data",
-        KEYVAULT_TLS_CERTIFICATE=str(localhost.certificate),
-        KEYVAULT_TLS_PRIVATE_KEY=str(localhost.private_key),
-        KEYVAULT_TLS_CLIENT_CA=authority.bundle,
-    ) as server:
+    settings = {
+        "KEYVAULT_TLS_CERTIFICATE": files.server[0],
+        "KEYVAULT_TLS_PRIVATE_KEY": files.server[1],
+        "KEYVAULT_TLS_CLIENT_CA": files.ca,
+    }
+    data = tmp_path_factory.mktemp("tls") / "data"
+    with server_process(data, **{name: str(path) for name, path in settings.items()}) as server:
         yield server.address.rpartition(":")[2]
 
 
 @EVERY_LANGUAGE
 def test_a_record_lives_behind_client_certificates(
-    client: Client, language: str, port: str, authority: Authority, billing: Issued, tmp_path: Path
+    client: Client, language: str, port: str, files: Files, tmp_path: Path
 ) -> None:
     name, key, new_key = f"tls/{language}", tmp_path / "a.key", tmp_path / "b.key"
-    known = client.at(f"localhost:{port}", ca=authority.bundle, **billing._asdict())
+    known = client.at(f"localhost:{port}", ca=files.ca, **files.shown)
     assert known.create(name, key, b"one") == 1
     assert known.update(name, key, b"two") == 2
     assert known.rotate(name, key, new_key) == 3
@@ -63,19 +80,16 @@ def test_a_record_lives_behind_client_certificates(
 
 
 @EVERY_LANGUAGE
-def test_no_stranger_is_spoken_to(
-    client: Client, language: str, port: str, authority: Authority, billing: Issued, tmp_path: Path
-) -> None:
+def test_no_stranger_is_spoken_to(client: Client, language: str, port: str, files: Files, tmp_path: Path) -> None:
     name, key = f"tls/{language}-strange", tmp_path / "a.key"
-    (tmp_path / "other").mkdir()
-    other = make_authority(tmp_path / "other")
-    known = billing._asdict()
     client = replace(client, environment={"GRPC_VERBOSITY": "ERROR"})  # grpc's core in Python tells of handshakes
-    client.at(f"localhost:{port}", ca=authority.bundle, **known).create(name, key, b"one")
+    client.at(f"localhost:{port}", ca=files.ca, **files.shown).create(name, key, b"one")
+    other = issued(tmp_path)
     strange = [
-        client.at(f"localhost:{port}", ca=other.bundle, timeout=2, **known),  # another authority signed for the server
-        client.at(f"127.0.0.1:{port}", ca=authority.bundle, timeout=2, **known),  # it is a server of another name
-        client.at(f"localhost:{port}", ca=authority.bundle, timeout=2),  # it asks for a certificate
+        client.at(f"localhost:{port}", ca=other.ca, timeout=2, **files.shown),  # another authority signed for it
+        client.at(f"127.0.0.1:{port}", ca=files.ca, timeout=2, **files.shown),  # it has another name
+        client.at(f"localhost:{port}", ca=files.ca, timeout=2, **other.shown),  # it does not know this client
+        client.at(f"localhost:{port}", ca=files.ca, timeout=2),  # it asks for a certificate
     ]
     with ThreadPoolExecutor() as threads:
         tries = [threads.submit(each.refused, each.reading, name, "--key", key) for each in strange]
@@ -94,16 +108,16 @@ class Recorder(grpc.GenericRpcHandler):
 
 
 @asynccontextmanager
-async def recording(certificate: Issued | None) -> AsyncIterator[tuple[Recorder, int]]:
+async def recording(files: Files | None) -> AsyncIterator[tuple[Recorder, int]]:
     """A server that only notes; its port."""
     recorder = Recorder()
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((recorder,))
-    if certificate is None:
+    if files is None:
         port = server.add_insecure_port("127.0.0.1:0")
     else:
-        pair = certificate.private_key.read_bytes(), certificate.certificate.read_bytes()
-        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
+        certificate, key = (path.read_bytes() for path in files.server)
+        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, certificate)]))
     await server.start()
     try:
         yield recorder, port
@@ -112,10 +126,10 @@ async def recording(certificate: Issued | None) -> AsyncIterator[tuple[Recorder,
 
 
 @WITH_TOKENS
-async def test_a_token_goes_over_tls(client: Client, authority: Authority, localhost: Issued, tmp_path: Path) -> None:
+async def test_a_token_goes_over_tls(client: Client, files: Files, tmp_path: Path) -> None:
     (tmp_path / "token").write_text(" the.token\n")
-    async with recording(localhost) as (recorder, port):
-        told = client.at(f"localhost:{port}", ca=authority.bundle, token_file=tmp_path / "token")
+    async with recording(files) as (recorder, port):
+        told = client.at(f"localhost:{port}", ca=files.ca, token_file=tmp_path / "token")
         line = await asyncio.to_thread(told.refused, "put", "tls/token", "--key", tmp_path / "a.key")
     assert line.startswith("kv: UNIMPLEMENTED")
     assert set(recorder.seen) == {"Bearer the.token"}
