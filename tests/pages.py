@@ -70,7 +70,7 @@ class Reader:
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
-            timeout=60,
+            timeout=180,
             check=False,
         )
 
