@@ -125,7 +125,7 @@ def _caller_tables(values: dict[str, object], sections: list[_Section]) -> Calle
 def _rows(table: Table, key: str, header: str, headers: int) -> list[dict[str, object]]:
     """The tables of an array, which have to be as many as the headers that the scanner saw."""
     rows = table.values.get(key, [])
-    if not isinstance(rows, list) or len(rows) != headers or not all(isinstance(row, dict) for row in rows):
+    if not isinstance(rows, list) or len(rows) != headers:
         table.refuse(f"write each {key} as a table of its own, under a line {header} in just this spelling", key)
     return rows
 

@@ -269,18 +269,24 @@ def test_a_header_within_a_string_or_a_comment_is_none() -> None:
 identity = """jwt:\
 [[caller]]\
 [[caller.allow]]\
-\""" ''"""
-tenant = 'acme' # it's """ours
-[[caller.allow]]
+\""" ''"""" # """"
+tenant = 'acme' # it's ours
+[[caller.allow]] # """
 methods = [ # "
   'Read', """\
   Update""",
 ]
 names = ["*"]'''
     policy = Policy.parse(text)
-    identity = 'jwt:[[caller]][[caller.allow]]""" \'\''
+    identity = 'jwt:[[caller]][[caller.allow]]""" \'\'"'
     assert policy.decide(identity, "Update", "x")[:2] == (True, 8)
     assert policy.decide(identity, "Delete", "x")[:2] == (False, 2)
+
+
+def test_a_string_of_many_lines_may_end_in_more_quotes_than_three() -> None:
+    caller = "[[caller]]\nidentity = '''jwt:a'''' # ''''\ntenant = 'acme'\n"
+    rule = "[[caller.allow]] # '''\nmethods = ['*']\nnames = ['*']"
+    assert Policy.parse(caller + rule).decide("jwt:a'", "Read", "x")[:2] == (True, 4)
 
 
 def test_a_decision_says_why() -> None:
