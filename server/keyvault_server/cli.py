@@ -187,7 +187,7 @@ def _refuse(sentence: str, code: int) -> NoReturn:
 
 async def _purge(settings: Settings, tenant: str, key_id: str, last_revision: int | None) -> int:
     async with open_backend(settings) as (_, records), open_gate(settings, Metrics()) as gate:
-        operator = Visitor(gate, "purge", f"purge-{os.getpid()}")
+        operator = Visitor(gate, "Purge", f"purge-{os.getpid()}")
         operator.identity, operator.tenant = "operator", tenant
         try:
             revision = await purge_record(records, operator, key_id, last_revision)

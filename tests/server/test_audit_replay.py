@@ -19,6 +19,7 @@ from keyvault_server.audit import Audit, Call, Change
 from keyvault_server.audit_replay import StoreReport, against_store
 from keyvault_server.audit_verify import BadPlace
 from keyvault_server.backends.embedded.sqlite import SqliteStore, open_store
+from keyvault_server.caller import Caller
 from keyvault_server.errors import BackendThrottled, BackendUnavailable, VaultError
 from keyvault_server.interceptors import _STATUS
 from keyvault_server.ports import RecordStore, Walked
@@ -83,7 +84,7 @@ class Replica:
         self.vault = Vault(keys, self.records)
 
     async def mint(self, scope: str = "prod/") -> Key:
-        made = await self.vault.generate_key(TENANT, scope)
+        made = await self.vault.generate_key(Caller(TENANT), scope)
         return Key(made.plaintext, made.wrapped_key, TENANT)
 
     async def call(
@@ -112,18 +113,20 @@ class Replica:
     async def create(self, key: Key, revision: int = 1, name: str = NAME, *, tell: bool = True) -> str:
         sealed = key.seal(name, revision)
         return await self.call(
-            "Create", sealed, lambda: self.vault.create(TENANT, name, key.wrapped, sealed), name, tell=tell
+            "Create", sealed, lambda: self.vault.create(Caller(TENANT), name, key.wrapped, sealed), name, tell=tell
         )
 
     async def update(self, key: Key, revision: int, name: str = NAME, *, tell: bool = True, sealed: bytes = b"") -> str:
         sealed = sealed or key.seal(name, revision)
         return await self.call(
-            "Update", sealed, lambda: self.vault.update(TENANT, name, key.wrapped, sealed), name, tell=tell
+            "Update", sealed, lambda: self.vault.update(Caller(TENANT), name, key.wrapped, sealed), name, tell=tell
         )
 
     async def delete(self, key: Key, revision: int, name: str = NAME) -> str:
         sealed = key.seal(name, revision, b"", Kind.TOMBSTONE)
-        return await self.call("Delete", sealed, lambda: self.vault.delete(TENANT, name, key.wrapped, sealed), name)
+        return await self.call(
+            "Delete", sealed, lambda: self.vault.delete(Caller(TENANT), name, key.wrapped, sealed), name
+        )
 
     async def rotate(self, key: Key, new: Key, revision: int, name: str = NAME) -> str:
         sealed = new.seal(name, revision)
@@ -131,7 +134,7 @@ class Replica:
         return await self.call(
             "RotateKey",
             sealed,
-            lambda: self.vault.rotate_key(TENANT, name, key.wrapped, permit, new.wrapped, sealed),
+            lambda: self.vault.rotate_key(Caller(TENANT), name, key.wrapped, permit, new.wrapped, sealed),
             name,
         )
 
@@ -292,7 +295,7 @@ async def test_a_write_that_was_surely_refused_may_not_be_there(site: Site) -> N
 
 async def test_a_purge_is_no_fault_and_is_told_since_the_logs_do_not_know_who_ordered_it(site: Site) -> None:
     await five_revisions(site)
-    await purge(site.records, TENANT, NAME)
+    await purge(site.records, Caller(TENANT), NAME)
     assert await site.report() == StoreReport(records=1, vacancies=["acme prod/db (revision 5)"])
     new = await site.one.mint()
     assert await site.two.create(new, 6) == "OK"
@@ -305,7 +308,7 @@ async def test_a_purge_is_no_fault_and_is_told_since_the_logs_do_not_know_who_or
 async def test_a_purge_of_which_the_logs_know_is_not_told_and_not_to_be_undone(site: Site) -> None:
     await five_revisions(site)
     before = site.save()
-    await purge(site.records, TENANT, NAME)
+    await purge(site.records, Caller(TENANT), NAME)
     vacant = await site.records.get_head(TENANT, NAME)
     assert vacant is not None
     await site.one.audit.outcome(CALL._replace(method="Purge"), "OK", change=Change.of(vacant))
@@ -348,7 +351,7 @@ async def random_step(site: Site, dice: random.Random, key: Key, new: Key) -> No
             old, other = dice.sample([key, new], 2)
             await replica.rotate(old, other, revision, name)
         case 5 if stored is not None:
-            await purge(site.records, TENANT, name)
+            await purge(site.records, Caller(TENANT), name)
         case 6:  # a race, and the loser's retry
             sealed = [key.seal(name, revision) for _ in range(2)]
             await asyncio.gather(

@@ -27,6 +27,8 @@ from keyvault_server.records import FORMAT, Record, StoredHead
 
 MAX_BATCH = 4 * 1024 * 1024
 """Bytes of bodies in one transaction, and a put more: what the event loop is held for at a time."""
+SNAPSHOT_SECONDS = 0.1
+"""How long reads share one view of the database at most."""
 GATHER_SECONDS = 0.005
 """How long a batch waits at most for as many puts as the last one had; writers that come one by one never wait."""
 
@@ -83,6 +85,7 @@ class SqliteStore:
         self._committing: asyncio.Task[None] | None = None
         self._failed = False
         self._writing = False
+        self._ending: asyncio.TimerHandle | None = None
 
     async def get_head(self, tenant: str, key_id: str) -> StoredHead | None:
         """See RecordStore."""
@@ -108,6 +111,7 @@ class SqliteStore:
 
     async def walk(self) -> AsyncIterator[Walked]:
         """See RecordStore. In the order of first creation, a page at a time."""
+        self._end_snapshot()
         last = 0
         while rows := _rows(self._reader, _PAGE, FORMAT, last, WALK_PAGE):
             for tenant, key_id, known, *columns in (row[1:] for row in rows):
@@ -124,15 +128,27 @@ class SqliteStore:
         """Commits what waits, then closes."""
         if self._committing:
             await self._committing
+        self._end_snapshot()
         self._disk.shutdown()
         self._reader.close()
         self._writer.close()
 
     def _snapshot(self) -> sqlite3.Connection:
-        """The reader, in a transaction that reads share until somebody writes: else each would lock and unlock."""
+        """The reader, in a transaction that reads share until somebody writes: else each would lock and unlock.
+
+        What another process does to the file, which nobody should, is seen when the transaction ends by itself.
+        """
         if not self._writing and not self._reader.in_transaction:
             self._reader.execute("BEGIN")
+            self._ending = asyncio.get_running_loop().call_later(SNAPSHOT_SECONDS, self._end_snapshot)
         return self._reader
+
+    def _end_snapshot(self) -> None:
+        if self._ending:
+            self._ending.cancel()
+            self._ending = None
+        if self._reader.in_transaction:
+            self._reader.commit()
 
     async def _commit_waiting(self) -> None:
         try:
@@ -167,8 +183,7 @@ class SqliteStore:
             return [BackendUnavailable() for _ in batch]
         self._writing = True
         try:
-            if self._reader.in_transaction:  # it would see the past, and keep the log from being used again
-                self._reader.commit()
+            self._end_snapshot()  # it would see the past, and keep the log from being used again
             self._writer.execute("BEGIN IMMEDIATE")
             outcomes = [_judge(self._writer, put) for put in batch]
             await asyncio.get_running_loop().run_in_executor(self._disk, self._writer.commit)
