@@ -1,0 +1,115 @@
+"""The commands `keyvault-server audit verify` and `audit public-key`.
+
+The rules of this file, which the command that it is mounted in keeps for it: what was found goes to stdout, a refusal
+is one line on stderr and exit 1, bad usage one line and exit 2. It reads no settings: they are passed in.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Annotated, Protocol
+
+from cyclopts import App, CycloptsError, Parameter
+
+from keyvault_server.audit_key import AuditKey, PublicAuditKey, load_key
+from keyvault_server.audit_replay import StoreReport, against_store
+from keyvault_server.audit_verify import BadPlace, Report, verify
+from keyvault_server.errors import Refused
+from keyvault_server.ports import RecordStore
+
+OpenRecords = Callable[[], AbstractAsyncContextManager[RecordStore]]
+
+
+class AuditSettings(Protocol):
+    """The settings that the commands fall back on."""
+
+    @property
+    def audit_file(self) -> Path | None:
+        """The log that the server writes."""
+
+    @property
+    def audit_key(self) -> Path | None:
+        """Its key."""
+
+
+class NotWhole(Refused):
+    """A log, or the store, is not what the vault left; the sentence names the first bad place."""
+
+
+def audit_app(load: Callable[[], AuditSettings], open_records: OpenRecords) -> App:
+    """The group of commands. `load` gives the settings, `open_records` the store for an operator's walk."""
+    app = App(name="audit", help="Check the audit trail.")
+
+    @app.command(name="verify")
+    def verify_command(
+        *files: Annotated[Path, Parameter(help="Logs, one a replica (default: KEYVAULT_AUDIT_FILE).")],
+        key: Annotated[
+            Path | None, Parameter(help="The key file, or what public-key printed (KEYVAULT_AUDIT_KEY).")
+        ] = None,
+        checkpoints: Annotated[
+            tuple[Path, ...], Parameter(help="Checkpoints that were shipped elsewhere (default: FILE.checkpoints).")
+        ] = (),
+        against_store: Annotated[
+            bool, Parameter(help="Hold the records against the logs, which have to be all.", negative="")
+        ] = False,
+    ) -> None:
+        """Say whether logs are as the vault wrote them, up to their ends; exit 1 names the first line that is not."""
+        settings = load()
+        paths = files or ((settings.audit_file,) if settings.audit_file else ())
+        if not paths:
+            raise CycloptsError(msg="name the log to verify, or set KEYVAULT_AUDIT_FILE")
+        audit_key = _key(key or settings.audit_key)
+        if against_store and not isinstance(audit_key, AuditKey):
+            raise CycloptsError(msg="--against-store needs the whole key: the public one knows no names")
+        _show(_whole(verify(paths, audit_key, checkpoints or None)))
+        if against_store and isinstance(audit_key, AuditKey):
+            _show_store(asyncio.run(_against_store(paths, audit_key, open_records)))
+
+    @app.command(name="public-key")
+    def public_key_command(
+        *, key: Annotated[Path | None, Parameter(help="The key file (KEYVAULT_AUDIT_KEY).")] = None
+    ) -> None:
+        """Print the key that checks checkpoints, in PEM: who has it can verify logs and forge nothing."""
+        print(_key(key or load().audit_key).pem, end="")
+
+    return app
+
+
+def _key(path: Path | None) -> PublicAuditKey:
+    if path is None:
+        raise CycloptsError(msg="name the audit key with --key, or set KEYVAULT_AUDIT_KEY")
+    return load_key(path)
+
+
+def _whole(report: Report) -> Report:
+    if report.bad:
+        raise NotWhole(str(report.bad))
+    return report
+
+
+def _show(report: Report) -> None:
+    seen = f"starts: {report.starts}, after a crash: {report.crashes}"
+    print(f"whole: {report.lines} lines, {report.checkpoints} checkpoints; {seen}")
+    if report.unshipped:
+        print(f"not shipped: {report.unshipped} checkpoints at the end")
+    if report.unproved:
+        print(f"not proved: {report.unproved} lines behind the last checkpoint, which the public key cannot check")
+
+
+async def _against_store(paths: Sequence[Path], key: AuditKey, open_records: OpenRecords) -> StoreReport:
+    async with open_records() as records:
+        try:
+            return await against_store(paths, key, records)
+        except BadPlace as bad:
+            raise NotWhole(str(bad)) from None
+
+
+def _show_store(report: StoreReport) -> None:
+    for name in report.vacancies:
+        print(f"vacant: {name}: compare with the purges that you ordered")
+    for finding in report.findings:
+        print(f"wrong: {finding}")
+    if report.findings:
+        raise NotWhole(f"{len(report.findings)} findings in the store, the first: {report.findings[0]}")
+    print(f"store: {report.records} records are as the logs have them")
