@@ -12,7 +12,7 @@ from typing import Annotated, Protocol
 
 from cyclopts import App, CycloptsError, Parameter
 
-from keyvault_server.audit_key import AuditKey, PublicAuditKey, load_key
+from keyvault_server.audit_key import AuditKey, key_beside, load_key
 from keyvault_server.audit_replay import StoreReport, against_store
 from keyvault_server.audit_verify import BadPlace, Report, verify
 from keyvault_server.errors import Refused
@@ -59,7 +59,7 @@ def audit_app(load: Callable[[], AuditSettings], open_records: OpenRecords) -> A
         paths = files or ((settings.audit_file,) if settings.audit_file else ())
         if not paths:
             raise CycloptsError(msg="name the log to verify, or set KEYVAULT_AUDIT_FILE")
-        audit_key = _key(key or settings.audit_key)
+        audit_key = load_key(key or settings.audit_key or key_beside(paths[0]))
         if against_store and not isinstance(audit_key, AuditKey):
             raise CycloptsError(msg="--against-store needs the whole key: the public one knows no names")
         _show(_whole(verify(paths, audit_key, checkpoints or None)))
@@ -71,15 +71,13 @@ def audit_app(load: Callable[[], AuditSettings], open_records: OpenRecords) -> A
         *, key: Annotated[Path | None, Parameter(help="The key file (KEYVAULT_AUDIT_KEY).")] = None
     ) -> None:
         """Print the key that checks checkpoints, in PEM: who has it can verify logs and forge nothing."""
-        print(_key(key or load().audit_key).pem, end="")
+        settings = load()
+        path = key or settings.audit_key or (key_beside(settings.audit_file) if settings.audit_file else None)
+        if path is None:
+            raise CycloptsError(msg="name the audit key with --key, or set KEYVAULT_AUDIT_KEY")
+        print(load_key(path).pem, end="")
 
     return app
-
-
-def _key(path: Path | None) -> PublicAuditKey:
-    if path is None:
-        raise CycloptsError(msg="name the audit key with --key, or set KEYVAULT_AUDIT_KEY")
-    return load_key(path)
 
 
 def _whole(report: Report) -> Report:

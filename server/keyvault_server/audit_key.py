@@ -104,6 +104,11 @@ class AuditKey(PublicAuditKey):
         return self._signing.sign(_SIGNED + message)
 
 
+def key_beside(log: Path) -> Path:
+    """Where the key of a log is, unless the settings say another place: FILE.key."""
+    return log.with_name(log.name + ".key")
+
+
 def load_key(path: Path) -> PublicAuditKey:
     """An AuditKey, or the public one alone if the file is what `audit public-key` prints. Raises as AuditKey.load."""
     try:

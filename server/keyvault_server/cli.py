@@ -11,6 +11,7 @@ import os
 import resource
 import shutil
 import sys
+from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +22,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 from keyvault.names import is_key_id, is_tenant
 from keyvault_server.app import Running, serve
+from keyvault_server.audit_cli import audit_app
 from keyvault_server.caller import DEFAULT_TENANT
 from keyvault_server.composition import data_directory, initialise, open_backend, open_gate, read_policy
 from keyvault_server.composition import rotate_master_key as rotate_keyring
@@ -30,7 +32,7 @@ from keyvault_server.errors import Refused, VaultError
 from keyvault_server.gatekeeper import Visitor
 from keyvault_server.health import is_serving
 from keyvault_server.metrics import Metrics
-from keyvault_server.ports import HeadChanged
+from keyvault_server.ports import HeadChanged, RecordStore
 from keyvault_server.protections import what_is_off
 from keyvault_server.purge import purge as purge_record
 
@@ -45,8 +47,15 @@ app = App(
 )
 
 
+@contextlib.asynccontextmanager
+async def _open_records() -> AsyncIterator[RecordStore]:
+    async with open_backend(load_settings()) as (_, records):
+        yield records
+
+
 policy_app = App(name="policy", help="Look into a policy file.")
 app.command(policy_app)
+app.command(audit_app(load_settings, _open_records))
 
 
 @Parameter(name="*")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keyvault_server.audit import Audit, open_audit
+from keyvault_server.audit_key import key_beside
 from keyvault_server.backends.embedded.files import DataDirectory, UnsafeDirectory
 from keyvault_server.backends.embedded.keyring import Keyring
 from keyvault_server.backends.embedded.sqlite import open_store
@@ -72,7 +73,7 @@ def _watched_policy(path: Path, metrics: Metrics) -> Watched[Policy]:
 @contextlib.asynccontextmanager
 async def open_audit_log(settings: Settings, file: Path) -> AsyncIterator[Audit]:
     """The audit log in this file, its keys beside it unless the settings say where. Raises Refused."""
-    key = settings.audit_key or file.with_name(file.name + ".key")
+    key = settings.audit_key or key_beside(file)
     async with open_audit(file, key, clear_names=settings.audit_clear_names) as audit:
         yield audit
 

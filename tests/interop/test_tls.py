@@ -19,6 +19,16 @@ EVERY_LANGUAGE = pytest.mark.parametrize("language", LANGUAGES)
 WITH_TOKENS = pytest.mark.parametrize("language", [language for language in LANGUAGES if language != "python"])
 
 
+POLICY = """
+[[caller]]
+identity = "dns:billing"
+tenant = "default"
+[[caller.allow]]
+methods = ["*"]
+names = ["*"]
+"""
+
+
 @pytest.fixture
 def client(language: str, request: pytest.FixtureRequest) -> Client:
     made: Client = request.getfixturevalue(language)
@@ -62,6 +72,8 @@ def port(files: Files, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
         "KEYVAULT_TLS_CLIENT_CA": files.ca,
     }
     data = tmp_path_factory.mktemp("tls") / "data"
+    settings["KEYVAULT_POLICY"] = data.with_name("policy.toml")
+    settings["KEYVAULT_POLICY"].write_text(POLICY)
     with server_process(data, **{name: str(path) for name, path in settings.items()}) as server:
         yield server.address.rpartition(":")[2]
 

@@ -162,9 +162,7 @@ def test_a_vacancy_is_told(command: Command, trail: Trail) -> None:
     assert "vacant: acme prod/db (revision 1): compare with the purges that you ordered\n" in ran.said
 
 
-@pytest.mark.parametrize(
-    "arguments", [("verify",), ("verify", "x"), ("public-key",), ("verify", "x", "--nonsense"), ("nonsense",)]
-)
+@pytest.mark.parametrize("arguments", [("verify",), ("public-key",), ("verify", "x", "--nonsense"), ("nonsense",)])
 def test_bad_usage_is_exit_2(command: Command, arguments: tuple[str, ...]) -> None:
     assert command(*arguments).status == 2
 
@@ -173,3 +171,8 @@ def test_a_key_that_is_none_is_refused(command: Command, trail: Trail) -> None:
     assert "cannot be read" in command("public-key", "--key", trail.folder / "none").refusal
     trail.key_path.chmod(0o644)
     assert "others can read" in command("public-key", "--key", trail.key_path).refusal
+
+
+def test_the_key_is_looked_for_beside_the_log(command: Command) -> None:
+    ran = command("verify", "x")
+    assert (ran.status, ran.refusal) == (1, "the audit key x.key cannot be read: No such file or directory")
