@@ -4,6 +4,7 @@ What is changed for the test beside what tests/pages.py says: AWS is moto's serv
 this very run, is left out.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,9 @@ def test_every_block_is_run_here() -> None:
         "import asyncio",
         "grpcurl",
         "import-legacy",
+        "dev-certs",
+        "KEYVAULT_TLS_CERTIFICATE",
+        "bob is denied",
         "--backend aws",
     ]
     assert [block for _, block in BLOCKS] == [block_with(words) for words in run]
@@ -69,6 +73,21 @@ def test_the_grpcurl_session_runs(reader: Reader) -> None:
 def test_the_old_record_is_imported(reader: Reader) -> None:
     assert reader.run("sh", block_with("import-legacy")) == "prod/old is at revision 1\n"
     assert reader.run("sh", "keyvault read prod/old --key old.key --address 127.0.0.1:50051") == "old secret"
+
+
+def test_the_production_session_runs(tmp_path: Path) -> None:
+    nobody = Reader(tmp_path, "127.0.0.1:1")
+    assert nobody.run("sh", block_with("dev-certs")).splitlines()[-1].startswith("allowed: line 4: ")
+    block = block_with("KEYVAULT_TLS_CERTIFICATE").replace("--listen 127.0.0.1:50051", "--listen 127.0.0.1:0")
+    with started(block, tmp_path) as address:
+        told = Reader(tmp_path, address).run("sh", block_with("bob is denied"))
+    created, read_and_denied, verified = told.splitlines()
+    assert created == "prod/db-password is at revision 1"
+    assert read_and_denied == "hunter2bob is denied"
+    assert verified.startswith("whole: ")
+    phases = [json.loads(line)["phase"] for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    assert phases.count("intent") == 1
+    assert phases.count("outcome") == 4
 
 
 def test_the_aws_session_runs_on_a_stand_in(tmp_path: Path, moto: str) -> None:
