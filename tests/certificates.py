@@ -48,7 +48,7 @@ class Authority:
         self,
         name: str = "test CA",
         *,
-        is_ca: bool = True,
+        is_ca: bool | None = True,
         signs: bool = True,
         since: float = -HOUR,
         until: float = HOUR,
@@ -56,8 +56,8 @@ class Authority:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _named(name)
         builder = _builder(self._name, self._name, self._key, since, until)
-        if is_ca:
-            builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        if is_ca is not None:
+            builder = builder.add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
         if not signs:
             usage = x509.KeyUsage(True, False, False, False, False, False, False, False, False)
             builder = builder.add_extension(usage, critical=True)

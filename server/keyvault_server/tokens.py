@@ -121,7 +121,7 @@ class Tokens:
             subject = claims["sub"]
             if not _SUBJECT.fullmatch(subject):
                 raise Unauthenticated(f"the token's sub is not 1 to {MAX_SUBJECT} visible ASCII characters")
-            self._cache.put(digest, subject, float(claims["exp"]), keys)
+            self._cache.put(digest, subject, int(claims["exp"]), keys)
         return subject
 
     def _claims(self, token: str, keys: KeySet) -> dict[str, Any]:
@@ -145,7 +145,7 @@ class Tokens:
             )
         except jwt.MissingRequiredClaimError as error:
             raise Unauthenticated(f"the token has no {error.claim}: exp, aud, iss and sub are required") from None
-        except (jwt.InvalidTokenError, OverflowError) as error:
+        except jwt.InvalidTokenError as error:
             raise Unauthenticated(_SENTENCES.get(type(error), "the token is no valid JWT: get a fresh one")) from None
 
     def _key(self, kid: object, keys: KeySet) -> VerifyingKey:

@@ -284,8 +284,9 @@ BAD: dict[str, tuple[Damage, str]] = {
     "an empty client CA": (damage("clients.pem", lambda _: b""), "no certificate"),
     "a client CA that is garbage": (damage("clients.pem", lambda _: b"s3cret garbage"), "no certificate"),
     "a client CA that is no CA": (damage("clients.pem", lambda f: f.authority.issue().certificate), "no CA"),
+    "a client CA that says that it is none": (damage("clients.pem", lambda _: Authority(is_ca=False).pem), "no CA"),
     "a client CA without the basic constraint": (
-        damage("clients.pem", lambda _: Authority(is_ca=False).pem),
+        damage("clients.pem", lambda _: Authority(is_ca=None).pem),
         "no CA",
     ),
     "a client CA that may not sign": (damage("clients.pem", lambda _: Authority(signs=False).pem), "no CA"),

@@ -94,6 +94,17 @@ FORGED: dict[str, tuple[Callable[[], str], str]] = {
     "with a long sub": (lambda: ISSUED_BY.token(sub="a" * 256), "sub is not"),
     "with an exp that is a word": (lambda: ISSUED_BY.token(exp="soon"), "no valid JWT"),
     "with an exp beyond all numbers": (lambda: ISSUED_BY.token(exp=float("inf")), "no valid JWT"),
+    "with an nbf that is a word": (lambda: ISSUED_BY.token(nbf="soon"), "no valid JWT"),
+    "with an nbf beyond all numbers": (lambda: ISSUED_BY.token(nbf=float("inf")), "no valid JWT"),
+    "with an iat that is a list": (lambda: ISSUED_BY.token(iat=[]), "no valid JWT"),
+    "with an aud that is a number": (lambda: ISSUED_BY.token(aud=1), "another audience"),
+    "with an aud of numbers": (lambda: ISSUED_BY.token(aud=[1, AUDIENCE]), "another audience"),
+    "with an aud that is an object": (lambda: ISSUED_BY.token(aud={AUDIENCE: 1}), "another audience"),
+    "with an iss that is a list": (
+        lambda: signed(json.dumps(claims_with({"iss": [ISSUER]})).encode()),
+        "another issuer",
+    ),
+    "with a sub that is a number": (lambda: signed(json.dumps(claims_with({"sub": 7})).encode()), "no valid JWT"),
     "with claims that are a list": (lambda: signed(b"[]"), "no valid JWT"),
     "with claims that are nothing": (lambda: signed(b"\xff"), "no valid JWT"),
     "alg none": (lambda: by_hand({"alg": "none", "kid": "ec"}, claims_with({})) + "AA", "algorithm"),
@@ -169,6 +180,12 @@ def test_the_clock_of_the_issuer_may_be_off_by_the_leeway() -> None:
         assert tokens(rules).subject(ISSUED_BY.token(**claims)) == SUBJECT
         with pytest.raises(Unauthenticated):
             tokens(TokenRules(ISSUER, AUDIENCE, leeway_seconds=0)).subject(ISSUED_BY.token(**claims))
+
+
+def test_a_token_for_ever_is_remembered_for_a_minute_like_any_other() -> None:
+    verifier = tokens()
+    token = ISSUED_BY.token(exp=10**400)
+    assert [verifier.subject(token) for _ in range(2)] == [SUBJECT] * 2
 
 
 def test_an_algorithm_is_believed_where_the_settings_name_it() -> None:

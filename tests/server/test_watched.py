@@ -153,12 +153,12 @@ def test_files_that_are_replaced_one_by_one_while_they_are_read_are_read_again(t
     written: list[str] = []
 
     def read() -> str:
-        first = one.read_text()
+        second = two.read_text()
         if written:
             two.write_text(written.pop())  # somebody finishes while we read
-        if two.read_text() != first:
+        if one.read_text() != second:
             raise Refused("they do not fit together")
-        return first
+        return second
 
     told: list[bool] = []
     watched = Watched("pair", [one, two], read, lambda _, good: told.append(good), clock=clock)
