@@ -5,7 +5,7 @@ with one that means "unknown", leaves both possible. Nothing depends on the orde
 name and revision, since no (tenant, key_id, revision) is ever used twice. Every intent also says which head it is
 written over, so that a record which was swapped behind the vault's back is found even after the vault wrote over it.
 Replicas may be at work: a record may be newer than a log was when it was read, so doubts are judged once more, on what
-the logs have by the end of the walk. Memory grows with the mutations in the logs, by about half a kilobyte each.
+the logs have by the end of the walk. Memory grows with the mutations in the logs, by about 0.7 kB each.
 """
 
 from collections.abc import Iterator, Sequence

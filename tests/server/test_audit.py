@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from keyvault_server.audit import Call, Change
 from keyvault_server.audit_file import UnusableAuditFile
 from keyvault_server.audit_key import AuditKey, UnusableAuditKey, load_key
+from keyvault_server.audit_verify import verify
 from keyvault_server.errors import AuditUnavailable, BackendUnavailable, Refused
 from keyvault_server.records import vacancy
 from tests.trails import CALL, Trail, note, some_change
@@ -257,6 +258,21 @@ async def test_openssl_checks_a_checkpoint_with_the_public_key(trail: Trail) -> 
     assert "Signature Verified Successfully" in done.stdout, done.stderr
 
 
+async def test_every_field_of_every_line_is_documented(trail: Trail) -> None:
+    async with trail.open(clear_names=True) as audit:
+        seq = await audit.intent(CALL, some_change()[0], over=bytes(72))
+        await audit.outcome(CALL, "ABORTED", "STALE_REVISION", change=some_change()[0], intent=seq, replayed=True)
+    with trail.path.open("ab") as file:
+        file.write(b"torn")
+    async with trail.open():
+        pass
+    documented = (Path(__file__).parents[2] / "docs" / "audit.md").read_text()
+    rows = [line.split("|")[1] for line in documented.splitlines() if line.startswith("| `")]
+    fields = {field for line in trail.lines() for field in line}
+    assert fields - {name for row in rows for name in row.replace("`", "").replace(",", "").split()} == set()
+    assert "cut" in fields
+
+
 # Starts
 
 
@@ -271,6 +287,19 @@ async def test_a_restart_continues_seq_and_chain(trail: Trail) -> None:
     assert [boot["found"] for boot in boots] == ["new", "closed", "closed"]
     assert len({boot["boot"] for boot in boots}) == 3
     assert trail.verified().starts == 3
+
+
+async def test_a_log_is_rotated_by_moving_both_files_while_no_server_runs(trail: Trail) -> None:
+    for _ in range(2):
+        async with trail.open() as audit:
+            await note(audit, 3)
+        trail.path.rename(trail.folder / "audit-1.jsonl")
+        trail.checkpoints.rename(trail.folder / "audit-1.jsonl.checkpoints")
+    async with trail.open() as audit:
+        await note(audit, 3)
+    report = verify([trail.folder / "audit-1.jsonl", trail.path], trail.key, patience=0)
+    assert report.whole, report.bad
+    assert (report.starts, report.crashes) == (2, 0)
 
 
 async def test_a_start_is_quick_to_find_its_place_in_a_long_log(trail: Trail) -> None:
