@@ -18,8 +18,9 @@ from tests.tools import toolchain
 MATRIX = pytest.StashKey[Matrix]()
 
 
-def build(folder: Path, *command: str | Path) -> None:
+def build(example: str, *command: str | Path) -> None:
     """Runs this in an example's folder; shows the end of what it said if it fails."""
+    folder = EXAMPLES / example
     done = subprocess.run(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900, check=False
     )
@@ -35,22 +36,27 @@ def python() -> Client:
 def go(tmp_path_factory: pytest.TempPathFactory) -> Client:
     toolchain("go")
     binary = tmp_path_factory.mktemp("go") / "kv"
-    build(EXAMPLES / "go", "go", "build", "-o", binary, ".")
+    build("go", "go", "build", "-o", binary, ".")
     return Client((binary,))
 
 
 @pytest.fixture(scope="session")
-def java() -> Client:
+def java(tmp_path_factory: pytest.TempPathFactory) -> Client:
     toolchain("java", "mvn")
-    build(EXAMPLES / "java", "mvn", "--quiet", "--batch-mode", "-DskipTests", "package")
-    return Client(("java", "-jar", EXAMPLES / "java" / "target" / "kv.jar"))
+    build("java", "mvn", "--quiet", "--batch-mode", "package", "-DskipTests")
+    classes = tmp_path_factory.mktemp("java") / "kv.jsa"
+    quick = ("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xlog:disable")
+    program = ("-jar", EXAMPLES / "java" / "target" / "kv.jar")
+    warming_up = Client((*quick, f"-XX:ArchiveClassesAtExit={classes}", *program))
+    warming_up.at("127.0.0.1:1", timeout=1).run("put", "x", "--key", classes.with_name("absent"))
+    return Client((*quick, f"-XX:SharedArchiveFile={classes}", *program))
 
 
 @pytest.fixture(scope="session")
 def node() -> Client:
     toolchain("node", "npm")
-    build(EXAMPLES / "node", "npm", "ci", "--silent")
-    build(EXAMPLES / "node", "npm", "run", "--silent", "build")
+    build("node", "npm", "ci", "--silent")
+    build("node", "npm", "run", "--silent", "build")
     return Client(("node", EXAMPLES / "node" / "dist" / "main.js"))
 
 

@@ -1,0 +1,20 @@
+"""A machine without a toolchain runs the rest; in CI its absence is a failure."""
+
+import pytest
+
+from tests.tools import tool, toolchain
+
+
+def test_a_missing_program_skips_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match=r"^no absent$"):
+        toolchain("python3", "absent")
+    with pytest.raises(pytest.skip.Exception, match=r"^no absent: .*dev.py tools.*$"):
+        tool("absent", "bin/absent")
+
+
+def test_in_ci_it_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match=r"^no absent$"):
+        toolchain("absent")
+    toolchain("python3")
