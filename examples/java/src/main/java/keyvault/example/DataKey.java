@@ -1,0 +1,62 @@
+package keyvault.example;
+
+import static java.nio.charset.StandardCharsets.UTF_8;
+
+import com.google.protobuf.ByteString;
+import com.google.protobuf.InvalidProtocolBufferException;
+import com.google.protobuf.util.JsonFormat;
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.nio.channels.FileChannel;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.StandardOpenOption;
+import java.nio.file.attribute.PosixFilePermissions;
+import java.util.Set;
+import keyvault.v1.GenerateKeyResponse;
+
+/**
+ * A data key in its two forms: the 32 bytes that read, and the wrapped form that together with them writes.
+ *
+ * <p>Its file is a GenerateKeyResponse in JSON, as the command keyvault and grpcurl write it too.
+ */
+record DataKey(String tenant, byte[] plaintext, ByteString wrapped) {
+
+    /** Reads a file whose fields may be spelt plaintext_key or plaintextKey. */
+    static DataKey load(Path file) throws Vault.Refused, IOException {
+        var key = GenerateKeyResponse.newBuilder();
+        byte[] json = Files.readAllBytes(file);
+        try {
+            JsonFormat.parser().ignoringUnknownFields().merge(new String(json, UTF_8), key);
+        } catch (InvalidProtocolBufferException noKey) { // whose message may quote the file
+            throw new Vault.Refused(file + " is no key: JSON of tenant, scope, plaintext_key and wrapped_key");
+        }
+        if (key.getTenant().isEmpty() || key.getPlaintextKey().size() != 32 || key.getWrappedKey().isEmpty()) {
+            throw new Vault.Refused(file + " is no whole key: a tenant, 32 bytes of plaintext_key, and a wrapped_key");
+        }
+        return new DataKey(key.getTenant(), key.getPlaintextKey().toByteArray(), key.getWrappedKey());
+    }
+
+    /** For its owner only, never over another file, and on the disk when this returns: nobody can make it again. */
+    static void save(GenerateKeyResponse key, Path file) throws IOException {
+        String json = JsonFormat.printer().preservingProtoFieldNames().print(key) + "\n";
+        var fresh = Set.of(StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE);
+        var ownerOnly = PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rw-------"));
+        try (FileChannel channel = FileChannel.open(file, fresh, ownerOnly)) {
+            ByteBuffer bytes = UTF_8.encode(json);
+            while (bytes.hasRemaining()) {
+                channel.write(bytes);
+            }
+            channel.force(true);
+        }
+        try (FileChannel directory = FileChannel.open(file.toAbsolutePath().getParent())) {
+            directory.force(true); // its entry too
+        }
+    }
+
+    /** Without the key. */
+    @Override
+    public String toString() {
+        return "a data key of " + tenant;
+    }
+}

@@ -1,0 +1,250 @@
+package keyvault.example;
+
+import static java.nio.charset.StandardCharsets.UTF_8;
+
+import com.google.protobuf.ByteString;
+import java.io.FileDescriptor;
+import java.io.FileOutputStream;
+import java.io.IOException;
+import java.io.InputStream;
+import java.io.OutputStream;
+import java.io.PrintStream;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.security.MessageDigest;
+import java.security.NoSuchAlgorithmException;
+import java.util.Map;
+import java.util.Set;
+import java.util.logging.Level;
+import java.util.logging.Logger;
+import keyvault.example.Vault.BadUsage;
+import keyvault.example.Vault.Failed;
+import keyvault.example.Vault.Refused;
+import keyvault.v1.CreateRequest;
+import keyvault.v1.DeleteRequest;
+import keyvault.v1.GenerateKeyRequest;
+import keyvault.v1.KeyVaultGrpc;
+import keyvault.v1.ReadRequest;
+import keyvault.v1.ReadResponse;
+import keyvault.v1.RotateKeyRequest;
+import keyvault.v1.UpdateRequest;
+
+/**
+ * The command kv: puts, gets, rotates and deletes one record of a server that cannot read it.
+ *
+ * <p>The rules of this file: what goes wrong is told in one line, never with a secret in it; a key is on disk before it
+ * is used; an envelope is sealed anew only after the server has refused the one before.
+ */
+public final class Kv {
+    private static final String USAGE =
+            "usage: kv put|get|delete KEY_ID --key FILE, or kv rotate KEY_ID --key FILE --new-key FILE";
+    private static final int RESEALS = 10;
+    /** Held here, for a logger that nobody holds forgets its level. */
+    private static final Logger LIBRARIES = Logger.getLogger("io.grpc");
+
+    private final Vault vault;
+    private final String keyId;
+
+    private Kv(Vault vault, String keyId) {
+        this.vault = vault;
+        this.keyId = keyId;
+    }
+
+    /** Exits with 0; with 1 if it was refused or failed; with 2 if its arguments or settings cannot be. */
+    public static void main(String[] args) {
+        LIBRARIES.setLevel(Level.OFF);
+        // Not System.out, which keeps a full disk to itself.
+        OutputStream out = new FileOutputStream(FileDescriptor.out);
+        System.exit(exitStatus(args, System.getenv(), System.in, out, System.err));
+    }
+
+    static int exitStatus(
+            String[] args, Map<String, String> environment, InputStream in, OutputStream out, PrintStream err) {
+        try {
+            out.write(run(args, environment, in));
+            return 0;
+        } catch (BadUsage wrong) {
+            return complain(err, wrong.getMessage(), 2);
+        } catch (Refused refused) {
+            return complain(err, refused.getMessage(), 1);
+        } catch (IOException | InterruptedException | RuntimeException failed) {
+            return complain(err, failed.getClass().getSimpleName() + ": " + failed.getMessage(), 1);
+        }
+    }
+
+    private static int complain(PrintStream err, String message, int status) {
+        err.println("kv: " + message.replaceAll("\\p{Cntrl}+", " "));
+        return status;
+    }
+
+    private static byte[] run(String[] args, Map<String, String> environment, InputStream in)
+            throws Refused, IOException, InterruptedException {
+        boolean rotates = args.length > 0 && args[0].equals("rotate");
+        if (args.length != (rotates ? 6 : 4) || !Set.of("put", "get", "rotate", "delete").contains(args[0])) {
+            throw new BadUsage(USAGE);
+        }
+        String keyId = args[1];
+        if (keyId.isEmpty() || keyId.endsWith("/")) { // GenerateKey would take either for another scope
+            throw new BadUsage("a KEY_ID is not empty and does not end in \"/\"");
+        }
+        Path keyFile = option(args, "--key");
+        Path newKeyFile = rotates ? option(args, "--new-key") : null;
+        byte[] input = args[0].equals("put") ? read(in) : new byte[0];
+        try (Vault vault = Vault.connect(environment)) {
+            Kv kv = new Kv(vault, keyId);
+            return switch (args[0]) {
+                case "put" -> kv.told(kv.put(kv.loadOrGenerate(keyFile), input));
+                case "get" -> kv.open(DataKey.load(keyFile), kv.read());
+                case "rotate" -> kv.told(kv.rotate(DataKey.load(keyFile), kv.loadOrGenerate(newKeyFile)));
+                default -> kv.told(kv.delete(DataKey.load(keyFile)));
+            };
+        }
+    }
+
+    private static Path option(String[] args, String name) throws BadUsage {
+        for (int i = 2; i < args.length; i += 2) {
+            if (args[i].equals(name)) {
+                return Path.of(args[i + 1]);
+            }
+        }
+        throw new BadUsage(USAGE);
+    }
+
+    private static byte[] read(InputStream in) throws Refused, IOException {
+        byte[] input = in.readNBytes(Kve1.MAX_PLAINTEXT + 1);
+        if (input.length > Kve1.MAX_PLAINTEXT) {
+            throw new Refused("standard input is too long: a record has at most " + Kve1.MAX_PLAINTEXT + " bytes");
+        }
+        return input;
+    }
+
+    private byte[] told(long revision) {
+        return (keyId + " is at revision " + revision + "\n").getBytes(UTF_8);
+    }
+
+    private DataKey loadOrGenerate(Path file) throws Refused, IOException, InterruptedException {
+        if (!Files.exists(file)) {
+            var request = GenerateKeyRequest.newBuilder().setScope(keyId).build();
+            DataKey.save(vault.call(KeyVaultGrpc.getGenerateKeyMethod(), request), file);
+        }
+        return DataKey.load(file);
+    }
+
+    /** The last writer wins: creates the record, updates it if it is there, creates it again if it was deleted. */
+    private long put(DataKey key, byte[] plaintext) throws Refused, InterruptedException {
+        boolean create = true;
+        long revision = 1;
+        for (int left = RESEALS; ; left--) {
+            ByteString envelope = seal(key, Kve1.Kind.DATA, revision, plaintext);
+            try {
+                return create ? create(key, envelope, revision) : update(key, envelope, revision);
+            } catch (Failed failed) {
+                switch (failed.reason()) {
+                    case "RECORD_EXISTS" -> create = false;
+                    case "RECORD_NOT_FOUND" -> create = true; // deleted since; Create will tell the revision
+                    case "STALE_REVISION" -> {} // somebody was faster, or Create found a deleted record
+                    default -> throw failed;
+                }
+                if (left == 0) {
+                    throw failed;
+                }
+                revision = failed.currentRevision() + 1;
+            }
+        }
+    }
+
+    private long create(DataKey key, ByteString envelope, long revision) throws Refused, InterruptedException {
+        var request = CreateRequest.newBuilder().setKeyId(keyId).setWrappedKey(key.wrapped()).setEnvelope(envelope);
+        return vault.mutate(KeyVaultGrpc.getCreateMethod(), request.build(), revision).getRevision();
+    }
+
+    private long update(DataKey key, ByteString envelope, long revision) throws Refused, InterruptedException {
+        var request = UpdateRequest.newBuilder().setKeyId(keyId).setWrappedKey(key.wrapped()).setEnvelope(envelope);
+        return vault.mutate(KeyVaultGrpc.getUpdateMethod(), request.build(), revision).getRevision();
+    }
+
+    private long delete(DataKey key) throws Refused, InterruptedException {
+        return whileStale(() -> {
+            long revision = read().getRevision() + 1;
+            ByteString envelope = seal(key, Kve1.Kind.TOMBSTONE, revision, new byte[0]);
+            var request = DeleteRequest.newBuilder().setKeyId(keyId).setWrappedKey(key.wrapped()).setEnvelope(envelope);
+            return vault.mutate(KeyVaultGrpc.getDeleteMethod(), request.build(), revision).getRevision();
+        });
+    }
+
+    /** If the new key opens the record already, an earlier try did it and its answer was lost. */
+    private long rotate(DataKey key, DataKey newKey) throws Refused, InterruptedException {
+        if (MessageDigest.isEqual(key.plaintext(), newKey.plaintext())) {
+            throw new BadUsage("--key and --new-key are one data key");
+        }
+        return whileStale(() -> {
+            ReadResponse stored = read();
+            if (Kve1.commitsTo(stored.getEnvelope().toByteArray(), newKey.plaintext(), newKey.tenant(), keyId)) {
+                open(newKey, stored);
+                return stored.getRevision();
+            }
+            long revision = stored.getRevision() + 1;
+            ByteString envelope = seal(newKey, Kve1.Kind.DATA, revision, open(key, stored));
+            var request = RotateKeyRequest.newBuilder()
+                    .setKeyId(keyId)
+                    .setWrappedKey(key.wrapped())
+                    .setAuthorization(seal(key, Kve1.Kind.REKEY, revision, sha256(envelope)))
+                    .setNewWrappedKey(newKey.wrapped())
+                    .setEnvelope(envelope);
+            return vault.mutate(KeyVaultGrpc.getRotateKeyMethod(), request.build(), revision).getRevision();
+        });
+    }
+
+    /** Reads, seals and sends; returns the revision. */
+    private interface Mutation {
+        long run() throws Refused, InterruptedException;
+    }
+
+    /** Again, from a fresh Read, when somebody else was faster. */
+    private static long whileStale(Mutation mutation) throws Refused, InterruptedException {
+        for (int left = RESEALS; ; left--) {
+            try {
+                return mutation.run();
+            } catch (Failed failed) {
+                if (left == 0 || !failed.reason().equals("STALE_REVISION")) {
+                    throw failed;
+                }
+            }
+        }
+    }
+
+    /** What is stored: a DATA envelope, not opened yet, at the revision that the server tells. */
+    private ReadResponse read() throws Refused, InterruptedException {
+        var request = ReadRequest.newBuilder().setKeyId(keyId).build();
+        ReadResponse stored = vault.call(KeyVaultGrpc.getReadMethod(), request);
+        try {
+            Kve1.Parsed parsed = Kve1.parse(stored.getEnvelope().toByteArray());
+            if (parsed.kind() != Kve1.Kind.DATA || parsed.revision() != stored.getRevision()) {
+                throw new Refused("the server answered with an envelope of another kind or revision than the record's");
+            }
+            return stored;
+        } catch (Kve1.Malformed malformed) {
+            throw new Refused("the server answered with what is no KVE1 envelope");
+        }
+    }
+
+    private byte[] open(DataKey key, ReadResponse stored) throws Refused {
+        try {
+            return Kve1.open(key.plaintext(), key.tenant(), keyId, stored.getEnvelope().toByteArray());
+        } catch (Kve1.Malformed | Kve1.DoesNotOpen failed) {
+            throw new Refused(keyId + ": " + failed.getMessage());
+        }
+    }
+
+    private ByteString seal(DataKey key, Kve1.Kind kind, long revision, byte[] plaintext) {
+        return ByteString.copyFrom(Kve1.seal(key.plaintext(), key.tenant(), keyId, kind, revision, plaintext));
+    }
+
+    private static byte[] sha256(ByteString envelope) {
+        try {
+            return MessageDigest.getInstance("SHA-256").digest(envelope.toByteArray());
+        } catch (NoSuchAlgorithmException impossible) {
+            throw new IllegalStateException(impossible); // every Java has it
+        }
+    }
+}
