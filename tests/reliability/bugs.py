@@ -1,0 +1,357 @@
+"""Deliberate bugs, one at a time: each has to be caught, or finding nothing in the real vault would prove nothing.
+
+    python -m tests.reliability.bugs [--histories 2000]      how soon, and how often, each is caught
+
+The rule of this file: a bug is a subclass or a wrapper of the vault, the store or the key service. It copies nothing
+of them and patches nothing, and no switch for it is in the code that ships.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from keyvault import envelope as kve1
+from keyvault.envelope import HEAD_SIZE, Kind
+from keyvault_server.errors import (
+    BackendThrottled,
+    BackendUnavailable,
+    NotAuthorized,
+    RecordExists,
+    RecordNotFound,
+    StaleRevision,
+    VaultError,
+)
+from keyvault_server.ports import HeadChanged, NewDataKey, RecordStore, WrappedBlob
+from keyvault_server.records import DIGEST_SIZE, Record, StoredHead, digest, in_ring, state_of, vacancy
+from keyvault_server.vault import Vault, Written, _Mutation
+from tests.fakes import FakeKeyService
+from tests.reliability.clients import ELSEWHERE
+from tests.reliability.deployment import Deployment, Engine
+
+LAG = 0.03
+"""Seconds by which a replica is behind, and until what was written is on the disk."""
+
+
+class Between:
+    """A RecordStore before another one; what a bug does not touch goes through."""
+
+    def __init__(self, store: RecordStore) -> None:
+        self._store = store
+
+    async def get_head(self, tenant: str, key_id: str) -> StoredHead | None:
+        return await self._store.get_head(tenant, key_id)
+
+    async def get(self, tenant: str, key_id: str) -> Record | None:
+        return await self._store.get(tenant, key_id)
+
+    async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
+        await self._store.put_if(tenant, key_id, record, expected)
+
+    async def check(self) -> None:
+        await self._store.check()
+
+
+class Unconditional(Engine):
+    async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
+        stored = self.records.get((tenant, key_id))
+        await super().put_if(tenant, key_id, record, stored.head if stored else None)
+
+
+class OnRevisionAlone(Engine):
+    async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
+        stored = self.records.get((tenant, key_id))
+        if stored and expected and _revision(stored.head) == _revision(expected):
+            expected = stored.head
+        await super().put_if(tenant, key_id, record, expected)
+
+
+class Remembering(Engine):
+    """Knows what it stored at an earlier time; by itself not a bug."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._written: list[tuple[float, tuple[str, str], Record]] = []
+
+    async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
+        await super().put_if(tenant, key_id, record, expected)
+        self._written.append((_now(), (tenant, key_id), record))
+
+    def earlier(self) -> dict[tuple[str, str], Record]:
+        """What was stored LAG ago."""
+        return {name: record for when, name, record in self._written if when <= _now() - LAG}
+
+
+class Lagging(Remembering):
+    async def get(self, tenant: str, key_id: str) -> Record | None:
+        return self.earlier().get((tenant, key_id))
+
+
+class AnsweredBeforeCommit(Remembering):
+    def crash(self) -> None:
+        self.records = self.earlier()
+        self._written = [one for one in self._written if one[0] <= _now() - LAG]
+
+
+class ReadBeforeCommit(AnsweredBeforeCommit):
+    """A write waits for the disk, but what others are told meanwhile does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._crashes = 0
+
+    async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
+        before = self._crashes
+        await super().put_if(tenant, key_id, record, expected)
+        await asyncio.sleep(LAG)
+        if self._crashes != before:
+            raise BackendUnavailable
+
+    def crash(self) -> None:
+        super().crash()
+        self._crashes += 1
+
+
+class ForgetfulDelete(Engine):
+    async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
+        await super().put_if(tenant, key_id, record, expected)
+        if state_of(record).kind is Kind.TOMBSTONE:
+            del self.records[tenant, key_id]
+
+
+class ForgetfulPurge(Engine):
+    async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
+        await super().put_if(tenant, key_id, record, expected)
+        if state_of(record).kind is None:
+            del self.records[tenant, key_id]
+
+
+class RingOf(Between):
+    """A shorter ring."""
+
+    def __init__(self, length: int, store: RecordStore) -> None:
+        super().__init__(store)
+        self._size = length * DIGEST_SIZE
+
+    async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
+        await super().put_if(tenant, key_id, replace(record, ring=record.ring[: self._size]), expected)
+
+
+class NoRing(Between):
+    async def get_head(self, tenant: str, key_id: str) -> StoredHead | None:
+        return _without_ring(await super().get_head(tenant, key_id))
+
+    async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
+        try:
+            await super().put_if(tenant, key_id, record, expected)
+        except HeadChanged as changed:
+            raise HeadChanged(_without_ring(changed.stored)) from None
+
+
+class CachedHead(Between):
+    """Asks for a head again only after it wrote itself."""
+
+    def __init__(self, store: RecordStore) -> None:
+        super().__init__(store)
+        self._cache: dict[tuple[str, str], StoredHead | None] = {}
+
+    async def get_head(self, tenant: str, key_id: str) -> StoredHead | None:
+        if (tenant, key_id) not in self._cache:
+            self._cache[tenant, key_id] = await super().get_head(tenant, key_id)
+        return self._cache[tenant, key_id]
+
+    async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
+        try:
+            await super().put_if(tenant, key_id, record, expected)
+        finally:
+            self._cache.pop((tenant, key_id), None)
+
+
+class BlindRetry(Between):
+    async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
+        try:
+            await super().put_if(tenant, key_id, record, expected)
+        except BackendUnavailable:
+            try:
+                await super().put_if(tenant, key_id, record, expected)
+            except HeadChanged as changed:
+                raise _conflict(changed.stored, expected) from None
+
+
+class NoSecondLook(Between):
+    async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
+        try:
+            await super().put_if(tenant, key_id, record, expected)
+        except HeadChanged as changed:
+            raise _conflict(changed.stored, expected) from None
+
+
+class UnknownIsNotDone(Between):
+    async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
+        try:
+            await super().put_if(tenant, key_id, record, expected)
+        except BackendUnavailable:
+            raise BackendThrottled from None
+
+
+class Unbound(FakeKeyService):
+    """Unwraps whatever it wrapped, for whomever and whatever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._contexts: set[tuple[str, str]] = set()
+
+    async def generate(self, tenant: str, scope: str) -> NewDataKey:
+        self._contexts.add((tenant, scope))
+        return await super().generate(tenant, scope)
+
+    async def unwrap(self, tenant: str, scope: str, wrapped: WrappedBlob) -> bytes:
+        for context in sorted(self._contexts):
+            try:
+                return await super().unwrap(*context, wrapped)
+            except NotAuthorized:
+                continue
+        raise NotAuthorized
+
+
+class UnprovedReplay(Vault):
+    async def _apply(self, mutation: _Mutation) -> Written:
+        stored = await self._records.get_head(mutation.tenant, mutation.key_id)
+        if stored and in_ring(digest(mutation.envelope), stored.ring):
+            return Written(mutation.header.revision, stored.created, stored.updated, replayed=True)
+        return await super()._apply(mutation)
+
+
+class RevisionFirst(Vault):
+    async def _apply(self, mutation: _Mutation) -> Written:
+        stored = await self._records.get_head(mutation.tenant, mutation.key_id)
+        if stored and _revision(stored.head) + 1 != mutation.header.revision:
+            raise StaleRevision(_revision(stored.head))
+        return await super()._apply(mutation)
+
+
+class OwnerlessTombstone(Vault):
+    async def _apply(self, mutation: _Mutation) -> Written:
+        stored = await self._records.get_head(mutation.tenant, mutation.key_id)
+        known = stored and in_ring(digest(mutation.envelope), stored.ring)
+        if stored and state_of(stored).kind is Kind.TOMBSTONE and mutation.creates and not known:
+            head = vacancy(_revision(stored.head), 0).head
+            shown = _Shown(self._records, stored.head, replace(stored, head=head, ring=b""))
+            return await Vault(self._keys, shown)._apply(mutation)
+        return await super()._apply(mutation)
+
+
+class UnownedRecord(Vault):
+    """Shows the rule a head that commits to whatever key is presented."""
+
+    async def _apply(self, mutation: _Mutation) -> Written:
+        stored = await self._records.get_head(mutation.tenant, mutation.key_id)
+        if stored is None or state_of(stored).kind is not Kind.DATA:
+            return await super()._apply(mutation)
+        presented = (await self._unwrap_all(mutation)).present
+        revision = _revision(stored.head)
+        head = kve1.seal(presented, mutation.tenant, mutation.key_id, revision, b"")[:HEAD_SIZE]
+        return await Vault(self._keys, _Shown(self._records, stored.head, replace(stored, head=head)))._apply(mutation)
+
+
+class UnboundName(Vault):
+    """Takes an envelope that was sealed for another name."""
+
+    async def _apply(self, mutation: _Mutation) -> Written:
+        try:
+            return await super()._apply(mutation)
+        except VaultError as error:
+            if error.reason != "ENVELOPE_NOT_UNDER_KEY":
+                raise
+        renamed = _Renamed(self._records, mutation.key_id)
+        return await Vault(self._keys, renamed)._apply(replace(mutation, key_id=ELSEWHERE))
+
+
+class _Shown(Between):
+    """Shows one stored head as another."""
+
+    def __init__(self, store: RecordStore, head: bytes, shown: StoredHead) -> None:
+        super().__init__(store)
+        self._head, self._as = head, shown
+
+    async def get_head(self, tenant: str, key_id: str) -> StoredHead | None:
+        stored = await super().get_head(tenant, key_id)
+        return self._as if stored and stored.head == self._head else stored
+
+    async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
+        expected = self._head if expected == self._as.head else expected
+        await super().put_if(tenant, key_id, record, expected)
+
+
+class _Renamed(Between):
+    """Keeps every record under one name."""
+
+    def __init__(self, store: RecordStore, key_id: str) -> None:
+        super().__init__(store)
+        self._key_id = key_id
+
+    async def get_head(self, tenant: str, key_id: str) -> StoredHead | None:
+        return await super().get_head(tenant, self._key_id)
+
+    async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
+        await super().put_if(tenant, self._key_id, record, expected)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _revision(head: bytes) -> int:
+    return state_of(StoredHead(head, bytes(DIGEST_SIZE) if len(head) == HEAD_SIZE else b"", 0, 0)).revision
+
+
+def _without_ring(stored: StoredHead | None) -> StoredHead | None:
+    return replace(stored, ring=bytes(DIGEST_SIZE)) if stored and stored.ring else stored
+
+
+def _conflict(stored: StoredHead | None, expected: bytes | None) -> VaultError:
+    """What the vault would say, if it did not look whether the record holds the very envelope."""
+    live = expected is not None and state_of(StoredHead(expected, bytes(DIGEST_SIZE), 0, 0)).live
+    now = state_of(stored) if stored else None
+    if live:
+        return StaleRevision(now.revision) if now and now.live else RecordNotFound()
+    return RecordExists(now.revision) if now and now.live else StaleRevision(now.revision if now else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """A bug, and what shows it."""
+
+    deployment: Deployment
+    wrong: str
+    """What goes wrong."""
+    seed: int
+    """The first whose history shows it."""
+
+
+def _ring_of(length: int) -> Callable[[RecordStore], RecordStore]:
+    return lambda store: RingOf(length, store)
+
+
+BUGS = {
+    "no-condition": Bug(Deployment(engine=Unconditional), "a lost update: two writers are told that they wrote one revision", 0),
+    "revision-only-condition": Bug(Deployment(engine=OnRevisionAlone), "an update brings a purged record back", 0),
+    "no-ring": Bug(Deployment(store=NoRing), "a retry of an applied write is told STALE_REVISION", 0),
+    "ring-of-1": Bug(Deployment(store=_ring_of(1)), "the same, once another write came between", 0),
+    "ring-of-15": Bug(Deployment(store=_ring_of(15)), "the same, at the last revision for which it is promised", 0),
+    "eventually-consistent-read": Bug(Deployment(engine=Lagging), "a Read does not show a write that was answered before it began", 0),
+    "reply-before-commit": Bug(Deployment(engine=AnsweredBeforeCommit), "an acknowledged write is gone after a crash", 0),
+    "read-before-commit": Bug(Deployment(engine=ReadBeforeCommit), "a Read shows a write that is gone after a crash", 0),
+    "blind-retry": Bug(Deployment(store=BlindRetry), "a write is applied, its own retry is refused, and the refusal is what the caller hears", 0),
+    "no-second-look": Bug(Deployment(store=NoSecondLook), "bytes that race with themselves are applied and refused", 0),
+    "unknown-is-not-done": Bug(Deployment(store=UnknownIsNotDone), "a write that was reported as surely not done is done", 0),
+    "delete-without-tombstone": Bug(Deployment(engine=ForgetfulDelete), "revisions begin again, for any key", 0),
+    "purge-without-vacancy": Bug(Deployment(engine=ForgetfulPurge), "old envelopes fit again", 0),
+    "create-on-foreign-tombstone": Bug(Deployment(vault=OwnerlessTombstone), "a stranger takes a deleted name", 0),
+    "no-ownership-check": Bug(Deployment(vault=UnownedRecord), "a stranger's key changes a record", 0),
+    "wrapped-key-not-bound": Bug(Deployment(key_service=Unbound), "another tenant's key, or one for another scope, is accepted", 0),
+    "name-not-bound": Bug(Deployment(vault=UnboundName), "an envelope that was sealed for another record is stored", 0),
+    "cached-head": Bug(Deployment(store=CachedHead), "a request is refused for a revision that is no longer the stored one", 0),
+    "unproved-replay": Bug(Deployment(vault=UnprovedReplay), "whoever saw an envelope is told that it is theirs", 0),
+    "revision-before-ring": Bug(Deployment(vault=RevisionFirst), "a retry of an applied write is told STALE_REVISION", 0),
+}
+"""By name, as `--bug` takes them."""

@@ -1,0 +1,201 @@
+"""A vault as it is deployed, in virtual time: stateless servers, and a store and a key service far away from them.
+
+The rule of this file: the vault is the real one, and so are the fakes of the two ports at the far end; only the way
+there is unreliable. A seeded bug (`bugs.py`) puts something of its own in one of the places of a Deployment.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from keyvault_server.errors import (
+    BackendThrottled,
+    BackendUnavailable,
+    DeadlineExceeded,
+    MasterKeyUnusable,
+    VaultError,
+)
+from keyvault_server.ports import KeyService, NewDataKey, RecordStore, WrappedBlob
+from keyvault_server.records import Record, StoredHead
+from keyvault_server.vault import Found, Vault, Written
+from tests.fakes import FakeKeyService, FakeRecordStore
+from tests.reliability.clients import Message, Scene
+from tests.reliability.history import Answer, Done, Got, Read, Refused, Rotate, Unknown, Write
+from tests.reliability.network import CALL_TIMEOUT, CALL_TROUBLES, Fate, Network
+
+TENANT = "acme"
+
+_T = TypeVar("_T")
+
+
+class FarStore:
+    """A RecordStore over the network."""
+
+    def __init__(self, network: Network, engine: RecordStore) -> None:
+        self._network = network
+        self._engine = engine
+
+    async def get_head(self, tenant: str, key_id: str) -> StoredHead | None:
+        return await self._network.backend(lambda: self._engine.get_head(tenant, key_id))
+
+    async def get(self, tenant: str, key_id: str) -> Record | None:
+        return await self._network.backend(lambda: self._engine.get(tenant, key_id))
+
+    async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
+        await self._network.backend(lambda: self._engine.put_if(tenant, key_id, record, expected))
+
+    async def check(self) -> None:
+        await self._network.backend(self._engine.check)
+
+
+class FarKeys:
+    """A KeyService over the network. Half of what it refuses at once it refuses for an unusable master key."""
+
+    def __init__(self, network: Network, keys: KeyService) -> None:
+        self._network = network
+        self._keys = keys
+
+    async def generate(self, tenant: str, scope: str) -> NewDataKey:
+        return await self._call(lambda: self._keys.generate(tenant, scope))
+
+    async def unwrap(self, tenant: str, scope: str, wrapped: WrappedBlob) -> bytes:
+        return await self._call(lambda: self._keys.unwrap(tenant, scope, wrapped))
+
+    async def rewrap(self, tenant: str, scope: str, wrapped: WrappedBlob) -> WrappedBlob:
+        return await self._call(lambda: self._keys.rewrap(tenant, scope, wrapped))
+
+    async def check(self) -> None:
+        await self._call(self._keys.check)
+
+    async def _call(self, effect: Callable[[], Awaitable[_T]]) -> _T:
+        try:
+            return await self._network.backend(effect)
+        except BackendThrottled:
+            if self._network.rng.random() < 0.5:
+                raise MasterKeyUnusable from None
+            raise
+
+
+class Engine(FakeRecordStore):
+    """The store at the far end."""
+
+    def crash(self) -> None:
+        """A power cut and a restart: what was answered is there, so nothing changes."""
+
+
+def _nothing_between(far: RecordStore) -> RecordStore:
+    return far
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What is deployed: the real thing, but for what a seeded bug puts in a place of it."""
+
+    engine: Callable[[], Engine] = Engine
+    """The store at the far end, one for all servers."""
+    key_service: Callable[[], KeyService] = FakeKeyService
+    """The key service at the far end, one for all servers."""
+    store: Callable[[RecordStore], RecordStore] = _nothing_between
+    """What a server puts before the far store; anew at each start."""
+    vault: type[Vault] = Vault
+    """In each server; anew at each start."""
+
+    def start(self, keys: KeyService, records: RecordStore) -> Vault:
+        """A server's vault. Its clock is the loop's."""
+        return self.vault(keys, self.store(records), clock=asyncio.get_running_loop().time)
+
+
+async def ask(vault: Vault, message: Message, scene: Scene) -> Answer:
+    """One call of a vault. The only place that knows who calls it."""
+    caller, request = TENANT, message.request
+    try:
+        match request:
+            case Read(known, include_deleted):
+                return _got(await vault.read(caller, message.key_id, known, include_deleted=include_deleted), scene)
+            case Write(method):
+                mutate = {"create": vault.create, "update": vault.update, "delete": vault.delete}[method]
+                return _done(await mutate(caller, message.key_id, message.wrapped_key, message.envelope))
+            case Rotate():
+                return _done(
+                    await vault.rotate_key(
+                        caller,
+                        message.key_id,
+                        message.wrapped_key,
+                        message.authorization,
+                        message.new_wrapped_key,
+                        message.envelope,
+                    )
+                )
+            case _:
+                raise AssertionError(request)
+    except VaultError as error:
+        return refusal(error)
+    except Exception as error:  # the wire would say INTERNAL: no model allows that
+        return Refused(f"INTERNAL {error!r}")
+
+
+def refusal(error: VaultError) -> Answer:
+    """What a caller makes of an error."""
+    if isinstance(error, (BackendUnavailable, DeadlineExceeded)):
+        return Unknown(error.reason)
+    current = error.metadata.get("current_revision")
+    return Refused(error.reason, None if current is None else int(current))
+
+
+def _done(written: Written) -> Answer:
+    return Done(written.revision, written.replayed)
+
+
+def _got(found: Found, scene: Scene) -> Answer:
+    return Got(found.revision, scene.name_of(found.envelope), found.deleted)
+
+
+class Server:
+    """A process with a vault in it: it starts, works, crashes, and starts again."""
+
+    def __init__(self, network: Network, deployment: Deployment, keys: KeyService, engine: RecordStore) -> None:
+        self._network = network
+        self._start = lambda: deployment.start(FarKeys(network, keys), FarStore(network, engine))
+        self._vault = self._start()
+        self._working: dict[asyncio.Task[Answer], None] = {}  # in order, so that a seed is a schedule
+        self._up = True
+
+    def crash(self) -> None:
+        """What was at work is gone; what it had sent is under way."""
+        self._up = False
+        for task in self._working:
+            task.cancel()
+
+    def restart(self) -> None:
+        """With nothing in memory."""
+        self._vault = self._start()
+        self._up = True
+
+    async def send(self, message: Message, scene: Scene) -> Answer:
+        """What a client sees of one call."""
+        fate = self._network.fate(CALL_TROUBLES)
+        await self._network.hop(fate)
+        if fate is Fate.REFUSED:
+            return Refused("RATE_LIMITED")
+        if fate is Fate.LATE:
+            self._network.later(lambda: self._work(message, scene, None), CALL_TIMEOUT)
+        if fate in (Fate.LATE, Fate.REQUEST_LOST):
+            await asyncio.sleep(CALL_TIMEOUT)
+            return Unknown("no answer in time")
+        answer = await self._work(message, scene, CALL_TIMEOUT)
+        await self._network.hop(fate)
+        return Unknown("the answer was lost") if fate is Fate.REPLY_LOST else answer
+
+    async def _work(self, message: Message, scene: Scene, timeout: float | None) -> Answer:
+        if not self._up:
+            return Unknown("no server there")
+        task = asyncio.create_task(ask(self._vault, message, scene))
+        self._working[task] = None
+        task.add_done_callback(self._working.pop)
+        done, _ = await asyncio.wait({task}, timeout=timeout)
+        if not done:
+            if self._network.rng.random() < 0.5:  # else the server never hears that its caller is gone
+                task.cancel()
+            return Unknown("no answer in time")
+        return Unknown("the server crashed") if task.cancelled() else task.result()
