@@ -1,6 +1,5 @@
 """Deliberate bugs, one at a time: each has to be caught, or finding nothing in the real vault would prove nothing.
-
-    python -m tests.reliability.bugs [--histories 2000]      how soon, and how often, each is caught
+`python -m tests.reliability.simulation --bugs` shows how soon, and how often, each is caught.
 
 The rule of this file: a bug is a subclass or a wrapper of the vault, the store or the key service. It copies nothing
 of them and patches nothing, and no switch for it is in the code that ships.
@@ -15,6 +14,7 @@ from keyvault.envelope import HEAD_SIZE, Kind
 from keyvault_server.errors import (
     BackendThrottled,
     BackendUnavailable,
+    EnvelopeNotUnderKey,
     NotAuthorized,
     RecordExists,
     RecordNotFound,
@@ -22,7 +22,7 @@ from keyvault_server.errors import (
     VaultError,
 )
 from keyvault_server.ports import HeadChanged, NewDataKey, RecordStore, WrappedBlob
-from keyvault_server.records import DIGEST_SIZE, Record, StoredHead, digest, in_ring, state_of, vacancy
+from keyvault_server.records import DIGEST_SIZE, RING_LENGTH, Record, StoredHead, digest, in_ring, state_of, vacancy
 from keyvault_server.vault import Vault, Written, _Mutation
 from tests.fakes import FakeKeyService
 from tests.reliability.clients import ELSEWHERE
@@ -224,33 +224,37 @@ class UnprovedReplay(Vault):
 class RevisionFirst(Vault):
     async def _apply(self, mutation: _Mutation) -> Written:
         stored = await self._records.get_head(mutation.tenant, mutation.key_id)
-        if stored and _revision(stored.head) + 1 != mutation.header.revision:
+        if stored and in_ring(digest(mutation.envelope), stored.ring):
             raise StaleRevision(_revision(stored.head))
         return await super()._apply(mutation)
 
 
 class OwnerlessTombstone(Vault):
+    """Shows the rule a vacancy where a tombstone is."""
+
     async def _apply(self, mutation: _Mutation) -> Written:
         stored = await self._records.get_head(mutation.tenant, mutation.key_id)
         known = stored and in_ring(digest(mutation.envelope), stored.ring)
-        if stored and state_of(stored).kind is Kind.TOMBSTONE and mutation.creates and not known:
-            head = vacancy(_revision(stored.head), 0).head
-            shown = _Shown(self._records, stored.head, replace(stored, head=head, ring=b""))
-            return await Vault(self._keys, shown)._apply(mutation)
-        return await super()._apply(mutation)
+        if not (stored and state_of(stored).kind is Kind.TOMBSTONE and mutation.creates and not known):
+            return await super()._apply(mutation)
+        shown = replace(stored, head=vacancy(_revision(stored.head), 0).head, ring=b"")
+        return await Vault(self._keys, _Shown(self._records, stored, shown))._apply(mutation)
 
 
 class UnownedRecord(Vault):
     """Shows the rule a head that commits to whatever key is presented."""
 
     async def _apply(self, mutation: _Mutation) -> Written:
-        stored = await self._records.get_head(mutation.tenant, mutation.key_id)
-        if stored is None or state_of(stored).kind is not Kind.DATA:
+        try:
             return await super()._apply(mutation)
-        presented = (await self._unwrap_all(mutation)).present
-        revision = _revision(stored.head)
-        head = kve1.seal(presented, mutation.tenant, mutation.key_id, revision, b"")[:HEAD_SIZE]
-        return await Vault(self._keys, _Shown(self._records, stored.head, replace(stored, head=head)))._apply(mutation)
+        except NotAuthorized:
+            presented = (await self._unwrap_all(mutation)).present
+            stored = await self._records.get_head(mutation.tenant, mutation.key_id)
+        if stored is None or (kind := state_of(stored).kind) is None:
+            raise NotAuthorized
+        sealed = kve1.seal(presented, mutation.tenant, mutation.key_id, _revision(stored.head), b"", kind)
+        shown = replace(stored, head=sealed[:HEAD_SIZE])
+        return await Vault(self._keys, _Shown(self._records, stored, shown))._apply(mutation)
 
 
 class UnboundName(Vault):
@@ -259,26 +263,26 @@ class UnboundName(Vault):
     async def _apply(self, mutation: _Mutation) -> Written:
         try:
             return await super()._apply(mutation)
-        except VaultError as error:
-            if error.reason != "ENVELOPE_NOT_UNDER_KEY":
-                raise
-        renamed = _Renamed(self._records, mutation.key_id)
-        return await Vault(self._keys, renamed)._apply(replace(mutation, key_id=ELSEWHERE))
+        except EnvelopeNotUnderKey:
+            renamed = UnownedRecord(self._keys, _Renamed(self._records, mutation.key_id))
+            return await renamed._apply(replace(mutation, key_id=ELSEWHERE))
 
 
 class _Shown(Between):
-    """Shows one stored head as another."""
+    """Shows one stored head as another, and keeps its ring."""
 
-    def __init__(self, store: RecordStore, head: bytes, shown: StoredHead) -> None:
+    def __init__(self, store: RecordStore, stored: StoredHead, shown: StoredHead) -> None:
         super().__init__(store)
-        self._head, self._as = head, shown
+        self._stored, self._as = stored, shown
 
     async def get_head(self, tenant: str, key_id: str) -> StoredHead | None:
         stored = await super().get_head(tenant, key_id)
-        return self._as if stored and stored.head == self._head else stored
+        return self._as if stored == self._stored else stored
 
     async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
-        expected = self._head if expected == self._as.head else expected
+        if expected == self._as.head:
+            ring = record.ring[:DIGEST_SIZE] + self._stored.ring
+            expected, record = self._stored.head, replace(record, ring=ring[: RING_LENGTH * DIGEST_SIZE])
         await super().put_if(tenant, key_id, record, expected)
 
 
@@ -333,25 +337,29 @@ def _ring_of(length: int) -> Callable[[RecordStore], RecordStore]:
 
 
 BUGS = {
-    "no-condition": Bug(Deployment(engine=Unconditional), "a lost update: two writers are told that they wrote one revision", 0),
-    "revision-only-condition": Bug(Deployment(engine=OnRevisionAlone), "an update brings a purged record back", 0),
-    "no-ring": Bug(Deployment(store=NoRing), "a retry of an applied write is told STALE_REVISION", 0),
-    "ring-of-1": Bug(Deployment(store=_ring_of(1)), "the same, once another write came between", 0),
-    "ring-of-15": Bug(Deployment(store=_ring_of(15)), "the same, at the last revision for which it is promised", 0),
-    "eventually-consistent-read": Bug(Deployment(engine=Lagging), "a Read does not show a write that was answered before it began", 0),
-    "reply-before-commit": Bug(Deployment(engine=AnsweredBeforeCommit), "an acknowledged write is gone after a crash", 0),
-    "read-before-commit": Bug(Deployment(engine=ReadBeforeCommit), "a Read shows a write that is gone after a crash", 0),
-    "blind-retry": Bug(Deployment(store=BlindRetry), "a write is applied, its own retry is refused, and the refusal is what the caller hears", 0),
-    "no-second-look": Bug(Deployment(store=NoSecondLook), "bytes that race with themselves are applied and refused", 0),
-    "unknown-is-not-done": Bug(Deployment(store=UnknownIsNotDone), "a write that was reported as surely not done is done", 0),
-    "delete-without-tombstone": Bug(Deployment(engine=ForgetfulDelete), "revisions begin again, for any key", 0),
-    "purge-without-vacancy": Bug(Deployment(engine=ForgetfulPurge), "old envelopes fit again", 0),
-    "create-on-foreign-tombstone": Bug(Deployment(vault=OwnerlessTombstone), "a stranger takes a deleted name", 0),
-    "no-ownership-check": Bug(Deployment(vault=UnownedRecord), "a stranger's key changes a record", 0),
-    "wrapped-key-not-bound": Bug(Deployment(key_service=Unbound), "another tenant's key, or one for another scope, is accepted", 0),
-    "name-not-bound": Bug(Deployment(vault=UnboundName), "an envelope that was sealed for another record is stored", 0),
-    "cached-head": Bug(Deployment(store=CachedHead), "a request is refused for a revision that is no longer the stored one", 0),
-    "unproved-replay": Bug(Deployment(vault=UnprovedReplay), "whoever saw an envelope is told that it is theirs", 0),
-    "revision-before-ring": Bug(Deployment(vault=RevisionFirst), "a retry of an applied write is told STALE_REVISION", 0),
+    "no-condition": Bug(Deployment(engine=Unconditional), "two writers are both told that they wrote one revision", 1),
+    "revision-only-condition": Bug(Deployment(engine=OnRevisionAlone), "an update brings a purged record back", 22),
+    "no-ring": Bug(Deployment(store=NoRing), "a retry of an applied write is told that it is stale", 1),
+    "ring-of-1": Bug(Deployment(store=_ring_of(1)), "the same, once another write came between", 1),
+    "ring-of-15": Bug(Deployment(store=_ring_of(15)), "the same, at the last revision that is promised", 1),
+    "eventually-consistent-read": Bug(Deployment(engine=Lagging), "a Read does not show what was answered before", 1),
+    "reply-before-commit": Bug(Deployment(engine=AnsweredBeforeCommit), "an acknowledged write is gone", 12),
+    "read-before-commit": Bug(Deployment(engine=ReadBeforeCommit), "a Read shows a write that is gone later", 8),
+    "blind-retry": Bug(
+        Deployment(store=BlindRetry), "a write is applied, and its caller hears the retry's refusal", 11
+    ),
+    "no-second-look": Bug(
+        Deployment(store=NoSecondLook), "bytes that race with themselves are applied and refused", 13
+    ),
+    "unknown-is-not-done": Bug(Deployment(store=UnknownIsNotDone), "a write is done that was surely not done", 54),
+    "delete-without-tombstone": Bug(Deployment(engine=ForgetfulDelete), "revisions begin again, for any key", 1),
+    "purge-without-vacancy": Bug(Deployment(engine=ForgetfulPurge), "old envelopes fit again", 7),
+    "create-on-foreign-tombstone": Bug(Deployment(vault=OwnerlessTombstone), "a stranger takes a deleted name", 21),
+    "no-ownership-check": Bug(Deployment(vault=UnownedRecord), "a stranger's key changes a record", 1),
+    "wrapped-key-not-bound": Bug(Deployment(key_service=Unbound), "a key of another tenant or scope is accepted", 3),
+    "name-not-bound": Bug(Deployment(vault=UnboundName), "an envelope that is for another record is stored", 0),
+    "cached-head": Bug(Deployment(store=CachedHead), "a request is refused for what is stored no more", 3),
+    "unproved-replay": Bug(Deployment(vault=UnprovedReplay), "whoever saw an envelope is told that it is theirs", 1),
+    "revision-before-ring": Bug(Deployment(vault=RevisionFirst), "a retry of an applied write is told it is stale", 0),
 }
 """By name, as `--bug` takes them."""

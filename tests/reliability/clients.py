@@ -60,7 +60,7 @@ class Scene:
         """Whose key a record was last heard to be under."""
         self.keys = [f"k{number}" for number in range(1, len(keys) + 1)]
         """The names of all data keys that are what they seem."""
-        self._keys = dict(zip(self.keys, keys, strict=True)) | forged
+        self._keys = {**dict(zip(self.keys, keys, strict=True)), **forged}
         self._forged = list(forged)
         self._names: dict[bytes, str] = {}
         self._by_name: dict[str, Sealed] = {}

@@ -156,8 +156,10 @@ class Server:
 
     def __init__(self, network: Network, deployment: Deployment, keys: KeyService, engine: RecordStore) -> None:
         self._network = network
-        self._start = lambda: deployment.start(FarKeys(network, keys), FarStore(network, engine))
-        self._vault = self._start()
+        self._deployment = deployment
+        self._keys = FarKeys(network, keys)
+        self._records = FarStore(network, engine)
+        self._vault = deployment.start(self._keys, self._records)
         self._working: dict[asyncio.Task[Answer], None] = {}  # in order, so that a seed is a schedule
         self._up = True
 
@@ -169,7 +171,7 @@ class Server:
 
     def restart(self) -> None:
         """With nothing in memory."""
-        self._vault = self._start()
+        self._vault = self._deployment.start(self._keys, self._records)
         self._up = True
 
     async def send(self, message: Message, scene: Scene) -> Answer:
@@ -187,13 +189,13 @@ class Server:
         await self._network.hop(fate)
         return Unknown("the answer was lost") if fate is Fate.REPLY_LOST else answer
 
-    async def _work(self, message: Message, scene: Scene, timeout: float | None) -> Answer:
+    async def _work(self, message: Message, scene: Scene, patience: float | None) -> Answer:
         if not self._up:
             return Unknown("no server there")
         task = asyncio.create_task(ask(self._vault, message, scene))
         self._working[task] = None
-        task.add_done_callback(self._working.pop)
-        done, _ = await asyncio.wait({task}, timeout=timeout)
+        task.add_done_callback(lambda ended: self._working.pop(ended))
+        done, _ = await asyncio.wait({task}, timeout=patience)
         if not done:
             if self._network.rng.random() < 0.5:  # else the server never hears that its caller is gone
                 task.cancel()

@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from tests.reliability.history import History, Operation, Read, Refused, Request, Unknown, by_record, readable
 from tests.reliability.model import State, apply
 
-SAYS_NOTHING = frozenset(
-    {"BACKEND_THROTTLED", "RATE_LIMITED", "MASTER_KEY_UNUSABLE", "STORE_FULL", "HEAD_CHANGED"}
-)
+SAYS_NOTHING = frozenset({"BACKEND_THROTTLED", "RATE_LIMITED", "MASTER_KEY_UNUSABLE", "STORE_FULL", "HEAD_CHANGED"})
 """Refusals that depend on no record: surely nothing was done."""
 
 
@@ -27,7 +25,7 @@ class NotLinearizable(AssertionError):
 
     def __init__(self, history: Sequence[Operation], placed: Sequence[Operation], state: State) -> None:
         since = min(one.called for one in history)
-        left = [one for one in history if one not in placed and not isinstance(one.answer, Unknown)]
+        left = [one for one in history if one not in placed and _constrains(one) and not math.isinf(one.returned)]
         super().__init__(
             f"no order explains this history:\n{readable(history)}\n"
             f"the best attempt places {len(placed)} operations, the last of them\n{readable(placed[-1:], since)}\n"

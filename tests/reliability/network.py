@@ -111,7 +111,6 @@ class Network:
         await asyncio.sleep(BACKEND_TIMEOUT)
         raise BackendUnavailable
 
-
     async def _request(self, effect: Callable[[], Awaitable[Any]], fate: Fate) -> None:
         """The way there. Whoever crashes or gives up meanwhile cannot call back what was sent."""
         try:

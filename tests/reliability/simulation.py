@@ -3,153 +3,30 @@
     python -m tests.reliability.simulation --histories 100000       the figure: how many of so many histories are wrong
     python -m tests.reliability.simulation --seed 17                one history, readable
     python -m tests.reliability.simulation --seed 17 --bug no-ring  one history of a vault with a seeded bug
+    python -m tests.reliability.simulation --bugs                   how soon, and how often, each bug is caught
 
-One seed is one schedule: who calls what and when, what each message meets, who crashes. Only the random bytes in
-envelopes and keys differ from run to run, and nothing is decided by them.
+One seed is one schedule (`schedule.py`).
 """
 
+# ruff: noqa: T201 - a command prints
+
 import argparse
-import asyncio
-import random
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 
-from keyvault_server.errors import VaultError
-from keyvault_server.ports import HeadChanged, WrappedBlob
-from keyvault_server.purge import purge
-from keyvault_server.wrapped_key import WrappedKey, parse_wrapped_key
 from tests.reliability.bugs import BUGS
-from tests.reliability.clients import Caller, Message, Scene
-from tests.reliability.deployment import TENANT, Deployment, FarStore, Server, ask, refusal
-from tests.reliability.history import Answer, Done, History, Purge, Read, Recorder, Refused, readable
+from tests.reliability.deployment import Deployment
+from tests.reliability.history import Answer, Done, Refused, readable
 from tests.reliability.linearizability import NotLinearizable, check
-from tests.reliability.network import Network, Weather
-from tests.reliability.virtual_time import run
-from tests.sealed import Key
+from tests.reliability.schedule import simulate
 
 CHUNK = 500
 """Histories that a process takes on at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a seed is about, in the large."""
-
-    weather: Weather
-    records: tuple[str, ...]
-    servers: int
-    callers: int
-    operations: int
-    """Of each caller."""
-    purges: int
-
-
-def plan(rng: random.Random) -> Plan:
-    """Mostly short histories in bad weather, where races are; some long ones, where a ring runs over."""
-    weather = rng.choice((Weather(0, 0), Weather(0.1, 0.5), Weather(0.3, 2), Weather(0.15, 8)))
-    records = ("prod/a",) if rng.random() < 0.8 else ("prod/a", "prod/b")
-    callers, operations = rng.choice(((2, 6), (3, 5), (4, 4), (6, 3), (2, 10), (1, 12), (2, 30)))
-    return Plan(weather, records, rng.randint(1, 3), callers, operations, int(rng.random() < 0.2))
-
-
-class Simulation:
-    """One seed, run."""
-
-    def __init__(self, seed: int, deployment: Deployment) -> None:
-        rng = random.Random(seed)
-        self._plan = plan(rng)
-        self._deployment = deployment
-        self.network = Network(rng, self._plan.weather)
-        self._engine = deployment.engine()
-        self._keys = deployment.key_service()
-        self._servers = [
-            Server(self.network, deployment, self._keys, self._engine) for _ in range(self._plan.servers)
-        ]
-        self.recorder = Recorder(asyncio.get_running_loop().time)
-
-    async def run(self) -> History:
-        """Callers, an operator and disaster side by side; then, when all has landed, one look at each record."""
-        scene = await self._scene()
-        sends = [lambda message, to=server: to.send(message, scene) for server in self._servers]
-        callers = [
-            Caller(f"c{number}", scene, self.recorder, sends, think=0.01).run(self._plan.operations)
-            for number in range(1, self._plan.callers + 1)
-        ]
-        operators = [self._operate(scene) for _ in range(self._plan.purges)]
-        disaster = asyncio.create_task(self._disaster())
-        await asyncio.gather(*callers, *operators)
-        disaster.cancel()
-        await self.network.quiet()
-        await self._look(scene)
-        return self.recorder.history
-
-    async def _scene(self) -> Scene:
-        keys = [await self._mint("prod/", TENANT) for _ in range(3)]
-        others, dev = await self._mint("prod/", "other"), await self._mint("dev/", TENANT)
-        torn = await self._mint("prod/", TENANT)
-        blob = parse_wrapped_key(torn.wrapped).wrapped
-        forged = {
-            "x-tenant": replace(others, tenant=TENANT),
-            "x-scope": replace(dev, wrapped=bytes(WrappedKey("prod/", parse_wrapped_key(dev.wrapped).wrapped))),
-            "x-torn": replace(torn, wrapped=bytes(WrappedKey("prod/", WrappedBlob(blob.label, blob.blob[:-1])))),
-        }
-        return Scene(self.network.rng, self._plan.records, keys, forged)
-
-    async def _mint(self, scope: str, tenant: str) -> Key:
-        made = await self._keys.generate(tenant, scope)
-        return Key(made.plaintext, bytes(WrappedKey(scope, made.wrapped)), tenant)
-
-    async def _operate(self, scene: Scene) -> None:
-        """An operator purges a name."""
-        rng = self.network.rng
-        await asyncio.sleep(rng.uniform(0, 0.2))
-        record = rng.choice(scene.records)
-        await self.recorder.record("operator", record, Purge(), self._purge(record))
-
-    async def _purge(self, record: str) -> Answer:
-        try:
-            return Done(await purge(FarStore(self.network, self._engine), TENANT, record))
-        except HeadChanged:
-            return Refused("HEAD_CHANGED")
-        except VaultError as error:
-            return refusal(error)
-
-    async def _disaster(self) -> None:
-        """Servers crash and come again, and so does the store."""
-        rng, rate = self.network.rng, self._plan.weather.crashes
-        while rate:
-            await asyncio.sleep(rng.expovariate(rate))
-            if rng.random() < 0.3:
-                self.network.met["store crashed"] += 1
-                self._engine.crash()
-                continue
-            server = rng.choice(self._servers)
-            self.network.met["server crashed"] += 1
-            server.crash()
-            await asyncio.sleep(rng.uniform(0, 0.1))
-            server.restart()
-
-    async def _look(self, scene: Scene) -> None:
-        """Reads what is stored in the end, past the network."""
-        vault = self._deployment.start(self._keys, self._engine)
-        for record in scene.records:
-            message = Message(Read(0, include_deleted=True), record)
-            await self.recorder.record("end", record, message.request, ask(vault, message, scene))
-
-
-def simulate(seed: int, deployment: Deployment) -> tuple[History, Counter[str]]:
-    """The history of one seed, and what was met on the way."""
-
-    async def main() -> tuple[History, Counter[str]]:
-        simulation = Simulation(seed, deployment)
-        history = await simulation.run()
-        return history, simulation.network.met
-
-    return run(main())
 
 
 @dataclass
@@ -171,10 +48,9 @@ class Report:
 
 def examine(seeds: Iterable[int], bug: str | None = None) -> Report:
     """Simulates each seed and checks its history."""
-    deployment = BUGS[bug].deployment if bug else Deployment()
     report = Report()
     for seed in seeds:
-        history, met = simulate(seed, deployment)
+        history, met = simulate(seed, _deployment(bug))
         report.histories += 1
         report.met.update(met)
         report.met.update(_name(one.answer) for one in history)
@@ -185,17 +61,68 @@ def examine(seeds: Iterable[int], bug: str | None = None) -> Report:
     return report
 
 
-def examine_in_processes(seeds: range, processes: int) -> Report:
+def examine_in_processes(seeds: range, processes: int, bug: str | None = None) -> Report:
     """As `examine`, on several cores."""
     report = Report()
+    chunks: Iterator[range] = (seeds[at : at + CHUNK] for at in range(0, len(seeds), CHUNK))
     with ProcessPoolExecutor(processes) as pool:
-        for part in pool.map(examine, _chunks(seeds)):
+        for part in pool.map(partial(examine, bug=bug), chunks):
             report.add(part)
     return report
 
 
-def _chunks(seeds: range) -> Iterator[range]:
-    return (seeds[at : at + CHUNK] for at in range(0, len(seeds), CHUNK))
+def main(arguments: list[str] | None = None) -> int:
+    """The command line. Returns 1 if a history is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=0, help="the first seed, or the only one")
+    parser.add_argument("--histories", type=int, help="how many seeds")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--bug", choices=BUGS, help="simulate a vault with this seeded bug")
+    parser.add_argument("--bugs", action="store_true", help="try every seeded bug, on 1,000 histories if not told")
+    chosen = parser.parse_args(arguments)
+    if chosen.bugs:
+        return _show_bugs(chosen.histories or 1000, chosen.processes)
+    if chosen.histories is None:
+        return _show(chosen.seed, chosen.bug)
+    return _figure(range(chosen.seed, chosen.seed + chosen.histories), chosen.processes, chosen.bug)
+
+
+def _figure(seeds: range, processes: int, bug: str | None) -> int:
+    started = time.monotonic()
+    report = examine_in_processes(seeds, processes, bug)
+    print(f"simulated histories: {report.histories:,}, seeds {seeds.start} to {seeds.stop - 1}")
+    print("met: " + ", ".join(f"{name} {count:,}" for name, count in report.met.most_common()))
+    print(f"not linearizable: {len(report.wrong)}", *report.wrong[:20])
+    print(f"seconds: {time.monotonic() - started:.0f}, with {processes} processes")
+    return 1 if report.wrong else 0
+
+
+def _show(seed: int, bug: str | None) -> int:
+    history, met = simulate(seed, _deployment(bug))
+    print(readable(history))
+    print(f"seed {seed}: {len(history)} attempts", *(f"{name} {count}" for name, count in met.items()), sep=", ")
+    try:
+        check(history)
+    except NotLinearizable as wrong:
+        print(wrong)
+        return 1
+    print("linearizable")
+    return 0
+
+
+def _show_bugs(histories: int, processes: int) -> int:
+    """A row of the table in docs/reliability.md for each bug. Returns 1 if one is not caught."""
+    missed = 0
+    for name, bug in BUGS.items():
+        wrong = examine_in_processes(range(histories), processes, name).wrong
+        missed += not wrong
+        first = wrong[0] if wrong else "none"
+        print(f"| `{name}` | {bug.wrong} | {first} | {len(wrong) / histories:.1%} |", flush=True)
+    return 1 if missed else 0
+
+
+def _deployment(bug: str | None) -> Deployment:
+    return BUGS[bug].deployment if bug else Deployment()
 
 
 def _name(answer: Answer) -> str:
@@ -206,39 +133,6 @@ def _name(answer: Answer) -> str:
             return "replayed" if replayed else "done"
         case _:
             return type(answer).__name__.lower()
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; 1 if a history is wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0, help="the first seed, or the only one")
-    parser.add_argument("--histories", type=int, help="how many seeds")
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--bug", choices=BUGS, help="simulate a vault with this seeded bug")
-    chosen = parser.parse_args(arguments)
-    if chosen.histories is None:
-        return _show(chosen.seed, chosen.bug)
-    started = time.monotonic()
-    seeds = range(chosen.seed, chosen.seed + chosen.histories)
-    report = examine(seeds, chosen.bug) if chosen.bug else examine_in_processes(seeds, chosen.processes)
-    print(f"simulated histories of seeds {seeds.start} to {seeds.stop - 1}: {report.histories}")
-    print(", ".join(f"{name} {count}" for name, count in report.met.most_common()))
-    print(f"not linearizable: {len(report.wrong)} {report.wrong[:20]}")
-    print(f"seconds: {time.monotonic() - started:.0f}")
-    return 1 if report.wrong else 0
-
-
-def _show(seed: int, bug: str | None) -> int:
-    history, met = simulate(seed, BUGS[bug].deployment if bug else Deployment())
-    print(readable(history))
-    print(f"seed {seed}: {len(history)} attempts; " + ", ".join(f"{name} {count}" for name, count in met.items()))
-    try:
-        check(history)
-    except NotLinearizable as wrong:
-        print(wrong)
-        return 1
-    print("linearizable")
-    return 0
 
 
 if __name__ == "__main__":

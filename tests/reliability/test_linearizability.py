@@ -154,6 +154,32 @@ GOOD: dict[str, History] = {
         (create(E1), Refused("BACKEND_THROTTLED")), (Read(), NOT_FOUND), (create(E1), Done(1))
     ),
     "a known revision is not modified": one_after_the_other((create(E1), Done(1)), (Read(1), Got(1, ""))),
+    "bytes are sent again before the first are answered": [
+        op(0, 9, create(E1), Done(1)),
+        op(1, 2, create(E1), Unknown()),
+        op(10, 11, update(E2), Done(2)),
+    ],
+    "two purges of unknown outcome landed": [
+        op(0, 1, create(E1), Done(1)),
+        op(2, 3, Purge(), Unknown()),
+        op(2, 3, Purge(), Unknown()),
+        op(4, 5, create(E2), Done(2)),
+        op(8, 9, Read(), NOT_FOUND),
+    ],
+    "a purge landed before a create": [
+        *one_after_the_other((create(E1), Done(1)), (delete(2), Done(2))),
+        op(5, 6, Purge(), Unknown()),
+        op(5, 6, create(E3), Unknown()),
+        op(7, 8, Read(), Got(3, "e3")),
+        op(9, 10, update(sealed(4)), Done(4)),
+        op(11, 12, create(E1), Refused("RECORD_EXISTS", 4)),
+    ],
+    "a purge landed after a create": [
+        *one_after_the_other((create(E1), Done(1)), (delete(2), Done(2))),
+        op(5, 6, Purge(), Unknown()),
+        op(5, 6, create(E3), Unknown()),
+        op(7, 8, create(sealed(4, "k2")), Done(4)),
+    ],
     "records do not know of one another": [
         op(0, 1, create(E1), Done(1)),
         op(2, 3, create(sealed(1, record=OTHER)), Done(1), OTHER),

@@ -1,0 +1,135 @@
+"""One seed, run: who calls what and when, what each message meets, who crashes.
+
+Only the random bytes in envelopes and keys differ from run to run, and nothing is decided by them.
+"""
+
+import asyncio
+import random
+from collections import Counter
+from dataclasses import dataclass, replace
+
+from keyvault_server.errors import VaultError
+from keyvault_server.ports import HeadChanged, WrappedBlob
+from keyvault_server.purge import purge
+from keyvault_server.wrapped_key import WrappedKey, parse_wrapped_key
+from tests.reliability.clients import Caller, Message, Scene
+from tests.reliability.deployment import TENANT, Deployment, FarStore, Server, ask, refusal
+from tests.reliability.history import Answer, Done, History, Purge, Read, Recorder, Refused
+from tests.reliability.network import Network, Weather
+from tests.reliability.virtual_time import run
+from tests.sealed import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a seed is about, in the large."""
+
+    weather: Weather
+    records: tuple[str, ...]
+    servers: int
+    callers: int
+    operations: int
+    """Of each caller."""
+    purges: int
+
+
+def plan(rng: random.Random) -> Plan:
+    """Mostly short histories in bad weather, where races are; some long ones, where a ring runs over."""
+    weather = rng.choice((Weather(0, 0), Weather(0.1, 0.5), Weather(0.3, 2), Weather(0.15, 8)))
+    records = ("prod/a",) if rng.random() < 0.8 else ("prod/a", "prod/b")
+    callers, operations = rng.choice(((2, 6), (3, 5), (4, 4), (6, 3), (2, 10), (1, 12), (2, 30)))
+    return Plan(weather, records, rng.randint(1, 3), callers, operations, int(rng.random() < 0.2))
+
+
+class Simulation:
+    """One seed, run."""
+
+    def __init__(self, seed: int, deployment: Deployment) -> None:
+        rng = random.Random(seed)
+        self._plan = plan(rng)
+        self._deployment = deployment
+        self.network = Network(rng, self._plan.weather)
+        self._engine = deployment.engine()
+        self._keys = deployment.key_service()
+        self._servers = [Server(self.network, deployment, self._keys, self._engine) for _ in range(self._plan.servers)]
+        self.recorder = Recorder(asyncio.get_running_loop().time)
+
+    async def run(self) -> History:
+        """Callers, an operator and disaster side by side; then, when all has landed, one look at each record."""
+        scene = await self._scene()
+        sends = [lambda message, to=server: to.send(message, scene) for server in self._servers]
+        callers = [
+            Caller(f"c{number}", scene, self.recorder, sends, think=0.01).run(self._plan.operations)
+            for number in range(1, self._plan.callers + 1)
+        ]
+        operators = [self._operate(scene) for _ in range(self._plan.purges)]
+        disaster = asyncio.create_task(self._disaster())
+        await asyncio.gather(*callers, *operators)
+        disaster.cancel()
+        await self.network.quiet()
+        await self._look(scene)
+        return self.recorder.history
+
+    async def _scene(self) -> Scene:
+        keys = [await self._mint("prod/", TENANT) for _ in range(3)]
+        others, dev = await self._mint("prod/", "other"), await self._mint("dev/", TENANT)
+        torn = await self._mint("prod/", TENANT)
+        blob = parse_wrapped_key(torn.wrapped).wrapped
+        forged = {
+            "x-tenant": replace(others, tenant=TENANT),
+            "x-scope": replace(dev, wrapped=bytes(WrappedKey("prod/", parse_wrapped_key(dev.wrapped).wrapped))),
+            "x-torn": replace(torn, wrapped=bytes(WrappedKey("prod/", WrappedBlob(blob.label, blob.blob[:-1])))),
+        }
+        return Scene(self.network.rng, self._plan.records, keys, forged)
+
+    async def _mint(self, scope: str, tenant: str) -> Key:
+        made = await self._keys.generate(tenant, scope)
+        return Key(made.plaintext, bytes(WrappedKey(scope, made.wrapped)), tenant)
+
+    async def _operate(self, scene: Scene) -> None:
+        """An operator purges a name."""
+        rng = self.network.rng
+        await asyncio.sleep(rng.uniform(0, 0.2))
+        record = rng.choice(scene.records)
+        await self.recorder.record("operator", record, Purge(), self._purge(record))
+
+    async def _purge(self, record: str) -> Answer:
+        try:
+            return Done(await purge(FarStore(self.network, self._engine), TENANT, record))
+        except HeadChanged:
+            return Refused("HEAD_CHANGED")
+        except VaultError as error:
+            return refusal(error)
+
+    async def _disaster(self) -> None:
+        """Servers crash and come again, and so does the store."""
+        rng, rate = self.network.rng, self._plan.weather.crashes
+        while rate:
+            await asyncio.sleep(rng.expovariate(rate))
+            if rng.random() < 0.3:
+                self.network.met["store crashed"] += 1
+                self._engine.crash()
+                continue
+            server = rng.choice(self._servers)
+            self.network.met["server crashed"] += 1
+            server.crash()
+            await asyncio.sleep(rng.uniform(0, 0.1))
+            server.restart()
+
+    async def _look(self, scene: Scene) -> None:
+        """Reads what is stored in the end, past the network."""
+        vault = self._deployment.start(self._keys, self._engine)
+        for record in scene.records:
+            message = Message(Read(0, include_deleted=True), record)
+            await self.recorder.record("end", record, message.request, ask(vault, message, scene))
+
+
+def simulate(seed: int, deployment: Deployment) -> tuple[History, Counter[str]]:
+    """The history of one seed, and what was met on the way."""
+
+    async def main() -> tuple[History, Counter[str]]:
+        simulation = Simulation(seed, deployment)
+        history = await simulation.run()
+        return history, simulation.network.met
+
+    return run(main())
