@@ -6,11 +6,12 @@ of them and patches nothing, and no switch for it is in the code that ships.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 
 from keyvault import envelope as kve1
 from keyvault.envelope import HEAD_SIZE, Kind
+from keyvault_server.caller import Caller
 from keyvault_server.errors import (
     BackendThrottled,
     BackendUnavailable,
@@ -21,9 +22,10 @@ from keyvault_server.errors import (
     StaleRevision,
     VaultError,
 )
-from keyvault_server.ports import HeadChanged, NewDataKey, RecordStore, WrappedBlob
+from keyvault_server.mutation import Mutation
+from keyvault_server.ports import HeadChanged, NewDataKey, RecordStore, Walked, WrappedBlob
 from keyvault_server.records import DIGEST_SIZE, RING_LENGTH, Record, StoredHead, digest, in_ring, state_of, vacancy
-from keyvault_server.vault import Vault, Written, _Mutation
+from keyvault_server.vault import Vault, Written
 from tests.fakes import FakeKeyService
 from tests.reliability.clients import ELSEWHERE
 from tests.reliability.deployment import Deployment, Engine
@@ -46,6 +48,9 @@ class Between:
 
     async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
         await self._store.put_if(tenant, key_id, record, expected)
+
+    def walk(self) -> AsyncIterator[Walked]:
+        return self._store.walk()
 
     async def check(self) -> None:
         await self._store.check()
@@ -214,39 +219,39 @@ class Unbound(FakeKeyService):
 
 
 class UnprovedReplay(Vault):
-    async def _apply(self, mutation: _Mutation) -> Written:
+    async def _apply(self, caller: Caller, mutation: Mutation) -> Written:
         stored = await self._records.get_head(mutation.tenant, mutation.key_id)
         if stored and in_ring(digest(mutation.envelope), stored.ring):
             return Written(mutation.header.revision, stored.created, stored.updated, replayed=True)
-        return await super()._apply(mutation)
+        return await super()._apply(caller, mutation)
 
 
 class RevisionFirst(Vault):
-    async def _apply(self, mutation: _Mutation) -> Written:
+    async def _apply(self, caller: Caller, mutation: Mutation) -> Written:
         stored = await self._records.get_head(mutation.tenant, mutation.key_id)
         if stored and in_ring(digest(mutation.envelope), stored.ring):
             raise StaleRevision(_revision(stored.head))
-        return await super()._apply(mutation)
+        return await super()._apply(caller, mutation)
 
 
 class OwnerlessTombstone(Vault):
     """Shows the rule a vacancy where a tombstone is."""
 
-    async def _apply(self, mutation: _Mutation) -> Written:
+    async def _apply(self, caller: Caller, mutation: Mutation) -> Written:
         stored = await self._records.get_head(mutation.tenant, mutation.key_id)
         known = stored and in_ring(digest(mutation.envelope), stored.ring)
         if not (stored and state_of(stored).kind is Kind.TOMBSTONE and mutation.creates and not known):
-            return await super()._apply(mutation)
+            return await super()._apply(caller, mutation)
         shown = replace(stored, head=vacancy(_revision(stored.head), 0).head, ring=b"")
-        return await Vault(self._keys, _Shown(self._records, stored, shown))._apply(mutation)
+        return await Vault(self._keys, _Shown(self._records, stored, shown))._apply(caller, mutation)
 
 
 class UnownedRecord(Vault):
     """Shows the rule a head that commits to whatever key is presented."""
 
-    async def _apply(self, mutation: _Mutation) -> Written:
+    async def _apply(self, caller: Caller, mutation: Mutation) -> Written:
         try:
-            return await super()._apply(mutation)
+            return await super()._apply(caller, mutation)
         except NotAuthorized:
             presented = (await self._unwrap_all(mutation)).present
             stored = await self._records.get_head(mutation.tenant, mutation.key_id)
@@ -254,18 +259,18 @@ class UnownedRecord(Vault):
             raise NotAuthorized
         sealed = kve1.seal(presented, mutation.tenant, mutation.key_id, _revision(stored.head), b"", kind)
         shown = replace(stored, head=sealed[:HEAD_SIZE])
-        return await Vault(self._keys, _Shown(self._records, stored, shown))._apply(mutation)
+        return await Vault(self._keys, _Shown(self._records, stored, shown))._apply(caller, mutation)
 
 
 class UnboundName(Vault):
     """Takes an envelope that was sealed for another name."""
 
-    async def _apply(self, mutation: _Mutation) -> Written:
+    async def _apply(self, caller: Caller, mutation: Mutation) -> Written:
         try:
-            return await super()._apply(mutation)
+            return await super()._apply(caller, mutation)
         except EnvelopeNotUnderKey:
             renamed = UnownedRecord(self._keys, _Renamed(self._records, mutation.key_id))
-            return await renamed._apply(replace(mutation, key_id=ELSEWHERE))
+            return await renamed._apply(caller, replace(mutation, key_id=ELSEWHERE))
 
 
 class _Shown(Between):

@@ -5,10 +5,11 @@ there is unreliable. A seeded bug (`bugs.py`) puts something of its own in one o
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from keyvault_server.caller import Caller
 from keyvault_server.errors import (
     BackendThrottled,
     BackendUnavailable,
@@ -16,7 +17,7 @@ from keyvault_server.errors import (
     MasterKeyUnusable,
     VaultError,
 )
-from keyvault_server.ports import KeyService, NewDataKey, RecordStore, WrappedBlob
+from keyvault_server.ports import KeyService, NewDataKey, RecordStore, Walked, WrappedBlob
 from keyvault_server.records import Record, StoredHead
 from keyvault_server.vault import Found, Vault, Written
 from tests.fakes import FakeKeyService, FakeRecordStore
@@ -25,6 +26,7 @@ from tests.reliability.history import Answer, Done, Got, Read, Refused, Rotate, 
 from tests.reliability.network import CALL_TIMEOUT, CALL_TROUBLES, Fate, Network
 
 TENANT = "acme"
+CALLER = Caller(TENANT)
 
 _T = TypeVar("_T")
 
@@ -44,6 +46,9 @@ class FarStore:
 
     async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
         await self._network.backend(lambda: self._engine.put_if(tenant, key_id, record, expected))
+
+    def walk(self) -> AsyncIterator[Walked]:
+        return self._engine.walk()
 
     async def check(self) -> None:
         await self._network.backend(self._engine.check)
@@ -108,7 +113,7 @@ class Deployment:
 
 async def ask(vault: Vault, message: Message, scene: Scene) -> Answer:
     """One call of a vault. The only place that knows who calls it."""
-    caller, request = TENANT, message.request
+    caller, request = CALLER, message.request
     try:
         match request:
             case Read(known, include_deleted):
@@ -194,7 +199,7 @@ class Server:
             return Unknown("no server there")
         task = asyncio.create_task(ask(self._vault, message, scene))
         self._working[task] = None
-        task.add_done_callback(lambda ended: self._working.pop(ended))
+        task.add_done_callback(self._working.pop)
         done, _ = await asyncio.wait({task}, timeout=patience)
         if not done:
             if self._network.rng.random() < 0.5:  # else the server never hears that its caller is gone

@@ -13,7 +13,7 @@ from keyvault_server.ports import HeadChanged, WrappedBlob
 from keyvault_server.purge import purge
 from keyvault_server.wrapped_key import WrappedKey, parse_wrapped_key
 from tests.reliability.clients import Caller, Message, Scene
-from tests.reliability.deployment import TENANT, Deployment, FarStore, Server, ask, refusal
+from tests.reliability.deployment import CALLER, TENANT, Deployment, FarStore, Server, ask, refusal
 from tests.reliability.history import Answer, Done, History, Purge, Read, Recorder, Refused
 from tests.reliability.network import Network, Weather
 from tests.reliability.virtual_time import run
@@ -95,7 +95,7 @@ class Simulation:
 
     async def _purge(self, record: str) -> Answer:
         try:
-            return Done(await purge(FarStore(self.network, self._engine), TENANT, record))
+            return Done(await purge(FarStore(self.network, self._engine), CALLER, record))
         except HeadChanged:
             return Refused("HEAD_CHANGED")
         except VaultError as error:
