@@ -134,11 +134,10 @@ class MostSpecific:
         if exact is not None:
             return exact
         at = bisect_right(self._literals, text) - 1
-        if at < 0:
-            return None
-        shared = len(os.path.commonprefix((text, self._literals[at])))  # noqa: RUF071 - character by character is right
-        while at >= 0 and len(self._literals[at]) > shared:
-            at = self._shorter[at]
+        if at >= 0 and not text.startswith(self._literals[at]):
+            shared = len(os.path.commonprefix((text, self._literals[at])))  # noqa: RUF071 - by character is right here
+            while at >= 0 and len(self._literals[at]) > shared:
+                at = self._shorter[at]
         return self._open[at] if at >= 0 else None
 
 

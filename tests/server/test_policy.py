@@ -337,12 +337,12 @@ def test_the_example_in_the_docs_does_what_its_comments_say() -> None:
         (export, "Read", "shared/config", False),
         (export, "Update", "prod/billing/invoices/7", False),
         (rotation, "RewrapKey", "prod/billing/", True),
-        (rotation, "UnwrapKey", "prod/billing/", True),
-        (rotation, "UnwrapKey", "prod/billing/x", False),
+        (rotation, "UnwrapKey", "prod/billing/signing-key", True),
+        (rotation, "UnwrapKey", "prod/billing/", False),
         (rotation, "Read", "prod/billing/x", False),
         (admin, "GenerateKey", "", True),
         (admin, "Delete", "prod/billing/x", True),
-        (admin, "UnwrapKey", "prod/billing/x", False),
+        (admin, "UnwrapKey", "prod/billing/signing-key", False),
         ("spiffe://example.org/web", "Read", "shared/config", False),
     ]:
         assert policy.decide(identity, method, name).allowed == allowed, (identity, method, name)

@@ -183,6 +183,14 @@ def test_who_waits_as_long_as_told_is_not_refused_again(per_second: float, burst
             assert not refused(quotas, MEMBER, "Read", rate)
 
 
+def test_a_changed_rate_holds_from_the_next_call_on() -> None:
+    quotas = Quotas(Clock())
+    assert granted(quotas, MEMBER, Rate(1, 10)) == 10
+    assert granted(quotas, MEMBER, Rate(1, 15)) == 5
+    assert refused(quotas, MEMBER, "Read", Rate(1, 5)) == 11
+    assert granted(quotas, MEMBER, Rate(10, 200)) == 50
+
+
 def test_many_identities_keep_few_buckets_and_each_is_let_in() -> None:
     quotas, rate = Quotas(Clock(), most=50), Rate(1, 10)
     for number in range(5_000):
