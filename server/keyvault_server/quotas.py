@@ -51,7 +51,7 @@ DEFAULT_RATES: Mapping[str, Rate] = MappingProxyType(
         "UnwrapKey": Rate(20, 100),
         # Two requests to KMS and a write.
         "RotateKey": Rate(20, 40),
-        # One request to KMS, once the record is found at the right revision, and a write of up to 380 of the 1,000
+        # One request to KMS, once the record is found at the right revision, and a write of up to 400 of the 1,000
         # units that a DynamoDB partition takes in a second.
         "Create": Rate(50, 100),
         "Update": Rate(50, 100),
