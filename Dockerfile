@@ -25,8 +25,9 @@ RUN install -d -o 10001 -g 10001 -m 0700 /data
 # malloc: glibc overwrites freed memory (MALLOC_PERTURB_), which Python's own allocator would keep, data keys and all.
 # The server turns core files off by itself; see to it that the host does not swap.
 #
-# Without TLS the server listens on loopback only. To serve others, mount the PEM files and set KEYVAULT_TLS_CERTIFICATE,
-# KEYVAULT_TLS_PRIVATE_KEY, KEYVAULT_TLS_CLIENT_CA and KEYVAULT_LISTEN=0.0.0.0:50051. KEYVAULT_ADMIN_LISTEN answers
+# By itself the server listens on loopback only. To serve others set KEYVAULT_LISTEN=0.0.0.0:50051 and what it then wants:
+# KEYVAULT_TLS_CERTIFICATE, KEYVAULT_TLS_PRIVATE_KEY, KEYVAULT_TLS_CLIENT_CA, KEYVAULT_POLICY, KEYVAULT_AUDIT_FILE and
+# KEYVAULT_BACKEND=aws; its one line of refusal names what is missing. KEYVAULT_ADMIN_LISTEN answers
 # health alone, in plaintext, with or without TLS: the HEALTHCHECK below asks it. For probes from outside the container
 # set 0.0.0.0:50052; if it is emptied, the HEALTHCHECK asks KEYVAULT_LISTEN in plaintext, which TLS refuses.
 ENV PYTHONUNBUFFERED=1 \

@@ -158,7 +158,6 @@ mounts = [
     {"destination": "/proc", "type": "proc", "source": "proc"},
     {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
     bind(f"{work}/data", "/data"),
-    bind(f"{work}/tls", "/tls", "ro"),
 ]
 spaces = [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "network")]
 root = {"path": Path(work, "rootfs").read_text().strip(), "readonly": True}
@@ -263,10 +262,6 @@ stop_signal=SIGTERM
 builder mount "$(builder from --pull-never localhost/keyvault)" >"$work/rootfs"
 rootfs=$(cat "$work/rootfs")
 install -d -o "$UID_" -g "$UID_" -m 0700 "$work/data"
-install -d -m 0755 "$work/tls"
-openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost \
-    -keyout "$work/tls/tls.key" -out "$work/tls/tls.crt" 2>/dev/null
-chown "$UID_:$UID_" "$work/tls/tls.key"
 
 equal "/data of the image" "$UID_:$UID_ 700" "$(stat -c '%u:%g %a' "$rootfs/data")"
 equal "files of the venv that are not root's alone to write" 0 \
@@ -293,7 +288,7 @@ ok "/data can be written to"
 
 status=0
 contained KEYVAULT_LISTEN=0.0.0.0:50051 -- "$BIN/keyvault-server" serve >"$work/log" 2>&1 || status=$?
-equal "exit status of a server off loopback without TLS" 2 "$status"
+equal "exit status of a server off loopback without protections" 1 "$status"
 status=0
 contained -- "${healthcheck[@]}" >"$work/log" 2>&1 || status=$?
 equal "exit status of the health check without a server" 1 "$status"
@@ -315,9 +310,21 @@ inside plain -- "$BIN/keyvault" create image/check --key /data/image.key <<<s3cr
 ok "a record is created"
 stop plain
 
-start tls KEYVAULT_LISTEN=0.0.0.0:50051 KEYVAULT_TLS_CERTIFICATE=/tls/tls.crt KEYVAULT_TLS_PRIVATE_KEY=/tls/tls.key
-equal "the record after a restart, over TLS" s3cret "$(inside tls KEYVAULT_ADDRESS=localhost:50051 \
-    KEYVAULT_CA=/tls/tls.crt -- "$BIN/keyvault" read image/check --key /data/image.key 2>"$work/log" || cat "$work/log")"
+contained -- "$BIN/keyvault-server" dev-certs /data/certs >"$work/log" || { cat "$work/log" >&2; fail "dev-certs"; }
+cat >"$work/data/policy.toml" <<'POLICY'
+[[caller]]
+identity = "spiffe://keyvault.test/alice"
+tenant = "default"
+[[caller.allow]]
+methods = ["*"]
+names = ["image/*"]
+POLICY
+start tls KEYVAULT_LISTEN=0.0.0.0:50051 KEYVAULT_TLS_CERTIFICATE=/data/certs/server.pem \
+    KEYVAULT_TLS_PRIVATE_KEY=/data/certs/server.key KEYVAULT_TLS_CLIENT_CA=/data/certs/ca.pem \
+    KEYVAULT_POLICY=/data/policy.toml KEYVAULT_AUDIT_FILE=/data/audit.jsonl KEYVAULT_INSECURE_EMBEDDED_KEYS=true
+equal "the record after a restart, over mutual TLS" s3cret "$(inside tls KEYVAULT_ADDRESS=localhost:50051 \
+    KEYVAULT_CA=/data/certs/ca.pem KEYVAULT_CERTIFICATE=/data/certs/alice.pem KEYVAULT_PRIVATE_KEY=/data/certs/alice.key \
+    -- "$BIN/keyvault" read image/check --key /data/image.key 2>"$work/log" || cat "$work/log")"
 stop tls
 
 ok "size: $(du -sm "$rootfs/opt/keyvault" | cut -f 1) MB on the base's $(($(du -sm "$rootfs" | cut -f 1) - \

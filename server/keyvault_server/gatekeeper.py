@@ -67,7 +67,8 @@ class Visitor(Caller):
         """Says who calls, and as whom. Raises Unauthenticated; PolicyDenied for one whom the policy does not know."""
         gate = self._gate
         if gate.identifier is not None:
-            self.identity = gate.identifier.identify(peer.auth_context(), peer.invocation_metadata())
+            proved = peer.auth_context() if gate.identifier.certificates else {}
+            self.identity = gate.identifier.identify(proved, peer.invocation_metadata())
         if gate.policy is not None:
             self._entry = gate.policy.last.caller(self.identity)
             if self._entry is None:

@@ -40,7 +40,8 @@ class Identifier:
         self, *, certificates: bool, tokens: Tokens | None = None, clock: Callable[[], float] = time.time
     ) -> None:
         """`certificates`: clients have to show one, so the handshake has checked it. `tokens`: callers may send one."""
-        self._certificates = certificates
+        self.certificates = certificates
+        """Whether `identify` looks at the authentication context, which costs more to ask for than all the rest."""
         self._tokens = tokens
         self._clock = clock
 
@@ -48,7 +49,7 @@ class Identifier:
         """The caller's identity, from `context.auth_context()` and the call's metadata. Raises Unauthenticated."""
         if self._tokens is not None and (token := _bearer_token(metadata or ())) is not None:
             return f"jwt:{self._tokens.subject(token)}"
-        if self._certificates:
+        if self.certificates:
             self._refuse_resumed_after_expiry(auth_context)
             return certificate_identity(auth_context)
         if self._tokens is not None:

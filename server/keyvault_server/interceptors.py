@@ -12,6 +12,7 @@ from __future__ import annotations  # grpc's handler types take parameters in th
 import asyncio
 import itertools
 import logging
+import math
 import os
 import re
 import time
@@ -248,7 +249,7 @@ def _rich_status(error: VaultError, code: grpc.StatusCode, request_id: str) -> s
     details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)]
     if error.retry_after is not None:
         delay = Duration()
-        delay.FromMilliseconds(int(error.retry_after * 1000))
+        delay.FromMilliseconds(math.ceil(error.retry_after * 1000))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     if error.field is not None:
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=str(error))
