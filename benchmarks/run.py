@@ -57,9 +57,11 @@ class Server:
 
 
 @contextmanager
-def started(*command: str) -> Iterator[Server]:
+def started(*command: str, **environment: str) -> Iterator[Server]:
     """A server process on core 0 that prints "... ready on host:port"."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     try:
         os.sched_setaffinity(process.pid, {0})
         assert process.stdout is not None
@@ -106,26 +108,32 @@ async def compare(calls: int, rounds: int) -> None:
     """Read and Create through the whole server, against no-op handlers that answer the same bytes."""
     os.sched_setaffinity(0, {(os.cpu_count() or 1) - 1})
     with tempfile.TemporaryDirectory(dir=HERE, prefix="data-") as data, ExitStack() as servers:
-        serve = ("-m", "keyvault_server", "serve", "--data", data, "--listen", "127.0.0.1:0")
-        vault = servers.enter_context(started(sys.executable, *serve))
+        serve = ("-m", "keyvault_server", "serve", "--listen", "127.0.0.1:0", "--data")
+        vault = servers.enter_context(started(sys.executable, *serve, f"{data}/plain"))
+        log = f"{data}/audit.jsonl"
+        audited = servers.enter_context(started(sys.executable, *serve, f"{data}/audited", KEYVAULT_AUDIT_FILE=log))
         async with grpc.aio.insecure_channel(vault.address) as channel:
             stub = KeyVaultStub(channel)
             creates = Creates(await stub.GenerateKey(pb.GenerateKeyRequest(scope="bench/")))
             first = pb.CreateRequest.FromString(creates())
             created = await stub.Create(first)
             read = await stub.Read(pb.ReadRequest(key_id=first.key_id))
+        async with grpc.aio.insecure_channel(audited.address) as channel:
+            stub = KeyVaultStub(channel)
+            noted = Creates(await stub.GenerateKey(pb.GenerateKeyRequest(scope="bench/")))
+            await stub.Create(pb.CreateRequest.FromString(noted()))
         answers = (read.SerializeToString().hex(), created.SerializeToString().hex())
         yardstick = (sys.executable, str(HERE / "noop_server.py"), *answers)
         plain = servers.enter_context(started(*yardstick))
         batch = servers.enter_context(started(*yardstick, "batch"))
         wanted = pb.ReadRequest(key_id=first.key_id).SerializeToString()
-        for title, method, requests, goal in (
-            ("Read of 1 KiB", "Read", lambda: wanted, 0.80),
-            ("64 durable Creates in flight", "Create", creates, 0.50),
+        for title, method, requests, noted_requests, goal in (
+            ("Read of 1 KiB", "Read", lambda: wanted, lambda: wanted, 0.80),
+            ("64 durable Creates in flight", "Create", creates, noted, 0.50),
         ):
-            contestants = (vault, plain, batch)
+            contestants = ((vault, requests), (plain, requests), (batch, requests), (audited, noted_requests))
             played = [
-                [await load(server, method, requests, calls) for server in contestants] for _ in range(rounds + 1)
+                [await load(server, method, made, calls) for server, made in contestants] for _ in range(rounds + 1)
             ]
             report(title, played[1:], goal)  # the first round warms up
 
@@ -140,6 +148,9 @@ def report(title: str, played: list[list[Round]], goal: float) -> None:
             f"{title}, against {name}: {rate:.2f} by throughput ({ours:.0f}/s to {theirs:.0f}/s),"
             f" {cpu:.2f} by server CPU per call; {verdict(min(rate, cpu), goal)}"
         )
+    rate = statistics.median(r[3].calls_per_second / r[0].calls_per_second for r in played)
+    cpu = statistics.median(r[0].cpu_seconds_per_call / r[3].cpu_seconds_per_call for r in played)
+    print(f"{title}, with an audit log against without: {rate:.2f} by throughput, {cpu:.2f} by server CPU per call")
 
 
 async def group_commit(puts: int, rounds: int) -> None:
