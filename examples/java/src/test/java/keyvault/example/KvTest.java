@@ -290,6 +290,7 @@ class KvTest {
 
     @Test
     void whatSettingsCannotBeIsBadUsage() throws Exception {
+        String tokenFile = Files.writeString(directory.resolve("token"), "abc.def\n").toString();
         for (Map<String, String> environment : List.of(
                 Map.of("KEYVAULT_TIMEOUT", "soon"),
                 Map.of("KEYVAULT_TIMEOUT", "0.0"),
@@ -297,7 +298,7 @@ class KvTest {
                 Map.of("KEYVAULT_ADDRESS", "vault.example:50051"),
                 Map.of("KEYVAULT_ADDRESS", "127.0.0.1.example:50051"),
                 Map.of("KEYVAULT_ADDRESS", "10.0.0.1:50051"),
-                Map.of("KEYVAULT_TOKEN_FILE", keyFile()),
+                Map.of("KEYVAULT_TOKEN_FILE", tokenFile),
                 Map.of("KEYVAULT_CERTIFICATE", keyFile(), "KEYVAULT_PRIVATE_KEY", keyFile()),
                 Map.of("KEYVAULT_CERTIFICATE", keyFile(), "KEYVAULT_CA", keyFile()),
                 Map.of("KEYVAULT_CA", keyFile()))) {
