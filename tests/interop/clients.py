@@ -9,12 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tests.pages import ROOT
-
-EXAMPLES = ROOT / "examples"
-LANGUAGES = ["python", "go", "java", "node"]
-"""Names of the fixtures that build them."""
-
 Command = Sequence[str | Path]
 Done = subprocess.CompletedProcess[bytes]
 

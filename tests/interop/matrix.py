@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.interop.clients import LANGUAGES
+from tests.interop.programs import LANGUAGES
 
 TITLE = "who creates (down) and who then reads, updates, rotates and deletes (across)"
 

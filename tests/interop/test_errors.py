@@ -5,34 +5,33 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.clients import LANGUAGES, Client, KeyvaultCommand
-from tests.serving import ServerProcess
+from tests.interop.clients import Client, KeyvaultCommand
+from tests.interop.programs import LANGUAGES, Programs
+from tests.serving import BIN
 
 pytestmark = pytest.mark.parametrize("language", LANGUAGES)
 
 
 @pytest.fixture
-def client(language: str, request: pytest.FixtureRequest, shared_server: ServerProcess) -> Client:
-    made: Client = request.getfixturevalue(language)
-    return made.at(shared_server.address)
-
-
-@pytest.fixture
-def owner(python: KeyvaultCommand, shared_server: ServerProcess) -> KeyvaultCommand:
+def owner(address: str) -> KeyvaultCommand:
     """Somebody else, who makes keys and owns records."""
-    made = python.at(shared_server.address)
-    assert isinstance(made, KeyvaultCommand)
-    return made
+    return KeyvaultCommand((BIN / "keyvault",), {"KEYVAULT_ADDRESS": address})
 
 
-def test_an_unknown_name(client: Client, owner: KeyvaultCommand, language: str, tmp_path: Path) -> None:
+def test_an_unknown_name(
+    language: str, programs: Programs, address: str, owner: KeyvaultCommand, tmp_path: Path
+) -> None:
+    client = programs.get(language).at(address)
     name, key = f"errors/absent-{language}", tmp_path / "a.key"
     owner.generate(name, key)
     line = client.refused(client.reading, name, "--key", key)
     assert says(client, line, "NOT_FOUND", "RECORD_NOT_FOUND", key)
 
 
-def test_the_key_of_another(client: Client, owner: KeyvaultCommand, language: str, tmp_path: Path) -> None:
+def test_the_key_of_another(
+    language: str, programs: Programs, address: str, owner: KeyvaultCommand, tmp_path: Path
+) -> None:
+    client = programs.get(language).at(address)
     name, key, mine = f"errors/taken-{language}", tmp_path / "a.key", tmp_path / "b.key"
     owner.create(name, key, b"theirs")
     owner.generate(name, mine)

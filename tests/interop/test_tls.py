@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from tests.certificates import Authority, dns
-from tests.interop.clients import LANGUAGES, Client
+from tests.interop.programs import LANGUAGES, Programs
 from tests.serving import server_process
 
 EVERY_LANGUAGE = pytest.mark.parametrize("language", LANGUAGES)
@@ -27,12 +27,6 @@ tenant = "default"
 methods = ["*"]
 names = ["*"]
 """
-
-
-@pytest.fixture
-def client(language: str, request: pytest.FixtureRequest) -> Client:
-    made: Client = request.getfixturevalue(language)
-    return made
 
 
 @dataclass(frozen=True)
@@ -80,8 +74,9 @@ def port(files: Files, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
 
 @EVERY_LANGUAGE
 def test_a_record_lives_behind_client_certificates(
-    client: Client, language: str, port: str, files: Files, tmp_path: Path
+    language: str, programs: Programs, port: str, files: Files, tmp_path: Path
 ) -> None:
+    client = programs.get(language)
     name, key, new_key = f"tls/{language}", tmp_path / "a.key", tmp_path / "b.key"
     known = client.at(f"localhost:{port}", ca=files.ca, **files.shown)
     assert known.create(name, key, b"one") == 1
@@ -92,9 +87,9 @@ def test_a_record_lives_behind_client_certificates(
 
 
 @EVERY_LANGUAGE
-def test_no_stranger_is_spoken_to(client: Client, language: str, port: str, files: Files, tmp_path: Path) -> None:
+def test_no_stranger_is_spoken_to(language: str, programs: Programs, port: str, files: Files, tmp_path: Path) -> None:
+    client = replace(programs.get(language), environment={"GRPC_VERBOSITY": "ERROR"})  # else Python's core adds lines
     name, key = f"tls/{language}-strange", tmp_path / "a.key"
-    client = replace(client, environment={"GRPC_VERBOSITY": "ERROR"})  # grpc's core in Python tells of handshakes
     client.at(f"localhost:{port}", ca=files.ca, **files.shown).create(name, key, b"one")
     other = issued(tmp_path)
     strange = [
@@ -138,7 +133,8 @@ async def recording(files: Files | None) -> AsyncIterator[tuple[Recorder, int]]:
 
 
 @WITH_TOKENS
-async def test_a_token_goes_over_tls(client: Client, files: Files, tmp_path: Path) -> None:
+async def test_a_token_goes_over_tls(language: str, programs: Programs, files: Files, tmp_path: Path) -> None:
+    client = programs.get(language)
     (tmp_path / "token").write_text(" the.token\n")
     async with recording(files) as (recorder, port):
         told = client.at(f"localhost:{port}", ca=files.ca, token_file=tmp_path / "token")
@@ -148,7 +144,8 @@ async def test_a_token_goes_over_tls(client: Client, files: Files, tmp_path: Pat
 
 
 @WITH_TOKENS
-async def test_a_token_never_goes_in_clear(client: Client, tmp_path: Path) -> None:
+async def test_a_token_never_goes_in_clear(language: str, programs: Programs, tmp_path: Path) -> None:
+    client = programs.get(language)
     (tmp_path / "token").write_text("the.token")
     async with recording(None) as (recorder, port):
         told = client.at(f"127.0.0.1:{port}", token_file=tmp_path / "token")
