@@ -6,6 +6,7 @@ wins" and is sealed anew when somebody was faster; one with a named revision is 
 """
 
 import hashlib
+import hmac
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
@@ -146,6 +147,8 @@ class KeyVault:
 
         A record that `new_key` opens already was rotated by an earlier try: the answer is then `replayed`.
         """
+        if hmac.compare_digest(key.secret(), new_key.secret()):
+            raise InvalidRequest("both keys are the same data key: rotate to a fresh one from generate_key")
         deadline = self._deadline(timeout)
         while True:
             record, done = await self._read_for_rotation(key_id, key, new_key, deadline)

@@ -373,3 +373,10 @@ def test_the_exported_names_are_the_documented_ones() -> None:
     assert all(issubclass(exported[name], KeyVaultError) for name in errors)
     documented = (Path(__file__).parents[2] / "docs" / "client.md").read_text()
     assert not [name for name in exported if f"`{name}" not in documented]
+
+
+async def test_a_rotation_to_the_same_data_key_is_refused_before_it_looks_done(vault: KeyVault) -> None:
+    key = await vault.generate_key("prod/")
+    await vault.create("prod/db", b"data", key=key)
+    with pytest.raises(InvalidRequest, match="same data key"):
+        await vault.rotate_key("prod/db", key=key, new_key=await vault.rewrap_key(key))
