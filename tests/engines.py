@@ -1,8 +1,9 @@
-"""Stand-ins for AWS: moto in a thread, dynalite (a second, independent DynamoDB) as a process. Loopback only.
+"""Stand-ins for AWS: our own, moto in a thread, dynalite (another independent DynamoDB) as a process. Loopback only.
 
 Where the stand-ins differ from AWS, the test that meets the difference says so.
 """
 
+import dataclasses
 import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -14,6 +15,7 @@ from keyvault_server.backends.aws.clients import AwsOptions, open_aws, open_clie
 from keyvault_server.backends.aws.dynamodb import DynamoRecordStore
 from keyvault_server.backends.aws.kms import KmsKeyService
 from keyvault_server.backends.aws.setup import create_backend
+from tests.aws.standins.account import Account, account
 from tests.tools import tool
 
 REGION = "eu-central-1"
@@ -103,4 +105,32 @@ async def dynalite_store(moto_options: AwsOptions, moto: str, dynalite: str) -> 
     both = options(moto, dynalite, master_keys=moto_options.master_keys)
     await create_backend(both, "alias/keyvault")
     async with open_aws(both) as (_, records):
+        yield records
+
+
+@pytest.fixture(scope="session")
+async def standins(aws_identity: None) -> AsyncIterator[Account]:
+    """Our own KMS and DynamoDB."""
+    async with account() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+async def standin_options(standins: Account) -> AwsOptions:
+    """A backend on our own stand-ins, made by `create_backend`."""
+    made = options(standins.kms_address, standins.dynamodb_address)
+    return dataclasses.replace(made, master_keys={"1": await create_backend(made, "alias/keyvault")})
+
+
+@pytest.fixture(scope="session")
+async def standin_clients(standin_options: AwsOptions) -> AsyncIterator[tuple[AwsClient, AwsClient]]:
+    """Clients of KMS and DynamoDB on our own stand-ins."""
+    async with open_clients(standin_options) as clients:
+        yield clients
+
+
+@pytest.fixture(scope="session")
+async def standin_store(standin_options: AwsOptions) -> AsyncIterator[DynamoRecordStore]:
+    """A record store on our own DynamoDB."""
+    async with open_aws(standin_options) as (_, records):
         yield records

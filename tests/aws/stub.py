@@ -3,7 +3,6 @@
 import asyncio
 import datetime
 import ipaddress
-import json
 import ssl
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -16,15 +15,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-
-@dataclass(frozen=True)
-class Reply:
-    """One HTTP reply."""
-
-    status: int = 200
-    body: bytes = b"{}"
-    headers: dict[str, str] = field(default_factory=lambda: {"x-amzn-RequestId": "1"})
-
+from tests.aws.wire import Reply as Reply
+from tests.aws.wire import aws_error as aws_error
+from tests.aws.wire import listening, read_message
 
 RESET = "reset"
 """Reads the request and drops the connection."""
@@ -33,11 +26,6 @@ HALF = "half"
 SILENCE = "silence"
 """Reads the request and says nothing."""
 Answer = Reply | str
-
-
-def aws_error(code: str, status: int = 400, **more: object) -> Reply:
-    """An error as both services send it."""
-    return Reply(status, json.dumps({"__type": f"com.amazonaws#{code}", "message": "SECRET", **more}).encode())
 
 
 @dataclass
@@ -50,20 +38,8 @@ class Stub:
     """Operation (or the request line, where no operation is named) and body."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await self._serve(reader, writer)
-        except (OSError, EOFError, asyncio.CancelledError):
-            pass  # the client left, or the test is over
-        finally:
-            writer.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        lines = [line.partition(": ") for line in head.split("\r\n")[1:]]
-        headers = {name.lower(): value for name, _, value in lines}
-        body = await reader.readexactly(int(headers.get("content-length", 0)))
-        operation = headers.get("x-amz-target", head.split("\r\n")[0]).rpartition(".")[2]
-        self.requests.append((operation, body.decode()))
+        request = await read_message(reader)
+        self.requests.append((request.operation, request.body.decode()))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if answer == SILENCE:
             await asyncio.sleep(60)
@@ -76,31 +52,17 @@ class Stub:
 
 
 def _bytes(reply: Reply) -> bytes:
-    headers = {"content-length": str(len(reply.body)), "connection": "close"} | reply.headers
-    lines = [f"HTTP/1.1 {reply.status} X", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
-    return "\r\n".join(lines).encode() + reply.body
+    """Each connection carries one request, so that what fails fails for one."""
+    return bytes(Reply(reply.status, reply.body, {"connection": "close", **reply.headers}))
 
 
 @asynccontextmanager
 async def stub(*answers: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[Stub]:
     """The server while the body runs; with TLS its address names localhost."""
     served = Stub(list(answers))
-    tasks: set[asyncio.Task[None]] = set()
-
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tasks.add(asyncio.create_task(served.serve(reader, writer)))
-
-    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
-    port = server.sockets[0].getsockname()[1]
-    served.address = f"https://localhost:{port}" if tls else f"http://127.0.0.1:{port}"
-    try:
+    async with listening(served.serve, tls) as port:
+        served.address = f"https://localhost:{port}" if tls else f"http://127.0.0.1:{port}"
         yield served
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks)
-        await server.wait_closed()
 
 
 @dataclass(frozen=True)

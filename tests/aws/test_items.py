@@ -1,4 +1,4 @@
-"""The item itself, as docs/dynamodb.md has it, and what happens to one that is no record; on moto and on dynalite."""
+"""The item itself, as docs/dynamodb.md has it, and what happens to one that is no record; on every DynamoDB."""
 
 import os
 from collections.abc import AsyncIterator
@@ -62,7 +62,12 @@ def on_dynalite(dynalite_store: DynamoRecordStore, dynalite_client: AwsClient) -
     return Table(dynalite_store, dynalite_client)
 
 
-@pytest.fixture(params=["on_moto", "on_dynalite"])
+@pytest.fixture
+def on_standin(standin_store: DynamoRecordStore, standin_clients: tuple[AwsClient, AwsClient]) -> Table:
+    return Table(standin_store, standin_clients[1])
+
+
+@pytest.fixture(params=["on_moto", "on_dynalite", "on_standin"])
 def table(request: pytest.FixtureRequest) -> Table:
     made: Table = request.getfixturevalue(request.param)
     return made

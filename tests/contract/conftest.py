@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,9 @@ from keyvault_server.ports import KeyService, RecordStore
 from tests.fakes import FakeKeyService, FakeRecordStore
 
 KeyServices = tuple[KeyService, KeyService]
-ATOMIC = ("fake_store", "sqlite_store", "dynalite_store")
+ATOMIC = ("fake_store", "sqlite_store", "standin_store", "dynalite_store")
 """Where writers may be made to race: moto evaluates conditions without a lock."""
-HONEST = ("fake_keys", "keyring")
+HONEST = ("fake_keys", "keyring", "standin_keys")
 """moto answers AccessDenied to Decrypt with another KeyId, and ReEncrypt does not look at SourceKeyId."""
 
 
@@ -68,9 +69,23 @@ def keyring(tmp_path: Path) -> KeyServices:
 
 @pytest.fixture(scope="session")
 async def kms(moto_options: AwsOptions, moto_clients: tuple[AwsClient, AwsClient]) -> AsyncIterator[KeyServices]:
-    second = (await moto_clients[0].call("create_key"))["KeyMetadata"]["Arn"]
-    rotated = dataclasses.replace(moto_options, master_keys={"2": second} | moto_options.master_keys)
-    async with open_aws(moto_options) as (before, _), open_aws(rotated) as (after, _):
+    async with before_and_after(moto_options, moto_clients[0]) as services:
+        yield services
+
+
+@pytest.fixture(scope="session")
+async def standin_keys(
+    standin_options: AwsOptions, standin_clients: tuple[AwsClient, AwsClient]
+) -> AsyncIterator[KeyServices]:
+    async with before_and_after(standin_options, standin_clients[0]) as services:
+        yield services
+
+
+@asynccontextmanager
+async def before_and_after(options: AwsOptions, client: AwsClient) -> AsyncIterator[KeyServices]:
+    second = (await client.call("create_key"))["KeyMetadata"]["Arn"]
+    rotated = dataclasses.replace(options, master_keys={"2": second} | options.master_keys)
+    async with open_aws(options) as (before, _), open_aws(rotated) as (after, _):
         yield before, after
 
 

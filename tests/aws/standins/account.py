@@ -1,0 +1,26 @@
+"""An AWS account with both services on loopback."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from tests.aws.standins.dynamodb import StandInDynamoDb
+from tests.aws.standins.kms import StandInKms
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Both services, with their knobs, and where they listen."""
+
+    kms: StandInKms
+    dynamodb: StandInDynamoDb
+    kms_address: str
+    dynamodb_address: str
+
+
+@asynccontextmanager
+async def account(*, stale: bool = False) -> AsyncIterator[Account]:
+    """Open while the body runs; see StandInDynamoDb for `stale`."""
+    kms, dynamodb = StandInKms(), StandInDynamoDb(stale=stale)
+    async with kms.running() as kms_port, dynamodb.running() as dynamodb_port:
+        yield Account(kms, dynamodb, f"http://127.0.0.1:{kms_port}", f"http://127.0.0.1:{dynamodb_port}")
