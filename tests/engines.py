@@ -34,7 +34,7 @@ def options(kms: str | None, dynamodb: str | None, **changed: object) -> AwsOpti
         "kms_endpoint": kms,
         "dynamodb_endpoint": dynamodb,
         "ca_bundle": None,
-        "call_timeout": 10.0,
+        "call_timeout": 30.0,  # moto on a busy machine is slow
         "max_connections": 16,
     }
     return AwsOptions(**given | changed)  # type: ignore[arg-type]

@@ -1,9 +1,8 @@
-"""What the vault makes of what AWS answers, of what something between answers, and of silence."""
+"""What the vault makes of what AWS answers, and of what something between answers."""
 
 import asyncio
 import base64
 import json
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -22,7 +21,7 @@ from keyvault_server.errors import (
 )
 from keyvault_server.ports import HeadChanged, WrappedBlob
 from keyvault_server.records import Record, StoredHead
-from tests.aws.stub import HALF, RESET, SILENCE, Answer, Reply, Stub, aws_error, stub
+from tests.aws.stub import HALF, RESET, Answer, Reply, Stub, aws_error, stub
 from tests.engines import options
 
 pytestmark = pytest.mark.usefixtures("aws_identity")
@@ -68,12 +67,10 @@ Say = Callable[..., Line]
 
 
 @asynccontextmanager
-async def answering(*answers: Answer, seconds: float = 5.0, connections: int = 2) -> AsyncIterator[Line]:
+async def answering(*answers: Answer) -> AsyncIterator[Line]:
     """Both ports on a stub, without the checks of a start."""
-    async with stub(*answers) as served:
-        given = options(served.address, served.address, call_timeout=seconds, max_connections=connections)
-        async with open_clients(given) as (kms, dynamodb):
-            yield KmsKeyService(kms, {"1": ARN}), DynamoRecordStore(dynamodb, "keyvault"), served
+    async with stub(*answers) as served, open_clients(options(served.address, served.address)) as (kms, dynamodb):
+        yield KmsKeyService(kms, {"1": ARN}), DynamoRecordStore(dynamodb, "keyvault"), served
 
 
 @pytest.fixture(scope="module")
@@ -117,18 +114,17 @@ async def test_what_is_no_clear_answer_of_aws_is_unavailable_and_never_absent(an
 
 
 @pytest.mark.parametrize("answer", THROTTLES, ids=str)
-async def test_a_throttle_is_told_as_one_and_nothing_is_sent_twice(answer: Reply, say: Say) -> None:
-    keys, records, served = say(answer)
+async def test_a_throttle_is_told_as_one(answer: Reply, say: Say) -> None:
+    keys, records, _ = say(answer)
     assert [type(outcome) for outcome in await outcomes(keys, records)] == [BackendThrottled] * 9
-    assert len(served.requests) == 9
 
 
-@pytest.mark.parametrize("answer", [RESET, aws_error("InternalServerError", 500), Reply(503, HTML, {})], ids=str)
-async def test_a_write_of_unknown_outcome_is_sent_once(answer: Answer, say: Say) -> None:
+@pytest.mark.parametrize("answer", [*NO_ANSWERS, *THROTTLES], ids=str)
+async def test_a_write_is_sent_once_whatever_comes_of_it(answer: Answer, say: Say) -> None:
     _, records, served = say(answer)
-    with pytest.raises(BackendUnavailable):
+    with pytest.raises((BackendUnavailable, BackendThrottled)):
         await records.put_if("acme", "k", RECORD, None)
-    assert [operation for operation, _ in served.requests] == ["PutItem"]
+    assert [operation for operation, _ in served.requests].count("PutItem") == 1
 
 
 @pytest.mark.parametrize("code", OURS)
@@ -214,28 +210,12 @@ async def test_a_reply_with_a_wrong_checksum_is_unavailable(say: Say) -> None:
         await records.get("acme", "k")
 
 
-async def test_silence_ends_with_the_call_timeout_also_for_who_waits_for_a_connection() -> None:
-    async with answering(SILENCE, seconds=0.4, connections=1) as (keys, records, _):
-        began = time.monotonic()
-        assert [type(outcome) for outcome in await outcomes(keys, records)] == [BackendUnavailable] * 9
-        assert time.monotonic() - began < 1.2  # five calls of 0.4 s one after the other take 2 s
-
-
 async def test_nobody_listening_is_unavailable() -> None:
     async with stub(Reply()) as gone:
         pass
     async with open_clients(options(gone.address, gone.address)) as (kms, dynamodb):
         keys, records = KmsKeyService(kms, {"1": ARN}), DynamoRecordStore(dynamodb, "keyvault")
         assert [type(outcome) for outcome in await outcomes(keys, records)] == [BackendUnavailable] * 9
-
-
-async def test_the_callers_deadline_passes_as_such_and_the_connection_is_not_lost() -> None:
-    async with answering(*[SILENCE] * 4, Reply(), seconds=30.0) as (_, records, _):
-        for _ in range(4):
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.05):
-                    await records.get("acme", "k")
-        assert await records.get("acme", "k") is None
 
 
 async def test_without_credentials_nothing_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:

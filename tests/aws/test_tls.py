@@ -100,4 +100,5 @@ async def test_whoever_hands_out_credentials_must_show_its_name_too(
         monkeypatch.setenv("AWS_CA_BUNDLE", authority.bundle)
         with pytest.raises(BackendUnavailable):  # this STS has no credentials for anybody
             await read_from(served, None)
-        assert [("web" in body) for _, body in sts.requests] == [True] * believed
+        assert bool(sts.requests) is believed
+        assert all("web" in body for _, body in sts.requests)

@@ -2,8 +2,8 @@
 
 The rule of this file: what leaves it is a VaultError, or an AwsFault for what only our own identity, settings or bug
 can cause (the caller sees INTERNAL). Neither holds a text of AWS or a parameter, which may be a data key; the AwsFault,
-as cause, names the operation and the code. Nothing is repeated here: the client sends the same bytes again, and only
-a reply of AWS that says "throttled" is proof that nothing was done.
+as cause, names the operation and the code. Of failed replies only one that says "throttled" is proof that nothing was
+done. `retries.py` says what is sent again, `connections.py` what happens to a call that is cancelled.
 
 Codes: AWS KMS API Reference "Decrypt", "GenerateDataKey", "ReEncrypt"; DynamoDB Developer Guide "Error handling".
 """
@@ -12,11 +12,14 @@ import asyncio
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 from botocore.parsers import ResponseParserError
 
+from keyvault_server.backends.aws.connections import Connections
+from keyvault_server.backends.aws.retries import Retries
 from keyvault_server.errors import (
     BackendThrottled,
     BackendUnavailable,
@@ -71,10 +74,12 @@ class NoUsableAnswer(Refused):
 class AwsClient:
     """An open client of one AWS service, called by operation."""
 
-    def __init__(self, client: Any, call_timeout: float, *, log: bool = True) -> None:
+    def __init__(self, client: Any, call_timeout: float, connections: Connections, *, log: bool = True) -> None:
         client.meta.events.register("before-parse", _refuse_other_bodies)
         self._client = client
         self._seconds = call_timeout
+        self._connections = connections
+        self._retries = Retries()
         self._log = log
 
     @property
@@ -85,14 +90,22 @@ class AwsClient:
     async def call(self, operation: str, *needed: str, **parameters: Any) -> Mapping[str, Any]:
         """The reply to `operation` (as `get_item`), which has all keys of `needed`.
 
-        The time limit covers the wait for a connection, which the SDK does not bound. A cancelled write may have been
-        done. Raises a VaultError, caused by an AwsFault; or the AwsFault itself.
+        The time limit covers the wait for a connection, which the SDK does not bound, and all attempts. A cancelled
+        write may still be done. Raises a VaultError, caused by an AwsFault; or the AwsFault itself.
         """
+        attempt = partial(self._attempt, operation, needed, parameters)
+        until = asyncio.get_running_loop().time() + self._seconds
         try:
-            async with asyncio.timeout(self._seconds):
-                reply: Mapping[str, Any] = await getattr(self._client, operation)(**parameters)
+            async with asyncio.timeout_at(until):
+                return await self._retries.run(operation, attempt, until)
         except TimeoutError:
             raise BackendUnavailable from self._noted(AwsFault(operation, "Timeout"))
+
+    async def _attempt(
+        self, operation: str, needed: tuple[str, ...], parameters: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        try:
+            reply = await self._connections.run(partial(getattr(self._client, operation), **parameters))
         except ParamValidationError as error:  # its text may show a parameter
             raise AwsFault(operation, type(error).__name__) from None
         except (ClientError, BotoCoreError, ResponseParserError) as error:

@@ -19,11 +19,14 @@ from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError, NoRegionError
 
 from keyvault_server.backends.aws.calls import AwsClient
+from keyvault_server.backends.aws.connections import Connections
 from keyvault_server.backends.aws.dynamodb import DynamoRecordStore
 from keyvault_server.backends.aws.kms import KmsKeyService
 from keyvault_server.backends.aws.table import refuse_unsafe_table
 from keyvault_server.errors import Refused
 
+SILENCE = 0.2
+"""Of a call's time: a connection that says nothing for so long is given up."""
 _KEY_ARN = re.compile(r"arn:[a-z-]+:kms:([a-z0-9-]+):[0-9]+:key/[A-Za-z0-9-]+", re.ASCII)
 
 
@@ -48,7 +51,7 @@ class AwsOptions:
     ca_bundle: str | None
     """File of PEM roots; None: what the SDK trusts."""
     call_timeout: float
-    """Seconds of one call, the wait for a connection included."""
+    """Seconds of one call, its repetitions and the wait for a connection included."""
     max_connections: int
     """Connections to each service."""
 
@@ -80,7 +83,9 @@ async def open_clients(options: AwsOptions, *, log: bool = True) -> AsyncIterato
                 raise BadAwsSettings("no AWS region is set: set KEYVAULT_AWS_REGION") from None
             except (BotoCoreError, ValueError) as error:  # a bad profile, a bad endpoint; the text may quote a setting
                 raise BadAwsSettings(f"no client of AWS {service} can be made: {type(error).__name__}") from None
-            opened.append(AwsClient(client, options.call_timeout, log=log))
+            connections = Connections(options.max_connections, options.call_timeout)
+            stack.push_async_callback(connections.aclose)
+            opened.append(AwsClient(client, options.call_timeout, connections, log=log))
         yield opened[0], opened[1]
 
 
@@ -110,10 +115,11 @@ class VerifyingConfig(AioConfig):  # type: ignore[misc]
 
 
 def _config(options: AwsOptions) -> VerifyingConfig:
+    silence = options.call_timeout * SILENCE
     return VerifyingConfig(
         retries={"total_max_attempts": 1},  # a retry of the SDK would fail the condition of its own first attempt
-        connect_timeout=options.call_timeout,
-        read_timeout=options.call_timeout,
+        connect_timeout=silence,
+        read_timeout=silence,
         max_pool_connections=options.max_connections,
         user_agent="keyvault",  # a fixed one saves a seventh of the CPU of a call
     )

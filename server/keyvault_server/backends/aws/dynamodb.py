@@ -1,9 +1,10 @@
 """Amazon DynamoDB as a RecordStore (see ports.py): one item a record. docs/dynamodb.md has the attributes.
 
 The rules of this file. Every read is consistent. A write is one PutItem whose condition is on `head`; it is never sent
-twice, since the second could fail for what the first did: an unknown outcome is BackendUnavailable. Every attribute
-goes through ExpressionAttributeNames. An item that is no record is shown as one that `records.state_of` refuses, so
-that it reads as RECORD_CORRUPT and a purge can still replace it.
+twice, since the second could fail for what the first did: after an unknown outcome what is stored is looked at, and
+what that does not tell is BackendUnavailable. Every attribute goes through ExpressionAttributeNames. An item that is no
+record is shown as one that `records.state_of` refuses, so that it reads as RECORD_CORRUPT and a purge can still replace
+it.
 
 Source: DynamoDB API Reference "GetItem", "PutItem", "Scan"; Developer Guide "Condition expressions".
 """
@@ -12,9 +13,9 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from keyvault_server.backends.aws.calls import AwsClient, AwsFault
-from keyvault_server.errors import RecordCorrupt
+from keyvault_server.errors import BackendUnavailable, RecordCorrupt, VaultError
 from keyvault_server.ports import HeadChanged, Walked
-from keyvault_server.records import FORMAT, Record, StoredHead
+from keyvault_server.records import DIGEST_SIZE, FORMAT, Record, StoredHead, in_ring
 
 KEY = "pk"
 SEPARATOR = "#"
@@ -60,6 +61,20 @@ class DynamoRecordStore:
             # Not every engine gives the item back; another writer may have changed it again by now, which is as good.
             item = fault.reply.get("Item") or await self._get(pk, {})
             raise HeadChanged(_stored_head(item) if item else None) from None
+        except BackendUnavailable as unknown:
+            await self._look_for(tenant, key_id, record, unknown)
+
+    async def _look_for(self, tenant: str, key_id: str, record: Record, unknown: BackendUnavailable) -> None:
+        """Returns if the record is there, raises HeadChanged if it surely never will be, else what is given."""
+        try:
+            stored = await self.get_head(tenant, key_id)
+        except (VaultError, AwsFault):
+            raise unknown from None
+        if stored is not None and _is_head_of(stored, record):
+            return
+        if stored is not None and _went_another_way(stored, record):
+            raise HeadChanged(stored) from None
+        raise unknown
 
     async def walk(self) -> AsyncIterator[Walked]:
         """See RecordStore. A consistent Scan, up to 1 MB a page; reads the whole table, at one unit for each 4 KB.
@@ -105,6 +120,21 @@ class DynamoRecordStore:
             ReturnValuesOnConditionCheckFailure="ALL_OLD",
             **condition,
         )
+
+
+def _is_head_of(stored: StoredHead, record: Record) -> bool:
+    """True if this very write stored it: the times tell another attempt at the same envelope apart."""
+    return stored == StoredHead(record.head, record.ring, record.created, record.updated)
+
+
+def _went_another_way(stored: StoredHead, record: Record) -> bool:
+    """True if another envelope followed the one that the record was to follow, so that its condition fails for ever.
+
+    The rings tell: a ring that holds the predecessor would hold the record too. Where the predecessor is out of it, or
+    there was none, a purge or sixteen newer writes may hide that the record was there.
+    """
+    mine, before = record.ring[:DIGEST_SIZE], record.ring[DIGEST_SIZE : 2 * DIGEST_SIZE]
+    return in_ring(before, stored.ring) and not stored.ring.startswith(before) and not in_ring(mine, stored.ring)
 
 
 def _pk(tenant: str, key_id: str) -> str:

@@ -8,6 +8,7 @@ Source: DynamoDB API Reference "CreateTable", "UpdateContinuousBackups"; AWS KMS
 """
 
 import asyncio
+import dataclasses
 
 from keyvault_server.backends.aws.calls import AwsClient, AwsFault, refused
 from keyvault_server.backends.aws.clients import AwsOptions, BadAwsSettings, open_clients
@@ -17,6 +18,8 @@ from keyvault_server.errors import MasterKeyUnusable
 TABLE_SECONDS = 120.0
 """How long a new table may take until it is ACTIVE and its backups are on."""
 _POLL_SECONDS = 0.2
+_CALL_SECONDS = 30.0
+"""Making something takes AWS longer than using it, and is not asked for twice."""
 
 
 async def create_backend(options: AwsOptions, alias: str) -> str:
@@ -27,7 +30,8 @@ async def create_backend(options: AwsOptions, alias: str) -> str:
     """
     if not alias.startswith("alias/"):
         raise BadAwsSettings("the alias of the KMS key begins with alias/: set KEYVAULT_AWS_KEY_ALIAS")
-    async with open_clients(options, log=False) as (kms, dynamodb):
+    patient = dataclasses.replace(options, call_timeout=_CALL_SECONDS)
+    async with open_clients(patient, log=False) as (kms, dynamodb):
         with refused(f"table {options.table}"):
             await _create_table(dynamodb, options.table)
             await _switch_backups_on(dynamodb, options.table)
