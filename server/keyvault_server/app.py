@@ -1,9 +1,10 @@
 """Lifecycle: opens the backend, serves, and stops in order without losing a call.
 
-Stopping: NOT_SERVING -> (drain delay) -> no new calls -> the calls at work finish, their cleaning up included ->
-health -> backends closed. `grpc.aio.Server.stop` waits for no cleaning up, and an open health Watch would hold it for
-the whole grace, hence the own count of calls. A call that grpc's core had not handed over when the stop began is
-CANCELLED by it, untouched: callers send it again as after UNAVAILABLE. A second signal cuts the wait short.
+Stopping: NOT_SERVING -> (drain delay) -> calls that come are refused -> the calls at work finish, their cleaning up and
+their replies included -> connections closed -> health -> backends closed. The guard counts, since `Server.stop` waits
+for no cleaning up; and connections are closed last, since `stop` closes each right behind its last reply, which a TCP
+reset then may overtake (RFC 1122, 4.2.2.13). A call that comes too late is UNAVAILABLE, or CANCELLED if grpc's core
+never handed it over: untouched, so callers send it again. A second signal cuts the wait short.
 """
 
 import asyncio
@@ -43,6 +44,7 @@ _OPTIONS = (
     ("grpc.max_connection_age_ms", 600_000),  # new certificates and CAs count for new connections only
     ("grpc.max_connection_age_grace_ms", 60_000),
 )
+_GOODBYE_SECONDS = 1.0  # for GOAWAY and a ping back; an open health Watch takes all of it
 _CLEANUP_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
@@ -167,11 +169,9 @@ async def _drain(
 ) -> None:
     await readiness.leave()
     await _first_of(hurry.wait(), seconds=settings.drain_delay_seconds)
-    stopping = asyncio.create_task(server.stop(settings.drain_seconds))
-    await asyncio.sleep(0)  # lets stop() close the door before the calls at work are counted
+    guard.close()
     await _first_of(guard.wait_idle(), hurry.wait(), seconds=settings.drain_seconds)
-    await server.stop(0)
-    await stopping
+    await server.stop(0 if hurry.is_set() else _GOODBYE_SECONDS)
     await _first_of(guard.wait_idle(), seconds=_CLEANUP_SECONDS)
 
 

@@ -29,7 +29,7 @@ from google.rpc import error_details_pb2, status_pb2
 from keyvault.names import is_scope
 from keyvault_server.access_log import AccessLog
 from keyvault_server.caller import current_caller
-from keyvault_server.errors import DeadlineExceeded, InvalidRequest, RateLimited, VaultError
+from keyvault_server.errors import BackendUnavailable, DeadlineExceeded, InvalidRequest, RateLimited, VaultError
 from keyvault_server.gatekeeper import Gatekeeper, Visitor
 from keyvault_server.metrics import Metrics
 
@@ -63,7 +63,7 @@ _STATUS = {
     "RECORD_CORRUPT": grpc.StatusCode.DATA_LOSS,
     "INTERNAL": grpc.StatusCode.INTERNAL,
 }
-_MOMENT = 0.05  # seconds
+_STOPPING = "the server is stopping: send the same bytes again"
 _CALLER_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 _log = logging.getLogger(__name__)
@@ -98,20 +98,18 @@ class CallGuard(grpc.aio.ServerInterceptor):
         self._access_log = access_log
         self._guarded: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self._working = 0
-        self._begun = 0
+        self._unanswered = 0  # at work, or done and its reply not yet sent
+        self._closed = False
         self._idle = asyncio.Event()
         self._idle.set()
 
-    async def wait_idle(self) -> None:
-        """Returns when no call was at work for a moment, cleaning up included.
+    def close(self) -> None:
+        """Refuses the calls that come from now on, before anything is asked or noted of them."""
+        self._closed = True
 
-        The moment is for calls that grpc has accepted and not yet handed over: cancelled then, they would be lost.
-        """
-        begun = -1
-        while begun != self._begun:
-            begun = self._begun
-            await asyncio.sleep(_MOMENT)
-            await self._idle.wait()
+    async def wait_idle(self) -> None:
+        """Returns when no accepted call is at work, cleaning up and the sending of its reply included."""
+        await self._idle.wait()
 
     async def intercept_service(  # noqa: D102
         self,
@@ -134,9 +132,10 @@ class CallGuard(grpc.aio.ServerInterceptor):
 
         async def guarded(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             call = _Call(name, context, self._gate)
+            if self._closed:
+                await call.fail(grpc.StatusCode.UNAVAILABLE, BackendUnavailable(_STOPPING))
             self._working += 1
-            self._begun += 1
-            self._idle.clear()
+            self._begin(context)
             try:
                 if self._working > self._limits.concurrent_calls:
                     raise RateLimited
@@ -157,14 +156,24 @@ class CallGuard(grpc.aio.ServerInterceptor):
                 return await self._fail(call, error)
             finally:
                 self._working -= 1
-                if not self._working:
-                    self._idle.set()
 
         return grpc.unary_unary_rpc_method_handler(
             guarded,
             request_deserializer=None,
             response_serializer=handler.response_serializer,
         )
+
+    def _begin(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        """Counts a call until grpc has sent its reply: one that is returned, a stop would still cancel."""
+        ended: Any = self._end  # the stubs know of no function here
+        context.add_done_callback(ended)
+        self._unanswered += 1
+        self._idle.clear()
+
+    def _end(self, _: object) -> None:
+        self._unanswered -= 1
+        if not self._unanswered:
+            self._idle.set()
 
     async def _fail(self, call: _Call, error: BaseException) -> NoReturn:
         failure = _failure(error, call.request_id)

@@ -22,7 +22,7 @@ from keyvault_server.app import CannotListen
 from keyvault_server.errors import BackendUnavailable
 from tests.fakes import FakeKeyService, FakeRecordStore, Hooks
 from tests.sealed import create, mint, update
-from tests.serving import BIN, Served, embedded, failure_of, on_ports, server_process
+from tests.serving import BIN, Failure, Served, embedded, failure_of, on_ports, server_process
 
 
 class Gate:
@@ -172,6 +172,32 @@ async def test_a_stopping_server_finishes_the_calls_at_work_and_takes_no_new_one
         assert await asyncio.gather(*at_work) == [1] * 20
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", int(server.address.rpartition(":")[2])), timeout=1)
+
+
+async def test_a_call_that_comes_while_the_server_stops_is_told_so_and_nothing_is_done() -> None:
+    keys, records = FakeKeyService(), FakeRecordStore()
+    async with AsyncExitStack() as callers:
+        async with on_ports(keys, records) as server:
+            stub = KeyVaultStub(await callers.enter_async_context(grpc.aio.insecure_channel(server.address)))
+            key = await mint(stub, "a/")
+            gate = Gate(records, "put_if")
+            at_work = asyncio.create_task(_created(stub, create(key, "a/early")))
+            await gate.reached()
+            late = asyncio.create_task(_late(server.address, stub, create(key, "a/late"), gate))
+        failure = await late
+        assert await at_work == 1
+    assert (failure.status, failure.reason) == ("UNAVAILABLE", "BACKEND_UNAVAILABLE")
+    assert "stopping" in failure.message
+    assert list(records.records) == [("default", "a/early")]
+
+
+async def _late(address: str, stub: KeyVaultStub, request: pb.CreateRequest, gate: Gate) -> Failure:
+    async with asyncio.timeout(5):
+        while await status(address) == "SERVING":
+            await asyncio.sleep(0.01)
+    failure = await failure_of(stub.Create(request, timeout=5))
+    gate.open()
+    return failure
 
 
 async def _created(stub: KeyVaultStub, request: pb.CreateRequest) -> int:
