@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,12 +76,17 @@ class ServerProcess:
 
 
 @contextmanager
-def server_process(data: Path, listen: str = "127.0.0.1:0", **environment: str) -> Iterator[ServerProcess]:
+def server_process(
+    data: Path,
+    listen: str = "127.0.0.1:0",
+    program: Sequence[str | Path] = (BIN / "keyvault-server",),
+    **environment: str,
+) -> Iterator[ServerProcess]:
     """Started as a user does; killed at the end if it still runs."""
     log = data.parent / f"{data.name}.log"
     with log.open("ab") as stderr:
         process = subprocess.Popen(
-            [BIN / "keyvault-server", "serve", "--data", data, "--listen", listen],
+            [*program, "serve", "--data", data, "--listen", listen],
             env=os.environ | environment,
             stdout=subprocess.PIPE,
             stderr=stderr,

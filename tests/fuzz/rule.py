@@ -1,0 +1,182 @@
+"""What has to be answered to a message, from the side of one who knows every key: the one rule once more.
+
+The rules of this file: it judges the bytes that were sent, not what somebody meant by them; it shares the envelope with
+the server, and nothing else. It knows only the names of its own lane, which nobody else writes.
+"""
+
+import hashlib
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from keyvault import envelope as kve1
+from keyvault.envelope import Kind
+from keyvault.names import MAX_WRAPPED_KEY, covers, is_key_id, is_scope
+from keyvault.v1 import keyvault_pb2 as pb
+from tests.sealed import Key
+
+REQUESTS: dict[str, Any] = {
+    "GenerateKey": pb.GenerateKeyRequest,
+    "Create": pb.CreateRequest,
+    "Read": pb.ReadRequest,
+    "Update": pb.UpdateRequest,
+    "Delete": pb.DeleteRequest,
+    "RotateKey": pb.RotateKeyRequest,
+    "RewrapKey": pb.RewrapKeyRequest,
+    "UnwrapKey": pb.UnwrapKeyRequest,
+}
+RESPONSES: dict[str, Any] = {
+    "GenerateKey": pb.GenerateKeyResponse,
+    "Create": pb.CreateResponse,
+    "Read": pb.ReadResponse,
+    "Update": pb.UpdateResponse,
+    "Delete": pb.DeleteResponse,
+    "RotateKey": pb.RotateKeyResponse,
+    "RewrapKey": pb.RewrapKeyResponse,
+    "UnwrapKey": pb.UnwrapKeyResponse,
+}
+KINDS = {"Create": Kind.DATA, "Update": Kind.DATA, "Delete": Kind.TOMBSTONE, "RotateKey": Kind.DATA}
+RING_LENGTH = 16
+
+
+class Fate(Enum):
+    """What becomes of a message."""
+
+    REFUSED = "refused"
+    OK = "answered"
+    WRITTEN = "written"
+    REPLAYED = "replayed"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A data key that the server gave out, and what it is bound to."""
+
+    scope: str
+    key: Key
+
+
+@dataclass(slots=True)
+class Stored:
+    """A record, as its author knows it."""
+
+    known: Known
+    envelope: bytes = b""
+    revision: int = 0
+    live: bool = False
+    ring: deque[bytes] = field(default_factory=lambda: deque(maxlen=RING_LENGTH))
+
+    def write(self, known: Known, envelope: bytes) -> None:
+        """The next revision."""
+        header = kve1.parse(envelope)
+        self.known, self.envelope = known, envelope
+        self.revision, self.live = header.revision, header.kind is Kind.DATA
+        self.ring.append(_digest(envelope))
+
+
+class Book:
+    """Every key that was given out, every record that was written."""
+
+    def __init__(self) -> None:
+        self.keys: dict[bytes, Known] = {}
+        """By wrapped key."""
+        self.records: dict[tuple[str, str], Stored] = {}
+        """By tenant and key_id."""
+
+    def fate(self, method: str, tenant: str, message: bytes, unwrapped: str) -> Fate:
+        """What has to become of a message; `unwrapped` is the scope for which UnwrapKey is on."""
+        try:
+            request = REQUESTS[method].FromString(message)
+        except DecodeError:
+            return Fate.REFUSED
+        match method:
+            case "GenerateKey":
+                good = not request.scope or is_scope(request.scope)
+            case "RewrapKey":
+                good = self._known(tenant, request.wrapped_key) is not None
+            case "UnwrapKey":
+                known = self._known(tenant, request.wrapped_key)
+                good = known is not None and known.scope == unwrapped
+            case "Read":
+                good = self._readable(tenant, request)
+            case _:
+                return self._mutation(method, tenant, request)
+        return Fate.OK if good else Fate.REFUSED
+
+    def note(self, method: str, tenant: str, message: bytes) -> None:
+        """A mutation was written."""
+        request = REQUESTS[method].FromString(message)
+        sealing = request.new_wrapped_key if method == "RotateKey" else request.wrapped_key
+        known = self.keys[sealing]
+        self.records.setdefault((tenant, request.key_id), Stored(known)).write(known, request.envelope)
+
+    def _known(self, tenant: str, wrapped_key: bytes) -> Known | None:
+        known = self.keys.get(wrapped_key) if len(wrapped_key) <= MAX_WRAPPED_KEY else None
+        return known if known and known.key.tenant == tenant else None
+
+    def _readable(self, tenant: str, request: pb.ReadRequest) -> bool:
+        stored = self.records.get((tenant, request.key_id))
+        return (
+            stored is not None
+            and request.known_revision >= 0
+            and (stored.live or request.include_deleted)
+            and is_key_id(request.key_id)
+        )
+
+    def _mutation(self, method: str, tenant: str, request: Any) -> Fate:
+        present = self._covering(tenant, request.key_id, request.wrapped_key)
+        sealing = present
+        if method == "RotateKey":
+            sealing = self._covering(tenant, request.key_id, request.new_wrapped_key)
+        revision = _revision(request.envelope, KINDS[method])
+        if present is None or sealing is None or revision is None:
+            return Fate.REFUSED
+        if method == "RotateKey" and not _permitted(request, tenant, present.key, sealing.key, revision):
+            return Fate.REFUSED
+        if not _opens(sealing.key.plaintext, tenant, request.key_id, request.envelope):
+            return Fate.REFUSED
+        stored = self.records.get((tenant, request.key_id))
+        if stored is not None and _digest(request.envelope) in stored.ring:
+            return Fate.REPLAYED
+        live = stored is not None and stored.live
+        fits = live is not (method == "Create") and revision == (stored.revision if stored else 0) + 1
+        owned = stored is None or stored.known.key.plaintext == present.key.plaintext
+        return Fate.WRITTEN if fits and owned else Fate.REFUSED
+
+    def _covering(self, tenant: str, key_id: str, wrapped_key: bytes) -> Known | None:
+        known = self._known(tenant, wrapped_key)
+        return known if known and is_key_id(key_id) and covers(known.scope, key_id) else None
+
+
+def _digest(envelope: bytes) -> bytes:
+    return hashlib.sha256(envelope).digest()[:16]
+
+
+def _revision(envelope: bytes, kind: Kind) -> int | None:
+    try:
+        header = kve1.parse(envelope)
+    except kve1.MalformedEnvelope:
+        return None
+    return header.revision if header.kind is kind else None
+
+
+def _opens(data_key: bytes, tenant: str, key_id: str, envelope: bytes) -> bool:
+    try:
+        kve1.open(data_key, tenant, key_id, envelope)
+    except kve1.EnvelopeDoesNotOpen:
+        return False
+    return True
+
+
+def _permitted(request: pb.RotateKeyRequest, tenant: str, present: Key, sealing: Key, revision: int) -> bool:
+    """The present key says yes to just these bytes, and the new one is another."""
+    if present.plaintext == sealing.plaintext or _revision(request.authorization, Kind.REKEY) != revision:
+        return False
+    try:
+        permit = kve1.open(present.plaintext, tenant, request.key_id, request.authorization)
+    except kve1.EnvelopeDoesNotOpen:
+        return False
+    return permit == hashlib.sha256(request.envelope).digest()
