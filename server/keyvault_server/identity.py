@@ -8,14 +8,17 @@
 
 The rules of this file: where tokens are configured, a token that is sent has to be valid and decides; where they are
 not, it is not looked at. With any authentication configured, nobody is let in without a name. A name is at most
-MAX_IDENTITY visible ASCII characters, so that it is safe in a log and in a policy. Sources: SPIFFE-ID (the standard's
-sections 2.1 and 2.2), X509-SVID, RFC 6750.
+MAX_IDENTITY visible ASCII characters, so that it is safe in a log and in a policy. Names are read from the certificate
+itself: gRPC's own reading of them (peer_spiffe_id, peer_uri, peer_dns) ends at a NUL, so that "spiffe://a/b<NUL>.c",
+which a CA may sign for c, would be "spiffe://a/b". Sources: SPIFFE-ID (the standard's sections 2.1 and 2.2), X509-SVID,
+RFC 6750.
 """
 
 import functools
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 from cryptography import x509
 
@@ -60,23 +63,41 @@ class Identifier:
         """Resuming a TLS session, which is good for days, checks no certificate: it may have expired meanwhile."""
         if b"true" not in auth_context.get("ssl_session_reused", ()):
             return
-        if any(self._clock() > _expiry(pem) for pem in auth_context.get("x509_pem_cert", ())):
+        if any(self._clock() > _read(pem).expires for pem in auth_context.get("x509_pem_cert", ())):
             raise Unauthenticated("the client certificate has expired since this TLS session began: connect anew")
 
 
+class _Certificate(NamedTuple):
+    """What counts of a client's certificate."""
+
+    uris: frozenset[str]
+    dns: frozenset[str]
+    expires: float
+
+
 @functools.lru_cache(1024)
-def _expiry(pem: bytes) -> float:
-    return x509.load_pem_x509_certificate(pem).not_valid_after_utc.timestamp()
+def _read(pem: bytes) -> _Certificate:
+    """A certificate that TLS has verified; a subject alternative name that cannot be read makes it nobody's."""
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+        found = [one.value for one in certificate.extensions if isinstance(one.value, x509.SubjectAlternativeName)]
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        raise Unauthenticated("an extension of the client certificate, its names perhaps, cannot be read") from None
+    uris, dns = (
+        frozenset(name for names in found for name in names.get_values_for_type(kind))
+        for kind in (x509.UniformResourceIdentifier, x509.DNSName)
+    )
+    return _Certificate(uris, dns, certificate.not_valid_after_utc.timestamp())
 
 
 def certificate_identity(auth_context: AuthContext) -> str:
     """The one name of the caller's certificate, as its subject alternative names give it. Raises Unauthenticated."""
-    uris = _names(auth_context, "peer_uri")
+    certificate = _read(next(iter(auth_context.get("x509_pem_cert", ())), b""))
+    uris, names = map(_visible, (certificate.uris, certificate.dns))
     if any(uri.lower().startswith("spiffe:") for uri in uris):
         return _spiffe_id(uris)
     if uris:
         return f"uri:{_only(uris, 'URI')}"
-    names = _names(auth_context, "peer_dns")
     if not names:
         raise Unauthenticated("the client certificate names nobody: it needs a URI (a SPIFFE ID) or a DNS name")
     if any("*" in name for name in names):
@@ -92,8 +113,7 @@ def _spiffe_id(uris: frozenset[str]) -> str:
     return uri
 
 
-def _names(auth_context: AuthContext, kind: str) -> frozenset[str]:
-    names = frozenset(value.decode("utf-8", "replace") for value in auth_context.get(kind, ()))
+def _visible(names: frozenset[str]) -> frozenset[str]:
     if not all(map(_VISIBLE.fullmatch, names)):
         raise Unauthenticated(
             "a name of the client certificate is too long, or has spaces, control or non-ASCII characters"

@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # the session cache has no public name
 
 from keyvault_server.errors import Unauthenticated
@@ -102,6 +103,10 @@ async def test_the_name_is_the_spiffe_id_or_else_the_uri_or_else_the_dns_name(
         ([uri("spiffe://keyvault.test/" + "a" * 2048)], "non-ASCII"),
         ([uri("urn:a b")], "spaces"),
         ([dns("alice.test\nadmin")], "control"),
+        ([uri("spiffe://keyvault.test/alice\0.eve.test")], "control"),  # gRPC itself reads .../alice
+        ([dns("alice.test\0.eve.test")], "control"),
+        ([uri("urn:alice\0"), uri("urn:alice")], "control"),
+        ([ALICE, dns("alice.test\0.eve.test")], "control"),
     ],
 )
 async def test_a_certificate_that_does_not_name_one_caller_is_nobodys(
@@ -185,8 +190,11 @@ async def test_a_resumed_session_ends_with_its_certificate(tmp_path: Path) -> No
         )
 
 
-def test_no_name_at_all_is_nobody() -> None:
-    with pytest.raises(Unauthenticated, match="names nobody"):
+def test_no_certificate_and_names_that_cannot_be_read_are_nobody() -> None:
+    with pytest.raises(Unauthenticated, match="cannot be read"):
         certificate_identity({})
-    with pytest.raises(Unauthenticated, match="non-ASCII"):
-        certificate_identity({"peer_dns": [b"\xff\xfe"]})
+    issued = x509.load_pem_x509_certificate(AUTHORITY.issue(dns("ab.test")).certificate)
+    broken = issued.public_bytes(Encoding.DER).replace(b"ab.test", b"\xff\xfe.test")
+    pem = x509.load_der_x509_certificate(broken).public_bytes(Encoding.PEM)
+    with pytest.raises(Unauthenticated, match="cannot be read"):
+        certificate_identity({"x509_pem_cert": [pem], "peer_dns": [b"ab.test"]})
