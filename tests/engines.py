@@ -7,6 +7,7 @@ import dataclasses
 import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -69,6 +70,13 @@ def moto(aws_identity: None) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def dynalite(aws_identity: None) -> Iterator[str]:
     """The address of a dynalite, in memory."""
+    with dynalite_process() as address:
+        yield address
+
+
+@contextmanager
+def dynalite_process() -> Iterator[str]:
+    """The same without pytest."""
     package = tool("dynalite", "dynalite/node_modules/dynalite")
     with subprocess.Popen(["node", "-e", _START_DYNALITE, package], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -120,14 +120,24 @@ class Caller:
     """One caller: reads, writes, repeats itself, and sometimes cheats. It sends the same bytes again on Unknown."""
 
     def __init__(
-        self, name: str, scene: Scene, recorder: Recorder, servers: Sequence[Send], think: float, patience: int = 3
+        self,
+        name: str,
+        scene: Scene,
+        recorder: Recorder,
+        servers: Sequence[Send],
+        *,
+        think: float,
+        wait: float,
+        patience: int,
     ) -> None:
+        """`think` and `wait` are mean seconds before an operation and before its next attempt."""
         self._name = name
         self._scene = scene
         self._rng = scene.rng
         self._recorder = recorder
         self._servers = servers
         self._think = think
+        self._wait = wait
         self._patience = patience
         self._beliefs = {record: _Belief() for record in scene.records}
 
@@ -143,7 +153,7 @@ class Caller:
             self._scene.sent.append(message)
         for attempt in range(self._patience):
             if attempt:
-                await asyncio.sleep(self._rng.expovariate(1 / self._think))
+                await asyncio.sleep(self._rng.expovariate(1 / self._wait))
             at = self._rng.randrange(len(self._servers))
             call = self._servers[at](message)
             answer = await self._recorder.record(f"{self._name}>s{at + 1}", message.key_id, message.request, call)

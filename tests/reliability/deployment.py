@@ -179,6 +179,9 @@ class Server:
         self._vault = self._deployment.start(self._keys, self._records)
         self._up = True
 
+    def _ended(self, task: asyncio.Task[Answer]) -> None:
+        del self._working[task]
+
     async def send(self, message: Message, scene: Scene) -> Answer:
         """What a client sees of one call."""
         fate = self._network.fate(CALL_TROUBLES)
@@ -199,7 +202,7 @@ class Server:
             return Unknown("no server there")
         task = asyncio.create_task(ask(self._vault, message, scene))
         self._working[task] = None
-        task.add_done_callback(self._working.pop)
+        task.add_done_callback(self._ended)
         done, _ = await asyncio.wait({task}, timeout=patience)
         if not done:
             if self._network.rng.random() < 0.5:  # else the server never hears that its caller is gone

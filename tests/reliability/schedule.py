@@ -59,7 +59,9 @@ class Simulation:
         scene = await self._scene()
         sends = [lambda message, to=server: to.send(message, scene) for server in self._servers]
         callers = [
-            Caller(f"c{number}", scene, self.recorder, sends, think=0.01).run(self._plan.operations)
+            Caller(f"c{number}", scene, self.recorder, sends, think=0.01, wait=0.01, patience=3).run(
+                self._plan.operations
+            )
             for number in range(1, self._plan.callers + 1)
         ]
         operators = [self._operate(scene) for _ in range(self._plan.purges)]

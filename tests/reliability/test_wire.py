@@ -1,0 +1,36 @@
+"""Short versions of the figures of `wire.py`, and proof that over the wire, too, a bug is caught."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.fakes import FakeKeyService
+from tests.reliability.bugs import BUGS
+from tests.reliability.deployment import Deployment
+from tests.reliability.hosts import hosts
+from tests.reliability.wire import Figure, play, rounds
+from tests.serving import on_ports
+
+
+@pytest.mark.parametrize(("deployment", "histories"), [("embedded", 40), ("replicas", 12)])
+def test_histories_of_servers_that_are_killed_are_right(tmp_path: Path, deployment: str, histories: int) -> None:
+    with hosts(deployment, tmp_path) as servers:
+        figure = asyncio.run(rounds(servers, histories, seed=1, kills=1))
+        assert sum(server.kills for server in servers) == 1
+    assert figure.histories == histories
+    assert figure.unknown > histories, "nobody was disturbed"
+    assert not figure.wrong, figure.wrong[0]
+
+
+@pytest.mark.parametrize("name", ["no-ring", "eventually-consistent-read", None])
+async def test_a_bug_is_caught_over_the_wire(name: str | None) -> None:
+    async def undisturbed() -> None:
+        pass
+
+    deployment = BUGS[name].deployment if name else Deployment()
+    records = deployment.store(deployment.engine())
+    figure = Figure()
+    async with on_ports(FakeKeyService(), records) as server:
+        figure.judge(await play([server.address], undisturbed, seed=1, records=20))
+    assert bool(figure.wrong) is bool(name)

@@ -1,0 +1,230 @@
+"""Histories over the wire: concurrent clients of real servers, which are killed, or disturbed otherwise, meanwhile.
+
+    python -m tests.reliability.wire embedded --histories 1000      one server on the embedded backend, kill -9
+    python -m tests.reliability.wire replicas --histories 1000      two replicas on one DynamoDB stand-in, kill -9
+
+The clients are those of the simulation (`clients.py`), on generated stubs. Their chance is seeded; what the machine
+does is not. All times are of one process's monotonic clock. `play` takes any addresses and any disturbance.
+"""
+
+# ruff: noqa: T201 - a command prints
+
+import argparse
+import asyncio
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import grpc
+
+from keyvault.v1 import keyvault_pb2 as pb
+from keyvault.v1.keyvault_pb2_grpc import KeyVaultStub
+from keyvault_server.wrapped_key import WrappedKey, parse_wrapped_key
+from tests.reliability.clients import Caller, Message, Scene
+from tests.reliability.history import Answer, Done, Got, History, Read, Recorder, Refused, Rotate, Unknown, Write
+from tests.reliability.hosts import Host, hosts
+from tests.reliability.linearizability import NotLinearizable, check
+from tests.sealed import Key, mint
+from tests.serving import read_failure
+
+Disturb = Callable[[], Awaitable[None]]
+"""Runs beside the clients, and ends with everything back in order."""
+
+ROUND = 50
+"""Records, and so histories, of one round."""
+CALLERS, OPERATIONS = 4, 7
+"""Of each record, and of each caller."""
+IMPATIENT = 0.15
+"""The share of calls that are given up within a few milliseconds."""
+
+_OPTIONS = (
+    ("grpc.enable_retries", 0),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 100),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+_NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
+
+
+class Line:
+    """One channel to one server."""
+
+    def __init__(self, stub: KeyVaultStub, rng: random.Random) -> None:
+        self._stub = stub
+        self._rng = rng
+
+    async def send(self, message: Message, scene: Scene) -> Answer:
+        """One call, no more."""
+        impatient = self._rng.random() < IMPATIENT
+        seconds = self._rng.uniform(0.001, 0.02) if impatient else 5.0
+        try:
+            return await self._ask(message, seconds, scene)
+        except grpc.aio.AioRpcError as failed:
+            return _refusal(failed)
+
+    async def _ask(self, message: Message, seconds: float, scene: Scene) -> Answer:
+        key_id, wrapped, envelope = message.key_id, message.wrapped_key, message.envelope
+        match message.request:
+            case Read(known, include_deleted):
+                request = pb.ReadRequest(key_id=key_id, known_revision=known, include_deleted=include_deleted)
+                return _got(await self._stub.Read(request, timeout=seconds, wait_for_ready=True), scene)
+            case Write("create"):
+                create = pb.CreateRequest(key_id=key_id, wrapped_key=wrapped, envelope=envelope)
+                return _done(await self._stub.Create(create, timeout=seconds, wait_for_ready=True))
+            case Write("update"):
+                update = pb.UpdateRequest(key_id=key_id, wrapped_key=wrapped, envelope=envelope)
+                return _done(await self._stub.Update(update, timeout=seconds, wait_for_ready=True))
+            case Write("delete"):
+                delete = pb.DeleteRequest(key_id=key_id, wrapped_key=wrapped, envelope=envelope)
+                return _done(await self._stub.Delete(delete, timeout=seconds, wait_for_ready=True))
+            case Rotate():
+                rotate = pb.RotateKeyRequest(
+                    key_id=key_id,
+                    wrapped_key=wrapped,
+                    authorization=message.authorization,
+                    new_wrapped_key=message.new_wrapped_key,
+                    envelope=envelope,
+                )
+                return _done(await self._stub.RotateKey(rotate, timeout=seconds, wait_for_ready=True))
+        raise AssertionError(message)
+
+
+def _done(written: pb.CreateResponse | pb.UpdateResponse | pb.DeleteResponse | pb.RotateKeyResponse) -> Answer:
+    return Done(written.revision, written.replayed)
+
+
+def _got(found: pb.ReadResponse, scene: Scene) -> Answer:
+    return Got(found.revision, scene.name_of(None if found.not_modified else found.envelope), found.deleted)
+
+
+def _refusal(failed: grpc.aio.AioRpcError) -> Answer:
+    failure = read_failure(failed)
+    if failed.code() in _NO_ANSWER:
+        return Unknown(failure.reason or failure.status)
+    current = failure.metadata.get("current_revision")
+    return Refused(failure.reason or failure.status, None if current is None else int(current))
+
+
+async def play(addresses: Sequence[str], disturb: Disturb, *, seed: int, records: int = ROUND) -> list[History]:
+    """One round: so many records, a few callers for each, one disturbance. Returns a history for each record."""
+    rng = random.Random(seed)
+    async with AsyncExitStack() as channels:
+        lines = []
+        for address in addresses:
+            channel = await channels.enter_async_context(grpc.aio.insecure_channel(address, options=_OPTIONS))
+            lines.append(Line(KeyVaultStub(channel), rng))
+        keys, forged = await _keys(KeyVaultStub(channel))
+        tables = [
+            _Table(Scene(rng, [f"prod/{seed}-{number}"], keys, forged), Recorder(time.monotonic), lines)
+            for number in range(records)
+        ]
+        await asyncio.gather(disturb(), *(table.play() for table in tables))
+        await asyncio.gather(*(table.look() for table in tables))
+    return [table.recorder.history for table in tables]
+
+
+async def _keys(stub: KeyVaultStub) -> tuple[list[Key], dict[str, Key]]:
+    keys = [await mint(stub, "prod/") for _ in range(3)]
+    dev, torn = await mint(stub, "dev/"), await mint(stub, "prod/")
+    rescoped = WrappedKey("prod/", parse_wrapped_key(dev.wrapped).wrapped)
+    forged = {"x-scope": replace(dev, wrapped=bytes(rescoped)), "x-torn": replace(torn, wrapped=torn.wrapped[:-1])}
+    return keys, forged
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """One record and those who sit round it."""
+
+    scene: Scene
+    recorder: Recorder
+    lines: Sequence[Line]
+
+    async def play(self) -> None:
+        sends = [lambda message, line=line: line.send(message, self.scene) for line in self.lines]
+        await asyncio.gather(*(self._caller(f"c{number}", sends) for number in range(1, CALLERS + 1)))
+
+    async def _caller(self, name: str, sends: Sequence[Callable[[Message], Awaitable[Answer]]]) -> None:
+        await Caller(name, self.scene, self.recorder, sends, think=0.05, wait=0.2, patience=6).run(OPERATIONS)
+
+    async def look(self) -> None:
+        """Reads until there is an answer: what is stored in the end."""
+        message = Message(Read(0, include_deleted=True), self.scene.records[0])
+        async with asyncio.timeout(30):
+            call = self.lines[0].send
+            while isinstance(await self._record(message, call(message, self.scene)), Unknown):
+                await asyncio.sleep(0.1)
+
+    async def _record(self, message: Message, call: Awaitable[Answer]) -> Answer:
+        return await self.recorder.record("end", message.key_id, message.request, call)
+
+
+@dataclass
+class Figure:
+    """What the rounds came to."""
+
+    histories: int = 0
+    attempts: int = 0
+    unknown: int = 0
+    wrong: list[NotLinearizable] = field(default_factory=list)
+
+    def judge(self, played: Sequence[History]) -> None:
+        """Takes a round in."""
+        for history in played:
+            self.histories += 1
+            self.attempts += len(history)
+            self.unknown += sum(isinstance(one.answer, Unknown) for one in history)
+            try:
+                check(history)
+            except NotLinearizable as wrong:
+                self.wrong.append(wrong)
+
+
+def killing(victims: Sequence[Host], rng: random.Random, times: int) -> Disturb:
+    """A disturbance: kill -9, and a new start, so many times."""
+
+    async def kill() -> None:
+        for _ in range(times):
+            await asyncio.sleep(rng.uniform(0.1, 0.5))
+            await rng.choice(victims).kill_and_restart()
+
+    return kill
+
+
+async def rounds(servers: Sequence[Host], histories: int, seed: int, kills: int = 2) -> Figure:
+    """So many histories, in rounds with so many kills each."""
+    figure, rng = Figure(), random.Random(seed)
+    while figure.histories < histories:
+        records = min(ROUND, histories - figure.histories)
+        addresses = [server.address for server in servers]
+        figure.judge(await play(addresses, killing(servers, rng, kills), seed=seed + figure.histories, records=records))
+    return figure
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line. Returns 1 if a history is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("deployment", choices=("embedded", "replicas"))
+    parser.add_argument("--histories", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args(arguments)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as directory, hosts(chosen.deployment, Path(directory)) as servers:
+        figure = asyncio.run(rounds(servers, chosen.histories, chosen.seed))
+        kills = sum(server.kills for server in servers)
+    print(f"histories over the wire, {chosen.deployment}: {figure.histories:,} from seed {chosen.seed}")
+    print(f"attempts: {figure.attempts:,}, {figure.unknown:,} of unknown outcome; kill -9: {kills}")
+    print(f"not linearizable: {len(figure.wrong)}")
+    print(f"seconds: {time.monotonic() - started:.0f}")
+    for wrong in figure.wrong[:3]:
+        print(wrong)
+    return 1 if figure.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
