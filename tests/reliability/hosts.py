@@ -6,6 +6,7 @@ The rule of this file: everything listens on loopback, and is gone when its cont
 import asyncio
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -58,6 +59,12 @@ class Host:
         self.kills += 1
         self._process.process.kill()
         await asyncio.to_thread(self._start_again)
+
+    async def pause(self, seconds: float) -> None:
+        """Stops the process in the middle of whatever it does, and lets it go on as if nothing had been."""
+        self._process.process.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(seconds)
+        self._process.process.send_signal(signal.SIGCONT)
 
     def _start_again(self) -> None:
         address = self.address

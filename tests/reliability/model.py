@@ -1,7 +1,7 @@
 """What one record does, one operation at a time: the sequential specification that histories are held against.
 
-Written from the rule and the order of checks as README.md and SECURITY.md state them, not from the server, of which it
-imports nothing. It is deterministic: a state and a request have exactly one answer and one next state.
+Written from the rule and the order of checks as keyvault.proto states them, not from the server, of which it imports
+nothing. It is deterministic: a state and a request have exactly one answer and one next state.
 """
 
 from dataclasses import dataclass

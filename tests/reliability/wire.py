@@ -185,24 +185,28 @@ class Figure:
                 self.wrong.append(wrong)
 
 
-def killing(victims: Sequence[Host], rng: random.Random, times: int) -> Disturb:
-    """A disturbance: kill -9, and a new start, so many times."""
+def disaster(victims: Sequence[Host], rng: random.Random, times: int) -> Disturb:
+    """A disturbance: so many times one server is paused, and one killed with kill -9 and started again."""
 
-    async def kill() -> None:
+    async def strike() -> None:
         for _ in range(times):
-            await asyncio.sleep(rng.uniform(0.1, 0.5))
+            await asyncio.sleep(rng.uniform(0.05, 0.3))
+            await rng.choice(victims).pause(rng.uniform(0.05, 0.3))
+            await asyncio.sleep(rng.uniform(0.05, 0.3))
             await rng.choice(victims).kill_and_restart()
 
-    return kill
+    return strike
 
 
 async def rounds(servers: Sequence[Host], histories: int, seed: int, kills: int = 2) -> Figure:
-    """So many histories, in rounds with so many kills each."""
+    """So many histories, in rounds with so many pauses and kills each."""
     figure, rng = Figure(), random.Random(seed)
     while figure.histories < histories:
         records = min(ROUND, histories - figure.histories)
         addresses = [server.address for server in servers]
-        figure.judge(await play(addresses, killing(servers, rng, kills), seed=seed + figure.histories, records=records))
+        figure.judge(
+            await play(addresses, disaster(servers, rng, kills), seed=seed + figure.histories, records=records)
+        )
     return figure
 
 
