@@ -55,7 +55,8 @@ def main() -> int:
     names = parser.parse_args().names or list(FIGURES)
     if unknown := [name for name in names if name not in FIGURES]:
         parser.error(f"there is no figure {unknown[0]}")
-    return 0 if all([prove(name) for name in names]) else 1
+    failed = [name for name in names if not prove(name)]
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
