@@ -26,8 +26,9 @@ IDENTITY = {
 """An identity that only stand-ins take, whatever the machine's own is."""
 
 _START_MOTO = """
-import sys
+import logging, sys
 from moto.server import ThreadedMotoServer
+logging.getLogger("werkzeug").setLevel(logging.WARNING)
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
 server.start()
 print(server.get_host_and_port()[1], flush=True)

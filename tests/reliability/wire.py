@@ -222,7 +222,7 @@ def main(arguments: list[str] | None = None) -> int:
         figure = asyncio.run(rounds(servers, chosen.histories, chosen.seed))
         kills = sum(server.kills for server in servers)
     print(f"histories over the wire, {chosen.deployment}: {figure.histories:,} from seed {chosen.seed}")
-    print(f"attempts: {figure.attempts:,}, {figure.unknown:,} of unknown outcome; kill -9: {kills}")
+    print(f"attempts: {figure.attempts:,}, {figure.unknown:,} of unknown outcome; pauses and kill -9: {kills} each")
     print(f"not linearizable: {len(figure.wrong)}")
     print(f"seconds: {time.monotonic() - started:.0f}")
     for wrong in figure.wrong[:3]:
