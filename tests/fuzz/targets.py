@@ -3,6 +3,7 @@
 The rule of this file: a message is bytes, and so is what comes back; nothing on the way may mend it.
 """
 
+import functools
 import io
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,7 +23,7 @@ from keyvault_server.metrics import Metrics
 from keyvault_server.ports import KeyService, RecordStore
 from keyvault_server.service import KeyVaultService
 from keyvault_server.vault import Vault
-from tests.certificates import LOCALHOST, Authority
+from tests.certificates import LOCALHOST, Authority, uri
 from tests.protected import TENANTS, UNWRAPPED, Protected, identity, policy
 from tests.serving import read_failure
 
@@ -62,6 +63,11 @@ class _Aborted(Exception):
     """What ends a call with a status, as grpc.aio's own."""
 
 
+@functools.cache
+def _certificate(caller: str) -> bytes:
+    return Authority().issue(uri(identity(caller))).certificate
+
+
 class _Context:
     """What a handler sees of a call: the little of grpc.aio.ServicerContext that the guard asks for."""
 
@@ -71,7 +77,7 @@ class _Context:
         self.failed: grpc.aio.AioRpcError | None = None
 
     def auth_context(self) -> dict[str, list[bytes]]:
-        return {"peer_uri": [identity(self._caller).encode()]}
+        return {"x509_pem_cert": [_certificate(self._caller)]}
 
     def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
         return ()
