@@ -149,7 +149,7 @@ class _History:
         for reader in readers:
             for _, fields in reader.read_on():
                 place = Place(reader.path, reader.number)
-                if fields["phase"] == "intent":
+                if fields["phase"] == "intent" and fields.get("kind") != VACANCY:  # a purge has no envelope
                     self._open[reader.chain.log, fields["seq"]] = self._attempt(fields, place)
                 elif fields["phase"] == "outcome":
                     self._conclude(fields, place, self._open.pop((reader.chain.log, fields.get("intent", 0)), None))

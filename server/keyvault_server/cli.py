@@ -20,6 +20,7 @@ from typing import Annotated, NoReturn
 from cyclopts import App, CycloptsError, Parameter
 from pythonjsonlogger.json import JsonFormatter
 
+from keyvault.envelope import MAX_REVISION
 from keyvault.names import is_key_id, is_tenant
 from keyvault_server.app import Running, serve
 from keyvault_server.audit_cli import audit_app
@@ -28,9 +29,10 @@ from keyvault_server.composition import data_directory, initialise, open_backend
 from keyvault_server.composition import rotate_master_key as rotate_keyring
 from keyvault_server.config import BadSettings, Settings, load_settings
 from keyvault_server.dev_certs import TRUST_DOMAIN, write_dev_certs
-from keyvault_server.errors import Refused, VaultError
+from keyvault_server.errors import Refused, StaleRevision, VaultError
 from keyvault_server.gatekeeper import Visitor
 from keyvault_server.health import is_serving
+from keyvault_server.interceptors import status_of
 from keyvault_server.metrics import Metrics
 from keyvault_server.ports import HeadChanged, RecordStore
 from keyvault_server.protections import what_is_off
@@ -121,6 +123,8 @@ def purge(
     """Turn a record into a vacancy: its data and its owner are lost for ever, the name is free for anyone."""
     if not (is_key_id(key_id) and is_tenant(tenant)):
         _refuse("that is no key_id or no tenant", 2)
+    if last_revision is not None and not 1 <= last_revision < MAX_REVISION:
+        _refuse(f"--last-revision is 1 to {MAX_REVISION - 1}: the next Create is the one after it", 2)
     if not yes:
         _refuse(f"purging {key_id} cannot be undone: say --yes", 2)
     revision = asyncio.run(_purge(load_settings(backend=backend, data=data), tenant, key_id, last_revision))
@@ -200,8 +204,11 @@ async def _purge(settings: Settings, tenant: str, key_id: str, last_revision: in
         operator.identity, operator.tenant = "operator", tenant
         try:
             revision = await purge_record(records, operator, key_id, last_revision)
-        except (VaultError, HeadChanged) as error:
-            await operator.leave("FAILED", getattr(error, "reason", "HEAD_CHANGED"))
+        except VaultError as error:
+            await operator.leave(status_of(error).name, error.reason)
+            raise
+        except HeadChanged:
+            await operator.leave("ABORTED", StaleRevision.reason)
             raise
         await operator.leave("OK", "")
         return revision

@@ -182,10 +182,10 @@ class CallGuard(grpc.aio.ServerInterceptor):
             self._note(call, "CANCELLED", "")
             raise error
         try:
-            await call.caller.leave(_STATUS[failure.reason].name, failure.reason)
+            await call.caller.leave(status_of(failure).name, failure.reason)
         except VaultError as unheard:
             failure = unheard
-        code = _STATUS[failure.reason]
+        code = status_of(failure)
         self._note(call, code.name, failure.reason)
         await call.fail(code, failure)
 
@@ -221,6 +221,11 @@ class _Call:
         """Answers with the error's status, by raising what grpc.aio ends a call with."""
         status = _rich_status(error, code, self.request_id).SerializeToString()
         raise await self.context.abort(code, str(error)[:MAX_DETAILS], (("grpc-status-details-bin", status),))
+
+
+def status_of(error: VaultError) -> grpc.StatusCode:
+    """The status that tells of an error."""
+    return _STATUS[error.reason]
 
 
 def _failure(error: BaseException, request_id: str) -> VaultError | None:

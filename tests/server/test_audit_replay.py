@@ -21,7 +21,7 @@ from keyvault_server.audit_verify import BadPlace
 from keyvault_server.backends.embedded.sqlite import SqliteStore, open_store
 from keyvault_server.caller import Caller
 from keyvault_server.errors import BackendThrottled, BackendUnavailable, VaultError
-from keyvault_server.interceptors import _STATUS
+from keyvault_server.interceptors import status_of
 from keyvault_server.ports import RecordStore, Walked
 from keyvault_server.purge import purge
 from keyvault_server.records import Record, StoredHead, digest, state_of
@@ -108,7 +108,7 @@ class Replica:
         try:
             replayed = (await doing()).replayed
         except VaultError as error:
-            status, reason = _STATUS[error.reason].name, error.reason
+            status, reason = status_of(error).name, error.reason
         if tell:
             change = Change.of_envelope(envelope)
             await self.audit.outcome(call, status, reason, change=change, intent=noted.intent, replayed=replayed)

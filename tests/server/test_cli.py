@@ -1,6 +1,7 @@
 """`keyvault-server` as an operator uses it: one line and exit 1 for a refusal, 2 for bad usage, never a traceback."""
 
 import asyncio
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -103,6 +104,36 @@ def test_a_purge_wants_a_yes_and_leaves_a_vacancy(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "prod/a is vacant: the next Create is revision 3\n")
     with server_process(data) as server:
         asyncio.run(_take(server.address))
+
+
+def test_a_purge_is_in_the_audit_log_and_the_store_is_still_held_against_it(tmp_path: Path) -> None:
+    data, log = tmp_path / "data", tmp_path / "audit.jsonl"
+    audited = {"KEYVAULT_AUDIT_FILE": str(log), "KEYVAULT_DATA": str(data)}
+    with server_process(data, **audited) as server:
+        asyncio.run(_create(server.address))
+        server.stop()
+    assert "no such record" in refusal(run("purge", "prod/none", "--yes", **audited), 1)
+    assert run("purge", "prod/a", "--yes", **audited).returncode == 0
+    held = run("audit", "verify", "--against-store", **audited)
+    assert (held.returncode, held.stderr) == (0, "")
+    assert "1 records are as the logs have them" in held.stdout
+    assert "vacant" not in held.stdout
+    with server_process(data, **audited) as server:
+        asyncio.run(_take(server.address))
+        server.stop()
+    assert run("audit", "verify", "--against-store", **audited).returncode == 0
+    purges = [line for line in map(json.loads, log.read_bytes().splitlines()) if line.get("method") == "Purge"]
+    assert [(line["phase"], line.get("status"), line.get("reason")) for line in purges] == [
+        ("outcome", "NOT_FOUND", "RECORD_NOT_FOUND"),
+        ("intent", None, None),
+        ("outcome", "OK", None),
+    ]
+
+
+@pytest.mark.parametrize("revision", ["-1", "0", str(2**63 - 1), str(2**64)])
+def test_a_last_revision_that_leaves_no_next_one_is_bad_usage(tmp_path: Path, revision: str) -> None:
+    told = refusal(run("purge", "a", "--yes", "--data", tmp_path / "data", "--last-revision", revision), 2)
+    assert "last-revision" in told
 
 
 async def _create(address: str) -> DataKey:
