@@ -501,6 +501,17 @@ async def test_a_rollback_is_found_after_the_vault_wrote_over_it(site: Site) -> 
     assert any("was written twice" in finding for finding in findings)
 
 
+async def test_a_rollback_is_found_after_the_same_bytes_were_written_again(site: Site) -> None:
+    key = await site.one.mint()
+    sealed = key.seal(NAME, 2)
+    assert await site.one.create(key) == "OK"
+    before = site.save()
+    assert await site.one.update(key, 2, sealed=sealed) == "OK"
+    site.restore(before)
+    assert await site.two.update(key, 2, sealed=sealed) == "OK"
+    assert "revision 2 was written twice" in await site.the_finding()
+
+
 async def test_a_deletion_is_found_after_the_name_was_taken_again(site: Site) -> None:
     await five_revisions(site)
     remove(site)

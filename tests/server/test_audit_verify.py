@@ -251,6 +251,12 @@ def test_the_first_bad_line_is_named(logs: Logs, case: str) -> None:
     assert "\n" not in str(report.bad)
 
 
+def test_a_line_of_another_log_is_named(logs: Logs) -> None:
+    lines = [*logs.lines[:5], logs.other[5], *logs.lines[6:]]
+    bad = logs.verified(b"".join(lines), b"".join(logs.checkpoints)).bad
+    assert str(bad) == f"{logs.folder / 'spoilt'} line 6: it does not follow the line before it"
+
+
 SAID_OF_CHECKPOINTS: dict[str, tuple[Callable[[Logs], Lines], int, str]] = {
     "edited": (lambda logs: [logs.checkpoints[0].replace(b"start", b"staRt"), *logs.checkpoints[1:]], 1, "no such"),
     "taken out": (lambda logs: without(logs.checkpoints, 2), 2, "the checkpoint of seq 9 is missing before it"),
@@ -416,6 +422,20 @@ async def test_a_log_without_checkpoints_is_no_way_round_them(trail: Trail) -> N
     assert (
         str(verify([trail.path], key, patience=0).bad) == f"{trail.path} line 1001: no checkpoint came for 1000 lines"
     )
+
+
+@pytest.mark.parametrize(
+    ("texts", "number", "why"),
+    [
+        (['"phase":"outcome"'], 1, "a log begins with a boot line"),
+        (['"phase":"boot","log":"a"', '"phase":"boot","log":"b"'], 2, "it belongs to another log"),
+    ],
+)
+def test_a_log_keeps_its_name(trail: Trail, texts: list[str], number: int, why: str) -> None:
+    key, chain = AuditKey.create(trail.key_path), Chain()
+    trail.path.write_bytes(b"".join(chain.add(key, text) for text in texts))
+    trail.checkpoints.write_bytes(b"")
+    assert str(verify([trail.path], key, patience=0).bad) == f"{trail.path} line {number}: {why}"
 
 
 def test_a_key_file_of_either_kind_verifies(logs: Logs) -> None:
