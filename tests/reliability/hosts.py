@@ -5,8 +5,10 @@ The rule of this file: everything listens on loopback, and is gone when its cont
 
 import asyncio
 import os
+import random
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -44,7 +46,7 @@ class Host:
         self._environment = {"KEYVAULT_ACCESS_LOG": "false"} | environment
         self._life = ExitStack()
         self.kills = 0
-        self._start("127.0.0.1:0")
+        self._start(f"127.0.0.1:{_lasting_port()}")
 
     @property
     def address(self) -> str:
@@ -75,6 +77,15 @@ class Host:
     def _start(self, address: str) -> None:
         server = server_process(self._data, address, **self._environment)
         self._process: ServerProcess = self._life.enter_context(server)
+
+
+def _lasting_port() -> int:
+    """A free port that nobody is given by chance while the server is down: those begin at 32768."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return port
 
 
 @contextmanager

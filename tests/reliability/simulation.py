@@ -36,13 +36,16 @@ class Report:
     histories: int = 0
     wrong: list[int] = field(default_factory=list)
     """The seeds whose histories are not linearizable."""
+    answers: Counter[str] = field(default_factory=Counter)
+    """How often each was given."""
     met: Counter[str] = field(default_factory=Counter)
-    """How often each answer was given, and each trouble met."""
+    """How often each trouble was met on the way."""
 
     def add(self, other: "Report") -> None:
         """Takes another report in."""
         self.histories += other.histories
         self.wrong += other.wrong
+        self.answers.update(other.answers)
         self.met.update(other.met)
 
 
@@ -53,7 +56,7 @@ def examine(seeds: Iterable[int], bug: str | None = None) -> Report:
         history, met = simulate(seed, _deployment(bug))
         report.histories += 1
         report.met.update(met)
-        report.met.update(_name(one.answer) for one in history)
+        report.answers.update(_name(one.answer) for one in history)
         try:
             check(history)
         except NotLinearizable:
@@ -91,7 +94,8 @@ def _figure(seeds: range, processes: int, bug: str | None) -> int:
     started = time.monotonic()
     report = examine_in_processes(seeds, processes, bug)
     print(f"simulated histories: {report.histories:,}, seeds {seeds.start} to {seeds.stop - 1}")
-    print("met: " + ", ".join(f"{name} {count:,}" for name, count in report.met.most_common()))
+    print(f"answers: {_listed(report.answers)}")
+    print(f"troubles: {_listed(report.met)}")
     print(f"not linearizable: {len(report.wrong)}", *report.wrong[:20])
     print(f"seconds: {time.monotonic() - started:.0f}, with {processes} processes")
     return 1 if report.wrong else 0
@@ -123,6 +127,10 @@ def _show_bugs(histories: int, processes: int) -> int:
 
 def _deployment(bug: str | None) -> Deployment:
     return BUGS[bug].deployment if bug else Deployment()
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.most_common())
 
 
 def _name(answer: Answer) -> str:

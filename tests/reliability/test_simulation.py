@@ -29,8 +29,8 @@ def test_every_answer_and_every_trouble_is_met(report: Report) -> None:
     answers = {"done", "replayed", "got", "unknown"}
     definite = {"RECORD_NOT_FOUND", "RECORD_EXISTS", "STALE_REVISION", "NOT_AUTHORIZED", "ENVELOPE_NOT_UNDER_KEY"}
     backends = {"SAME_DATA_KEY", "BACKEND_THROTTLED", "RATE_LIMITED", "MASTER_KEY_UNUSABLE", "HEAD_CHANGED"}
-    troubles = {fate.value for fate in BACKEND_TROUBLES} | {"server crashed", "store crashed"}
-    assert set(report.met) == answers | definite | backends | troubles
+    assert set(report.answers) == answers | definite | backends
+    assert set(report.met) == {fate.value for fate in BACKEND_TROUBLES} | {"server crashed", "store crashed"}
 
 
 def test_one_seed_is_one_schedule() -> None:
@@ -56,7 +56,7 @@ def test_the_figure_says_what_was_tried_and_what_was_wrong(capsys: pytest.Captur
     assert main(["--seed", "5", "--histories", "20", "--processes", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "simulated histories: 20, seeds 5 to 24"
-    assert lines[2] == "not linearizable: 0"
+    assert "not linearizable: 0" in lines
 
 
 def test_a_wrong_history_fails_the_command_and_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
