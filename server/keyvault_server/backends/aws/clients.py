@@ -18,6 +18,7 @@ from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError, NoRegionError
 
+from keyvault_server.backends.aws.breaker import Breaker
 from keyvault_server.backends.aws.calls import AwsClient
 from keyvault_server.backends.aws.connections import Connections
 from keyvault_server.backends.aws.dynamodb import DynamoRecordStore
@@ -83,7 +84,8 @@ async def open_clients(options: AwsOptions, *, log: bool = True) -> AsyncIterato
                 raise BadAwsSettings("no AWS region is set: set KEYVAULT_AWS_REGION") from None
             except (BotoCoreError, ValueError) as error:  # a bad profile, a bad endpoint; the text may quote a setting
                 raise BadAwsSettings(f"no client of AWS {service} can be made: {type(error).__name__}") from None
-            connections = Connections(options.max_connections, options.call_timeout)
+            silence = options.call_timeout * SILENCE
+            connections = Connections(options.max_connections, options.call_timeout, silence, Breaker(service))
             stack.push_async_callback(connections.aclose)
             opened.append(AwsClient(client, options.call_timeout, connections, log=log))
         yield opened[0], opened[1]

@@ -9,21 +9,34 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from keyvault_server.backends.aws.breaker import Breaker
+from keyvault_server.errors import BackendUnavailable
+
 _T = TypeVar("_T")
 
 
-class Connections:
-    """At most so many calls at a time, of at most so many seconds each."""
+class NotSent(BackendUnavailable):
+    """No request left the server, and another attempt would not either."""
 
-    def __init__(self, number: int, seconds: float) -> None:
+
+class Connections:
+    """At most `number` calls at a time, each of at most `seconds`; one waits `patience` seconds to be among them."""
+
+    def __init__(self, number: int, seconds: float, patience: float, breaker: Breaker) -> None:
         self._free = asyncio.Semaphore(number)
         self._seconds = seconds
+        self._patience = patience
+        self._breaker = breaker
         self._at_work: set[asyncio.Task[object]] = set()
 
     async def run(self, call: Callable[[], Awaitable[_T]]) -> _T:
-        """Waits for a connection, without limit, and for the call. Raises what the call raises, or TimeoutError."""
-        await self._free.acquire()
-        task = asyncio.create_task(self._bounded(call))
+        """Waits for a connection and for the call. Raises NotSent, or what the call raises."""
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._free.acquire()
+        except TimeoutError:
+            raise NotSent from None
+        task = asyncio.create_task(self._send(call))
         self._at_work.add(task)
         task.add_done_callback(self._end)
         await asyncio.wait({task})
@@ -35,9 +48,12 @@ class Connections:
             task.cancel()
         await asyncio.gather(*self._at_work, return_exceptions=True)
 
-    async def _bounded(self, call: Callable[[], Awaitable[_T]]) -> _T:
+    async def _send(self, call: Callable[[], Awaitable[_T]]) -> _T:
+        if not self._breaker.lets_through():  # asked only now: it may have opened while the call waited
+            raise NotSent
         async with asyncio.timeout(self._seconds):
-            return await call()
+            with self._breaker.listening():
+                return await call()
 
     def _end(self, task: asyncio.Task[object]) -> None:
         self._at_work.discard(task)

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from keyvault_server.backends.aws.calls import AwsClient, AwsFault
+from keyvault_server.backends.aws.connections import NotSent
 from keyvault_server.errors import BackendUnavailable, RecordCorrupt, VaultError
 from keyvault_server.ports import HeadChanged, Walked
 from keyvault_server.records import DIGEST_SIZE, FORMAT, Record, StoredHead, in_ring
@@ -61,6 +62,8 @@ class DynamoRecordStore:
             # Not every engine gives the item back; another writer may have changed it again by now, which is as good.
             item = fault.reply.get("Item") or await self._get(pk, {})
             raise HeadChanged(_stored_head(item) if item else None) from None
+        except NotSent:
+            raise
         except BackendUnavailable as unknown:
             await self._look_for(tenant, key_id, record, unknown)
 

@@ -12,6 +12,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from keyvault_server.backends.aws.connections import NotSent
 from keyvault_server.errors import BackendThrottled, BackendUnavailable
 
 WITHOUT_EFFECT = frozenset(
@@ -50,6 +51,8 @@ class Retries:
         for number in range(1, ATTEMPTS + 1):
             try:
                 reply = await attempt()
+            except NotSent:
+                raise
             except (BackendUnavailable, BackendThrottled) as error:
                 pause = _pause(number, error)
                 late = asyncio.get_running_loop().time() + pause >= until

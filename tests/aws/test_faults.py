@@ -1,0 +1,26 @@
+"""Each fault at each operation under each RPC: a status that is allowed, in time, and nothing lost or done twice."""
+
+import pytest
+
+from tests.aws.fault_matrix import Seen, allowed, hit_always, hit_once
+from tests.aws.fault_proxy import FAULTS, Fault
+from tests.aws.site import site
+
+pytestmark = pytest.mark.usefixtures("aws_identity")
+
+DEADLINE = 2.0
+CALL_SECONDS = 2.0
+SLACK = 1.0
+"""Seconds over the deadline that a busy machine may take; the report of `fault_report.py` says what was seen."""
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+async def test_a_fault_is_survived_or_told_and_what_is_stored_is_what_was_told(fault: Fault) -> None:
+    async with site(CALL_SECONDS) as opened:
+        judge(fault, await hit_once(opened, fault, DEADLINE), once=True)
+        judge(fault, await hit_always(opened, fault, DEADLINE), once=False)
+
+
+def judge(fault: Fault, seen: list[Seen], *, once: bool) -> None:
+    assert [one for one in seen if one.status not in allowed(fault, one.operation, once=once)] == []
+    assert [one for one in seen if one.seconds > DEADLINE + SLACK] == []
