@@ -1,0 +1,40 @@
+"""SIGTERM under load, twenty times: no accepted call fails, and no other is done."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lifecycle.stops import Client, Outcome, compared, cycle
+
+STOPS = 20
+
+
+async def test_a_stop_under_load_fails_no_accepted_call_and_does_no_other(tmp_path: Path) -> None:
+    total = Outcome()
+    for seed in range(STOPS):
+        total += await cycle(tmp_path, seed)
+    assert total.wrong == []
+    assert total.accepted > 32 * STOPS
+    assert set(total.refused) <= {"UNAVAILABLE", "CANCELLED"}
+
+
+@pytest.mark.parametrize(
+    ("began", "answer", "good"),
+    [
+        ("OK", "OK", True),
+        ("NOT_FOUND", "NOT_FOUND", True),
+        (None, "UNAVAILABLE", True),
+        (None, "CANCELLED", True),
+        ("OK", "UNAVAILABLE", False),
+        ("CANCELLED", "CANCELLED", False),
+        ("UNAVAILABLE", "UNAVAILABLE", False),
+        (None, "OK", False),
+        (None, "INTERNAL", False),
+    ],
+)
+def test_a_call_is_done_and_answered_or_neither(began: str | None, answer: str, good: bool) -> None:
+    nobody: Any = None
+    client = Client(nobody, "s/1/1", nobody, random.Random(1), {"id": answer})
+    assert (compared([client], {"id": began} if began else {}).wrong == []) is good
