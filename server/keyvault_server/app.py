@@ -167,7 +167,7 @@ def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredent
 async def _drain(
     settings: Settings, server: grpc.aio.Server, guard: CallGuard, readiness: Readiness, hurry: asyncio.Event
 ) -> None:
-    await readiness.leave()
+    readiness.leave()
     await _first_of(hurry.wait(), seconds=settings.drain_delay_seconds)
     guard.close()
     await _first_of(guard.wait_idle(), hurry.wait(), seconds=settings.drain_seconds)

@@ -4,15 +4,15 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
 
 SERVICES = ("", "keyvault.v1.KeyVault")
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 _log = logging.getLogger(__name__)
 
@@ -24,15 +24,52 @@ class Backend(Protocol):
         """Returns if it can be used now; raises otherwise."""
 
 
+class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # grpc_health has no stubs
+    """One status for all SERVICES, told to whoever asks or watches.
+
+    grpc_health's own servicer waits for a lock before it takes a new status, and holds it while it writes to a watcher:
+    a stranger who does not read would hold up readiness and the stop. And a watcher who leaves ends the others' news.
+    """
+
+    def __init__(self) -> None:
+        self._status = _NOT_SERVING
+        self._changed = asyncio.Event()
+
+    def set(self, status: int) -> None:
+        """From now on."""
+        self._status = status
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def Check(  # noqa: D102, N802
+        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> health_pb2.HealthCheckResponse:
+        if request.service not in SERVICES:
+            await context.abort(grpc.StatusCode.NOT_FOUND)
+        return health_pb2.HealthCheckResponse(status=self._status)
+
+    async def Watch(  # noqa: D102, N802
+        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
+        told = None
+        while True:
+            changed, status = self._changed, self._status if request.service in SERVICES else _UNKNOWN
+            if status != told:
+                yield health_pb2.HealthCheckResponse(status=status)
+                told = status
+            await changed.wait()
+
+
 class Readiness:
     """Asks the backends every `interval` seconds and tells the health service what they said."""
 
     def __init__(self, *backends: Backend, interval: float = 5.0, timeout: float = 5.0) -> None:
-        self.servicer = health_aio.HealthServicer()
+        self.servicer = Health()
         self._backends = backends
         self._interval = interval
         self._timeout = timeout
         self._ready: bool | None = None
+        self._left = False
 
     @property
     def ready(self) -> bool:
@@ -51,9 +88,10 @@ class Readiness:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
-    async def leave(self) -> None:
+    def leave(self) -> None:
         """NOT_SERVING from now on, for good."""
-        await self.servicer.enter_graceful_shutdown()
+        self._left = True
+        self.servicer.set(_NOT_SERVING)
 
     async def _watch(self) -> None:
         while True:
@@ -71,8 +109,7 @@ class Readiness:
         if ready is not self._ready:
             _log.log(logging.INFO if ready else logging.ERROR, "readiness", extra={"ready": ready, "cause": cause})
             self._ready = ready
-        for service in SERVICES:
-            await self.servicer.set(service, _SERVING if ready else _NOT_SERVING)
+        self.servicer.set(_SERVING if ready and not self._left else _NOT_SERVING)
 
 
 async def is_serving(address: str) -> bool:

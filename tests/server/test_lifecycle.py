@@ -21,6 +21,7 @@ from keyvault.v1.keyvault_pb2_grpc import KeyVaultStub
 from keyvault_server.app import CannotListen
 from keyvault_server.errors import BackendUnavailable
 from tests.fakes import FakeKeyService, FakeRecordStore, Hooks
+from tests.frames import rude
 from tests.sealed import create, mint, update
 from tests.serving import BIN, Failure, Served, embedded, failure_of, on_ports, server_process
 
@@ -83,6 +84,52 @@ async def test_a_server_whose_backend_does_not_answer_is_not_ready_until_it_does
         async with asyncio.timeout(5):
             while await status(server.address) != "NOT_SERVING":
                 await asyncio.sleep(0.02)
+
+
+async def test_a_watcher_who_does_not_read_holds_up_neither_readiness_nor_the_stop() -> None:
+    keys, records = FakeKeyService(), FakeRecordStore()
+    async with (
+        asyncio.timeout(20),
+        AsyncExitStack() as callers,
+        on_ports(keys, records, readiness_seconds=0.05) as server,
+    ):
+        stranger = await callers.enter_async_context(rude(server.address))
+        stranger.begin(window=0)
+        stranger.call(1, "/grpc.health.v1.Health/Watch", b"")
+        async for kind, stream, _ in stranger.frames():
+            if (kind, stream) == (1, 1):  # headers: what comes next does not fit the window
+                break
+        for _ in range(1_000):
+            keys.fail_before("check", BackendUnavailable())
+        while await status(server.address) != "NOT_SERVING":
+            await asyncio.sleep(0.02)
+
+
+async def test_a_watcher_who_leaves_takes_no_news_from_the_others() -> None:
+    keys, records = FakeKeyService(), FakeRecordStore()
+    request = health_pb2.HealthCheckRequest()
+    async with asyncio.timeout(20), on_ports(keys, records, readiness_seconds=0.05) as server:
+        stub = health_pb2_grpc.HealthStub(server.channel)
+        stays, leaves = stub.Watch(request), stub.Watch(request)
+        for watcher in (stays, leaves):
+            assert (await watcher.read()).status == health_pb2.HealthCheckResponse.SERVING
+        leaves.cancel()
+        assert await leaves.code() is grpc.StatusCode.CANCELLED
+        await status(server.address)
+        for _ in range(1_000):
+            keys.fail_before("check", BackendUnavailable())
+        assert (await stays.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        stays.cancel()
+
+
+async def test_a_service_that_is_none_is_unknown_to_health(server: Served) -> None:
+    stub = health_pb2_grpc.HealthStub(server.channel)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await stub.Check(health_pb2.HealthCheckRequest(service="other"), timeout=5)
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    watcher = stub.Watch(health_pb2.HealthCheckRequest(service="other"), timeout=5)
+    assert (await watcher.read()).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+    watcher.cancel()
 
 
 async def test_reflection_lists_the_service_on_loopback(server: Served) -> None:

@@ -1,0 +1,59 @@
+"""A caller that keeps to no manners: HTTP/2 frames (RFC 9113) by hand, for what no library of gRPC would send."""
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+_DATA, _HEADERS, _SETTINGS = 0, 1, 4
+_END_STREAM, _END_HEADERS = 1, 4
+_INITIAL_WINDOW_SIZE = 4
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+class Rude:
+    """One connection; nothing that the server says is read but where `frames` is asked."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    def begin(self, *, window: int = 65_535) -> None:
+        """The preface; `window` is how many bytes of a stream the server may send before it is allowed more."""
+        self._send(_SETTINGS, 0, 0, struct.pack(">HI", _INITIAL_WINDOW_SIZE, window), first=_PREFACE)
+
+    def call(self, stream: int, method: str, message: bytes | None = None) -> None:
+        """Begins a call on a stream (odd numbers, rising); without a message it goes on for ever."""
+        headers = {":method": "POST", ":scheme": "http", ":path": method, ":authority": "a", "te": "trailers"}
+        headers["content-type"] = "application/grpc"
+        block = b"".join(_literal(name, value) for name, value in headers.items())
+        self._send(_HEADERS, _END_HEADERS, stream, block)
+        if message is not None:
+            self._send(_DATA, _END_STREAM, stream, b"\0" + struct.pack(">I", len(message)) + message)
+
+    async def frames(self) -> AsyncIterator[tuple[int, int, bytes]]:
+        """Type, stream and payload of what the server sends."""
+        while True:
+            head = await self._reader.readexactly(9)
+            payload = await self._reader.readexactly(int.from_bytes(head[:3], "big"))
+            yield head[3], int.from_bytes(head[5:], "big"), payload
+
+    def _send(self, kind: int, flags: int, stream: int, payload: bytes, first: bytes = b"") -> None:
+        head = struct.pack(">I", len(payload))[1:] + bytes((kind, flags)) + struct.pack(">I", stream)
+        self._writer.write(first + head + payload)
+
+
+@asynccontextmanager
+async def rude(address: str) -> AsyncIterator[Rude]:
+    """A plaintext connection to host:port."""
+    host, _, port = address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        yield Rude(reader, writer)
+    finally:
+        writer.close()
+
+
+def _literal(name: str, value: str) -> bytes:
+    """A header as HPACK (RFC 7541, 6.2.2) has it without an index."""
+    return b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
