@@ -4,9 +4,10 @@
         intent = await audit.intent(call, Change.of(record), over=stored.head)        # then the conditional write
         await audit.outcome(call, "OK", change=Change.of(record), intent=intent)      # then the reply
 
-The rules of this file. Both calls return when their line is durable and raise AuditUnavailable if it cannot be.
-Waiting lines are gathered and share one fsync (group commit), on a thread. A line whose caller was cancelled is still
-written. No value that a line names is in it but as an HMAC, the name in clear only if the operator wants that.
+The rules of this file. Both calls return when their line is durable and raise AuditUnavailable if it cannot be, or is
+not in time: a disk that hangs tells no error. A line that was late is still written when the disk goes on, as is one
+whose caller was cancelled. Waiting lines are gathered and share one fsync (group commit), on a thread. No value that a
+line names is in it but as an HMAC, the name in clear only if the operator wants that.
 """
 
 import asyncio
@@ -44,6 +45,10 @@ MAX_BATCH = 1_000
 """Lines that share an fsync at most."""
 GATHER_SECONDS = 0.005
 """How long a batch waits at most for as many lines as the last one had; lines that come one by one never wait."""
+PATIENCE_SECONDS = 5.0
+"""How long a call waits for its line at most."""
+MAX_WAITING = 4 * MAX_BATCH
+"""Lines that wait at most; the next is refused."""
 
 _T = TypeVar("_T")
 
@@ -96,9 +101,10 @@ class _Waiting:
 class Audit:
     """An open trail. Made by `open_audit`; belongs to one event loop."""
 
-    def __init__(self, log: AuditLog, *, clear_names: bool) -> None:
+    def __init__(self, log: AuditLog, *, clear_names: bool, patience: float) -> None:
         self._log = log
         self._clear_names = clear_names
+        self._patience = patience
         self._disk = ThreadPoolExecutor(1, "keyvault-audit")
         self._waiting: list[_Waiting] = []
         self._last_batch = 1
@@ -163,6 +169,8 @@ class Audit:
                 await self._on_disk_thread(self._log.add_checkpoint_if_due)
 
     async def _add(self, call: Call, *, phase: str, **fields: str | int | bool | None) -> int:
+        if len(self._waiting) >= MAX_WAITING:
+            raise AuditUnavailable
         text = self._log.text(
             request=cut(call.request),
             phase=phase,
@@ -179,7 +187,11 @@ class Audit:
             self._gathered.set()
         if self._writing is None:
             self._writing = asyncio.create_task(self._write_waiting())
-        return await waiting.seq
+        try:
+            async with asyncio.timeout(self._patience):
+                return await waiting.seq
+        except TimeoutError:
+            raise AuditUnavailable from None
 
     async def _write_waiting(self) -> None:
         try:
@@ -225,16 +237,17 @@ async def open_audit(
     clear_names: bool = False,
     checkpoint_lines: int = CHECKPOINT_LINES,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    patience: float = PATIENCE_SECONDS,
     sync: Sync = fdatasync,
     clock: Clock = time.time,
 ) -> AsyncIterator[Audit]:
     """A trail in this file, which is made if absent, as is its key. Raises Refused: what it says has to be done first.
 
     `clear_names` writes key_ids and scopes in clear, beside their HMACs. At most `checkpoint_lines` (1,000 at most)
-    and `checkpoint_seconds` pass between two checkpoints.
+    and `checkpoint_seconds` pass between two checkpoints; no call waits longer than `patience` seconds for its line.
     """
     with open_log(path, key_path, sync=sync, clock=clock, every=checkpoint_lines) as log:
-        audit = Audit(log, clear_names=clear_names)
+        audit = Audit(log, clear_names=clear_names, patience=patience)
         checkpoints = asyncio.create_task(audit.keep_checkpoints(checkpoint_seconds))
         try:
             yield audit

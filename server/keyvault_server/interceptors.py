@@ -185,6 +185,9 @@ class CallGuard(grpc.aio.ServerInterceptor):
             await call.caller.leave(status_of(failure).name, failure.reason)
         except VaultError as unheard:
             failure = unheard
+        except asyncio.CancelledError:
+            self._note(call, "CANCELLED", failure.reason)
+            raise
         code = status_of(failure)
         self._note(call, code.name, failure.reason)
         await call.fail(code, failure)

@@ -1,0 +1,81 @@
+"""The disk of the audit log hangs: it takes no line and tells no error. Every call ends all the same."""
+
+import asyncio
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+from keyvault.v1 import keyvault_pb2 as pb
+from keyvault_server.access_log import AccessLog
+from keyvault_server.errors import AuditUnavailable, BackendUnavailable
+from keyvault_server.interceptors import Limits
+from tests.audited import audited
+from tests.sealed import create, mint
+from tests.serving import failure_of
+from tests.trails import CALL
+
+UNAVAILABLE = ("UNAVAILABLE", BackendUnavailable.reason)
+
+
+async def test_every_call_ends_and_nothing_is_written_while_the_disk_hangs(tmp_path: Path) -> None:
+    async with asyncio.timeout(30), audited(tmp_path, patience=0.2) as server:
+        key = await mint(server.stub, "a/")
+        server.disk.hang()
+        for call in (
+            server.stub.GenerateKey(pb.GenerateKeyRequest()),
+            server.stub.Create(create(key, "a/b")),
+            server.stub.Read(pb.ReadRequest(key_id="a/b")),
+            server.stub.Read(pb.ReadRequest(key_id="no name")),
+        ):
+            failure = await failure_of(call)
+            assert (failure.status, failure.reason) == UNAVAILABLE
+        assert server.records.calls["put_if"] == 0
+        server.disk.mend()
+        await server.stub.Create(create(key, "a/b"))
+    server.trail.verified()
+    assert server.statuses()[-1] == "OK"
+
+
+async def test_a_call_that_is_out_of_time_ends_too(tmp_path: Path) -> None:
+    limits = Limits(call_seconds=0.1)
+    async with asyncio.timeout(30), audited(tmp_path, limits=limits, patience=0.3) as server:
+        await mint(server.stub, "a/")
+        server.disk.hang()
+        failure = await failure_of(server.stub.GenerateKey(pb.GenerateKeyRequest()))
+        assert (failure.status, failure.reason) == UNAVAILABLE
+
+
+async def test_a_call_that_its_callers_deadline_ends_is_in_the_access_log(tmp_path: Path) -> None:
+    told = StringIO()
+    async with asyncio.timeout(30), audited(tmp_path, access_log=AccessLog(told)) as server:
+        server.disk.hang()
+        failure = await failure_of(server.stub.Read(pb.ReadRequest(key_id="no name"), timeout=0.5))
+        assert failure.status == "DEADLINE_EXCEEDED"
+        while not told.getvalue():
+            await asyncio.sleep(0.02)
+    assert '"status": "CANCELLED", "reason": "INVALID_KEY_ID"' in told.getvalue()
+
+
+async def test_reads_that_are_spared_are_answered_while_the_disk_hangs(tmp_path: Path) -> None:
+    async with asyncio.timeout(30), audited(tmp_path, spares_reads=True, patience=0.2) as server:
+        key = await mint(server.stub, "a/")
+        await server.stub.Create(create(key, "a/b"))
+        server.disk.hang()
+        assert (await server.stub.Read(pb.ReadRequest(key_id="a/b"))).revision == 1
+        assert (await failure_of(server.stub.Read(pb.ReadRequest(key_id="a/c")))).status == "NOT_FOUND"
+
+
+async def test_what_waits_for_a_hanging_disk_is_bounded(tmp_path: Path) -> None:
+    async with asyncio.timeout(30), audited(tmp_path, patience=20.0) as server:
+        server.disk.hang()
+        waiting = [asyncio.create_task(server.audit.outcome(CALL, "OK")) for _ in range(10_000)]
+        await asyncio.to_thread(server.disk.reached.wait, 10)
+        refused, others = await asyncio.wait(waiting, timeout=5, return_when=asyncio.FIRST_EXCEPTION)
+        assert len(others) < 6_000
+        for task in refused:
+            with pytest.raises(AuditUnavailable):
+                task.result()
+        server.disk.mend()
+        await asyncio.gather(*others)
+    assert len(server.statuses()) == len(others)
