@@ -97,9 +97,9 @@ class CallGuard(grpc.aio.ServerInterceptor):
         self._metrics = metrics
         self._access_log = access_log
         self._guarded: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-        self._working = 0
         self._unanswered = 0  # at work, or done and its reply not yet sent
         self._closed = False
+        self._admitted = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -134,10 +134,11 @@ class CallGuard(grpc.aio.ServerInterceptor):
             call = _Call(name, context, self._gate)
             if self._closed:
                 await call.fail(grpc.StatusCode.UNAVAILABLE, BackendUnavailable(_STOPPING))
-            self._working += 1
+            admitted = self._admitted < self._limits.concurrent_calls
+            self._admitted += admitted  # who is not waits for the audit log too, and takes nobody's place meanwhile
             self._begin(context)
             try:
-                if self._working > self._limits.concurrent_calls:
+                if not admitted:
                     raise RateLimited
                 call.caller.enter(context)
                 current_caller.set(call.caller)
@@ -155,7 +156,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
             except (Exception, asyncio.CancelledError) as error:
                 return await self._fail(call, error)
             finally:
-                self._working -= 1
+                self._admitted -= admitted
 
         return grpc.unary_unary_rpc_method_handler(
             guarded,

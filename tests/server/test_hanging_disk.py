@@ -1,9 +1,11 @@
 """The disk of the audit log hangs: it takes no line and tells no error. Every call ends all the same."""
 
 import asyncio
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 
+import grpc
 import pytest
 
 from keyvault.v1 import keyvault_pb2 as pb
@@ -64,6 +66,26 @@ async def test_reads_that_are_spared_are_answered_while_the_disk_hangs(tmp_path:
         server.disk.hang()
         assert (await server.stub.Read(pb.ReadRequest(key_id="a/b"))).revision == 1
         assert (await failure_of(server.stub.Read(pb.ReadRequest(key_id="a/c")))).status == "NOT_FOUND"
+
+
+async def test_calls_that_were_refused_hold_no_place_of_those_at_work(tmp_path: Path) -> None:
+    limits = Limits(concurrent_calls=1)
+    async with asyncio.timeout(60), audited(tmp_path, limits=limits, patience=20.0) as server:
+        answer = asyncio.Event()
+        server.records.before("get", answer.wait)
+        at_work = asyncio.create_task(failure_of(server.stub.Read(pb.ReadRequest(key_id="a"))))
+        while not server.records.calls["get"]:
+            await asyncio.sleep(0.01)
+        server.disk.hang()
+        refused = [asyncio.create_task(failure_of(server.stub.Read(pb.ReadRequest(key_id="b")))) for _ in range(20)]
+        await asyncio.to_thread(server.disk.reached.wait, 10)
+        at_work.cancel()
+        async with asyncio.timeout(10):
+            while server.records.calls["get"] < 2:
+                with suppress(grpc.aio.AioRpcError):
+                    await server.stub.Read(pb.ReadRequest(key_id="c"), timeout=0.2)
+        server.disk.mend()
+        assert "RATE_LIMITED" in [(await task).reason for task in refused]
 
 
 async def test_what_waits_for_a_hanging_disk_is_bounded(tmp_path: Path) -> None:
