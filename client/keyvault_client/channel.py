@@ -47,8 +47,13 @@ class Connections:
         self, address: str, tls: TLS | None, *, insecure: bool, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """Raises InvalidRequest for plaintext to another machine that was not asked for, and for bad TLS files."""
+        if address.startswith(("http:", "https:")):
+            raise InvalidRequest("an address has no scheme: host:port or unix:/path, and TLS by tls (--tls, --ca)")
         if tls is None and not insecure and not is_loopback(address):
-            raise InvalidRequest(f"{address} is not this machine: give tls, or insecure=True to send secrets in clear")
+            raise InvalidRequest(
+                f"{address} is not this machine: give tls (--tls, --ca), "
+                "or insecure=True (--insecure) to send secrets in clear"
+            )
         self._address = address
         self._tls = tls
         self._changes = Changes(tls.paths() if tls else (), clock)

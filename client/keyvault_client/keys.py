@@ -13,6 +13,9 @@ from pathlib import Path
 from keyvault.names import DATA_KEY_SIZE, MAX_WRAPPED_KEY, is_scope, is_tenant
 from keyvault_client.errors import InvalidRequest
 
+MAX_FILE = 64 * 1024
+"""Bytes in a file that may be a key."""
+
 _SPELT = {"plaintextKey": "plaintext_key", "wrappedKey": "wrapped_key"}  # as protobuf's JSON, and so grpcurl, has them
 
 
@@ -59,7 +62,7 @@ class DataKey:
                 base64.b64decode(content["wrapped_key"], validate=True),
                 None if plaintext is None else base64.b64decode(plaintext, validate=True),
             )
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise InvalidRequest("this is no key: JSON of tenant, scope, plaintext_key and wrapped_key") from None
         if not (is_tenant(key.tenant) and is_scope(key.scope) and 0 < len(key.wrapped_key) <= MAX_WRAPPED_KEY):
             raise InvalidRequest("this is no key: its tenant, scope or wrapped_key breaks the rules")
@@ -79,7 +82,11 @@ class DataKey:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "DataKey":
         """Reads a saved key. Raises OSError, InvalidRequest."""
-        return cls.from_json(Path(path).read_bytes())
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_FILE + 1)
+        if len(content) > MAX_FILE:
+            raise InvalidRequest(f"this is no key: a key has less than {MAX_FILE} bytes")
+        return cls.from_json(content)
 
 
 def _sync_directory(path: Path) -> None:

@@ -20,7 +20,7 @@ def open_legacy(record: bytes) -> bytes:
         content = json.loads(record)
         data = base64.b64decode(content["data"], validate=True)
         secret = base64.b64decode(content["secret"], validate=True)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise InvalidRequest('this is no old record: JSON {"data": base64, "secret": base64}') from None
     if len(secret) != 32 or not data or len(data) % 16:
         raise InvalidRequest("this is no old record: a secret has 32 bytes, data one or more blocks of 16")

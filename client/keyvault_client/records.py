@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import TypeAlias
 
 from keyvault import envelope as kve1
-from keyvault.envelope import MAX_PLAINTEXT, EnvelopeDoesNotOpen, Kind, MalformedEnvelope
+from keyvault.envelope import MAX_PLAINTEXT, MAX_REVISION, EnvelopeDoesNotOpen, Kind, MalformedEnvelope
 from keyvault.names import covers, is_key_id
 from keyvault.v1 import keyvault_pb2 as pb
 from keyvault_client.errors import InvalidRequest, RecordDamaged
@@ -57,6 +57,8 @@ def check(key: DataKey, key_id: str) -> None:
 def sealed(key: DataKey, key_id: str, revision: int, plaintext: bytes, kind: Kind = Kind.DATA) -> bytes:
     """An envelope under the key. Raises InvalidRequest."""
     check(key, key_id)
+    if not 1 <= revision <= MAX_REVISION:
+        raise InvalidRequest("an envelope's revision is 1 to 2^63-1")
     if len(plaintext) > MAX_PLAINTEXT:
         raise InvalidRequest(f"{len(plaintext)} bytes are too many: a record holds at most {MAX_PLAINTEXT}")
     return kve1.seal(key.secret(), key.tenant, key_id, revision, plaintext, kind)

@@ -23,12 +23,15 @@ from keyvault_client.tls import TLS
 from keyvault_client.tokens import TokenFile, TokenSource
 from keyvault_client.transport import Transport, deadline_in
 
+MAX_TIMEOUT = 86_400
+"""Seconds."""
+
 
 class KeyVault:
     """A client of one server; use it as an async context manager, from one event loop.
 
-    Every method takes `timeout`, the seconds that the whole of it may last, retries included; the constructor's is the
-    default. Every method raises KeyVaultError and nothing else, but for a caller's own cancellation.
+    Every method takes `timeout`, the seconds that the whole of it may last, retries included, at most a day; the
+    constructor's is the default. Every method raises KeyVaultError and nothing else, but for a caller's cancellation.
     """
 
     def __init__(
@@ -148,7 +151,7 @@ class KeyVault:
         A record that `new_key` opens already was rotated by an earlier try: the answer is then `replayed`.
         """
         if hmac.compare_digest(key.secret(), new_key.secret()):
-            raise InvalidRequest("both keys are the same data key: rotate to a fresh one from generate_key")
+            raise InvalidRequest("key and new_key are the same data key: generate another one")
         deadline = self._deadline(timeout)
         while True:
             record, done = await self._read_for_rotation(key_id, key, new_key, deadline)
@@ -251,4 +254,7 @@ class KeyVault:
         return written(answer)
 
     def _deadline(self, timeout: float | None) -> float:
-        return deadline_in(self._timeout if timeout is None else timeout)
+        seconds = self._timeout if timeout is None else timeout
+        if not 0 <= seconds <= MAX_TIMEOUT:
+            raise InvalidRequest(f"a timeout is 0 to {MAX_TIMEOUT} seconds")
+        return deadline_in(seconds)

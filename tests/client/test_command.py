@@ -5,8 +5,6 @@ import json
 import os
 import pty
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -14,54 +12,10 @@ from cryptography.hazmat.primitives.padding import PKCS7
 
 from keyvault import envelope
 from keyvault_client import DataKey
-from tests.serving import BIN, server_process
+from tests.serving import BIN
+from tests.shell import Shell
 
 NAME = "prod/db-password"
-
-
-class Shell:
-    """Runs the command in a directory, against one server."""
-
-    def __init__(self, directory: Path, address: str) -> None:
-        self.directory = directory
-        self.environment = os.environ | {"KEYVAULT_ADDRESS": address}
-
-    def run(self, line: str, given: bytes = b"", out: str | None = None) -> "subprocess.CompletedProcess[bytes]":
-        with (self.directory / out).open("wb") if out else open(os.devnull, "wb") as file:  # noqa: PTH123
-            return subprocess.run(
-                [BIN / "keyvault", *line.split()],
-                cwd=self.directory,
-                env=self.environment,
-                input=given,
-                stdout=file if out else subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                timeout=30,
-                check=False,
-            )
-
-    def ok(self, line: str, given: bytes = b"", out: str | None = None) -> bytes:
-        done = self.run(line, given, out)
-        assert (done.returncode, done.stderr) == (0, b"")
-        return done.stdout or b""
-
-    def refused(self, line: str, status: int = 1, given: bytes = b"") -> str:
-        done = self.run(line, given)
-        message = done.stderr.decode()
-        assert (done.returncode, done.stdout, message.count("\n")) == (status, b"", 1), message
-        assert message.startswith("keyvault: ")
-        return message
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    data = tmp_path_factory.mktemp("command") / "data"
-    with server_process(data, KEYVAULT_UNWRAP_SCOPES='["prod/unwrap"]') as server:
-        yield server.address
-
-
-@pytest.fixture
-def shell(tmp_path: Path, address: str) -> Shell:
-    return Shell(tmp_path, address)
 
 
 @pytest.fixture

@@ -1,0 +1,21 @@
+"""A server for the tests of the command, and a shell beside it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.serving import server_process
+from tests.shell import Shell
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    data = tmp_path_factory.mktemp("command") / "data"
+    with server_process(data, KEYVAULT_UNWRAP_SCOPES='["prod/unwrap"]') as server:
+        yield server.address
+
+
+@pytest.fixture
+def shell(tmp_path: Path, address: str) -> Shell:
+    return Shell(tmp_path, address)

@@ -1,0 +1,175 @@
+"""What a person gets wrong at a shell: one line that says what to do, exit 2 for bad usage and 1 for a refusal, no
+traceback, no secret, and no key lost.
+"""
+
+import signal
+import socket
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from keyvault_client import DataKey
+from keyvault_client.cli import app
+from tests.serving import BIN
+from tests.shell import Shell
+
+SECRET = "hunter2"
+DEEP = b"[" * 100_000
+
+
+@pytest.fixture
+def key(shell: Shell) -> Path:
+    """A file with a key for "prod/"."""
+    shell.ok("generate-key prod/", out="prod.key")
+    return shell.directory / "prod.key"
+
+
+def in_shell(shell: Shell, line: str) -> "subprocess.CompletedProcess[bytes]":
+    """A line for bash, which can close a stream or redirect it."""
+    return subprocess.run(
+        ["bash", "-c", line.replace("keyvault", str(BIN / "keyvault"))],
+        cwd=shell.directory,
+        env=shell.environment,
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def one_line(done: "subprocess.CompletedProcess[bytes]", status: int) -> str:
+    message = done.stderr.decode()
+    assert (done.returncode, message.count("\n")) == (status, 1), message
+    assert message.startswith("keyvault: ")
+    return message
+
+
+def test_data_given_as_an_argument_is_refused_and_not_repeated(shell: Shell, key: Path) -> None:
+    told = shell.refused(f"create prod/x {SECRET} --key {key}", status=2)
+    assert SECRET not in told
+    assert "standard input" in told
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", DEEP, bytes(100_000)], ids=["empty", "other", "deep", "long"])
+def test_a_file_that_is_no_key_is_refused(shell: Shell, content: bytes) -> None:
+    (shell.directory / "notes").write_bytes(content)
+    assert "no key" in shell.refused("read prod/x --key notes", status=2)
+
+
+def test_a_key_file_without_end_is_refused(shell: Shell) -> None:
+    assert "no key" in shell.refused("read prod/x --key /dev/zero", status=2)
+
+
+def test_an_old_record_of_any_depth_is_refused(shell: Shell) -> None:
+    assert "no old record" in shell.refused("import-legacy prod/x --key fresh.key", status=2, given=DEEP)
+
+
+@pytest.mark.parametrize("revision", ["0", "9223372036854775808", "99999999999999999999999"])
+def test_a_revision_that_is_none_is_refused(shell: Shell, key: Path, revision: str) -> None:
+    shell.refused(f"seal prod/x --key {key} --revision {revision}", status=2, given=b"x")
+
+
+@pytest.mark.parametrize("timeout", ["0", "-1", "nan", "inf", "1e300"])
+def test_a_timeout_that_is_none_is_refused(shell: Shell, key: Path, timeout: str) -> None:
+    assert "timeout" in shell.refused(f"read prod/x --key {key} --timeout {timeout}", status=2)
+
+
+def test_an_address_of_another_machine_names_the_flags(shell: Shell, key: Path) -> None:
+    told = shell.refused(f"read prod/x --key {key} --address vault.example:1", status=2)
+    assert "--tls" in told
+    assert "--insecure" in told
+    assert "host:port" in shell.refused(f"read prod/x --key {key} --address http://127.0.0.1:1", status=2)
+
+
+def test_a_conflict_tells_the_revision_that_there_is(shell: Shell, key: Path) -> None:
+    shell.ok(f"create prod/told --key {key}", b"1")
+    shell.ok(f"update prod/told --key {key}", b"2")
+    assert "at revision 2" in shell.refused(f"update prod/told --key {key} --revision 1", given=b"3")
+    assert "at revision 2" in shell.refused(f"create prod/told --key {key}", given=b"3")
+
+
+def test_a_rotation_to_the_same_data_key_is_refused(shell: Shell, key: Path) -> None:
+    shell.ok(f"create prod/same --key {key}", b"1")
+    assert "same" in shell.refused(f"rotate-key prod/same --key {key} --new-key {key}", status=2)
+
+
+def test_a_failed_handshake_is_one_line_too(shell: Shell, key: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=_talk_no_tls, args=(server,), daemon=True).start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        assert "does TLS fit it" in shell.refused(f"read prod/x --key {key} --tls --timeout 1 --address {address}")
+
+
+def _talk_no_tls(server: socket.socket) -> None:
+    try:
+        while True:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(b"I speak no TLS\n" * 10)
+    except OSError:
+        return  # the test has ended
+
+
+@pytest.mark.parametrize("line", ["create prod/x --key prod.key", "seal prod/x --key prod.key --revision 1", "inspect"])
+def test_a_closed_input_is_not_taken_for_an_empty_one(shell: Shell, key: Path, line: str) -> None:
+    assert "standard input is closed" in one_line(in_shell(shell, f"keyvault {line} <&-"), 2)
+
+
+@pytest.mark.parametrize("line", ["generate-key prod/", "read prod/out --key prod.key"])
+def test_what_cannot_be_written_is_one_line(shell: Shell, key: Path, line: str) -> None:
+    if "read" in line:
+        shell.ok("create prod/out --key prod.key", b"x")
+    assert "closed" in one_line(in_shell(shell, f"keyvault {line} >&-"), 2)
+    assert "No space left" in one_line(in_shell(shell, f"keyvault {line} > /dev/full"), 1)
+    assert "Broken pipe" in one_line(in_shell(shell, f"keyvault {line} | true; exit ${{PIPESTATUS[0]}}"), 1)
+
+
+def test_a_report_that_cannot_be_written_is_one_line(shell: Shell, key: Path) -> None:
+    assert "No space left" in one_line(
+        in_shell(shell, "keyvault create prod/full --key prod.key </dev/null >/dev/full"), 1
+    )
+
+
+def test_a_refusal_never_gets_into_the_output(shell: Shell, key: Path) -> None:
+    done = in_shell(shell, "keyvault read prod/absent --key prod.key 2>&-")
+    assert (done.returncode, done.stdout) == (1, b"")
+
+
+def test_an_interrupt_is_one_line(shell: Shell, key: Path) -> None:
+    process = subprocess.Popen(
+        [BIN / "keyvault", "create", "prod/interrupted", "--key", key],
+        env=shell.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    process.stdin.write(b"x" * 200_000)  # more than a pipe holds: it is being read when this returns
+    process.stdin.flush()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (
+        130,
+        b"",
+        b"keyvault: interrupted: a change that was sent may have been made\n",
+    )
+
+
+@pytest.mark.parametrize("line", ["generate-key prod/", "rewrap-key --key prod.key"])
+def test_a_key_can_be_saved_and_never_over_another_one(shell: Shell, key: Path, line: str) -> None:
+    kept = key.read_bytes()
+    assert "already exists" in shell.refused(f"{line} --save prod.key", status=2)
+    assert key.read_bytes() == kept
+    assert shell.ok(f"{line} --save fresh.key") == b""
+    assert (shell.directory / "fresh.key").stat().st_mode & 0o777 == 0o600
+    assert DataKey.load(shell.directory / "fresh.key").scope == "prod/"
+
+
+def test_every_command_and_parameter_is_explained() -> None:
+    commands = [app[name] for name in app if not name.startswith("-")]
+    assert len(commands) == 12
+    for command in commands:
+        assert command.help, command.name
+        for argument in command.assemble_argument_collection(parse_docstring=True):
+            assert argument.parameter.help or argument.children, (command.name, argument.name)
