@@ -15,7 +15,7 @@ from keyvault_server.errors import MasterKeyUnusable, NotAuthorized
 from keyvault_server.ports import HeadChanged, NewDataKey, Walked, WrappedBlob
 from keyvault_server.records import Record, StoredHead
 
-Hook = Callable[[], Awaitable[None]]
+Hook = Callable[[], Awaitable[object]]
 NONCE_SIZE = 12
 
 

@@ -378,5 +378,5 @@ def test_the_exported_names_are_the_documented_ones() -> None:
 async def test_a_rotation_to_the_same_data_key_is_refused_before_it_looks_done(vault: KeyVault) -> None:
     key = await vault.generate_key("prod/")
     await vault.create("prod/db", b"data", key=key)
-    with pytest.raises(InvalidRequest, match="same data key"):
+    with pytest.raises(InvalidRequest, match="the same data key"):
         await vault.rotate_key("prod/db", key=key, new_key=await vault.rewrap_key(key))
