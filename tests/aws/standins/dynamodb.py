@@ -3,8 +3,8 @@
 With `stale`, a read that does not ask for consistency is answered with what was stored before the last write, which
 AWS allows. The rule of this file: an item is stored only after everything about it was looked at.
 
-Source: Amazon DynamoDB API Reference "GetItem", "PutItem", "CreateTable"; Developer Guide "Service, account and table
-quotas".
+Source: Amazon DynamoDB API Reference "GetItem", "PutItem", "Scan", "CreateTable"; Developer Guide "Service, account
+and table quotas".
 """
 
 import base64
@@ -18,6 +18,7 @@ from tests.aws.standins.service import ACCOUNT, REGION, AwsError, InvalidInput, 
 MAX_ITEM = 409_600
 MAX_KEY = 2_048
 MAX_DIGITS = 38
+MAX_PAGE = 1024 * 1024
 
 
 class Table:
@@ -30,13 +31,13 @@ class Table:
         self.backups = False
         self.items: dict[str, Item] = {}
         self.before: dict[str, Item | None] = {}
-        (self._key,) = (entry["AttributeName"] for entry in self.schema)
-        if self.definitions != [{"AttributeName": self._key, "AttributeType": "S"}]:
+        (self.key,) = (entry["AttributeName"] for entry in self.schema)
+        if self.definitions != [{"AttributeName": self.key, "AttributeType": "S"}]:
             raise InvalidInput("this stand-in has tables with one partition key of type S")
 
     def key_of(self, given: Item) -> str:
         """Raises InvalidInput."""
-        value = given.get(self._key, {}).get("S")
+        value = given.get(self.key, {}).get("S")
         if not isinstance(value, str) or not 1 <= len(value.encode()) <= MAX_KEY:
             raise InvalidInput("the key is missing, of another type, empty or too long")
         return value
@@ -70,6 +71,7 @@ class StandInDynamoDb(Service):
             "DescribeTimeToLive": self._describe_ttl,
             "GetItem": self._get_item,
             "PutItem": self._put_item,
+            "Scan": self._scan,
             "UpdateContinuousBackups": self._update_backups,
         }
         super().__init__(operations)
@@ -100,6 +102,19 @@ class StandInDynamoDb(Service):
         consistent = given.get("ConsistentRead", False) or not self.stale
         item = table.items.get(key) if consistent else table.before.get(key)
         return {} if item is None else {"Item": projected(given, item)}
+
+    def _scan(self, given: Parameters) -> dict[str, Any]:
+        """A page of up to 1 MB, in the order of the keys."""
+        table = self._table(given)
+        after = table.key_of(given["ExclusiveStartKey"]) if "ExclusiveStartKey" in given else ""
+        page: list[Item] = []
+        size = 0
+        for key in sorted(key for key in table.items if key > after):
+            page.append(table.items[key])
+            size += _size(page[-1])
+            if size >= MAX_PAGE:
+                return {"Items": page, "Count": len(page), "LastEvaluatedKey": {table.key: page[-1][table.key]}}
+        return {"Items": page, "Count": len(page)}
 
     def _put_item(self, given: Parameters) -> dict[str, Any]:
         table, item = self._table(given), given["Item"]
