@@ -62,7 +62,7 @@ def audit_app(load: Callable[[], AuditSettings], open_records: OpenRecords) -> A
         audit_key = load_key(key or settings.audit_key or key_beside(paths[0]))
         if against_store and not isinstance(audit_key, AuditKey):
             raise CycloptsError(msg="--against-store needs the whole key: the public one knows no names")
-        _show(_whole(verify(paths, audit_key, checkpoints or None)))
+        _show(_whole(verify(paths, audit_key, checkpoints or None)), shipped=bool(checkpoints))
         if against_store and isinstance(audit_key, AuditKey):
             _show_store(asyncio.run(_against_store(paths, audit_key, open_records)))
 
@@ -86,9 +86,11 @@ def _whole(report: Report) -> Report:
     return report
 
 
-def _show(report: Report) -> None:
+def _show(report: Report, *, shipped: bool) -> None:
     seen = f"starts: {report.starts}, after a crash: {report.crashes}"
     print(f"whole: {report.lines} lines, {report.checkpoints} checkpoints; {seen}")
+    if not shipped:
+        print("compared with the checkpoints beside the log only: whoever can cut off one can cut off both")
     if report.unshipped:
         print(f"not shipped: {report.unshipped} checkpoints at the end")
     if report.unproved:
