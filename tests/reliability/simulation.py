@@ -120,8 +120,9 @@ def _show_bugs(histories: int, processes: int) -> int:
     for name, bug in BUGS.items():
         wrong = examine_in_processes(range(histories), processes, name).wrong
         missed += not wrong
-        first = wrong[0] if wrong else "none"
-        print(f"| `{name}` | {bug.wrong} | {first} | {len(wrong) / histories:.1%} |", flush=True)
+        took = wrong[0] + 1 if wrong else "not caught"
+        test = f"test_a_seeded_bug_is_caught[{name}]"
+        print(f"| `{name}` | {bug.wrong} | `{test}` | {took} | {len(wrong)} |", flush=True)
     return 1 if missed else 0
 
 

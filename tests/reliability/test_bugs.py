@@ -4,16 +4,13 @@ If a seed does not show its bug any more, since the vault or the simulation chan
 tests.reliability.simulation --bugs` finds others.
 """
 
-from pathlib import Path
-
 import pytest
 
 from tests.reliability.bugs import BUGS, Between, Remembering
 from tests.reliability.deployment import Deployment
 from tests.reliability.linearizability import NotLinearizable, check
+from tests.reliability.prove import PAGE
 from tests.reliability.schedule import simulate
-
-TABLE = Path("docs/reliability.md")
 
 
 @pytest.mark.parametrize("name", BUGS)
@@ -36,7 +33,7 @@ def test_what_carries_the_bugs_is_no_bug_itself(deployment: Deployment) -> None:
 
 
 def test_the_page_has_a_row_for_each_bug() -> None:
-    rows = [line for line in TABLE.read_text().splitlines() if line.startswith("| `")]
+    rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
     for name, bug in BUGS.items():
         [row] = [row for row in rows if row.startswith(f"| `{name}` |")]
         assert row.startswith(f"| `{name}` | {bug.wrong} | `test_a_seeded_bug_is_caught[{name}]` | {bug.seed + 1} |")
