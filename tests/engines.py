@@ -41,8 +41,8 @@ def options(kms: str | None, dynamodb: str | None, **changed: object) -> AwsOpti
     return AwsOptions(**given | changed)  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="session")
-def aws_identity() -> Iterator[None]:
+@contextmanager
+def stand_in_identity() -> Iterator[None]:
     """An identity that only stand-ins take, and nothing of the machine's own AWS settings."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -52,6 +52,13 @@ def aws_identity() -> Iterator[None]:
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         patch.setenv("AWS_CONFIG_FILE", os.devnull)
         patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        yield
+
+
+@pytest.fixture(scope="session")
+def aws_identity() -> Iterator[None]:
+    """See stand_in_identity."""
+    with stand_in_identity():
         yield
 
 

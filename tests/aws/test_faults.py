@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.aws.fault_matrix import Seen, allowed, hit_always, hit_once
+from tests.aws.fault_matrix import UNKNOWN, Seen, allowed, hit_always, hit_once
 from tests.aws.fault_proxy import FAULTS, Fault
 from tests.aws.site import site
 
@@ -10,6 +10,9 @@ pytestmark = pytest.mark.usefixtures("aws_identity")
 
 DEADLINE = 2.0
 CALL_SECONDS = 2.0
+IMPATIENCE = 0.2
+"""A deadline before any answer of these."""
+SLOW = ("latency", "black hole before the effect", "black hole after the effect")
 SLACK = 1.0
 """Seconds over the deadline that a busy machine may take; the report of `fault_report.py` says what was seen."""
 
@@ -24,3 +27,11 @@ async def test_a_fault_is_survived_or_told_and_what_is_stored_is_what_was_told(f
 def judge(fault: Fault, seen: list[Seen], *, once: bool) -> None:
     assert [one for one in seen if one.status not in allowed(fault, one.operation, once=once)] == []
     assert [one for one in seen if one.seconds > DEADLINE + SLACK] == []
+
+
+@pytest.mark.parametrize("name", SLOW)
+async def test_callers_who_leave_get_no_answer_and_lose_nothing(name: str) -> None:
+    async with site(CALL_SECONDS) as opened:
+        seen = await hit_always(opened, FAULTS[name], IMPATIENCE)
+    assert {one.status for one in seen} <= UNKNOWN
+    assert [one for one in seen if one.seconds > IMPATIENCE + SLACK] == []

@@ -7,8 +7,9 @@ import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 Connection = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -64,18 +65,18 @@ async def listening(serve: Connection, tls: ssl.SSLContext | None = None) -> Asy
     """A server on a free port of loopback while the body runs; `serve` has one connection each. The port."""
     tasks: set[asyncio.Task[None]] = set()
 
-    async def serve_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
+    async def serve_quietly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, EOFError, asyncio.CancelledError):  # the client left, or the test is over
             await serve(reader, writer)
-        except (OSError, EOFError, asyncio.CancelledError):
-            pass  # the client left, or the test is over
-        finally:
-            writer.close()
+
+    def end(task: asyncio.Task[None], writer: asyncio.StreamWriter) -> None:
+        tasks.discard(task)
+        writer.close()  # also where the task was cancelled before it began
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(serve_and_close(reader, writer))
+        task = asyncio.create_task(serve_quietly(reader, writer))
         tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        task.add_done_callback(partial(end, writer=writer))
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
     try:
@@ -84,7 +85,7 @@ async def listening(serve: Connection, tls: ssl.SSLContext | None = None) -> Asy
         server.close()
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await server.wait_closed()
 
 
