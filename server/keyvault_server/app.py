@@ -101,7 +101,7 @@ async def serving(
                     await _drain(settings, server, guard, readiness, hurry or asyncio.Event())
                     await admin.stop(None)
                     if access_log:
-                        access_log.flush()
+                        access_log.close()
 
 
 async def serve(settings: Settings, announce: Callable[[Running], None]) -> None:

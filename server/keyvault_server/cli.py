@@ -15,13 +15,14 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, TextIO
 
 from cyclopts import App, CycloptsError, Parameter
 from pythonjsonlogger.json import JsonFormatter
 
 from keyvault.envelope import MAX_REVISION
 from keyvault.names import is_key_id, is_tenant
+from keyvault_server.access_log import takes_more
 from keyvault_server.app import Running, serve
 from keyvault_server.audit_cli import audit_app
 from keyvault_server.caller import DEFAULT_TENANT
@@ -214,9 +215,17 @@ async def _purge(settings: Settings, tenant: str, key_id: str, last_revision: in
         return revision
 
 
+class _Handler(logging.StreamHandler[TextIO]):
+    """Loses a line rather than wait for whoever reads stderr, and hold every call meanwhile."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if takes_more(self.stream):
+            super().emit(record)
+
+
 def _log_to_stderr(settings: Settings) -> None:
     """Our own lines as JSON; libraries from WARNING on: at DEBUG botocore prints what it sends."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     handler.setFormatter(JsonFormatter(["levelname", "name", "message"], timestamp="time"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("keyvault_server").setLevel(settings.log_level)

@@ -71,8 +71,7 @@ async def test_reads_that_are_spared_are_answered_while_the_disk_hangs(tmp_path:
 async def test_calls_that_were_refused_hold_no_place_of_those_at_work(tmp_path: Path) -> None:
     limits = Limits(concurrent_calls=1)
     async with asyncio.timeout(60), audited(tmp_path, limits=limits, patience=20.0) as server:
-        answer = asyncio.Event()
-        server.records.before("get", answer.wait)
+        server.records.before("get", lambda: asyncio.sleep(60))
         at_work = asyncio.create_task(failure_of(server.stub.Read(pb.ReadRequest(key_id="a"))))
         while not server.records.calls["get"]:
             await asyncio.sleep(0.01)
