@@ -45,6 +45,8 @@ _OPTIONS = (
     ("grpc.max_connection_age_grace_ms", 60_000),
 )
 _GOODBYE_SECONDS = 1.0  # for GOAWAY and a ping back; an open health Watch takes all of it
+_WATCHERS = 100
+"""Of health, on one connection to the admin port."""
 _CLEANUP_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
@@ -122,7 +124,9 @@ async def serve(settings: Settings, announce: Callable[[Running], None]) -> None
 
 
 def _main_server(settings: Settings, vault: Vault, guard: CallGuard, readiness: Readiness) -> grpc.aio.Server:
-    server = grpc.aio.server(interceptors=(guard,), options=_OPTIONS)
+    # A call that never sends its message is none at work, has no deadline of ours, and costs 10 kB.
+    streams = ("grpc.max_concurrent_streams", 2 * settings.concurrent_calls)
+    server = grpc.aio.server(interceptors=(guard,), options=(*_OPTIONS, streams))
     keyvault_pb2_grpc.add_KeyVaultServicer_to_server(KeyVaultService(vault), server)
     health_pb2_grpc.add_HealthServicer_to_server(readiness.servicer, server)
     if settings.reflection or (settings.reflection is None and is_loopback(settings.listen)):
@@ -133,7 +137,7 @@ def _main_server(settings: Settings, vault: Vault, guard: CallGuard, readiness: 
 
 def _admin_server(readiness: Readiness) -> grpc.aio.Server:
     """Health alone; it has no port unless the settings give it one."""
-    admin = grpc.aio.server(options=_OPTIONS)
+    admin = grpc.aio.server(options=(*_OPTIONS, ("grpc.max_concurrent_streams", _WATCHERS)))
     health_pb2_grpc.add_HealthServicer_to_server(readiness.servicer, admin)
     return admin
 

@@ -92,7 +92,7 @@ class Settings(BaseSettings):
     reflection: bool | None = None
     """Server reflection, for grpcurl; unset: on loopback only."""
     concurrent_calls: PositiveInt = 256
-    """Calls at work at a time; the next is refused."""
+    """Calls at work at a time; the next is refused. Twice as many may be open on one connection."""
     call_seconds: PositiveFloat = 30.0
     """A call's longest time."""
     drain_seconds: PositiveFloat = 20.0
