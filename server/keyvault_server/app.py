@@ -26,10 +26,10 @@ from keyvault.v1 import keyvault_pb2, keyvault_pb2_grpc
 from keyvault_server.access_log import AccessLog
 from keyvault_server.composition import open_backend, open_gate, server_tls
 from keyvault_server.config import Settings
-from keyvault_server.errors import Refused
 from keyvault_server.gatekeeper import Gatekeeper
 from keyvault_server.health import Backend, Readiness
 from keyvault_server.interceptors import CallGuard, Limits
+from keyvault_server.listening import CannotListen, refuse_taken
 from keyvault_server.metrics import Metrics
 from keyvault_server.ports import KeyService, RecordStore
 from keyvault_server.service import KeyVaultService
@@ -50,10 +50,6 @@ _WATCHERS = 100
 _CLEANUP_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
-
-
-class CannotListen(Refused):
-    """The address is taken or not ours; one line says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +156,7 @@ async def _credentials(settings: Settings, metrics: Metrics) -> AsyncIterator[gr
 
 
 def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
+    refuse_taken(address)
     try:
         if credentials is None:
             return server.add_insecure_port(address)

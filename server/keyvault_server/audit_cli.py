@@ -39,7 +39,7 @@ class NotWhole(Refused):
 
 def audit_app(load: Callable[[], AuditSettings], open_records: OpenRecords) -> App:
     """The group of commands. `load` gives the settings, `open_records` the store for an operator's walk."""
-    app = App(name="audit", help="Check the audit trail.")
+    app = App(name="audit", help="Check the audit trail.", default_parameter=Parameter(negative="", show_default=False))
 
     @app.command(name="verify")
     def verify_command(
@@ -51,7 +51,7 @@ def audit_app(load: Callable[[], AuditSettings], open_records: OpenRecords) -> A
             tuple[Path, ...], Parameter(help="Checkpoints that were shipped elsewhere (default: FILE.checkpoints).")
         ] = (),
         against_store: Annotated[
-            bool, Parameter(help="Hold the records against the logs, which have to be all.", negative="")
+            bool, Parameter(help="Hold the records against the logs, which have to be all.")
         ] = False,
     ) -> None:
         """Say whether logs are as the vault wrote them, up to their ends; exit 1 names the first line that is not."""

@@ -106,7 +106,7 @@ class AuditKey(PublicAuditKey):
 
 def key_beside(log: Path) -> Path:
     """Where the key of a log is, unless the settings say another place: FILE.key."""
-    return log.with_name(log.name + ".key")
+    return Path(f"{log}.key")
 
 
 def load_key(path: Path) -> PublicAuditKey:

@@ -101,7 +101,7 @@ class AuditLog:
 
 def checkpoints_beside(path: Path) -> Path:
     """FILE.checkpoints."""
-    return path.with_name(path.name + ".checkpoints")
+    return Path(f"{path}.checkpoints")
 
 
 @contextlib.contextmanager

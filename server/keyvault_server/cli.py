@@ -6,27 +6,29 @@ line and exit 1, bad usage one line and exit 2. Flags override the environment, 
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import resource
+import shlex
 import shutil
 import sys
-from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, NoReturn, TextIO
 
 from cyclopts import App, CycloptsError, Parameter
+from cyclopts.validators import Number
 from pythonjsonlogger.json import JsonFormatter
 
 from keyvault.envelope import MAX_REVISION
-from keyvault.names import is_key_id, is_tenant
+from keyvault.names import is_key_id, is_scope, is_tenant
 from keyvault_server.access_log import takes_more
 from keyvault_server.app import Running, serve
 from keyvault_server.audit_cli import audit_app
 from keyvault_server.caller import DEFAULT_TENANT
-from keyvault_server.composition import data_directory, initialise, open_backend, open_gate, read_policy
+from keyvault_server.composition import check_files, data_directory, initialise, open_gate, open_records, read_policy
 from keyvault_server.composition import rotate_master_key as rotate_keyring
 from keyvault_server.config import BadSettings, Settings, load_settings
 from keyvault_server.dev_certs import TRUST_DOMAIN, write_dev_certs
@@ -35,30 +37,29 @@ from keyvault_server.gatekeeper import Visitor
 from keyvault_server.health import is_serving
 from keyvault_server.interceptors import status_of
 from keyvault_server.metrics import Metrics
-from keyvault_server.ports import HeadChanged, RecordStore
+from keyvault_server.policy import METHODS
+from keyvault_server.ports import HeadChanged
 from keyvault_server.protections import what_is_off
 from keyvault_server.purge import purge as purge_record
 
 Backend = Annotated[str | None, Parameter(help="embedded or aws (KEYVAULT_BACKEND).")]
 Data = Annotated[Path | None, Parameter(help="Directory of the embedded backend (KEYVAULT_DATA).")]
+LastRevision = Annotated[
+    int | None,
+    Parameter(validator=Number(gte=1, lt=MAX_REVISION), help="For a corrupt record: a revision never exceeded."),
+]
 PolicyFile = Annotated[Path | None, Parameter(help="TOML file of who may call what (KEYVAULT_POLICY).")]
 
 app = App(
     name="keyvault-server",
-    help="A vault that stores only what it cannot read. Every setting is also an environment variable KEYVAULT_*.",
+    help="A vault that stores only what it cannot read. Its settings are variables, KEYVAULT_*: see check-config.\n\n"
+    "Exit status: 0 done, 1 refused, 2 bad usage; one line on standard error says why.",
     version=lambda: version("keyvault"),
+    default_parameter=Parameter(negative="", show_default=False),
 )
-
-
-@contextlib.asynccontextmanager
-async def _open_records() -> AsyncIterator[RecordStore]:
-    async with open_backend(load_settings()) as (_, records):
-        yield records
-
-
 policy_app = App(name="policy", help="Look into a policy file.")
 app.command(policy_app)
-app.command(audit_app(load_settings, _open_records))
+app.command(audit_app(load_settings, lambda: open_records(load_settings())))
 
 
 @Parameter(name="*")
@@ -66,12 +67,12 @@ app.command(audit_app(load_settings, _open_records))
 class Insecure:
     """Protections that a server off loopback may do without; each is also a variable KEYVAULT_INSECURE_*."""
 
-    insecure_plaintext: Annotated[bool | None, Parameter(help="Without TLS.", negative="")] = None
-    insecure_anonymous: Annotated[bool | None, Parameter(help="Without authentication.", negative="")] = None
-    insecure_no_policy: Annotated[bool | None, Parameter(help="Without a policy.", negative="")] = None
-    insecure_no_audit: Annotated[bool | None, Parameter(help="Without an audit log.", negative="")] = None
-    insecure_embedded_keys: Annotated[bool | None, Parameter(help="Master keys in a file.", negative="")] = None
-    insecure_reflection: Annotated[bool | None, Parameter(help="With reflection.", negative="")] = None
+    insecure_plaintext: Annotated[bool | None, Parameter(help="Off loopback: without TLS.")] = None
+    insecure_anonymous: Annotated[bool | None, Parameter(help="Off loopback: without authentication.")] = None
+    insecure_no_policy: Annotated[bool | None, Parameter(help="Off loopback: without a policy.")] = None
+    insecure_no_audit: Annotated[bool | None, Parameter(help="Off loopback: without an audit log.")] = None
+    insecure_embedded_keys: Annotated[bool | None, Parameter(help="Off loopback: master keys in a file.")] = None
+    insecure_reflection: Annotated[bool | None, Parameter(help="Off loopback: with reflection.")] = None
 
 
 SECURE = Insecure()
@@ -112,12 +113,12 @@ def rotate_master_key(*, data: Data = None) -> None:
 
 @app.command
 def purge(
-    key_id: str,
+    key_id: Annotated[str, Parameter(help="The record's name.")],
     /,
     *,
-    tenant: str = DEFAULT_TENANT,
-    last_revision: Annotated[int | None, Parameter(help="For a corrupt record: a revision never exceeded.")] = None,
-    yes: Annotated[bool, Parameter(help="Yes, lose the record for ever.", negative="")] = False,
+    tenant: Annotated[str, Parameter(show_default=True, help="Whose record it is.")] = DEFAULT_TENANT,
+    last_revision: LastRevision = None,
+    yes: Annotated[bool, Parameter(help="Yes, lose the record for ever.")] = False,
     backend: Backend = None,
     data: Data = None,
 ) -> None:
@@ -133,8 +134,8 @@ def purge(
 
 
 @app.command
-def dev_certs(folder: Path, /) -> None:
-    """Write a CA, a server's and two clients' certificates into a new folder, for trying TLS out."""
+def dev_certs(folder: Annotated[Path, Parameter(help="Made if it is absent.")], /) -> None:
+    """Write a CA, a server's and two clients' certificates into a folder, for trying TLS out."""
     made = write_dev_certs(folder)
     print(f"CA       {made.ca}")
     print(f"server   {made.server.certificate} {made.server.private_key}")
@@ -155,6 +156,10 @@ def policy_test(
     path = policy or load_settings().policy
     if path is None:
         _refuse("no policy is set: --policy or KEYVAULT_POLICY", 2)
+    if method not in METHODS:
+        _refuse(f"{method} is no RPC: {', '.join(METHODS)}", 2)
+    if name and not is_scope(name):
+        _refuse("a name is 1 to 255 characters of [A-Za-z0-9._~:@/+=-]", 2)
     decision = read_policy(path).decide(identity, method, name)
     where = f"line {decision.line}: " if decision.line else ""
     print(f"{'allowed' if decision.allowed else 'denied'}: {where}{decision.why}")
@@ -163,10 +168,13 @@ def policy_test(
 
 @app.command
 def check_config(*, backend: Backend = None, data: Data = None) -> None:
-    """Print the settings in force, one a line, or say what is wrong with them."""
+    """Print the settings in force, as a shell reads them, or say what is wrong with them, certificates or policy."""
     settings = load_settings(backend=backend, data=data)
+    check_files(settings)
     for name, value in settings.model_dump(mode="json").items():
-        print(f"KEYVAULT_{name.upper()}={'' if value is None else value}")
+        variable = f"KEYVAULT_{name.upper()}"
+        text = value if isinstance(value, str) else json.dumps(value)
+        print(f"# {variable} is unset" if value is None else f"{variable}={shlex.quote(text)}")
 
 
 @app.command
@@ -177,13 +185,13 @@ def healthcheck(
     settings = load_settings()
     target = address or settings.admin_listen or settings.listen
     if not asyncio.run(is_serving(target)):
-        _refuse(f"{target} is not serving", 1)
+        _refuse(f"{target} is not serving in plaintext (beside TLS, KEYVAULT_ADMIN_LISTEN does)", 1)
 
 
 def main() -> None:
     """Entry point."""
     try:
-        app(exit_on_error=False, print_error=False)
+        _run()
     except CycloptsError as error:
         _refuse(str(error), 2)
     except BadSettings as error:
@@ -192,6 +200,26 @@ def main() -> None:
         _refuse(str(error), 1)
     except HeadChanged:
         _refuse("somebody wrote the record meanwhile: try again", 1)
+    except OSError as error:
+        _refuse(f"{error.filename or 'output'}: {error.strerror}", 1)
+
+
+def _run() -> None:
+    """Runs the command with streams that are there, and finds what cannot be written while that can be told."""
+    sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()
+    try:
+        app(exit_on_error=False, print_error=False)
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError:  # what is left is dropped, or Python would tell of it in its own way
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise
+
+
+def _nowhere() -> TextIO:
+    """In place of a stream that was closed before we began."""
+    return Path(os.devnull).open("w")
 
 
 def _refuse(sentence: str, code: int) -> NoReturn:
@@ -200,7 +228,7 @@ def _refuse(sentence: str, code: int) -> NoReturn:
 
 
 async def _purge(settings: Settings, tenant: str, key_id: str, last_revision: int | None) -> int:
-    async with open_backend(settings) as (_, records), open_gate(settings, Metrics()) as gate:
+    async with open_records(settings) as records, open_gate(settings, Metrics()) as gate:
         operator = Visitor(gate, "Purge", f"purge-{os.getpid()}")
         operator.identity, operator.tenant = "operator", tenant
         try:
@@ -243,9 +271,25 @@ def _announce(settings: Settings, server: Running) -> None:
     if off := what_is_off(settings):
         print(f"without: {', '.join(off)}")
     keyvault = "keyvault" if shutil.which("keyvault") else Path(sys.executable).with_name("keyvault")
-    print(f"try:     {keyvault} generate-key prod/ > prod.key")
-    print(f"         echo -n s3cret | {keyvault} create prod/db-password --key prod.key")
-    print(f"         {keyvault} read prod/db-password --key prod.key", flush=True)
+    commands = [
+        *_client_settings(settings, listen),
+        f"{keyvault} generate-key prod/ > prod.key",
+        f"echo -n s3cret | {keyvault} create prod/db-password --key prod.key",
+        f"{keyvault} read prod/db-password --key prod.key",
+    ]
+    print("try:     " + "\n         ".join(commands), flush=True)
+
+
+def _client_settings(settings: Settings, listen: str) -> list[str]:
+    """What a caller has to set first, if anything; the files are the caller's own."""
+    variables = [] if listen == Settings.model_fields["listen"].default else [f"KEYVAULT_ADDRESS={listen}"]
+    if settings.tls_certificate:
+        variables.append("KEYVAULT_CA=roots.pem")
+    if settings.tls_client_ca:
+        variables.append("KEYVAULT_CERTIFICATE=you.pem KEYVAULT_PRIVATE_KEY=you.key")
+    if settings.jwt_keys:
+        variables.append("KEYVAULT_TOKEN_FILE=token")
+    return [f"export {' '.join(variables)}"] if variables else []
 
 
 def _with_port(address: str, port: int) -> str:

@@ -49,6 +49,13 @@ async def open_gate(settings: Settings, metrics: Metrics) -> AsyncIterator[Gatek
         yield Gatekeeper(identifier, policy, audit, settings.audit_spares_reads)
 
 
+def check_files(settings: Settings) -> None:
+    """Reads the certificates and the policy that the settings name, as a start does. Raises Refused."""
+    server_tls(settings, Metrics())
+    if settings.policy:
+        read_policy(settings.policy)
+
+
 def server_tls(settings: Settings, metrics: Metrics) -> ServerTls | None:
     """The TLS files, read; None: plaintext. Raises Refused."""
     if settings.tls_certificate is None or settings.tls_private_key is None:
@@ -104,6 +111,16 @@ async def open_backend(settings: Settings) -> AsyncIterator[tuple[KeyService, Re
             yield keyring, records
 
 
+@contextlib.asynccontextmanager
+async def open_records(settings: Settings) -> AsyncIterator[RecordStore]:
+    """The records for an operator; a mistyped directory is refused, where a server would make it. Raises Refused."""
+    directory = data_directory(settings)
+    if settings.backend == "embedded" and not directory.database.exists():
+        raise UnsafeDirectory(f"{directory.path} has no records: name the server's own directory")
+    async with open_backend(settings) as (_, records):
+        yield records
+
+
 async def initialise(settings: Settings) -> str:
     """Makes what the backend needs, if it is absent; returns a sentence on what to do next. Raises Refused."""
     if settings.backend == "aws":
@@ -118,9 +135,9 @@ async def initialise(settings: Settings) -> str:
 def rotate_master_key(settings: Settings) -> str:
     """Adds a master key to the embedded keyring; returns its label. Raises Refused while a server runs."""
     directory = data_directory(settings)
+    if not directory.keyring.exists():
+        raise UnsafeDirectory(f"{directory.path} has no keyring: `keyvault-server init` makes one")
     with directory.locked():
-        if not directory.keyring.exists():
-            raise UnsafeDirectory(f"{directory.path} has no keyring: `keyvault-server init` makes one")
         return Keyring.rotate(directory.keyring).current_label
 
 

@@ -4,11 +4,13 @@ Unknown KEYVAULT_ variables are refused, but for those of the `keyvault` command
 names the setting and the rule without its value.
 """
 
+import difflib
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, FilePath, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import AfterValidator, Field, FilePath, PositiveInt, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from keyvault.address import is_loopback
@@ -46,6 +48,7 @@ def _host_and_port(text: str) -> str:
 
 
 Address = Annotated[str, AfterValidator(_address)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
@@ -93,13 +96,13 @@ class Settings(BaseSettings):
     """Server reflection, for grpcurl; unset: on loopback only."""
     concurrent_calls: PositiveInt = 256
     """Calls at work at a time; the next is refused. Twice as many may be open on one connection."""
-    call_seconds: PositiveFloat = 30.0
+    call_seconds: Seconds = 30.0
     """A call's longest time."""
-    drain_seconds: PositiveFloat = 20.0
+    drain_seconds: Seconds = 20.0
     """How long a stopping server waits for the calls at work."""
-    drain_delay_seconds: float = Field(default=0.0, ge=0)
+    drain_delay_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """How long a stopping server says NOT_SERVING before it stops listening."""
-    readiness_seconds: PositiveFloat = 5.0
+    readiness_seconds: Seconds = 5.0
     """How often the backends are asked whether they answer."""
     insecure_plaintext: bool = False
     """Off loopback: do without TLS."""
@@ -133,7 +136,7 @@ class Settings(BaseSettings):
     """Another DynamoDB endpoint, for stand-ins."""
     aws_ca_bundle: FilePath | None = None
     """PEM roots of those endpoints."""
-    aws_call_seconds: PositiveFloat = 5.0
+    aws_call_seconds: Seconds = 5.0
     """The longest time of one call to AWS."""
     aws_connections: PositiveInt = 64
     """Connections to each AWS service."""
@@ -161,7 +164,10 @@ def load_settings(**given: object) -> Settings:
     known = {PREFIX + name.upper() for name in Settings.model_fields} | CLIENT_VARIABLES
     unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
     if unknown:
-        raise BadSettings(f"unknown setting {unknown[0]}: see `keyvault-server check-config`")
+        near = difflib.get_close_matches(unknown[0], known, 1, cutoff=0.85)  # they all begin alike
+        raise BadSettings(
+            f"unknown setting {unknown[0]}: {f'is it {near[0]}?' if near else 'docs/settings.md has all'}"
+        )
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
@@ -169,6 +175,9 @@ def load_settings(**given: object) -> Settings:
         name = ".".join(str(part) for part in first["loc"]) or "settings"
         raise BadSettings(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
     except ValueError as error:  # pydantic-settings: a variable that should be JSON is none
-        raise BadSettings(str(error).splitlines()[0]) from None
+        field = re.search(r'field "(\w+)"', str(error))
+        raise BadSettings(
+            f"{field[1] if field else 'a setting'}: this has to be JSON, as docs/settings.md shows"
+        ) from None
     refuse_unprotected(settings)
     return settings

@@ -27,6 +27,7 @@ from keyvault_server.audit_key import AuditKey, UnusableAuditKey, load_key
 from keyvault_server.audit_verify import verify
 from keyvault_server.errors import AuditUnavailable, BackendUnavailable, Refused
 from keyvault_server.records import vacancy
+from tests.tools import toolchain
 from tests.trails import CALL, Trail, note, some_change
 
 Limit = Callable[[Trail], AbstractContextManager[Callable[[], None]]]
@@ -272,6 +273,7 @@ async def test_whoever_has_the_documentation_and_the_keys_can_check_a_log(trail:
 
 
 async def test_openssl_checks_a_checkpoint_with_the_public_key(trail: Trail) -> None:
+    toolchain("openssl")
     async with trail.open():
         pass
     line = trail.checkpoints.read_bytes().splitlines()[0]

@@ -40,13 +40,14 @@ def test_the_banner_says_where_the_data_is_and_how_to_try_it(tmp_path: Path) -> 
     )
     assert process.stdout is not None
     with process:
-        banner = [process.stdout.readline() for _ in range(4)]
+        banner = [process.stdout.readline() for _ in range(5)]
         process.terminate()
         assert process.wait(20) == 0
     assert "is ready on 127.0.0.1:" in banner[0]
     assert str(data) in banner[1]
     assert "without: TLS, authentication" in banner[2]
-    assert "generate-key prod/ > prod.key" in banner[3]
+    assert banner[3].startswith(f"try:     export KEYVAULT_ADDRESS={banner[0].split()[-2]}")
+    assert "generate-key prod/ > prod.key" in banner[4]
 
 
 def test_init_can_be_repeated_and_points_at_the_backup(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from keyvault.v1 import keyvault_pb2 as pb
 from keyvault.v1.keyvault_pb2_grpc import KeyVaultStub
-from keyvault_server.app import CannotListen
 from keyvault_server.errors import BackendUnavailable
+from keyvault_server.listening import CannotListen
 from tests.fakes import FakeKeyService, FakeRecordStore, Hooks
 from tests.frames import rude
 from tests.sealed import create, mint, update

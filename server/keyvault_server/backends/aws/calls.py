@@ -42,6 +42,7 @@ _THROTTLED = frozenset(
 )
 _TRY_AGAIN = frozenset({"ExpiredToken", "ExpiredTokenException", "ReplicatedWriteConflictException"})
 """A new token comes with the next call; another region's write went first and ours was not done."""
+_NO_CREDENTIALS = frozenset({"NoCredentialsError", "PartialCredentialsError"})
 _KMS: Mapping[str, type[VaultError]] = {
     "DisabledException": MasterKeyUnusable,
     "InvalidKeyUsageException": MasterKeyUnusable,
@@ -152,6 +153,10 @@ def refused(subject: str, absent: str | None = None) -> Iterator[None]:
         fault = error if isinstance(error, AwsFault) else error.__cause__
         if absent and isinstance(fault, AwsFault) and fault.code == "ResourceNotFoundException":
             raise NoUsableAnswer(absent) from None
+        if isinstance(fault, AwsFault) and fault.code in _NO_CREDENTIALS:
+            raise NoUsableAnswer(
+                f"{subject}: the AWS SDK finds no credentials: set AWS_PROFILE, or give it a role"
+            ) from None
         raise NoUsableAnswer(f"{subject}: AWS gave no usable answer ({fault or type(error).__name__})") from None
 
 

@@ -1,7 +1,7 @@
 """The data directory of the embedded backend: who may read it, who has it open, and where what is.
 
 One process a directory (an exclusive lock on `lock`). Everything in it is 0600 in a folder of 0700; a file that
-others can read is refused, not mended: somebody may have read it already.
+others can read, or a folder that they can write, is refused, not mended: somebody may have done so already.
 """
 
 import fcntl
@@ -43,6 +43,7 @@ class DataDirectory:
         except OSError as error:
             raise UnsafeDirectory(f"{self.path} cannot be used: {error.strerror}") from None
         try:
+            _refuse_if_others_can_write(self.path)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
         except BlockingIOError:
@@ -58,6 +59,12 @@ def refuse_if_others_can_read(path: Path) -> None:
         raise UnsafeDirectory(f"others can read {path}: make sure that nobody has, then `chmod 600 {path}`")
     if status.st_uid != os.geteuid():
         raise UnsafeDirectory(f"{path} belongs to another user (uid {status.st_uid}): run as that user")
+
+
+def _refuse_if_others_can_write(folder: Path) -> None:
+    """Whoever writes a folder puts another file in a file's place, whatever the file's own mode."""
+    if folder.stat().st_mode & 0o022:
+        raise UnsafeDirectory(f"others can write to {folder}: make sure that nobody has, then `chmod go-w {folder}`")
 
 
 def replace_durably(path: Path, content: bytes) -> None:

@@ -56,7 +56,10 @@ class Keyring:
     @classmethod
     def _write(cls, path: Path, keys: dict[int, bytes]) -> "Keyring":
         encoded = {str(number): base64.b64encode(key).decode() for number, key in keys.items()}
-        replace_durably(path, json.dumps({"version": 1, "master_keys": encoded}, indent=1).encode())
+        try:
+            replace_durably(path, json.dumps({"version": 1, "master_keys": encoded}, indent=1).encode())
+        except OSError as error:
+            raise UnsafeDirectory(f"{path} cannot be written: {error.strerror}") from None
         return cls(keys)
 
     @property
@@ -97,6 +100,8 @@ def _read(path: Path) -> dict[int, bytes]:
     try:
         content = json.loads(path.read_bytes())
         keys = {int(number): base64.b64decode(key, validate=True) for number, key in content["master_keys"].items()}
+    except OSError as error:
+        raise UnsafeDirectory(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UnsafeDirectory(f"{path} is no keyring: restore it from its backup") from None
     if content.get("version") != 1 or not keys or any(len(key) != DATA_KEY_SIZE for key in keys.values()):

@@ -214,6 +214,8 @@ async def open_store(database: Path) -> AsyncIterator[SqliteStore]:
         writer = _connect(database)
         _make_schema(writer)
         store = SqliteStore(_connect(database), writer)
+    except sqlite3.OperationalError as error:  # a full disk, a file of somebody else's
+        raise UnsafeDirectory(f"{database} cannot be opened: {error}") from None
     except sqlite3.DatabaseError as error:
         raise UnsafeDirectory(f"{database} is no KeyVault database ({error}): restore it from its backup") from None
     try:
