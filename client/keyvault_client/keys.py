@@ -71,12 +71,19 @@ class DataKey:
         return key
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes a new file of mode 0600 that survives a crash. Raises FileExistsError: no key is written over."""
+        """Writes a new file of mode 0600 that survives a crash. Raises FileExistsError: no key is written over.
+
+        Raises OSError, and leaves no part of a file, if there is no room.
+        """
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(self.to_json())
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(self.to_json())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            Path(path).unlink()
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from None
         _sync_directory(Path(path).parent)
 
     @classmethod

@@ -166,6 +166,12 @@ def test_a_key_can_be_saved_and_never_over_another_one(shell: Shell, key: Path, 
     assert DataKey.load(shell.directory / "fresh.key").scope == "prod/"
 
 
+def test_a_key_that_finds_no_room_leaves_no_part_of_itself(shell: Shell) -> None:
+    done = in_shell(shell, "ulimit -f 0; keyvault generate-key prod/ --save small.key")
+    assert "small.key: " in one_line(done, 1)
+    assert not (shell.directory / "small.key").exists()
+
+
 def test_every_command_and_parameter_is_explained() -> None:
     commands = [app[name] for name in app if not name.startswith("-")]
     assert len(commands) == 12
