@@ -171,17 +171,20 @@ async def test_calls_over_the_limit_are_refused_with_a_time_to_come_back_and_hea
 
 async def test_a_connection_has_few_calls_that_send_nothing_and_leaves_room_for_others() -> None:
     keys, records = FakeKeyService(), FakeRecordStore()
-    async with asyncio.timeout(20), on_ports(keys, records, concurrent_calls=10) as server:
-        async with rude(server.address) as stranger:
-            stranger.begin()
-            for stream in range(1, 401, 2):
-                stranger.call(stream, "/keyvault.v1.KeyVault/Read")
-            refused = 0
-            async for kind, _, _ in stranger.frames():
-                refused += kind == 3  # RST_STREAM
-                if refused == 180:
-                    break
-            assert (await failure_of(server.stub.Read(pb.ReadRequest(key_id="a")))).status == "NOT_FOUND"
+    async with (
+        asyncio.timeout(20),
+        on_ports(keys, records, concurrent_calls=10) as server,
+        rude(server.address) as stranger,
+    ):
+        stranger.begin()
+        for stream in range(1, 401, 2):
+            stranger.call(stream, "/keyvault.v1.KeyVault/Read")
+        refused = 0
+        async for kind, _, _ in stranger.frames():
+            refused += kind == 3  # RST_STREAM
+            if refused == 180:
+                break
+        assert (await failure_of(server.stub.Read(pb.ReadRequest(key_id="a")))).status == "NOT_FOUND"
 
 
 async def test_a_call_without_a_deadline_ends_at_the_servers_own() -> None:
