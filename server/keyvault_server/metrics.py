@@ -5,18 +5,29 @@ and only shaped as metrics when somebody asks. No label holds a name, an identit
 """
 
 import contextlib
+import socket
+import threading
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.registry import Collector
 
 from keyvault_server.errors import Refused
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds of the histogram of call durations, in seconds."""
+
+
+SCRAPES = 8
+"""Connections at a time; each costs a thread and a descriptor, and strangers may come. The next one is closed."""
+SCRAPE_SECONDS = 5.0
+"""How long a connection may be silent."""
 
 
 class CannotServeMetrics(Refused):
@@ -78,19 +89,59 @@ class Metrics(Collector):
         if address is None:
             yield None
             return
-        host, _, port = address.rpartition(":")
         registry = CollectorRegistry()
         registry.register(self)
         try:
-            server, thread = start_http_server(int(port), host.strip("[]"), registry)
+            server = _server(address, registry)
         except OSError as error:
             raise CannotServeMetrics(f"cannot serve metrics on {address}: {error.strerror}") from None
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
         try:
             yield server.server_port
         finally:
             server.shutdown()
             server.server_close()
             thread.join()
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = SCRAPE_SECONDS
+
+    def handle(self) -> None:
+        with contextlib.suppress(OSError):  # a silent connection, or one that was reset
+            super().handle()
+
+    def log_message(self, format: str, *values: object) -> None:  # noqa: A002
+        """Nobody reads it."""
+
+
+class _Server(ThreadingWSGIServer):
+    """prometheus_client's own takes as many connections as come, and waits for each for ever."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._free = threading.BoundedSemaphore(SCRAPES)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+
+def _server(address: str, registry: CollectorRegistry) -> _Server:
+    """Bound and listening. Raises OSError."""
+    host, _, port = address.rpartition(":")
+    family, *_, found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+    of_family = type("_ServerOfFamily", (_Server,), {"address_family": family})
+    return make_server(str(found[0]), int(port), make_wsgi_app(registry), of_family, _Handler)
 
 
 def _cumulative(counts: list[int]) -> list[tuple[str, float]]:

@@ -1,6 +1,7 @@
 """Who gets in: each stranger gets the documented status, and none of them reaches a backend."""
 
 import asyncio
+import threading
 import time
 import urllib.request
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ import pytest
 
 from keyvault.v1 import keyvault_pb2 as pb
 from keyvault_server.errors import BackendUnavailable
+from keyvault_server.metrics import SCRAPE_SECONDS
 from tests import sealed
 from tests.certificates import Authority, replace, uri
 from tests.gated import BILLING, POLICY, Gated, bearer, gated
@@ -164,6 +166,20 @@ async def test_what_is_counted_is_served_to_prometheus_and_holds_no_name(gate: G
     assert "keyvault_ready 1.0" in text
     assert "keyvault_tls_certificate_expiry_seconds 1." in text
     assert not any(name in text for name in ("prod/", "billing", "acme"))
+
+
+async def test_silent_connections_to_the_metrics_are_few_and_end(gate: Gated) -> None:
+    assert gate.running
+    before = threading.active_count()
+    strangers = [await asyncio.open_connection("127.0.0.1", gate.running.metrics_port) for _ in range(100)]
+    async with asyncio.timeout(SCRAPE_SECONDS + 15):
+        ended = [asyncio.create_task(reader.read()) for reader, _ in strangers]
+        await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
+        assert threading.active_count() < before + 50
+        await asyncio.gather(*ended)
+        assert "keyvault_ready" in await metrics(gate)
+    for _, writer in strangers:
+        writer.close()
 
 
 async def metrics(gate: Gated) -> str:
