@@ -29,7 +29,7 @@ RUN install -d -o 10001 -g 10001 -m 0700 /data
 # KEYVAULT_TLS_CERTIFICATE, KEYVAULT_TLS_PRIVATE_KEY, KEYVAULT_TLS_CLIENT_CA, KEYVAULT_POLICY, KEYVAULT_AUDIT_FILE and
 # KEYVAULT_BACKEND=aws; its one line of refusal names what is missing. KEYVAULT_ADMIN_LISTEN answers
 # health alone, in plaintext, with or without TLS: the HEALTHCHECK below asks it. For probes from outside the container
-# set 0.0.0.0:50052; if it is emptied, the HEALTHCHECK asks KEYVAULT_LISTEN in plaintext, which TLS refuses.
+# set 0.0.0.0:50052.
 ENV PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONMALLOC=malloc \

@@ -7,7 +7,10 @@ def is_loopback(address: str) -> bool:
     """True for unix sockets and for host:port of a host that only this machine reaches."""
     if address.startswith("unix:"):
         return True
-    host = address.rpartition(":")[0].strip("[]")
+    host = address.rpartition(":")[0]
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        return False  # to gRPC it is an IPv6 address as a whole, without a port
+    host = host.removeprefix("[").removesuffix("]")
     if host == "localhost":
         return True
     try:

@@ -1,7 +1,8 @@
 """Settings: the only reader of the environment. Every variable is KEYVAULT_ and the field's name in capitals.
 
-Unknown KEYVAULT_ variables are refused, but for those of the `keyvault` command. No setting is a secret, and an error
-names the setting and the rule without its value.
+Unknown KEYVAULT_ variables are refused, but for those of the `keyvault` command, and so are empty ones and those in
+small letters: none may leave a server less safe than was meant. No setting is a secret, and an error names the setting
+and the rule without its value.
 """
 
 import difflib
@@ -149,8 +150,12 @@ class Settings(BaseSettings):
             raise ValueError("tls_client_ca needs tls_certificate")
         if self.jwt_keys and not (self.jwt_issuer and self.jwt_audience and self.jwt_algorithms):
             raise ValueError("jwt_keys needs jwt_issuer and jwt_audience")
+        if (self.jwt_issuer or self.jwt_audience or self.jwt_ca) and not self.jwt_keys:
+            raise ValueError("jwt_issuer, jwt_audience and jwt_ca need jwt_keys: without it no token is looked at")
         if self.jwt_keys and not self.tls_certificate and not is_loopback(self.listen):
             raise ValueError("jwt_keys needs tls_certificate: whoever listens would have the tokens")
+        if self.audit_file is not None and not self.audit_file.name:
+            raise ValueError("audit_file names no file")
         return self
 
     @property
@@ -162,12 +167,15 @@ class Settings(BaseSettings):
 def load_settings(**given: object) -> Settings:
     """Settings from what is given (None: not given), else from the environment. Raises BadSettings."""
     known = {PREFIX + name.upper() for name in Settings.model_fields} | CLIENT_VARIABLES
-    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+    unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name not in known)
     if unknown:
         near = difflib.get_close_matches(unknown[0], known, 1, cutoff=0.85)  # they all begin alike
         raise BadSettings(
             f"unknown setting {unknown[0]}: {f'is it {near[0]}?' if near else 'docs/settings.md has all'}"
         )
+    empty = sorted(name for name in known - CLIENT_VARIABLES if os.environ.get(name) == "")
+    if empty:
+        raise BadSettings(f"{empty[0]} is empty: give it a value, or unset it")
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:

@@ -28,9 +28,26 @@ def test_an_unknown_variable_is_refused_and_the_commands_own_are_not(monkeypatch
     assert "s3cret" not in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["keyvault_insecure_no_audit", "KeyVault_Policy", "Keyvault_Nonsense"])
+def test_a_variable_in_small_letters_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "true")
+    with pytest.raises(BadSettings, match=f"unknown setting {name}"):
+        load_settings()
+
+
+@pytest.mark.parametrize("name", ["AUDIT_FILE", "JWT_KEYS", "DATA", "POLICY"])
+def test_an_empty_variable_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("KEYVAULT_CA", "")
+    load_settings()
+    monkeypatch.setenv(f"KEYVAULT_{name}", "")
+    with pytest.raises(BadSettings, match=f"KEYVAULT_{name} is empty"):
+        load_settings()
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("AUDIT_FILE", "."),
         ("BACKEND", "s3cret"),
         ("LISTEN", "s3cret"),
         ("LISTEN", "127.0.0.1:99999"),
@@ -66,6 +83,12 @@ def test_a_certificate_and_its_key_come_together(tmp_path: Path) -> None:
 def test_tokens_need_an_issuer_and_an_audience() -> None:
     with pytest.raises(BadSettings, match="jwt_issuer"):
         load_settings(jwt_keys="keys.json", jwt_audience="keyvault")
+
+
+def test_what_is_said_of_tokens_without_their_keys_is_refused() -> None:
+    for name in ("jwt_issuer", "jwt_audience"):
+        with pytest.raises(BadSettings, match="need jwt_keys"):
+            load_settings(**{name: "x"})
 
 
 def test_every_setting_is_documented() -> None:
