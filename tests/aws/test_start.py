@@ -108,6 +108,19 @@ async def test_a_bad_endpoint_and_a_missing_bundle_are_refused(moto_options: Aws
     assert "table keyvault" in await refusal(missing)
 
 
+async def test_plaintext_to_another_machine_is_refused_whoever_asked_for_it(
+    moto_options: AwsOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = "http://10.0.0.1:8000"
+    for asked in (
+        dataclasses.replace(moto_options, kms_endpoint=elsewhere),
+        dataclasses.replace(moto_options, dynamodb_endpoint=elsewhere),
+    ):
+        assert "has to be https" in await refusal(asked)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", elsewhere)
+    assert "has to be https" in await refusal(dataclasses.replace(moto_options, kms_endpoint=None))
+
+
 async def test_a_missing_table_is_refused(moto_options: AwsOptions) -> None:
     assert "keyvault-server init" in await refusal(dataclasses.replace(moto_options, table="missing"))
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import aioboto3
 from aiobotocore.config import AioConfig
@@ -18,6 +19,7 @@ from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError, NoRegionError
 
+from keyvault.address import is_loopback
 from keyvault_server.backends.aws.breaker import Breaker
 from keyvault_server.backends.aws.calls import AwsClient
 from keyvault_server.backends.aws.connections import Connections
@@ -84,6 +86,7 @@ async def open_clients(options: AwsOptions, *, log: bool = True) -> AsyncIterato
                 raise BadAwsSettings("no AWS region is set: set KEYVAULT_AWS_REGION") from None
             except (BotoCoreError, ValueError) as error:  # a bad profile, a bad endpoint; the text may quote a setting
                 raise BadAwsSettings(f"no client of AWS {service} can be made: {type(error).__name__}") from None
+            _refuse_plaintext(service, client.meta.endpoint_url)
             silence = options.call_timeout * SILENCE
             connections = Connections(options.max_connections, options.call_timeout, silence, Breaker(service))
             stack.push_async_callback(connections.aclose)
@@ -125,6 +128,13 @@ def _config(options: AwsOptions) -> VerifyingConfig:
         max_pool_connections=options.max_connections,
         user_agent="keyvault",  # a fixed one saves a seventh of the CPU of a call
     )
+
+
+def _refuse_plaintext(service: str, endpoint: str) -> None:
+    """KMS answers data keys in clear. The endpoint may be ours, the region's, or the SDK's own AWS_ENDPOINT_URL."""
+    parts = urlsplit(endpoint)
+    if parts.scheme != "https" and not is_loopback(f"[{parts.hostname}]:0"):
+        raise BadAwsSettings(f"the endpoint of AWS {service} has to be https: who listens would have the data keys")
 
 
 def _refuse_bad_master_keys(master_keys: Mapping[str, str]) -> None:
