@@ -132,9 +132,9 @@ class Settings(BaseSettings):
     aws_key_alias: str = "alias/keyvault"
     """The alias that `init` looks for or makes."""
     aws_kms_endpoint: str | None = None
-    """Another KMS endpoint, for stand-ins."""
+    """Another KMS endpoint, for stand-ins: https, or on this machine."""
     aws_dynamodb_endpoint: str | None = None
-    """Another DynamoDB endpoint, for stand-ins."""
+    """Another DynamoDB endpoint, for stand-ins: https, or on this machine."""
     aws_ca_bundle: FilePath | None = None
     """PEM roots of those endpoints."""
     aws_call_seconds: Seconds = 5.0

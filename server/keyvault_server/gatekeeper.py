@@ -51,7 +51,7 @@ class Visitor(Caller):
     __slots__ = ("_change", "_entry", "_gate", "_intent", "_method", "_name", "_replayed", "_request_id", "identity")
 
     def __init__(self, gate: Gatekeeper, method: str, request_id: str) -> None:
-        super().__init__(DEFAULT_TENANT)
+        super().__init__(DEFAULT_TENANT if gate.policy is None else "")
         self.identity = ""
         """Empty where nobody is asked, and until it is known."""
         self._gate = gate

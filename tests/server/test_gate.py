@@ -220,6 +220,8 @@ async def test_all_that_happens_is_in_the_audit_log(gate: Gated) -> None:
         ("outcome", "Read", me, "PERMISSION_DENIED", False),
         ("outcome", "Read", "", "UNAUTHENTICATED", False),
     ]
+    of_nobody = [line for line in gate.lines() if line["phase"] == "outcome" and "caller" not in line]
+    assert [line.get("tenant") for line in of_nobody] == [None], "not tenant default, nor any other"
     text = gate.audit_file.read_text()
     assert "prod/billing/db" not in text
     assert request.envelope.hex() not in text
