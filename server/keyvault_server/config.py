@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     data: Path = Path("~/.local/share/keyvault")
     """The embedded backend's directory."""
     listen: Address = "127.0.0.1:50051"
-    """Where the service listens; port 0 takes a free one. Off loopback only with TLS."""
+    """Where the service listens: host:port or unix:/path; port 0 takes a free one. Off loopback only with TLS."""
     admin_listen: Address | None = None
     """Where health alone listens, in plaintext, for probes without a certificate; none if unset."""
     tls_certificate: FilePath | None = None
