@@ -67,6 +67,8 @@ class Running:
 @contextlib.asynccontextmanager
 async def running(settings: Settings, hurry: asyncio.Event | None = None) -> AsyncIterator[Running]:
     """A ready server on the configured backend while the body runs; as `serving`."""
+    for address in filter(None, (settings.listen, settings.admin_listen)):
+        refuse_taken(address)
     async with open_backend(settings) as (keys, records), serving(settings, keys, records, hurry) as server:
         yield server
 
@@ -156,7 +158,6 @@ async def _credentials(settings: Settings, metrics: Metrics) -> AsyncIterator[gr
 
 
 def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
-    refuse_taken(address)
     try:
         if credentials is None:
             return server.add_insecure_port(address)

@@ -73,10 +73,12 @@ def test_a_name_is_refused_if_one_of_its_addresses_is_taken() -> None:
     refuse_taken("localhost:0")
 
 
-def test_a_taken_port_is_one_line_behind_the_log(tmp_path: Path) -> None:
+def test_a_taken_port_is_one_line_and_nothing_is_made(tmp_path: Path) -> None:
     with server_process(tmp_path / "data") as server:
         done = in_shell(f"keyvault-server serve --data other --listen {server.address}", tmp_path)
     assert "in use" in refusal(done, 1)
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize("mode", [0o720, 0o702, 0o777])
