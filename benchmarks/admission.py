@@ -10,8 +10,8 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterable
 
-from keyvault_server.policy import CallerEntry, Policy
-from keyvault_server.quotas import READ_BYTES, Limits, Quotas, Rate
+from keyvault_server.access.policy import CallerEntry, Policy
+from keyvault_server.access.quotas import READ_BYTES, Limits, Quotas, Rate
 
 ENTRIES = 10_000
 CALLER = """

@@ -15,9 +15,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from keyvault_server.audit import Audit, Call, Change, open_audit
-from keyvault_server.audit_key import AuditKey
-from keyvault_server.audit_verify import verify
+from keyvault_server.audit.key import AuditKey
+from keyvault_server.audit.trail import Audit, Call, Change, open_audit
+from keyvault_server.audit.verify import verify
 from keyvault_server.records import Record, digest
 
 IN_FLIGHT = 64

@@ -12,9 +12,9 @@ from typing import Any
 import grpc
 
 from keyvault.v1.keyvault_pb2_grpc import KeyVaultStub, add_KeyVaultServicer_to_server
+from keyvault_server.access.gatekeeper import Gatekeeper
 from keyvault_server.access_log import AccessLog
-from keyvault_server.audit import Audit
-from keyvault_server.gatekeeper import Gatekeeper
+from keyvault_server.audit.trail import Audit
 from keyvault_server.interceptors import CallGuard, Limits
 from keyvault_server.metrics import Metrics
 from keyvault_server.service import KeyVaultService

@@ -10,8 +10,8 @@ import grpc
 
 from keyvault.v1 import keyvault_pb2 as pb
 from keyvault.v1.keyvault_pb2_grpc import KeyVaultStub
-from keyvault_server.gatekeeper import Gatekeeper
-from keyvault_server.identity import Identifier
+from keyvault_server.access.gatekeeper import Gatekeeper
+from keyvault_server.access.identity import Identifier
 from keyvault_server.interceptors import CallGuard, Limits
 from keyvault_server.metrics import Metrics
 from tests.certificates import Issued

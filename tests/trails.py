@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keyvault_server.audit import Audit, Call, Change, open_audit
-from keyvault_server.audit_key import AuditKey
-from keyvault_server.audit_verify import Report, verify
+from keyvault_server.audit.key import AuditKey
+from keyvault_server.audit.trail import Audit, Call, Change, open_audit
+from keyvault_server.audit.verify import Report, verify
 from keyvault_server.records import Record, digest
 
 CALL = Call("req-1", "spiffe://acme/billing", "Update", "acme", "prod/db")

@@ -23,10 +23,10 @@ from grpc_reflection.v1alpha import reflection
 from keyvault.address import is_loopback
 from keyvault.names import MAX_MESSAGE
 from keyvault.v1 import keyvault_pb2, keyvault_pb2_grpc
+from keyvault_server.access.gatekeeper import Gatekeeper
 from keyvault_server.access_log import AccessLog
 from keyvault_server.composition import open_backend, open_gate, server_tls
 from keyvault_server.config import Settings
-from keyvault_server.gatekeeper import Gatekeeper
 from keyvault_server.health import Backend, Readiness
 from keyvault_server.interceptors import CallGuard, Limits
 from keyvault_server.listening import CannotListen, refuse_taken

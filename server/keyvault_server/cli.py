@@ -24,20 +24,20 @@ from pythonjsonlogger.json import JsonFormatter
 
 from keyvault.envelope import MAX_REVISION
 from keyvault.names import is_key_id, is_scope, is_tenant
+from keyvault_server.access.dev_certs import TRUST_DOMAIN, write_dev_certs
+from keyvault_server.access.gatekeeper import Visitor
+from keyvault_server.access.policy import METHODS
 from keyvault_server.access_log import takes_more
 from keyvault_server.app import Running, serve
-from keyvault_server.audit_cli import audit_app
+from keyvault_server.audit.cli import audit_app
 from keyvault_server.caller import DEFAULT_TENANT
 from keyvault_server.composition import check_files, data_directory, initialise, open_gate, open_records, read_policy
 from keyvault_server.composition import rotate_master_key as rotate_keyring
 from keyvault_server.config import BadSettings, Settings, load_settings
-from keyvault_server.dev_certs import TRUST_DOMAIN, write_dev_certs
 from keyvault_server.errors import Refused, StaleRevision, VaultError
-from keyvault_server.gatekeeper import Visitor
 from keyvault_server.health import is_serving
 from keyvault_server.interceptors import status_of
 from keyvault_server.metrics import Metrics
-from keyvault_server.policy import METHODS
 from keyvault_server.ports import HeadChanged
 from keyvault_server.protections import what_is_off
 from keyvault_server.purge import purge as purge_record

@@ -9,21 +9,21 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keyvault_server.audit import Audit, open_audit
-from keyvault_server.audit_key import key_beside
-from keyvault_server.backends.embedded.files import DataDirectory, UnsafeDirectory
+from keyvault_server.access.gatekeeper import Gatekeeper
+from keyvault_server.access.identity import Identifier
+from keyvault_server.access.key_source import open_key_source
+from keyvault_server.access.policy import BadPolicy, Policy
+from keyvault_server.access.tls import ServerTls
+from keyvault_server.access.tokens import TokenRules, Tokens
+from keyvault_server.access.watched import Watched, read_file
+from keyvault_server.audit.key import key_beside
+from keyvault_server.audit.trail import Audit, open_audit
 from keyvault_server.backends.embedded.keyring import Keyring
 from keyvault_server.backends.embedded.sqlite import open_store
 from keyvault_server.config import Settings
-from keyvault_server.gatekeeper import Gatekeeper
-from keyvault_server.identity import Identifier
-from keyvault_server.key_source import open_key_source
+from keyvault_server.files import DataDirectory, UnsafeDirectory
 from keyvault_server.metrics import Metrics
-from keyvault_server.policy import BadPolicy, Policy
 from keyvault_server.ports import KeyService, RecordStore
-from keyvault_server.tls import ServerTls
-from keyvault_server.tokens import TokenRules, Tokens
-from keyvault_server.watched import Watched, read_file
 
 if TYPE_CHECKING:
     from keyvault_server.backends.aws.clients import AwsOptions

@@ -27,10 +27,10 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 from keyvault.names import is_scope
+from keyvault_server.access.gatekeeper import Gatekeeper, Visitor
 from keyvault_server.access_log import AccessLog
 from keyvault_server.caller import current_caller
 from keyvault_server.errors import BackendUnavailable, DeadlineExceeded, InvalidRequest, RateLimited, VaultError
-from keyvault_server.gatekeeper import Gatekeeper, Visitor
 from keyvault_server.metrics import Metrics
 
 SERVICE = "/keyvault.v1.KeyVault/"

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from keyvault_client import TLS, InvalidRequest, KeyVault, Unavailable
 from keyvault_client.changes import LOOK_SECONDS, Changes
 from keyvault_client.channel import Connections
-from keyvault_server.identity import Identifier
-from keyvault_server.tls import ServerTls
+from keyvault_server.access.identity import Identifier
+from keyvault_server.access.tls import ServerTls
 from tests.certificates import LOCALHOST, Authority, pem_of, replace, uri
 from tests.fakes import FakeKeyService, FakeRecordStore
 from tests.secure import SLOW, Clock, Secure, identity_over, secure

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from keyvault_client import TLS, DataKey, Denied, InvalidRequest, KeyVault, OutcomeUnknown, Unavailable
+from keyvault_server.access.identity import Identifier
+from keyvault_server.access.key_source import open_key_source
+from keyvault_server.access.tls import ServerTls
+from keyvault_server.access.tokens import TokenRules, Tokens
 from keyvault_server.errors import BackendUnavailable
-from keyvault_server.identity import Identifier
-from keyvault_server.key_source import open_key_source
-from keyvault_server.tls import ServerTls
-from keyvault_server.tokens import TokenRules, Tokens
 from tests.certificates import LOCALHOST, Authority, replace
 from tests.fakes import FakeKeyService, FakeRecordStore
 from tests.issuer import AUDIENCE, ISSUER, SUBJECT, Issuer

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 
 from keyvault import envelope as kve1
 from keyvault.names import is_scope
+from keyvault_server.access.policy import BadPolicy, Policy
 from keyvault_server.errors import MalformedWrappedKey
-from keyvault_server.policy import BadPolicy, Policy
 from keyvault_server.wrapped_key import parse_wrapped_key
 from tests.fuzz.edits import draw_edit, edited
 from tests.protected import METHODS, TENANTS, identity, policy

@@ -21,10 +21,10 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from keyvault_server.audit import Call, Change
-from keyvault_server.audit_file import UnusableAuditFile
-from keyvault_server.audit_key import AuditKey, UnusableAuditKey, load_key
-from keyvault_server.audit_verify import verify
+from keyvault_server.audit.file import UnusableAuditFile
+from keyvault_server.audit.key import AuditKey, UnusableAuditKey, load_key
+from keyvault_server.audit.trail import Call, Change
+from keyvault_server.audit.verify import verify
 from keyvault_server.errors import AuditUnavailable, BackendUnavailable, Refused
 from keyvault_server.records import vacancy
 from tests.tools import toolchain
@@ -497,7 +497,7 @@ def test_a_key_shows_itself_in_no_repr_and_is_never_overwritten(trail: Trail) ->
 WRITER = """
 import asyncio, sys
 from pathlib import Path
-from keyvault_server.audit import Call, open_audit
+from keyvault_server.audit.trail import Call, open_audit
 
 async def worker(audit, number):
     for count in range(100_000):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cyclopts import App, CycloptsError
 
-from keyvault_server.audit_cli import audit_app
+from keyvault_server.audit.cli import audit_app
 from keyvault_server.backends.embedded.sqlite import open_store
 from keyvault_server.errors import Refused
 from keyvault_server.ports import RecordStore

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from keyvault_server.audit_key import AuditKey, PublicAuditKey, load_key
-from keyvault_server.audit_line import Chain
-from keyvault_server.audit_verify import Report, verify
+from keyvault_server.audit.key import AuditKey, PublicAuditKey, load_key
+from keyvault_server.audit.line import Chain
+from keyvault_server.audit.verify import Report, verify
 from tests.trails import CALL, Trail, note, some_change
 
 SEED = 20_251_124

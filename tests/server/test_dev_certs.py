@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store
 
-from keyvault_server.dev_certs import CannotWriteCerts, DevCerts, Pair, write_dev_certs
-from keyvault_server.identity import Identifier
-from keyvault_server.tls import ServerTls
+from keyvault_server.access.dev_certs import CannotWriteCerts, DevCerts, Pair, write_dev_certs
+from keyvault_server.access.identity import Identifier
+from keyvault_server.access.tls import ServerTls
 from tests.certificates import Issued
 from tests.secure import identity_of, secure
 

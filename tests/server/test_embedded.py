@@ -13,11 +13,11 @@ import pytest
 
 from keyvault.v1 import keyvault_pb2 as pb
 from keyvault.v1.keyvault_pb2_grpc import KeyVaultStub
-from keyvault_server.backends.embedded.files import DataDirectory, UnsafeDirectory
 from keyvault_server.backends.embedded.keyring import Keyring
 from keyvault_server.backends.embedded.sqlite import open_store
 from keyvault_server.composition import open_backend, rotate_master_key
 from keyvault_server.config import Settings
+from keyvault_server.files import DataDirectory, UnsafeDirectory
 from keyvault_server.records import Record
 from tests.sealed import Key, create, mint, update
 from tests.serving import embedded, failure_of, server_process

@@ -10,11 +10,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # the session cache has no public name
 
+from keyvault_server.access.identity import ANONYMOUS, Identifier, certificate_identity
+from keyvault_server.access.key_source import open_key_source
+from keyvault_server.access.tls import ServerTls
+from keyvault_server.access.tokens import TokenRules, Tokens
 from keyvault_server.errors import Unauthenticated
-from keyvault_server.identity import ANONYMOUS, Identifier, certificate_identity
-from keyvault_server.key_source import open_key_source
-from keyvault_server.tls import ServerTls
-from keyvault_server.tokens import TokenRules, Tokens
 from tests.certificates import HOUR, LOCALHOST, Authority, dns, uri
 from tests.issuer import AUDIENCE, ISSUER, SUBJECT, Issuer
 from tests.secure import Clock, Secure, identity_of, secure

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from keyvault_server.access.identity import Identifier
+from keyvault_server.access.key_source import MAX_KEY_SET, Timing, open_key_source
+from keyvault_server.access.tokens import TokenRules, Tokens
 from keyvault_server.errors import Refused, Unauthenticated
-from keyvault_server.identity import Identifier
-from keyvault_server.key_source import MAX_KEY_SET, Timing, open_key_source
-from keyvault_server.tokens import TokenRules, Tokens
 from tests.aws.stub import HALF, RESET, SILENCE, Answer, Reply, Stub, stub
 from tests.certificates import Authority, dns, replace
 from tests.issuer import AUDIENCE, ISSUER, SUBJECT, Issuer

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from keyvault_server.backends.embedded.files import DataDirectory, UnsafeDirectory
 from keyvault_server.backends.embedded.keyring import Keyring
 from keyvault_server.backends.embedded.sqlite import open_store
 from keyvault_server.cli import app
+from keyvault_server.files import DataDirectory, UnsafeDirectory
 from keyvault_server.listening import CannotListen, refuse_taken
 from tests.serving import BIN, embedded, server_process
 

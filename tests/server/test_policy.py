@@ -10,8 +10,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from keyvault.v1 import keyvault_pb2 as pb
-from keyvault_server.policy import METHODS, BadPolicy, Policy
-from keyvault_server.quotas import READ_BYTES, Limits, Rate
+from keyvault_server.access.policy import METHODS, BadPolicy, Policy
+from keyvault_server.access.quotas import READ_BYTES, Limits, Rate
 
 PAGE = (Path(__file__).parents[2] / "docs" / "policy.md").read_text()
 (EXAMPLE,) = re.findall(r"^```toml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from keyvault_server.access.policy import BadPolicy, Policy
 from keyvault_server.errors import Refused
-from keyvault_server.policy import BadPolicy, Policy
 
 GOOD = """\
 [[caller]]

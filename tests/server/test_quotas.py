@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keyvault.names import MAX_MESSAGE
+from keyvault_server.access.policy import METHODS
+from keyvault_server.access.quotas import MAX_RETRY_AFTER, READ_BYTES, Limits, Quotas, Rate
 from keyvault_server.errors import RateLimited
-from keyvault_server.policy import METHODS
-from keyvault_server.quotas import MAX_RETRY_AFTER, READ_BYTES, Limits, Quotas, Rate
 
 MEMBER = "spiffe://example.org/web"
 PROPERTY = settings(deadline=None, database=None, max_examples=300)

@@ -17,10 +17,10 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
+from keyvault_server.access.identity import Identifier
+from keyvault_server.access.tls import BadTlsFile, ServerTls
+from keyvault_server.access.watched import LOOK_SECONDS
 from keyvault_server.errors import Refused
-from keyvault_server.identity import Identifier
-from keyvault_server.tls import BadTlsFile, ServerTls
-from keyvault_server.watched import LOOK_SECONDS
 from tests.certificates import HOUR, LOCALHOST, Authority, Issued, pem_of, replace, uri
 from tests.secure import Clock, Secure, channel, identity_of, identity_over, secure
 

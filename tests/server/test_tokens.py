@@ -10,9 +10,9 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
+from keyvault_server.access.key_set import BadKeySet, KeySet, parse_key_set
+from keyvault_server.access.tokens import CACHE_SECONDS, MAX_TOKEN, BadTokenRules, TokenCache, TokenRules, Tokens
 from keyvault_server.errors import Unauthenticated
-from keyvault_server.key_set import BadKeySet, KeySet, parse_key_set
-from keyvault_server.tokens import CACHE_SECONDS, MAX_TOKEN, BadTokenRules, TokenCache, TokenRules, Tokens
 from tests.issuer import AUDIENCE, ISSUER, SUBJECT, Issuer, by_hand, claims_with, jwk_of
 from tests.secure import Clock
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from keyvault_server.access.watched import LOOK_SECONDS, RETRY_SECONDS, Unreadable, Watched, read_file
 from keyvault_server.errors import Refused
-from keyvault_server.watched import LOOK_SECONDS, RETRY_SECONDS, Unreadable, Watched, read_file
 from tests.certificates import replace
 from tests.secure import Clock
 

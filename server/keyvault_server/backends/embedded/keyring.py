@@ -21,8 +21,8 @@ from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encr
 from cryptography.exceptions import InvalidTag
 
 from keyvault.names import DATA_KEY_SIZE
-from keyvault_server.backends.embedded.files import UnsafeDirectory, refuse_if_others_can_read, replace_durably
 from keyvault_server.errors import NotAuthorized
+from keyvault_server.files import UnsafeDirectory, refuse_if_others_can_read, replace_durably
 from keyvault_server.ports import NewDataKey, WrappedBlob
 
 _BLOB_SIZE = 24 + 32 + DATA_KEY_SIZE + 16  # salt, commitment, data key, tag

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keyvault_server.backends.embedded.files import UnsafeDirectory, refuse_if_others_can_read, sync_directory
 from keyvault_server.errors import BackendUnavailable, RecordCorrupt, StoreFull, VaultError
+from keyvault_server.files import UnsafeDirectory, refuse_if_others_can_read, sync_directory
 from keyvault_server.ports import HeadChanged, Walked
 from keyvault_server.records import FORMAT, Record, StoredHead
 

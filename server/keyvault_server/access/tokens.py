@@ -16,9 +16,9 @@ from typing import Any
 
 import jwt
 
+from keyvault_server.access.key_set import KeySet, VerifyingKey
+from keyvault_server.access.key_source import KeySource
 from keyvault_server.errors import Refused, Unauthenticated
-from keyvault_server.key_set import KeySet, VerifyingKey
-from keyvault_server.key_source import KeySource
 
 MAX_TOKEN = 8_000
 """Characters of a token; all metadata of a call has to fit into gRPC's 8 KiB."""

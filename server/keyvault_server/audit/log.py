@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from keyvault_server.audit_file import AppendFile, Sync, UnusableAuditFile
-from keyvault_server.audit_key import AuditKey, UnusableAuditKey
-from keyvault_server.audit_line import CHECKPOINT_LINES, VERSION, Chain, encoded
-from keyvault_server.audit_recovery import Resumed, resume
-from keyvault_server.backends.embedded.files import sync_directory
+from keyvault_server.audit.file import AppendFile, Sync, UnusableAuditFile
+from keyvault_server.audit.key import AuditKey, UnusableAuditKey
+from keyvault_server.audit.line import CHECKPOINT_LINES, VERSION, Chain, encoded
+from keyvault_server.audit.recovery import Resumed, resume
 from keyvault_server.errors import AuditUnavailable
+from keyvault_server.files import sync_directory
 
 Clock = Callable[[], float]
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from keyvault_server.audit_key import AuditKey, PublicAuditKey
-from keyvault_server.audit_line import MAX_LINE, BadLine, Chain, Fields, check_signature, parsed
-from keyvault_server.audit_log import checkpoints_beside
+from keyvault_server.audit.key import AuditKey, PublicAuditKey
+from keyvault_server.audit.line import MAX_LINE, BadLine, Chain, Fields, check_signature, parsed
+from keyvault_server.audit.log import checkpoints_beside
 
 PATIENCE = 1.0
 """Seconds in which a server at work ends the line that it is writing."""

@@ -7,9 +7,9 @@ nobody was told otherwise: a last line without an end, and checkpoints that FILE
 
 from dataclasses import dataclass
 
-from keyvault_server.audit_file import AppendFile, UnusableAuditFile
-from keyvault_server.audit_key import AuditKey
-from keyvault_server.audit_line import CHECKPOINT_LINES, MAX_LINE, BadLine, Chain, parsed
+from keyvault_server.audit.file import AppendFile, UnusableAuditFile
+from keyvault_server.audit.key import AuditKey
+from keyvault_server.audit.line import CHECKPOINT_LINES, MAX_LINE, BadLine, Chain, parsed
 
 _FIRST_LOOK = 1024 * 1024
 _LONGEST_LOOK = 2 * CHECKPOINT_LINES * MAX_LINE

@@ -15,9 +15,9 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
-from keyvault_server.audit_key import AuditKey
-from keyvault_server.audit_line import VACANCY, Fields, envelope_value, head_value, name_value
-from keyvault_server.audit_verify import PATIENCE, LogReader, Place
+from keyvault_server.audit.key import AuditKey
+from keyvault_server.audit.line import VACANCY, Fields, envelope_value, head_value, name_value
+from keyvault_server.audit.verify import PATIENCE, LogReader, Place
 from keyvault_server.errors import RecordCorrupt
 from keyvault_server.ports import RecordStore, Walked
 from keyvault_server.records import DIGEST_SIZE, VACANCY_SIZE, Record, State, digest, state_of

@@ -24,9 +24,9 @@ from typing import NamedTuple, TypeVar
 from keyvault import envelope as kve1
 from keyvault.envelope import HEAD_SIZE, Kind
 from keyvault.names import is_scope
-from keyvault_server.audit_file import Sync
-from keyvault_server.audit_key import AuditKey
-from keyvault_server.audit_line import (
+from keyvault_server.audit.file import Sync
+from keyvault_server.audit.key import AuditKey
+from keyvault_server.audit.line import (
     CHECKPOINT_LINES,
     MAX_CALLER,
     VACANCY,
@@ -35,7 +35,7 @@ from keyvault_server.audit_line import (
     head_value,
     name_value,
 )
-from keyvault_server.audit_log import AuditLog, Clock, fdatasync, open_log
+from keyvault_server.audit.log import AuditLog, Clock, fdatasync, open_log
 from keyvault_server.errors import AuditUnavailable
 from keyvault_server.records import DIGEST_SIZE, StoredHead, digest, state_of
 

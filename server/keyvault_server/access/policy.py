@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from keyvault.names import is_tenant
-from keyvault_server.patterns import AnyOf, MostSpecific, Pattern, identity_pattern, name_pattern
-from keyvault_server.policy_file import BadPolicy, CallerTables, Table, read_tables, shown
-from keyvault_server.quotas import Limits, Rate
+from keyvault_server.access.patterns import AnyOf, MostSpecific, Pattern, identity_pattern, name_pattern
+from keyvault_server.access.policy_file import BadPolicy, CallerTables, Table, read_tables, shown
+from keyvault_server.access.quotas import Limits, Rate
 
 __all__ = ["METHODS", "BadPolicy", "CallerEntry", "Decision", "Policy", "Rule"]
 

@@ -22,8 +22,8 @@ from typing import NamedTuple
 
 from cryptography import x509
 
+from keyvault_server.access.tokens import Tokens
 from keyvault_server.errors import Unauthenticated
-from keyvault_server.tokens import Tokens
 
 ANONYMOUS = "anonymous"
 MAX_IDENTITY = 2048

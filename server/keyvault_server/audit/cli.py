@@ -12,9 +12,9 @@ from typing import Annotated, Protocol
 
 from cyclopts import App, CycloptsError, Parameter
 
-from keyvault_server.audit_key import AuditKey, key_beside, load_key
-from keyvault_server.audit_replay import StoreReport, against_store
-from keyvault_server.audit_verify import BadPlace, Report, verify
+from keyvault_server.audit.key import AuditKey, key_beside, load_key
+from keyvault_server.audit.replay import StoreReport, against_store
+from keyvault_server.audit.verify import BadPlace, Report, verify
 from keyvault_server.errors import Refused
 from keyvault_server.ports import RecordStore
 

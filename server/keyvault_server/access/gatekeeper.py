@@ -10,14 +10,14 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from keyvault_server.audit import Audit, Call, Change
+from keyvault_server.access.identity import AuthContext, Identifier, Metadata
+from keyvault_server.access.policy import CallerEntry, Policy
+from keyvault_server.access.quotas import READ_BYTES, Quotas
+from keyvault_server.access.watched import Watched
+from keyvault_server.audit.trail import Audit, Call, Change
 from keyvault_server.caller import DEFAULT_TENANT, Caller
 from keyvault_server.errors import AuditUnavailable, PolicyDenied
-from keyvault_server.identity import AuthContext, Identifier, Metadata
-from keyvault_server.policy import CallerEntry, Policy
-from keyvault_server.quotas import READ_BYTES, Quotas
 from keyvault_server.records import StoredHead
-from keyvault_server.watched import Watched
 
 
 class Peer(Protocol):

@@ -16,7 +16,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from keyvault_server.audit_key import AuditKey, PublicAuditKey
+from keyvault_server.audit.key import AuditKey, PublicAuditKey
 
 VERSION = 1
 """Said in every boot line."""
