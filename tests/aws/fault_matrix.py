@@ -142,7 +142,7 @@ async def hit_once(site: Site, fault: Fault, deadline: float) -> list[Seen]:
             seen.append(await _ask(call, operation, deadline))
             site.heal()
             assert site.hits == hits + 1, seen[-1]
-            await site.recovered(keys.present.wrapped)
+            await site.recovered()
             await _settle(site, call, seen[-1])
     return seen
 
@@ -155,7 +155,7 @@ async def hit_always(site: Site, fault: Fault, deadline: float) -> list[Seen]:
         site.break_with(fault, operation)
         seen = await asyncio.gather(*(_ask(call, operation, deadline) for call in calls))
         site.heal()
-        await site.recovered(keys.present.wrapped)
+        await site.recovered()
         for call, one in zip(calls, seen, strict=True):
             await _settle(site, call, one)
         all_seen += seen

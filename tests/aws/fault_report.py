@@ -1,6 +1,6 @@
 """Runs the matrix and the figures and prints them as a page: `python -m tests.aws.fault_report > docs/aws-faults.md`.
 
-It takes a few minutes. A status that is not allowed is marked, and the command then fails.
+It takes about ten minutes. A status that is not allowed is marked, and the command then fails, as for a wrong history.
 """
 
 import asyncio
@@ -17,7 +17,9 @@ from tests.aws.fault_matrix import RPCS, UNKNOWN, Seen, allowed, hit_always, hit
 from tests.aws.fault_proxy import FAULTS, Fault
 from tests.aws.site import site
 from tests.engines import stand_in_identity
+from tests.reliability.replicas import outcome
 
+HISTORIES = 1000
 DEADLINE = 2.0
 CALL_SECONDS = 2.0
 IMPATIENCE = 0.2
@@ -48,6 +50,14 @@ _EVERY = """
 """
 _LEAVE = """
 ## Every request to the operation is hit, and the caller leaves before it is answered
+"""
+_HISTORIES = """\
+## Histories
+
+Two replicas on one DynamoDB, clients of both at a time, and faults on the way from each replica to each service that
+change every moment, all of those above. How a history is judged is in [reliability.md](reliability.md).
+
+    python -m tests.reliability.replicas --histories 1000
 """
 
 
@@ -90,6 +100,8 @@ async def page() -> str:
         _row(f"the latest of these {number} answers, from its deadline", f"{late:+.2f} s"),
         *[line async for line in _figures()],
         method(time.monotonic() - began),
+        _HISTORIES,
+        *await _histories(),
     ]
     return "\n".join(lines)
 
@@ -110,6 +122,11 @@ def _told(fault: Fault, cells: list[Seen], may_be: MayBe) -> str:
     if any(cell.status not in may_be(fault, cell.operation) for cell in cells):
         told.append(NOT_ALLOWED)
     return "; ".join(told)
+
+
+async def _histories() -> list[str]:
+    figure, told = await outcome(HISTORIES, seed=0)
+    return ["```text", told, "```", *[f"{NOT_ALLOWED}: {wrong}" for wrong in figure.wrong], ""]
 
 
 def _latest(seen: Mapping[str, list[Seen]], deadline: float) -> float:

@@ -1,8 +1,7 @@
 """A real server on our stand-ins, with a fault proxy before each of them."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from keyvault.v1 import keyvault_pb2 as pb
 from keyvault.v1.keyvault_pb2_grpc import KeyVaultStub
 from keyvault_server.backends.aws.clients import open_aws
 from keyvault_server.backends.aws.setup import create_backend
+from keyvault_server.ports import RecordStore
 from tests.aws.fault_proxy import Fault, FaultProxy, fault_proxy
 from tests.aws.standins.account import Account, account
 from tests.engines import options
@@ -26,6 +26,7 @@ UNWRAPPABLE = "prod/unwrappable"
 class Site:
     """The server, and the way from it to each service."""
 
+    address: str
     stub: KeyVaultStub
     kms: FaultProxy
     dynamodb: FaultProxy
@@ -57,18 +58,13 @@ class Site:
         for proxy in self.proxies:
             proxy.heal()
 
-    async def recovered(self, wrapped_key: bytes, seconds: float = 60.0) -> float:
-        """Asks until both services answer again; the seconds that it took. Raises TimeoutError."""
-        began = time.monotonic()
-        rewrap = pb.RewrapKeyRequest(wrapped_key=wrapped_key)
-        read = pb.ReadRequest(key_id=UNWRAPPABLE)
+    async def recovered(self, seconds: float = 60.0) -> None:
+        """Asks until both services answer again. Raises TimeoutError."""
         async with asyncio.timeout(seconds):
-            while "UNAVAILABLE" in {
-                await status_of(self.stub.RewrapKey(rewrap)),
-                await status_of(self.stub.Read(read)),
-            }:
+            while await status_of(self.stub.GenerateKey(pb.GenerateKeyRequest())) != "OK":
                 await asyncio.sleep(0.02)
-        return time.monotonic() - began
+            while await status_of(self.stub.Read(pb.ReadRequest(key_id=UNWRAPPABLE))) != "NOT_FOUND":
+                await asyncio.sleep(0.02)
 
 
 async def status_of(call: Awaitable[object]) -> str:
@@ -96,9 +92,15 @@ async def master_key(made: Account) -> str:
 
 @asynccontextmanager
 async def server_on(
-    made: Account, arn: str, call_seconds: float, connections: int = 64, seed: int = 0, **settings: Any
+    made: Account,
+    arn: str,
+    call_seconds: float,
+    connections: int = 64,
+    seed: int = 0,
+    wrap: Callable[[RecordStore], RecordStore] = lambda records: records,
+    **settings: Any,
 ) -> AsyncIterator[Site]:
-    """Readiness is asked for at the start alone, so that no probe meets a fault."""
+    """Readiness is asked for at the start alone, so that no probe meets a fault. `wrap` puts a bug before the store."""
     async with fault_proxy(made.kms_address, seed) as kms, fault_proxy(made.dynamodb_address, seed + 1) as dynamodb:
         given = options(
             kms.address,
@@ -109,6 +111,6 @@ async def server_on(
         )
         async with (
             open_aws(given) as (keys, records),
-            on_ports(keys, records, unwrap_scopes=(UNWRAPPABLE,), readiness_seconds=3600, **settings) as served,
+            on_ports(keys, wrap(records), unwrap_scopes=(UNWRAPPABLE,), readiness_seconds=3600, **settings) as served,
         ):
-            yield Site(served.stub, kms, dynamodb)
+            yield Site(served.address, served.stub, kms, dynamodb)

@@ -22,6 +22,7 @@ from keyvault_server.errors import (
 )
 from keyvault_server.ports import WrappedBlob
 from tests.aws.standins.account import Account, account
+from tests.aws.standins.dynamodb import StandInDynamoDb
 from tests.aws.standins.service import BROKEN, EXPIRED, THROTTLED, UNAVAILABLE, AwsError
 from tests.aws.wire import Message, read_message
 from tests.engines import options
@@ -190,7 +191,8 @@ class Own:
 
 @pytest.fixture
 async def own(aws_identity: None) -> AsyncIterator[Own]:
-    async with account(stale=True) as made, open_clients(options(made.kms_address, made.dynamodb_address)) as clients:
+    stale = StandInDynamoDb(stale=True)
+    async with account(stale) as made, open_clients(options(made.kms_address, made.dynamodb_address)) as clients:
         await _create_table(clients[1], "keyvault")
         yield Own(made, *clients)
 

@@ -1,0 +1,43 @@
+"""A short version of the figure of `replicas.py`, and proof that with faults before AWS, too, a bug is caught."""
+
+from typing import Any
+
+import pytest
+
+from keyvault_server.backends.aws import retries
+from tests.aws.standins.dynamodb import StandInDynamoDb
+from tests.aws.standins.service import Parameters
+from tests.reliability.replicas import replicas, rounds
+
+pytestmark = pytest.mark.usefixtures("aws_identity")
+
+SEED = 7
+
+
+async def test_histories_of_two_replicas_with_faults_before_aws_are_right() -> None:
+    async with replicas(SEED) as sites:
+        figure = await rounds(sites, histories=40, seed=SEED)
+        assert sum(site.hits for site in sites) > 100, "hardly anything was disturbed"
+    assert figure.histories == 40
+    assert figure.unknown > 40, "hardly anybody was disturbed"
+    assert not figure.wrong, figure.wrong[0]
+
+
+async def test_a_blind_retry_of_a_conditional_write_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "WITHOUT_EFFECT", retries.WITHOUT_EFFECT | {"put_item"})
+    async with replicas(SEED) as sites:
+        figure = await rounds(sites, histories=50, seed=SEED)
+    assert figure.wrong
+
+
+class StaleReads(StandInDynamoDb):
+    """Answers as to a server that never asks for a consistent read."""
+
+    def _get_item(self, given: Parameters) -> dict[str, Any]:
+        return super()._get_item({**given, "ConsistentRead": False})
+
+
+async def test_an_eventually_consistent_read_is_caught() -> None:
+    async with replicas(SEED, StaleReads(stale=True)) as sites:
+        figure = await rounds(sites, histories=10, seed=SEED)
+    assert figure.wrong
