@@ -122,9 +122,12 @@ async def serve(settings: Settings, announce: Callable[[Running], None]) -> None
 
 
 def _main_server(settings: Settings, vault: Vault, guard: CallGuard, readiness: Readiness) -> grpc.aio.Server:
-    # A call that never sends its message is none at work, has no deadline of ours, and costs 10 kB.
-    streams = ("grpc.max_concurrent_streams", 2 * settings.concurrent_calls)
-    server = grpc.aio.server(interceptors=(guard,), options=(*_OPTIONS, streams))
+    streams = (
+        # A call that never sends its message is none at work, has no deadline of ours, and costs 10 kB.
+        ("grpc.max_concurrent_streams", 2 * settings.concurrent_calls),
+        ("grpc.http.overload_protection", 0),  # it resets calls of those who keep to the limit: others are not gone yet
+    )
+    server = grpc.aio.server(interceptors=(guard,), options=_OPTIONS + streams)
     keyvault_pb2_grpc.add_KeyVaultServicer_to_server(KeyVaultService(vault), server)
     health_pb2_grpc.add_HealthServicer_to_server(readiness.servicer, server)
     if settings.reflection or (settings.reflection is None and is_loopback(settings.listen)):

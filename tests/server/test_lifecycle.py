@@ -187,6 +187,13 @@ async def test_a_connection_has_few_calls_that_send_nothing_and_leaves_room_for_
         assert (await failure_of(server.stub.Read(pb.ReadRequest(key_id="a")))).status == "NOT_FOUND"
 
 
+async def test_more_calls_at_once_than_a_connection_has_wait_with_their_caller() -> None:
+    async with on_ports(FakeKeyService(), FakeRecordStore(), concurrent_calls=10) as server:
+        read = pb.ReadRequest(key_id="a")
+        failures = await asyncio.gather(*(failure_of(server.stub.Read(read, timeout=20)) for _ in range(500)))
+    assert {failure.reason for failure in failures} <= {"RECORD_NOT_FOUND", "RATE_LIMITED"}
+
+
 async def test_a_call_without_a_deadline_ends_at_the_servers_own() -> None:
     keys, records = FakeKeyService(), FakeRecordStore()
     gate = Gate(records, "get")
