@@ -339,6 +339,20 @@ def test_a_data_directory_in_use_is_refused_in_one_line(tmp_path: Path) -> None:
     assert "in use by another keyvault-server" in second.stderr
 
 
+async def test_a_taken_unix_socket_is_refused_and_one_that_nobody_serves_is_not(tmp_path: Path) -> None:
+    path = f"unix:{tmp_path}/s"
+    async with embedded(tmp_path / "data", listen=path), grpc.aio.insecure_channel(path) as channel:
+        with pytest.raises(CannotListen, match="in use"):
+            async with embedded(tmp_path / "other", listen=path):
+                pass
+        assert await status(path) == "SERVING"
+        await mint(KeyVaultStub(channel), "u/")
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(f"{tmp_path}/s")
+    async with embedded(tmp_path / "data", listen=path):
+        assert await status(path) == "SERVING"
+
+
 async def test_a_unix_socket_is_served(tmp_path: Path) -> None:
     path = f"unix:{tmp_path}/s"
     async with embedded(tmp_path / "data", listen=path), grpc.aio.insecure_channel(path) as channel:
