@@ -5,6 +5,7 @@ googleapis-common-protos, and nothing clashes with a program that has it.
 Source: https://google.aip.dev/193, google/rpc/status.proto and error_details.proto.
 """
 
+import contextlib
 from typing import Any
 
 import grpc
@@ -100,12 +101,13 @@ def _details(failed: grpc.aio.AioRpcError) -> tuple[Any, float]:
     retry_after = 0.0
     for detail in _packed(failed):
         kind = detail.type_url.rpartition("/")[2]
-        if kind == "google.rpc.ErrorInfo":
-            told: Any = _ErrorInfo.FromString(detail.value)
-            info = told if told.domain == "keyvault" else info
-        elif kind == "google.rpc.RetryInfo":
-            delay = getattr(_RetryInfo.FromString(detail.value), "retry_delay")  # noqa: B009 - of a class made above
-            retry_after = delay.seconds + delay.nanos / 1e9
+        with contextlib.suppress(DecodeError):
+            if kind == "google.rpc.ErrorInfo":
+                told: Any = _ErrorInfo.FromString(detail.value)
+                info = told if told.domain == "keyvault" else info
+            elif kind == "google.rpc.RetryInfo":
+                delay = getattr(_RetryInfo.FromString(detail.value), "retry_delay")  # noqa: B009 - of a class made above
+                retry_after = delay.seconds + delay.nanos / 1e9
     return info, retry_after
 
 

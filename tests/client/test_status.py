@@ -1,0 +1,24 @@
+"""What a server says of a failure, also one that says nonsense."""
+
+import grpc
+import pytest
+from google.protobuf.any_pb2 import Any
+from google.rpc import error_details_pb2, status_pb2
+
+from keyvault_client import KeyVaultError
+from keyvault_client.status import error_of
+
+
+def failed(*details: Any) -> grpc.aio.AioRpcError:
+    status = status_pb2.Status(code=14, details=details).SerializeToString()
+    trailing = grpc.aio.Metadata(("grpc-status-details-bin", status))
+    return grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), trailing, "down")
+
+
+@pytest.mark.parametrize("kind", ["ErrorInfo", "RetryInfo"])
+def test_a_detail_that_cannot_be_read_is_as_none(kind: str) -> None:
+    info = Any()
+    info.Pack(error_details_pb2.ErrorInfo(reason="BACKEND_UNAVAILABLE", domain="keyvault"))
+    error = error_of(failed(info, Any(type_url=f"type.googleapis.com/google.rpc.{kind}", value=b"\xff")))
+    assert isinstance(error, KeyVaultError)
+    assert error.reason == "BACKEND_UNAVAILABLE"
