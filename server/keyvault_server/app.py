@@ -42,6 +42,7 @@ _OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.server_handshake_timeout_ms", 10_000),  # what a connection that says nothing costs a descriptor for
     ("grpc.max_connection_age_ms", 600_000),  # new certificates and CAs count for new connections only
     ("grpc.max_connection_age_grace_ms", 60_000),
 )

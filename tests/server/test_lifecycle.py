@@ -187,6 +187,15 @@ async def test_a_connection_has_few_calls_that_send_nothing_and_leaves_room_for_
         assert (await failure_of(server.stub.Read(pb.ReadRequest(key_id="a")))).status == "NOT_FOUND"
 
 
+async def test_a_connection_that_says_nothing_is_closed(server: Served) -> None:
+    host, _, port = server.address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    async with asyncio.timeout(60):  # gRPC's own limit is 120 s
+        while await reader.read(1_000):
+            pass
+    writer.close()
+
+
 async def test_more_calls_at_once_than_a_connection_has_wait_with_their_caller() -> None:
     async with on_ports(FakeKeyService(), FakeRecordStore(), concurrent_calls=10) as server:
         read = pb.ReadRequest(key_id="a")
