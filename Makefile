@@ -1,7 +1,7 @@
 # Shorthands; each line is what CI runs too. `python3 dev.py setup` first.
 BIN := .venv/bin
 
-.PHONY: check test benchmark image
+.PHONY: check test benchmark image prove
 
 check:
 	$(BIN)/ruff check
@@ -18,3 +18,7 @@ benchmark:
 
 image:
 	PATH="$(CURDIR)/$(BIN):$$PATH" deploy/image.sh
+
+# The full figures of docs/reliability.md: some hours. `make prove FIGURES="crash soak"` runs some of them.
+prove:
+	$(BIN)/python -m tests.reliability.prove $(FIGURES)

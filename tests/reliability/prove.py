@@ -9,6 +9,9 @@ it printed is in the page all the same.
 # ruff: noqa: T201 - a command prints
 
 import argparse
+import datetime
+import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +21,12 @@ FIGURES = {
     "simulation": ("tests.reliability.simulation", "--histories", "100000"),
     "wire-embedded": ("tests.reliability.wire", "embedded", "--histories", "1000"),
     "wire-replicas": ("tests.reliability.wire", "replicas", "--histories", "1000"),
+    "aws-faults": ("tests.reliability.replicas", "--histories", "1000"),
+    "crash": ("tests.crash.cycles", "--cycles", "1000"),
+    "fuzz": ("tests.fuzz.run", "--messages", "1000000", "--wire", "100000", "--formats", "1000000"),
+    "stops": ("tests.lifecycle.stops", "--cycles", "200"),
+    "starts": ("tests.lifecycle.starts",),
+    "soak": ("tests.soak", "--minutes", "60"),
 }
 """By name: a module, and its arguments."""
 LONGEST = 4 * 3600
@@ -26,6 +35,15 @@ LONGEST = 4 * 3600
 
 class NoSuchPlace(ValueError):
     """The page has no place for this figure."""
+
+
+def here() -> str:
+    """What the figures depend on, beside the seeds that the commands print."""
+    asked = ("git", "rev-parse", "--short", "HEAD")
+    commit = subprocess.run(asked, cwd=PAGE.parent, capture_output=True, text=True, check=False)
+    at = commit.stdout.strip() or "no commit"
+    kernel, python = platform.release().partition("-")[0], platform.python_version()
+    return f"{datetime.date.today()}, {at}, {os.cpu_count()} cores, Python {python}, Linux {kernel}"
 
 
 def filled(page: str, name: str, printed: str) -> str:
@@ -44,7 +62,7 @@ def prove(name: str) -> bool:
     print(f"== {name}: python {' '.join(command[1:])}", flush=True)
     run = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=LONGEST, check=False)
     print(run.stdout, flush=True)
-    PAGE.write_text(filled(PAGE.read_text(), name, run.stdout))
+    PAGE.write_text(filled(PAGE.read_text(), name, f"{run.stdout.strip()}\n{here()}"))
     return run.returncode == 0
 
 
