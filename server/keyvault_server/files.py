@@ -13,6 +13,8 @@ from pathlib import Path
 
 from keyvault_server.errors import Refused
 
+_PIECE = 1024 * 1024
+
 
 class UnsafeDirectory(Refused):
     """The data directory cannot be used as it is; the message says what to do."""
@@ -78,6 +80,22 @@ def replace_durably(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
     draft.replace(path)
     sync_directory(path.parent)
+
+
+def write_again(path: Path) -> None:
+    """Makes durable what a process that died has left in a file, if there is one, before anybody relies on it.
+
+    It may never have come to its fsync; and after an fsync that failed, another one is not enough: the kernel takes for
+    written what it could not write (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
+    """
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        while piece := file.read(_PIECE):
+            file.seek(-len(piece), os.SEEK_CUR)
+            file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def sync_directory(path: Path) -> None:

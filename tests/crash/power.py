@@ -1,7 +1,8 @@
 """What a power cut leaves of a folder: replays a recording of a process (recorder.c) up to any moment.
 
 The model is a strict disk. The bytes of a file are safe once the file was synced after they were written; a name, once
-its folder was synced after it was made, renamed or removed. At the cut, of what is not safe either nothing is left
+its folder was synced after it was made, renamed or removed. What a failed sync was to make safe never is, whatever is
+synced later: the kernel has forgotten that it was to be written. At the cut, of what is not safe either nothing is left
 (`torn` is None), or any part: each 512-byte sector, cut and name by the toss of a coin.
 """
 
@@ -35,10 +36,13 @@ class Recorder:
 
     library: Path
 
-    def environment(self, folder: Path, log: Path, deaf: str = "") -> dict[str, str]:
-        """What a process needs to be recorded; `deaf` is a suffix of files whose fsync does nothing."""
+    def environment(self, folder: Path, log: Path, deaf: str = "", fault: Path | None = None) -> dict[str, str]:
+        """What a process needs to be recorded.
+
+        `deaf` is a suffix of files whose fsync does nothing; `fault` a file that says what fails, while it is there.
+        """
         wanted = {"LD_PRELOAD": str(self.library), "RECORD_DIR": str(folder), "RECORD_LOG": str(log)}
-        return wanted | ({"RECORD_DEAF": deaf} if deaf else {})
+        return wanted | ({"RECORD_DEAF": deaf} if deaf else {}) | ({"RECORD_FAULT": str(fault)} if fault else {})
 
 
 def compiled(folder: Path) -> Recorder:
@@ -69,15 +73,20 @@ class _File:
 
     safe: bytearray = field(default_factory=bytearray)
     pending: list[Entry] = field(default_factory=list)
+    forgotten: list[Entry] = field(default_factory=list)
 
     def sync(self) -> None:
         for entry in self.pending:
             _apply(self.safe, entry)
         self.pending = []
 
+    def fail(self) -> None:
+        self.forgotten += self.pending
+        self.pending = []
+
     def after_cut(self, torn: random.Random | None) -> bytes:
         content = bytearray(self.safe)
-        for entry in self.pending if torn else []:
+        for entry in self.forgotten + self.pending if torn else []:
             for part in _sectors(entry):
                 if torn and torn.random() < 0.5:
                     _apply(content, part)
@@ -99,6 +108,9 @@ class Disk:
             self._safe_names = dict(names)
         elif entry.what == "S":
             names[path].sync()
+        elif entry.what == "F":
+            if path in names:  # else the folder
+                names[path].fail()
         elif entry.what == "C":
             names[path] = _File()
         elif entry.what == "R":

@@ -3,16 +3,21 @@
    RECORD_DIR   the folder, absolute
    RECORD_LOG   where the record goes; outside of the folder
    RECORD_DEAF  a suffix of file names: their fsync is not recorded, as on a disk that lies or with synchronous=NORMAL
+   RECORD_FAULT a file, looked at before each call: while it says "full", our files do not grow (ENOSPC); while it says
+                "sync", they cannot be synced (EIO); if it says "kill", the process dies before it syncs one
 
    One entry, little-endian: u8 what, u32 length of the path, u64 offset, u64 length of the data; path; data.
-     C created   W written at offset   T cut to offset   S synced (a file or the folder)   R renamed to data   U unlinked
+     C created   W written at offset   T cut to offset   S synced (a file or the folder)   F could not be synced
+     R renamed to data   U unlinked
 
    An entry is made after its call has succeeded, under one lock, so that the order is the order of the effects. Memory
    maps are not seen: SQLite keeps in one (the -shm file) only what it can make again. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -39,6 +44,17 @@ static int deaf(const char *path) {
     const char *suffix = getenv("RECORD_DEAF");
     return suffix && strlen(path) >= strlen(suffix) && strcmp(path + strlen(path) - strlen(suffix), suffix) == 0;
 }
+
+static int faulty(const char *wanted) {
+    const char *file = getenv("RECORD_FAULT");
+    char found[5] = {0};
+    int fd = file ? REAL(open)(file, O_RDONLY | O_CLOEXEC) : -1;
+    if (fd < 0) return 0;
+    ssize_t size = read(fd, found, 4);
+    REAL(close)(fd);
+    return size == 4 && strcmp(found, wanted) == 0;
+}
+
 
 static void note(char what, const char *path, uint64_t offset, const void *data, uint64_t length) {
     uint32_t named = strlen(path);
@@ -89,6 +105,30 @@ int close(int fd) {
     return REAL(close)(fd);
 }
 
+static int full(int fd, off_t end) {
+    struct stat now;
+    return path_of(fd) && faulty("full") && fstat(fd, &now) == 0 && end > now.st_size;
+}
+
+static int unsynced(int fd) {
+    if (!path_of(fd)) return 0;
+    if (faulty("kill")) kill(getpid(), SIGKILL);
+    if (!faulty("sync")) return 0;
+    pthread_mutex_lock(&lock);
+    note('F', paths[fd], 0, "", 0);
+    pthread_mutex_unlock(&lock);
+    return 1;
+}
+
+/* The error of a call that a fault is for. */
+#define FAILS(condition, code)                                                                                         \
+    do {                                                                                                               \
+        if (condition) {                                                                                               \
+            errno = code;                                                                                              \
+            return -1;                                                                                                 \
+        }                                                                                                              \
+    } while (0)
+
 /* The call's result, with an entry if it did something to one of our files. */
 #define RECORDED(condition, call, entry)                                                                               \
     do {                                                                                                               \
@@ -101,30 +141,39 @@ int close(int fd) {
     } while (0)
 
 ssize_t pwrite(int fd, const void *data, size_t size, off_t offset) {
+    FAILS(full(fd, offset + size), ENOSPC);
     RECORDED(path_of(fd), REAL(pwrite)(fd, data, size, offset), note('W', paths[fd], offset, data, result));
 }
 
 ssize_t pwrite64(int fd, const void *data, size_t size, off64_t offset) {
+    FAILS(full(fd, offset + size), ENOSPC);
     RECORDED(path_of(fd), REAL(pwrite64)(fd, data, size, offset), note('W', paths[fd], offset, data, result));
 }
 
 ssize_t write(int fd, const void *data, size_t size) {
+    FAILS(full(fd, lseek(fd, 0, SEEK_CUR) + size), ENOSPC);
     RECORDED(
         path_of(fd), REAL(write)(fd, data, size),
         note('W', paths[fd], lseek(fd, 0, SEEK_CUR) - result, data, result));
 }
 
-int ftruncate(int fd, off_t size) { RECORDED(path_of(fd), REAL(ftruncate)(fd, size), note('T', paths[fd], size, "", 0)); }
+int ftruncate(int fd, off_t size) {
+    FAILS(full(fd, size), ENOSPC);
+    RECORDED(path_of(fd), REAL(ftruncate)(fd, size), note('T', paths[fd], size, "", 0));
+}
 
 int ftruncate64(int fd, off64_t size) {
+    FAILS(full(fd, size), ENOSPC);
     RECORDED(path_of(fd), REAL(ftruncate64)(fd, size), note('T', paths[fd], size, "", 0));
 }
 
 int fsync(int fd) {
+    FAILS(unsynced(fd), EIO);
     RECORDED(path_of(fd) && !deaf(path_of(fd)), REAL(fsync)(fd), note('S', paths[fd], 0, "", 0));
 }
 
 int fdatasync(int fd) {
+    FAILS(unsynced(fd), EIO);
     RECORDED(path_of(fd) && !deaf(path_of(fd)), REAL(fdatasync)(fd), note('S', paths[fd], 0, "", 0));
 }
 

@@ -3,15 +3,8 @@
 import random
 from pathlib import Path
 
-import pytest
-
 from tests.crash.cycles import Verdict, cycle
-from tests.crash.power import Disk, Entry, Recorder, compiled
-
-
-@pytest.fixture(scope="module")
-def recorder(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
-    return compiled(tmp_path_factory.mktemp("recorder"))
+from tests.crash.power import Disk, Entry, Recorder
 
 
 async def lives(recorder: Recorder, *seeds: int, cuts: int, deaf: str = "") -> dict[str, Verdict]:

@@ -17,7 +17,7 @@ from keyvault_server.backends.embedded.keyring import Keyring
 from keyvault_server.backends.embedded.sqlite import open_store
 from keyvault_server.composition import open_backend, rotate_master_key
 from keyvault_server.config import Settings
-from keyvault_server.files import DataDirectory, UnsafeDirectory
+from keyvault_server.files import DataDirectory, UnsafeDirectory, write_again
 from keyvault_server.records import Record
 from tests.sealed import Key, create, mint, update
 from tests.serving import embedded, failure_of, server_process
@@ -147,6 +147,15 @@ def test_a_lock_is_given_back(tmp_path: Path) -> None:
     for _ in range(2):
         with directory.locked(), pytest.raises(UnsafeDirectory), directory.locked():
             pass
+
+
+@pytest.mark.parametrize("size", [0, 1, 4_096, 3_000_001])
+def test_what_is_written_again_stays_the_same(tmp_path: Path, size: int) -> None:
+    content = os.urandom(size)
+    (tmp_path / "log").write_bytes(content)
+    write_again(tmp_path / "log")
+    write_again(tmp_path / "absent")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"log": content}
 
 
 async def test_many_waiting_puts_share_a_commit(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ class Keyring:
         try:
             replace_durably(path, json.dumps({"version": 1, "master_keys": encoded}, indent=1).encode())
         except OSError as error:
-            raise UnsafeDirectory(f"{path} cannot be written: {error.strerror}") from None
+            raise UnsafeDirectory(f"{path} cannot be written: {error.strerror}; is its disk full or failing?") from None
         return cls(keys)
 
     @property

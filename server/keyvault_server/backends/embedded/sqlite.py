@@ -3,9 +3,10 @@
 The rules of this file. One writer: waiting puts are gathered into one transaction, and one fsync makes all of them
 durable (group commit). Conditions of a batch are judged in order, and no put of it, accepted or refused, is answered
 before its COMMIT. A COMMIT that fails makes the whole batch BackendUnavailable, since it may be found done after a
-restart, and stops all writes until then; a full disk is the exception: nothing was done, reads and writes go on.
-A cancelled put still commits. Statements run on the event loop's thread: they touch memory and the page cache, and a
-hop to another thread costs several times as much; only COMMIT, which waits for the disk, runs on its own.
+restart, and stops all writes until then; a full disk is the exception: nothing was done, reads and writes go on. What
+a restart finds is made durable before it is shown. A cancelled put still commits. Statements run on the event loop's
+thread: they touch memory and the page cache, and a hop to another thread costs several times as much; only COMMIT,
+which waits for the disk, runs on its own.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from keyvault_server.errors import BackendUnavailable, RecordCorrupt, StoreFull, VaultError
-from keyvault_server.files import UnsafeDirectory, refuse_if_others_can_read, sync_directory
+from keyvault_server.files import UnsafeDirectory, refuse_if_others_can_read, sync_directory, write_again
 from keyvault_server.ports import HeadChanged, Walked
 from keyvault_server.records import FORMAT, Record, StoredHead
 
@@ -209,15 +210,14 @@ class SqliteStore:
 @asynccontextmanager
 async def open_store(database: Path) -> AsyncIterator[SqliteStore]:
     """Opens the database, made if absent, and closes it after the last commit. Raises UnsafeDirectory."""
-    _create_if_absent(database)
     try:
+        _create_if_absent(database)
+        write_again(database.with_name(f"{database.name}-wal"))
         writer = _connect(database)
         _make_schema(writer)
         store = SqliteStore(_connect(database), writer)
-    except sqlite3.OperationalError as error:  # a full disk, a file of somebody else's
-        raise UnsafeDirectory(f"{database} cannot be opened: {error}") from None
-    except sqlite3.DatabaseError as error:
-        raise UnsafeDirectory(f"{database} is no KeyVault database ({error}): restore it from its backup") from None
+    except (sqlite3.DatabaseError, OSError) as error:
+        raise UnsafeDirectory(f"{database} {_trouble(error)}") from None
     try:
         yield store
     finally:
@@ -247,6 +247,13 @@ def _make_schema(connection: sqlite3.Connection) -> None:
         connection.executescript(f"BEGIN; {_SCHEMA}; PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT")
     elif version != _SCHEMA_VERSION:
         raise UnsafeDirectory(f"the database has schema {version}, this server knows {_SCHEMA_VERSION}")
+
+
+def _trouble(error: Exception) -> str:
+    """What is wrong with a database that cannot be opened, and what to do."""
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        return f"is no KeyVault database ({error}): restore it from its backup"
+    return f"cannot be opened ({error}): see whether its disk is full or failing"
 
 
 def _select(connection: sqlite3.Connection, query: str, tenant: str, key_id: str) -> tuple[Any, ...] | None:

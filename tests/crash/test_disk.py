@@ -1,0 +1,236 @@
+"""A real server on a disk that is full, or that cannot sync: what it says, what it serves, and what is left."""
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from keyvault.v1 import keyvault_pb2 as pb
+from keyvault.v1.keyvault_pb2_grpc import KeyVaultStub
+from keyvault_server.backends.embedded.keyring import Keyring
+from keyvault_server.files import DataDirectory
+from tests.crash.cycles import WRITERS, Ledger, Writer, look, whole
+from tests.crash.power import Disk, Recorder, recording
+from tests.sealed import Key, create, mint, update
+from tests.serving import BIN, ServerProcess, embedded, read_failure, server_process
+
+SIZE = 100_000
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a server keeps its data on a disk that a test breaks and mends."""
+
+    folder: Path
+    recorder: Recorder
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log"
+
+    def breaks(self, how: str) -> None:
+        """See RECORD_FAULT."""
+        draft = self.folder / "draft"
+        draft.write_text(how)
+        draft.replace(self.folder / "fault")
+
+    def is_mended(self) -> None:
+        (self.folder / "fault").unlink()
+
+    @asynccontextmanager
+    async def served(self) -> AsyncIterator[tuple[ServerProcess, KeyVaultStub]]:
+        environment = self.recorder.environment(self.data, self.log, fault=self.folder / "fault")
+        with server_process(self.data, **environment, KEYVAULT_READINESS_SECONDS="0.05") as server:
+            async with grpc.aio.insecure_channel(server.address) as channel:
+                yield server, KeyVaultStub(channel)
+
+    async def after_power_cut(self, key: Key, names: Iterable[str]) -> dict[str, bytes]:
+        """What a power cut now would leave under these names."""
+        disk, left = Disk(self.data), self.folder / "left"
+        for entry in recording(self.log):
+            disk.apply(entry)
+        disk.cut(left, None)
+        found = {}
+        async with embedded(left) as served:
+            for name in names:
+                found[name] = key.open(name, (await served.stub.Read(pb.ReadRequest(key_id=name))).envelope)
+        return found
+
+
+@pytest.fixture
+def place(tmp_path: Path, recorder: Recorder) -> Place:
+    return Place(tmp_path, recorder)
+
+
+async def told(stub: KeyVaultStub, requests: Iterable[pb.CreateRequest]) -> Counter[str]:
+    """The reasons that so many Creates at once are given; OK, or replayed, for those that succeed."""
+
+    async def one(request: pb.CreateRequest) -> str:
+        try:
+            return "replayed" if (await stub.Create(request, timeout=20)).replayed else "OK"
+        except grpc.aio.AioRpcError as failed:
+            return read_failure(failed).reason
+
+    return Counter(await asyncio.gather(*map(one, requests)))
+
+
+async def opened(stub: KeyVaultStub, key: Key, names: Iterable[str]) -> set[bytes]:
+    return {key.open(name, (await stub.Read(pb.ReadRequest(key_id=name), timeout=20)).envelope) for name in names}
+
+
+def requests(key: Key, names: Iterable[str]) -> list[pb.CreateRequest]:
+    return [create(key, name, bytes(SIZE)) for name in names]
+
+
+EARLY = [f"d/early/{number}" for number in range(8)]
+LATE = [f"d/late/{number}" for number in range(16)]
+ALL = {bytes(SIZE)}
+
+
+async def test_a_full_disk_refuses_writes_serves_reads_and_takes_the_same_bytes_when_there_is_room(
+    place: Place,
+) -> None:
+    async with place.served() as (server, stub):
+        key = await mint(stub, "d/")
+        assert await told(stub, requests(key, EARLY)) == {"OK": len(EARLY)}
+        place.breaks("full")
+        late = requests(key, LATE)
+        assert await told(stub, late) == {"STORE_FULL": len(LATE)}
+        assert await opened(stub, key, EARLY) == ALL
+        for name in LATE:
+            with pytest.raises(grpc.aio.AioRpcError, match="no such record"):
+                await stub.Read(pb.ReadRequest(key_id=name))
+        place.is_mended()
+        assert await told(stub, late) == {"OK": len(LATE)}
+        assert server.stop() == 0
+    async with embedded(place.data) as again:
+        assert await opened(again.stub, key, EARLY + LATE) == ALL
+
+
+async def test_what_a_full_disk_refused_is_not_there_after_a_kill_and_all_else_is(place: Place) -> None:
+    async with place.served() as (server, stub):
+        key = await mint(stub, "d/")
+        assert await told(stub, requests(key, EARLY)) == {"OK": len(EARLY)}
+        place.breaks("full")
+        assert await told(stub, requests(key, LATE)) == {"STORE_FULL": len(LATE)}
+        assert server.stop(signal.SIGKILL) == -signal.SIGKILL
+    assert whole(place.data / "records.sqlite3")
+    async with embedded(place.data) as again:
+        assert await opened(again.stub, key, EARLY) == ALL
+        assert await told(again.stub, requests(key, LATE)) == {"OK": len(LATE)}
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("mended", [True, False])
+async def test_a_failing_fsync_stops_all_writes_until_a_restart_and_no_reads(
+    place: Place, end: signal.Signals, mended: bool
+) -> None:
+    async with place.served() as (server, stub):
+        key = await mint(stub, "d/")
+        assert await told(stub, requests(key, EARLY)) == {"OK": len(EARLY)}
+        place.breaks("sync")
+        late = requests(key, LATE)
+        assert await told(stub, late) == {"BACKEND_UNAVAILABLE": len(LATE)}
+        assert await opened(stub, key, EARLY) == ALL
+        if mended:
+            place.is_mended()
+        assert await told(stub, late) == {"BACKEND_UNAVAILABLE": len(LATE)}
+        await not_serving(server)
+        assert server.stop(end) == (0 if end is signal.SIGTERM else -end)
+    if not mended:
+        place.is_mended()
+    async with place.served() as (server, stub):
+        assert await opened(stub, key, EARLY) == ALL
+        again = await told(stub, late)
+        assert set(again) <= {"OK", "replayed"}, "sent again, the same bytes are done once"
+        assert await opened(stub, key, LATE) == ALL
+        assert (await stub.Update(update(key, LATE[0], 2, bytes(SIZE)))).revision == 2
+        assert server.stop(signal.SIGKILL) == -signal.SIGKILL
+    assert set((await place.after_power_cut(key, EARLY + LATE)).values()) == ALL
+
+
+async def not_serving(server: ServerProcess) -> None:
+    async with grpc.aio.insecure_channel(server.address) as channel, asyncio.timeout(10):
+        health = health_pb2_grpc.HealthStub(channel)
+        while (
+            await health.Check(health_pb2.HealthCheckRequest())
+        ).status != health_pb2.HealthCheckResponse.NOT_SERVING:
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("fault", ["sync", "kill"])
+async def test_what_a_restart_finds_of_an_unknown_write_is_durable_before_anybody_sees_it(
+    place: Place, fault: str
+) -> None:
+    async with place.served() as (server, stub):
+        key = await mint(stub, "d/")
+        assert await told(stub, requests(key, EARLY)) == {"OK": len(EARLY)}
+        place.breaks(fault)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await stub.Create(create(key, "d/unknown", b"written, not synced"))
+        if fault == "sync":
+            assert server.stop(signal.SIGKILL) == -signal.SIGKILL
+        assert server.process.wait(10) == -signal.SIGKILL
+    place.is_mended()
+    async with place.served() as (server, stub):
+        read = await stub.Read(pb.ReadRequest(key_id="d/unknown"))
+        assert key.open("d/unknown", read.envelope) == b"written, not synced", "the test needs that it is there"
+        assert server.stop(signal.SIGKILL) == -signal.SIGKILL
+    assert (await place.after_power_cut(key, ["d/unknown"])) == {"d/unknown": b"written, not synced"}
+
+
+@pytest.mark.parametrize(("fault", "certain"), [("full", True), ("sync", False)])
+@pytest.mark.parametrize("seed", [31, 32])
+async def test_nothing_acknowledged_is_lost_when_the_disk_fails_under_load(
+    place: Place, fault: str, certain: bool, seed: int
+) -> None:
+    chance = random.Random(seed)
+    async with place.served() as (server, stub):
+        keys = await mint(stub, "k/"), await mint(stub, "k/")
+        writers = [Writer(stub, f"k/{n}", keys, chance.getrandbits(32), place.log) for n in range(WRITERS)]
+        asyncio.get_running_loop().call_later(chance.uniform(0.05, 0.6), place.breaks, fault)
+        async with asyncio.timeout(60):
+            await asyncio.gather(*(writer.run() for writer in writers))
+        assert server.stop(signal.SIGKILL) == -signal.SIGKILL
+    ledger = Ledger({f"k/{number}": writer.writes for number, writer in enumerate(writers)})
+    disk = Disk(place.data)
+    for entry in recording(place.log):
+        disk.apply(entry)
+    for kind, torn in (("cut", None), ("torn", chance)):
+        disk.cut(place.folder / kind, torn)
+    for data in (place.folder / "cut", place.folder / "torn", place.data):
+        verdict = await look(data, ledger)
+        assert verdict.acknowledged
+        assert (verdict.lost, verdict.wrong) == (0, []), data.name
+
+
+@pytest.mark.parametrize("fault", ["full", "sync"])
+@pytest.mark.parametrize("made_before", [False, True])
+def test_a_disk_that_fails_at_the_start_is_told_in_one_line(place: Place, fault: str, made_before: bool) -> None:
+    if made_before:
+        place.data.mkdir(mode=0o700)
+        Keyring.create(DataDirectory(place.data).keyring)
+    place.breaks(fault)
+    environment = place.recorder.environment(place.data, place.log, fault=place.folder / "fault")
+    command: list[str | Path] = [BIN / "keyvault-server", "init", "--data", place.data]
+    made = subprocess.run(
+        command, env=os.environ | environment, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert made.returncode == 1
+    assert made.stderr.count("\n") == 1
+    assert "disk" in made.stderr
+    assert "backup" not in made.stderr
