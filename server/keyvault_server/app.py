@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
@@ -163,22 +162,13 @@ async def _credentials(settings: Settings, metrics: Metrics) -> AsyncIterator[gr
 
 
 def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
-    if address.startswith("unix:"):
-        _refuse_taken_socket(address)
+    refuse_taken(address)
     try:
         if credentials is None:
             return server.add_insecure_port(address)
         return server.add_secure_port(address, credentials)
     except RuntimeError:
         raise CannotListen(f"cannot listen on {address}: it is in use, or not an address of this machine") from None
-
-
-def _refuse_taken_socket(address: str) -> None:
-    """gRPC replaces a socket that is there, also one that another server listens on. Raises CannotListen."""
-    with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
-        probe.settimeout(1.0)
-        probe.connect(address.removeprefix("unix:"))
-        raise CannotListen(f"cannot listen on {address}: it is in use")
 
 
 async def _drain(
