@@ -25,19 +25,25 @@ from pythonjsonlogger.json import JsonFormatter
 from keyvault.envelope import MAX_REVISION
 from keyvault.names import is_key_id, is_scope, is_tenant
 from keyvault_server.access.dev_certs import TRUST_DOMAIN, write_dev_certs
-from keyvault_server.access.gatekeeper import Visitor
+from keyvault_server.access.gatekeeper import Gatekeeper, Visitor
 from keyvault_server.access.policy import METHODS
 from keyvault_server.access_log import takes_more
 from keyvault_server.app import Running, serve
 from keyvault_server.audit.cli import audit_app
 from keyvault_server.caller import DEFAULT_TENANT
-from keyvault_server.composition import check_files, data_directory, initialise, open_gate, open_records, read_policy
+from keyvault_server.composition import (
+    check_files,
+    data_directory,
+    initialise,
+    open_audit_log,
+    open_records,
+    read_policy,
+)
 from keyvault_server.composition import rotate_master_key as rotate_keyring
 from keyvault_server.config import BadSettings, Settings, load_settings
 from keyvault_server.errors import Refused, StaleRevision, VaultError
 from keyvault_server.health import is_serving
 from keyvault_server.interceptors import status_of
-from keyvault_server.metrics import Metrics
 from keyvault_server.ports import HeadChanged
 from keyvault_server.protections import what_is_off
 from keyvault_server.purge import purge as purge_record
@@ -228,8 +234,11 @@ def _refuse(sentence: str, code: int) -> NoReturn:
 
 
 async def _purge(settings: Settings, tenant: str, key_id: str, last_revision: int | None) -> int:
-    async with open_records(settings) as records, open_gate(settings, Metrics()) as gate:
-        operator = Visitor(gate, "Purge", f"purge-{os.getpid()}")
+    async with open_records(settings) as records, contextlib.AsyncExitStack() as opened:
+        audit = None
+        if settings.audit_file:  # of the gate this alone: an operator need not wait for an issuer, nor be in the policy
+            audit = await opened.enter_async_context(open_audit_log(settings, settings.audit_file))
+        operator = Visitor(Gatekeeper(audit=audit), "Purge", f"purge-{os.getpid()}")
         operator.identity, operator.tenant = "operator", tenant
         try:
             revision = await purge_record(records, operator, key_id, last_revision)

@@ -131,6 +131,15 @@ def test_a_purge_is_in_the_audit_log_and_the_store_is_still_held_against_it(tmp_
     ]
 
 
+def test_a_purge_needs_no_issuer_of_tokens_and_no_policy_that_can_be_read(tmp_path: Path) -> None:
+    data, policy = tmp_path / "data", tmp_path / "policy.toml"
+    policy.write_text("broken")
+    assert run("init", "--data", data).returncode == 0
+    gated = {"KEYVAULT_JWT_KEYS": "https://127.0.0.1:1/keys", "KEYVAULT_JWT_ISSUER": "i", "KEYVAULT_JWT_AUDIENCE": "a"}
+    gated["KEYVAULT_POLICY"] = str(policy)
+    assert "no such record" in refusal(run("purge", "prod/none", "--yes", "--data", data, **gated), 1)
+
+
 @pytest.mark.parametrize("revision", ["-1", "0", str(2**63 - 1), str(2**64)])
 def test_a_last_revision_that_leaves_no_next_one_is_bad_usage(tmp_path: Path, revision: str) -> None:
     told = refusal(run("purge", "a", "--yes", "--data", tmp_path / "data", "--last-revision", revision), 2)
