@@ -19,6 +19,6 @@ benchmark:
 image:
 	PATH="$(CURDIR)/$(BIN):$$PATH" deploy/image.sh
 
-# The full figures of docs/reliability.md: some hours. `make prove FIGURES="crash soak"` runs some of them.
+# The full figures of docs/reliability.md: some hours. `make prove FIGURES="crash soak"` makes some of them.
 prove:
-	$(BIN)/python -m tests.reliability.prove $(FIGURES)
+	$(BIN)/python -m tests.prove $(FIGURES)

@@ -6,10 +6,10 @@ tests.reliability.simulation --bugs` finds others.
 
 import pytest
 
+from tests.prove import PAGE
 from tests.reliability.bugs import BUGS, Between, Remembering
 from tests.reliability.deployment import Deployment
 from tests.reliability.linearizability import NotLinearizable, check
-from tests.reliability.prove import PAGE
 from tests.reliability.schedule import simulate
 
 

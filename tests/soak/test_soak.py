@@ -1,0 +1,71 @@
+"""Half a minute of the soak, which is too short to see a slow leak; and that the soak would see one."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tests.protected import protected_process
+from tests.soak.__main__ import soaked
+from tests.soak.watch import Sample, Watched, growth
+
+MINUTES = 0.4
+
+
+async def test_a_server_under_mixed_load_answers_right_and_does_not_grow(tmp_path: Path) -> None:
+    found = await soaked(tmp_path, MINUTES, seed=1)
+    assert found.wrong == []
+    assert set(found.calls) == {
+        "answered", "round of refusals", "given up", "connected", "abandoned", "turned away"
+    }  # fmt: skip
+
+
+async def test_the_tasks_of_a_server_are_counted_from_outside(tmp_path: Path) -> None:
+    tasks = tmp_path / "tasks"
+    program = (sys.executable, "-m", "tests.soak.counted")
+    with protected_process(tmp_path, program, SOAK_TASKS=str(tasks)) as server:
+        watched = Watched(server.server.process.pid, tasks)
+        before = await watched.look()
+        async with server.channel() as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            streams = [stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(10)]
+            await asyncio.gather(*(anext(aiter(stream)) for stream in streams))
+            during = await watched.look()
+            for stream in streams:
+                stream.cancel()
+    assert during.tasks >= before.tasks + 10
+    assert during.descriptors > before.descriptors
+
+
+def flat(minutes: float) -> list[Sample]:
+    """What a server looks like that does not grow."""
+    return [
+        Sample(second, 100 + second % 3, 40 + second % 5, 11, 50 + second % 9) for second in range(int(minutes * 60))
+    ]
+
+
+def test_a_flat_server_is_good_and_its_slope_is_small() -> None:
+    found = {each.name: each for each in growth(flat(60))}
+    assert all(each.good for each in found.values())
+    assert abs(found["memory"].per_hour) < 0.1
+
+
+def test_the_warm_up_does_not_count() -> None:
+    samples = [Sample(each.time, each.memory - (50 if each.time < 300 else 0), 1, 1, 1) for each in flat(60)]
+    assert all(each.good for each in growth(samples))
+
+
+@pytest.mark.parametrize(
+    ("name", "per_hour"), [("memory", 8), ("descriptors", 12), ("threads", 5), ("tasks", 60)]
+)  # fmt: skip
+def test_what_grows_is_told(name: str, per_hour: float) -> None:
+    rows = [
+        {field: getattr(each, field) for field in Sample.__slots__}
+        | {name: getattr(each, name) + each.time / 3600 * per_hour}
+        for each in flat(60)
+    ]
+    found = {each.name: each for each in growth([Sample(**row) for row in rows])}
+    assert [each for each in found if not found[each].good] == [name]
+    assert found[name].per_hour == pytest.approx(per_hour, rel=0.1)

@@ -1,0 +1,99 @@
+"""What a process holds, over time: memory, descriptors, threads and asyncio tasks, and whether they grow.
+
+The rule of this file: a process is looked at from outside, through /proc, but for its tasks (counted.py).
+"""
+
+import asyncio
+import os
+import signal
+import statistics
+import time
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+MEGABYTE = 1e6
+WARM_UP = 0.2
+"""Of a run: what it takes until caches, pools and the allocator have what they need."""
+MEMORY_PER_HOUR = 1.0
+"""MB that a server may grow in an hour after the warm-up ..."""
+MEMORY_NOISE = 4.0
+"""... and what a look at it may be off: a run of minutes cannot see less."""
+MAY_GROW = {"descriptors": 6, "threads": 8, "tasks": 24}
+"""Connections and streams come and go while we look, and grpc adds threads of its own; more than this is a leak."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One look."""
+
+    time: float
+    """Seconds, of some clock."""
+    memory: float
+    """Resident, in MB."""
+    descriptors: int
+    threads: int
+    tasks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A server that was started by counted.py."""
+
+    pid: int
+    tasks: Path
+    """Where it writes its tasks."""
+
+    async def look(self) -> Sample:
+        """Raises TimeoutError if the event loop does not run for ten seconds."""
+        process = Path(f"/proc/{self.pid}")
+        status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+        memory = int(status["VmRSS"].split()[0]) * 1024 / MEGABYTE
+        descriptors = len(list((process / "fd").iterdir()))
+        return Sample(time.monotonic(), memory, descriptors, int(status["Threads"]), await self._count_tasks())
+
+    async def _count_tasks(self) -> int:
+        self.tasks.unlink(missing_ok=True)
+        os.kill(self.pid, signal.SIGUSR1)
+        async with asyncio.timeout(10):
+            while not self.tasks.exists():
+                await asyncio.sleep(0.01)
+        return int(self.tasks.read_text())
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """How one quantity went after the warm-up."""
+
+    name: str
+    first: float
+    """The median of the first quarter."""
+    last: float
+    """The median of the last quarter."""
+    per_hour: float
+    """The slope of the straight line through all of it (least squares)."""
+    allowed: float
+
+    @property
+    def good(self) -> bool:
+        """True if what grew is within what may."""
+        return self.last - self.first <= self.allowed
+
+    def __str__(self) -> str:
+        verdict = "" if self.good else f", GROWS: {self.allowed:.1f} more would do"
+        return f"{self.name} {self.first:.1f} -> {self.last:.1f}{verdict}"
+
+
+def growth(samples: list[Sample]) -> list[Growth]:
+    """Of each quantity, over all samples after the warm-up."""
+    begin = samples[0].time + WARM_UP * (samples[-1].time - samples[0].time)
+    warm = [sample for sample in samples if sample.time >= begin]
+    hours = [(sample.time - begin) / 3600 for sample in warm]
+    allowed = MAY_GROW | {"memory": MEMORY_NOISE + MEMORY_PER_HOUR * hours[-1]}
+    grown = []
+    for name in (field.name for field in fields(Sample) if field.name != "time"):
+        values = [float(getattr(sample, name)) for sample in warm]
+        quarter = max(1, len(values) // 4)
+        first, last = statistics.median(values[:quarter]), statistics.median(values[-quarter:])
+        slope = statistics.linear_regression(hours, values).slope
+        grown.append(Growth(name, first, last, slope, allowed[name]))
+    return grown
