@@ -27,7 +27,8 @@ CALL_SECONDS = 5.0
 CONNECTIONS = 16
 WAVES, WAVE = 5, 100
 IMPATIENCE = 0.3
-SLOW = Fault(delay=1.0)
+SLOW = Fault(delay=0.6)
+"""Later than callers wait, sooner than silence is given up."""
 BLACK_HOLE = FAULTS["black hole before the effect"]
 RECOVERED_FROM = ("black hole before the effect", "reset before the effect", "500 before the effect", "throttling")
 NAME = "prod/figures"

@@ -24,6 +24,7 @@ WITHOUT_EFFECT = frozenset(
         "generate_data_key",
         "get_item",
         "re_encrypt",
+        "scan",
     }
 )
 """Operations of which a second one changes nothing but the bill."""
