@@ -143,6 +143,7 @@ def test_an_interrupt_is_one_line(shell: Shell, key: Path) -> None:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - it is ignored in a background job
     )
     assert process.stdin is not None
     process.stdin.write(b"x" * 200_000)  # more than a pipe holds: it is being read when this returns
