@@ -34,6 +34,8 @@ class Report:
     fates: Counter[Fate] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     """A sentence for each answer that the rule does not give."""
+    intact: bool = False
+    """Whether the known record was as it had been afterwards, and the server did its work."""
 
 
 class Lane:

@@ -49,7 +49,9 @@ async def fuzzed(target: Target, messages: int, seed: int, lanes: int = LANES) -
             for number, lane in enumerate(opened_lanes)
         )
     )
-    report.wrong += await _afterwards(target, owner, created.envelope)
+    afterwards = await _afterwards(target, owner, created.envelope)
+    report.wrong += afterwards
+    report.intact = not afterwards
     return report
 
 
@@ -84,7 +86,7 @@ def told(what: str, report: Report, seed: int, began: float) -> bool:
     bad = ", ".join(f"{statuses[name]} {name}" for name in ("CRASH", "INTERNAL", "UNKNOWN"))
     print(
         f"{what}: {statuses.total():,} messages, seed {seed}: {bad}, {len(report.wrong)} wrong answers;"
-        f" {time.monotonic() - began:.0f} s",
+        f" alive with the known record {'intact' if report.intact else 'NOT INTACT'}; {time.monotonic() - began:.0f} s",
         flush=True,
     )
     return not report.wrong

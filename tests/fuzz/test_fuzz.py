@@ -58,6 +58,7 @@ async def test_messages_to_the_service_are_answered_as_the_rule_has_it(tmp_path:
     async with in_process(tmp_path) as target:
         report = await fuzzed(target, 4_000, seed=1, lanes=8)
     assert report.wrong == []
+    assert report.intact
     assert set(report.fates) == set(Fate), "the messages do not reach everything"
     assert {"NOT_AUTHORIZED", "ENVELOPE_NOT_UNDER_KEY", "STALE_REVISION"} <= {reason for _, reason in report.answers}
 
@@ -69,6 +70,7 @@ async def test_messages_over_the_wire_are_answered_as_the_rule_has_it(tmp_path: 
         assert server.server.stop() == 0
         assert "unexpected error" not in server.server.log.read_text()
     assert report.wrong == []
+    assert report.intact
     assert {Fate.REFUSED, Fate.OK, Fate.WRITTEN} <= set(report.fates)
 
 
