@@ -37,14 +37,13 @@ from keyvault_server.audit.line import (
 )
 from keyvault_server.audit.log import AuditLog, Clock, fdatasync, open_log
 from keyvault_server.errors import AuditUnavailable
+from keyvault_server.group_commit import GroupCommit
 from keyvault_server.records import DIGEST_SIZE, StoredHead, digest, state_of
 
 CHECKPOINT_SECONDS = 60.0
 """How long lines wait at most for a checkpoint."""
 MAX_BATCH = 1_000
 """Lines that share an fsync at most."""
-GATHER_SECONDS = 0.005
-"""How long a batch waits at most for as many lines as the last one had; lines that come one by one never wait."""
 PATIENCE_SECONDS = 5.0
 """How long a call waits for its line at most."""
 MAX_WAITING = 4 * MAX_BATCH
@@ -106,10 +105,7 @@ class Audit:
         self._clear_names = clear_names
         self._patience = patience
         self._disk = ThreadPoolExecutor(1, "keyvault-audit")
-        self._waiting: list[_Waiting] = []
-        self._last_batch = 1
-        self._gathered = asyncio.Event()
-        self._writing: asyncio.Task[None] | None = None
+        self._lines = GroupCommit[_Waiting](lambda waiting: min(len(waiting), MAX_BATCH), self._write)
 
     async def intent(self, call: Call, change: Change, *, over: bytes | None) -> int:
         """A mutation that was proved and is about to be written on condition that the stored head is `over`.
@@ -157,8 +153,7 @@ class Audit:
 
     async def close(self) -> None:
         """Writes what waits."""
-        if self._writing:
-            await self._writing
+        await self._lines.finish()
         self._disk.shutdown()
 
     async def keep_checkpoints(self, seconds: float) -> None:
@@ -169,7 +164,7 @@ class Audit:
                 await self._on_disk_thread(self._log.add_checkpoint_if_due)
 
     async def _add(self, call: Call, *, phase: str, **fields: str | int | bool | None) -> int:
-        if len(self._waiting) >= MAX_WAITING:
+        if len(self._lines) >= MAX_WAITING:
             raise AuditUnavailable
         text = self._log.text(
             request=cut(call.request),
@@ -182,34 +177,12 @@ class Audit:
             **fields,
         )
         waiting = _Waiting(text, asyncio.get_running_loop().create_future())
-        self._waiting.append(waiting)
-        if len(self._waiting) >= self._last_batch:
-            self._gathered.set()
-        if self._writing is None:
-            self._writing = asyncio.create_task(self._write_waiting())
+        self._lines.add(waiting)
         try:
             async with asyncio.timeout(self._patience):
                 return await waiting.seq
         except TimeoutError:
             raise AuditUnavailable from None
-
-    async def _write_waiting(self) -> None:
-        try:
-            while self._waiting:
-                await self._gather()
-                batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
-                self._last_batch = len(batch)
-                await self._write(batch)
-        finally:
-            self._writing = None
-
-    async def _gather(self) -> None:
-        """See SqliteStore: without it each fsync would serve the one line that came first."""
-        if len(self._waiting) < self._last_batch:
-            self._gathered.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(GATHER_SECONDS):
-                    await self._gathered.wait()
 
     async def _write(self, batch: list[_Waiting]) -> None:
         try:

@@ -10,11 +10,10 @@ which waits for the disk, runs on its own.
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import Any
 
 from keyvault_server.errors import BackendUnavailable, RecordCorrupt, StoreFull, VaultError
 from keyvault_server.files import UnsafeDirectory, refuse_if_others_can_read, sync_directory, write_again
+from keyvault_server.group_commit import GroupCommit
 from keyvault_server.ports import HeadChanged, Walked
 from keyvault_server.records import FORMAT, Record, StoredHead
 
@@ -30,8 +30,6 @@ MAX_BATCH = 4 * 1024 * 1024
 """Bytes of bodies in one transaction, and a put more: what the event loop is held for at a time."""
 SNAPSHOT_SECONDS = 0.1
 """How long reads share one view of the database at most."""
-GATHER_SECONDS = 0.005
-"""How long a batch waits at most for as many puts as the last one had; writers that come one by one never wait."""
 
 WALK_PAGE = 32
 """Records that a walk holds at a time, at most 12 MB."""
@@ -80,10 +78,7 @@ class SqliteStore:
         self._reader = reader
         self._writer = writer
         self._disk = ThreadPoolExecutor(1, "keyvault-commit")
-        self._waiting: list[_Put] = []
-        self._last_batch = 1
-        self._gathered = asyncio.Event()
-        self._committing: asyncio.Task[None] | None = None
+        self._puts = GroupCommit(_fitting, self._commit_and_answer)
         self._failed = False
         self._writing = False
         self._ending: asyncio.TimerHandle | None = None
@@ -103,11 +98,7 @@ class SqliteStore:
         if self._failed:
             raise BackendUnavailable("the store stopped writing after a disk error: the operator has to restart it")
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Put(tenant, key_id, record, expected, answer))
-        if len(self._waiting) >= self._last_batch:
-            self._gathered.set()
-        if self._committing is None:
-            self._committing = asyncio.create_task(self._commit_waiting())
+        self._puts.add(_Put(tenant, key_id, record, expected, answer))
         await answer
 
     async def walk(self) -> AsyncIterator[Walked]:
@@ -127,8 +118,7 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Commits what waits, then closes."""
-        if self._committing:
-            await self._committing
+        await self._puts.finish()
         self._end_snapshot()
         self._disk.shutdown()
         self._reader.close()
@@ -151,32 +141,9 @@ class SqliteStore:
         if self._reader.in_transaction:
             self._reader.commit()
 
-    async def _commit_waiting(self) -> None:
-        try:
-            while self._waiting:
-                await self._gather()
-                batch = self._next_batch()
-                for put, outcome in zip(batch, await self._commit(batch), strict=True):
-                    _answer(put, outcome)
-        finally:
-            self._committing = None
-
-    async def _gather(self) -> None:
-        """Group commit needs a group: under load each fsync would else serve the one put that came first."""
-        if len(self._waiting) < self._last_batch:
-            self._gathered.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(GATHER_SECONDS):
-                    await self._gathered.wait()
-
-    def _next_batch(self) -> list[_Put]:
-        size = count = 0
-        while count < len(self._waiting) and size < MAX_BATCH:
-            size += len(self._waiting[count].record.body)
-            count += 1
-        batch, self._waiting = self._waiting[:count], self._waiting[count:]
-        self._last_batch = count
-        return batch
+    async def _commit_and_answer(self, batch: list[_Put]) -> None:
+        for put, outcome in zip(batch, await self._commit(batch), strict=True):
+            _answer(put, outcome)
 
     async def _commit(self, batch: list[_Put]) -> list[Exception | None]:
         """One transaction. Returns what to answer to each put: None, a refusal, or one failure for all."""
@@ -277,6 +244,15 @@ def _rows(connection: sqlite3.Connection, query: str, *values: str | int) -> lis
 
 def _name(stored: bytes) -> str:
     return stored.decode(errors="backslashreplace")
+
+
+def _fitting(puts: Sequence[_Put]) -> int:
+    """How many puts make a transaction."""
+    size = count = 0
+    while count < len(puts) and size < MAX_BATCH:
+        size += len(puts[count].record.body)
+        count += 1
+    return count
 
 
 def _judge(connection: sqlite3.Connection, put: _Put) -> Exception | None:
