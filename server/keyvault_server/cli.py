@@ -11,7 +11,6 @@ import logging
 import os
 import resource
 import shlex
-import shutil
 import sys
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -28,12 +27,12 @@ from keyvault_server.access.dev_certs import TRUST_DOMAIN, write_dev_certs
 from keyvault_server.access.gatekeeper import Gatekeeper, Visitor
 from keyvault_server.access.policy import METHODS
 from keyvault_server.access_log import takes_more
-from keyvault_server.app import Running, serve
+from keyvault_server.app import serve
 from keyvault_server.audit.cli import audit_app
+from keyvault_server.banner import announce
 from keyvault_server.caller import DEFAULT_TENANT
 from keyvault_server.composition import (
     check_files,
-    data_directory,
     initialise,
     open_audit_log,
     open_records,
@@ -45,7 +44,6 @@ from keyvault_server.errors import Refused, StaleRevision, VaultError
 from keyvault_server.health import is_serving
 from keyvault_server.interceptors import status_of
 from keyvault_server.ports import HeadChanged
-from keyvault_server.protections import what_is_off
 from keyvault_server.purge import purge as purge_record
 
 Backend = Annotated[str | None, Parameter(help="embedded or aws (KEYVAULT_BACKEND).")]
@@ -101,7 +99,7 @@ def serve_command(
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold data keys
     with contextlib.suppress(AttributeError, OSError):  # Linux: grpc's threads then wake without preempting each other
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    asyncio.run(serve(settings, lambda server: _announce(settings, server)))
+    asyncio.run(serve(settings, lambda server: announce(settings, server)))
 
 
 @app.command
@@ -131,8 +129,6 @@ def purge(
     """Turn a record into a vacancy: its data and its owner are lost for ever, the name is free for anyone."""
     if not (is_key_id(key_id) and is_tenant(tenant)):
         _refuse("that is no key_id or no tenant", 2)
-    if last_revision is not None and not 1 <= last_revision < MAX_REVISION:
-        _refuse(f"--last-revision is 1 to {MAX_REVISION - 1}: the next Create is the one after it", 2)
     if not yes:
         _refuse(f"purging {key_id} cannot be undone: say --yes", 2)
     revision = asyncio.run(_purge(load_settings(backend=backend, data=data), tenant, key_id, last_revision))
@@ -266,40 +262,3 @@ def _log_to_stderr(settings: Settings) -> None:
     handler.setFormatter(JsonFormatter(["levelname", "name", "message"], timestamp="time"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("keyvault_server").setLevel(settings.log_level)
-
-
-def _announce(settings: Settings, server: Running) -> None:
-    listen = settings.listen if settings.listen.startswith("unix:") else _with_port(settings.listen, server.port)
-    where = f"DynamoDB table {settings.aws_table}" if settings.backend == "aws" else data_directory(settings).path
-    print(f"KeyVault {version('keyvault')} is ready on {listen} ({'TLS' if settings.tls_certificate else 'plaintext'})")
-    if settings.admin_listen and server.admin_port:
-        print(f"health:  {_with_port(settings.admin_listen, server.admin_port)}")
-    if settings.metrics_listen and server.metrics_port:
-        print(f"metrics: http://{_with_port(settings.metrics_listen, server.metrics_port)}/metrics")
-    print(f"records: {where}")
-    if off := what_is_off(settings):
-        print(f"without: {', '.join(off)}")
-    keyvault = "keyvault" if shutil.which("keyvault") else Path(sys.executable).with_name("keyvault")
-    commands = [
-        *_client_settings(settings, listen),
-        f"{keyvault} generate-key prod/ > prod.key",
-        f"echo -n s3cret | {keyvault} create prod/db-password --key prod.key",
-        f"{keyvault} read prod/db-password --key prod.key",
-    ]
-    print("try:     " + "\n         ".join(commands), flush=True)
-
-
-def _client_settings(settings: Settings, listen: str) -> list[str]:
-    """What a caller has to set first, if anything; the files are the caller's own."""
-    variables = [] if listen == Settings.model_fields["listen"].default else [f"KEYVAULT_ADDRESS={listen}"]
-    if settings.tls_certificate:
-        variables.append("KEYVAULT_CA=roots.pem")
-    if settings.tls_client_ca:
-        variables.append("KEYVAULT_CERTIFICATE=you.pem KEYVAULT_PRIVATE_KEY=you.key")
-    if settings.jwt_keys:
-        variables.append("KEYVAULT_TOKEN_FILE=token")
-    return [f"export {' '.join(variables)}"] if variables else []
-
-
-def _with_port(address: str, port: int) -> str:
-    return f"{address.rpartition(':')[0]}:{port}"

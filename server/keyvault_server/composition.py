@@ -13,6 +13,7 @@ from keyvault_server.access.gatekeeper import Gatekeeper
 from keyvault_server.access.identity import Identifier
 from keyvault_server.access.key_source import open_key_source
 from keyvault_server.access.policy import BadPolicy, Policy
+from keyvault_server.access.policy_file import MAX_SIZE
 from keyvault_server.access.tls import ServerTls
 from keyvault_server.access.tokens import TokenRules, Tokens
 from keyvault_server.access.watched import Watched, read_file
@@ -28,8 +29,8 @@ from keyvault_server.ports import KeyService, RecordStore
 if TYPE_CHECKING:
     from keyvault_server.backends.aws.clients import AwsOptions
 
-MAX_POLICY = 16 * 1024 * 1024
-"""Bytes of a policy file."""
+MAX_POLICY = 4 * MAX_SIZE
+"""Bytes of a policy file: a character of UTF-8 has four at most."""
 
 
 @contextlib.asynccontextmanager
