@@ -167,9 +167,11 @@ class Mix:
                     "UNAVAILABLE", KeyVaultStub(channel).GenerateKey(pb.GenerateKeyRequest(), timeout=5)
                 )
             _reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(chance.choice((b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", chance.randbytes(500))))
-            await asyncio.sleep(chance.choice((0, 0.1)))
-            writer.transport.abort()
+            try:
+                writer.write(chance.choice((b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", chance.randbytes(500))))
+                await asyncio.sleep(chance.choice((0, 0.1)))
+            finally:
+                writer.transport.abort()
             await self._done("turned away", chance)
 
     async def _done(self, kind: str, chance: random.Random) -> None:
