@@ -1,8 +1,9 @@
-"""A soak: `python -m tests.soak [--minutes N] [--seed N]`: a real server under mixed load, and whether it grows.
+"""A soak: `python -m tests.soak [--minutes N] [--seed N]`: real servers under mixed load, and whether they grow.
 
-The server has TLS, client certificates, a policy, an audit log and the access log. It is looked at before the load,
-during it and after it. It fails if an answer is wrong; if descriptors, threads or tasks grow, or are not given back at
-the end; or if memory grows by more than watch.py allows for the length of the run: 4 MB, and 1 MB for each hour.
+There are two at a time: the callers of one wait for their answers, most callers of the other do not. Each has TLS,
+client certificates, a policy, an audit log and the access log. It is looked at before the load, during it and after it.
+It fails if an answer is wrong; if descriptors, threads or tasks grow, or are not given back at the end; or if memory
+grows by more than watch.py allows: 4 MB, 1 MB for each hour, and 80 bytes for each call that was given up.
 """
 
 import argparse
@@ -35,21 +36,22 @@ class Soaked:
     """The 99th percentile of the authors' calls between two looks, in seconds."""
     wrong: list[str] = field(default_factory=list)
     calls: dict[str, int] = field(default_factory=dict)
+    given_up: int = 0
     audit_bytes: int = 0
 
     @property
     def grown(self) -> list[Growth]:
         """Each quantity after the warm-up."""
-        return growth(self.samples)
+        return growth(self.samples, self.given_up)
 
 
-async def soaked(folder: Path, minutes: float, seed: int) -> Soaked:
-    """One run."""
+async def soaked(folder: Path, minutes: float, seed: int, *, hasty: bool) -> Soaked:
+    """One server's run."""
     tasks = folder / "tasks"
     found = Soaked()
     program = (sys.executable, "-m", "tests.soak.counted")
     with protected_process(folder, program, SOAK_TASKS=str(tasks)) as server:
-        watched, mix = Watched(server.server.process.pid, tasks), Mix(server, seed)
+        watched, mix = Watched(server.server.process.pid, tasks), Mix(server, seed, hasty)
         async with server.channel() as channel:
             await asyncio.wait_for(channel.channel_ready(), 30)
         before = await watched.look()
@@ -57,7 +59,7 @@ async def soaked(folder: Path, minutes: float, seed: int) -> Soaked:
         await mix.run(minutes * 60)
         looking.cancel()
         found.wrong += mix.wrong + await _at_rest(watched, before)
-        found.calls = dict(mix.calls)
+        found.calls, found.given_up = dict(mix.calls), mix.given_up
         found.audit_bytes = server.audit_file.stat().st_size
         if status := server.server.stop():
             found.wrong.append(f"the server ended with status {status}")
@@ -92,20 +94,28 @@ async def _at_rest(watched: Watched, before: Sample) -> list[str]:
         await asyncio.sleep(0.5)
 
 
-def told(found: Soaked, minutes: float, seed: int) -> None:
-    """Prints it, the verdict last."""
-    print("done:", ", ".join(f"{kind} {count:,}" for kind, count in sorted(found.calls.items())))
-    print("after the warm-up:", "; ".join(map(str, found.grown)))
+async def both(folder: Path, minutes: float, seed: int) -> list[Soaked]:
+    """A run of two servers at a time: the one with steady callers, and the one with hasty ones."""
+    runs = []
+    for hasty, name in ((False, "steady"), (True, "hasty")):
+        (folder / name).mkdir()
+        runs.append(soaked(folder / name, minutes, seed, hasty=hasty))
+    return await asyncio.gather(*runs)
+
+
+def told(who: str, found: Soaked) -> None:
+    """Prints what one server showed."""
+    print(f"{who}: done:", ", ".join(f"{kind} {count:,}" for kind, count in sorted(found.calls.items())))
+    print(f"{who}: after the warm-up:", "; ".join(map(str, found.grown)))
     quarter = max(1, len(found.slow) // 4)
     first, last = (statistics.median(found.slow[part]) * 1000 for part in (slice(quarter), slice(-quarter, None)))
-    print(f"99th percentile of good calls: {first:.0f} ms in the first quarter, {last:.0f} ms in the last")
+    print(f"{who}: 99th percentile of good calls: {first:.0f} ms in the first quarter, {last:.0f} ms in the last")
     for sentence in found.wrong[:20]:
-        print("WRONG:", sentence)
+        print(f"{who}: WRONG:", sentence)
     memory = next(each for each in found.grown if each.name == "memory")
     print(
-        f"soak: {minutes:g} minutes, seed {seed}, {sum(found.calls.values()):,} turns, {len(found.wrong)} wrong;"
-        f" memory {memory.per_hour:+.1f} MB/h after the warm-up ({memory.first:.1f} to {memory.last:.1f} MB),"
-        f" {os.cpu_count()} cores"
+        f"{who}: {sum(found.calls.values()):,} turns, {found.given_up:,} calls given up, {len(found.wrong)} wrong;"
+        f" memory {memory.per_hour:+.1f} MB/h after the warm-up"
     )
 
 
@@ -115,6 +125,9 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="keyvault-soak-") as made:
-        result = asyncio.run(soaked(Path(made), given.minutes, given.seed))
-    told(result, given.minutes, given.seed)
-    raise SystemExit(bool(result.wrong))
+        results = asyncio.run(both(Path(made), given.minutes, given.seed))
+    for who, found in zip(("steady callers", "hasty callers"), results, strict=True):
+        told(who, found)
+    wrong = sum(len(found.wrong) for found in results)
+    print(f"soak: {given.minutes:g} minutes, seed {given.seed}, {wrong} wrong, {os.cpu_count()} cores")
+    raise SystemExit(bool(wrong))

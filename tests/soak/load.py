@@ -1,5 +1,8 @@
 """A mix of everything that callers do to a server in its life, with good manners and bad.
 
+Those who give calls up, by a deadline, by cancelling or by hanging up, have a server of their own (`hasty`): each such
+call costs any grpc.aio server some bytes (watch.py), which would hide what another costs.
+
 The rule of this file: what is asked of a name that nobody else writes has one right answer, and is compared with it; a
 call that its caller gave up has none.
 """
@@ -49,25 +52,23 @@ class Mix:
 
     server: Protected
     seed: int
+    hasty: bool
+    """Who comes gives calls up."""
     calls: Counter[str] = field(default_factory=Counter)
     """What was done, by kind."""
+    given_up: int = 0
+    """Calls that nobody waited for to their end."""
     wrong: list[str] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     """How long the authors' calls took, since somebody looked last."""
 
     async def run(self, seconds: float) -> None:
         """Everybody at work for so long."""
-        cast = (
-            *[self._author] * 8,
-            *[self._mistaken] * 2,
-            *[self._impatient] * 2,
-            *[self._newcomer] * 2,
-            self._forgetful,
-            self._stranger,
-        )
+        steady = (*[self._author] * 8, *[self._mistaken] * 2, *[self._newcomer] * 2, self._stranger)
+        hasty = (*[self._author] * 2, *[self._impatient] * 2, *[self._leaver] * 2, self._forgetful)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds), asyncio.TaskGroup() as everybody:
-                for number, who in enumerate(cast):
+                for number, who in enumerate(hasty if self.hasty else steady):
                     everybody.create_task(who(random.Random(f"{self.seed}/{number}"), f"soak/{number}/"))
 
     async def _author(self, chance: random.Random, prefix: str) -> None:
@@ -132,19 +133,28 @@ class Mix:
                 for call in calls[1:]:
                     call.cancel()
                 await asyncio.gather(*calls, return_exceptions=True)
+                self.given_up += len(calls)
                 await self._done("given up", chance)
 
     async def _newcomer(self, chance: random.Random, prefix: str) -> None:
-        """Connects anew for a call or two, and hangs up in the middle of another."""
+        """Connects anew for a call or two."""
+        while True:
+            async with self.server.channel(chance.choice(("alice", "bob"))) as channel:
+                for _ in range(chance.randrange(1, 4)):
+                    await KeyVaultStub(channel).GenerateKey(pb.GenerateKeyRequest(), timeout=TIMEOUT)
+            await self._done("connected", chance)
+
+    async def _leaver(self, chance: random.Random, prefix: str) -> None:
+        """Connects anew, and hangs up in the middle of its second call."""
         while True:
             async with self.server.channel(chance.choice(("alice", "bob"))) as channel:
                 stub = KeyVaultStub(channel)
-                for _ in range(chance.randrange(1, 4)):
-                    await stub.GenerateKey(pb.GenerateKeyRequest(), timeout=TIMEOUT)
+                await stub.GenerateKey(pb.GenerateKeyRequest(), timeout=TIMEOUT)
                 last = stub.GenerateKey(pb.GenerateKeyRequest())
                 await asyncio.sleep(chance.choice((0, 0.002)))
             last.cancel()
-            await self._done("connected", chance)
+            self.given_up += 1
+            await self._done("left", chance)
 
     async def _forgetful(self, chance: random.Random, prefix: str) -> None:
         """Starts calls and streams, and never asks for their answers."""
@@ -155,6 +165,7 @@ class Mix:
                     stub.Read(pb.ReadRequest(key_id=f"{prefix}none"))
                     stub.GenerateKey(pb.GenerateKeyRequest(scope=prefix), timeout=1)
                     health.Watch(health_pb2.HealthCheckRequest())
+                    self.given_up += 3
                     await self._done("abandoned", chance)
 
     async def _stranger(self, chance: random.Random, prefix: str) -> None:

@@ -8,18 +8,18 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.protected import protected_process
-from tests.soak.__main__ import soaked
+from tests.soak.__main__ import both
 from tests.soak.watch import Sample, Watched, growth
 
 MINUTES = 0.4
 
 
-async def test_a_server_under_mixed_load_answers_right_and_does_not_grow(tmp_path: Path) -> None:
-    found = await soaked(tmp_path, MINUTES, seed=1)
-    assert found.wrong == []
-    assert set(found.calls) == {
-        "answered", "round of refusals", "given up", "connected", "abandoned", "turned away"
-    }  # fmt: skip
+async def test_servers_under_mixed_load_answer_right_and_do_not_grow(tmp_path: Path) -> None:
+    steady, hasty = await both(tmp_path, MINUTES, seed=1)
+    assert (steady.wrong, hasty.wrong) == ([], [])
+    assert set(steady.calls) == {"answered", "round of refusals", "connected", "turned away"}
+    assert set(hasty.calls) == {"answered", "given up", "left", "abandoned"}
+    assert hasty.given_up > 0 == steady.given_up
 
 
 async def test_the_tasks_of_a_server_are_counted_from_outside(tmp_path: Path) -> None:
@@ -50,6 +50,12 @@ def test_a_flat_server_is_good_and_its_slope_is_small() -> None:
     found = {each.name: each for each in growth(flat(60))}
     assert all(each.good for each in found.values())
     assert abs(found["memory"].per_hour) < 0.1
+
+
+def test_what_grpc_loses_with_calls_that_are_given_up_is_no_growth_of_ours() -> None:
+    samples = [Sample(each.time, each.memory + each.time / 3600 * 16, 1, 1, 1) for each in flat(60)]
+    assert [each.good for each in growth(samples, given_up=100_000)] == [True] * 4
+    assert [each.good for each in growth(samples, given_up=10_000)] == [False, True, True, True]
 
 
 def test_the_warm_up_does_not_count() -> None:
