@@ -1,8 +1,8 @@
 """Settings: the only reader of the environment. Every variable is KEYVAULT_ and the field's name in capitals.
 
-Unknown KEYVAULT_ variables are refused, but for those of the `keyvault` command, and so are empty ones and those in
-small letters: none may leave a server less safe than was meant. No setting is a secret, and an error names the setting
-and the rule without its value.
+Unknown KEYVAULT_ variables are refused, but for those of the `keyvault` command and of Kubernetes, and so are empty
+ones and those in small letters: none may leave a server less safe than was meant. No setting is a secret, and an error
+names the setting and the rule without its value.
 """
 
 import difflib
@@ -22,6 +22,13 @@ from keyvault_server.protections import refuse_unprotected
 PREFIX = "KEYVAULT_"
 CLIENT_VARIABLES = frozenset(
     PREFIX + name for name in ("ADDRESS", "TIMEOUT", "CA", "CERTIFICATE", "PRIVATE_KEY", "INSECURE", "TOKEN_FILE")
+)
+_SERVICE_LINK = re.compile(
+    r"""KEYVAULT (_[A-Z0-9_]+)? _ (
+        SERVICE_HOST=.* | SERVICE_PORT (_[A-Z0-9_]+)? =.*
+      | PORT=(tcp|udp|sctp)://.+ | PORT_[0-9]+_(TCP|UDP|SCTP) (_PROTO|_PORT|_ADDR)? =.*
+    )""",
+    re.VERBOSE | re.DOTALL,
 )
 
 
@@ -167,7 +174,8 @@ class Settings(BaseSettings):
 def load_settings(**given: object) -> Settings:
     """Settings from what is given (None: not given), else from the environment. Raises BadSettings."""
     known = {PREFIX + name.upper() for name in Settings.model_fields} | CLIENT_VARIABLES
-    unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name not in known)
+    ours = [name for name, value in os.environ.items() if not _is_service_link(name, value)]
+    unknown = sorted(name for name in ours if name.upper().startswith(PREFIX) and name not in known)
     if unknown:
         near = difflib.get_close_matches(unknown[0], known, 1, cutoff=0.85)  # they all begin alike
         raise BadSettings(
@@ -189,3 +197,8 @@ def load_settings(**given: object) -> Settings:
         ) from None
     refuse_unprotected(settings)
     return settings
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    """What Kubernetes tells every pod of a Service `keyvault` or `keyvault-...` in its namespace, as Docker did."""
+    return _SERVICE_LINK.fullmatch(f"{name}={value}") is not None

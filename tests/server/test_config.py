@@ -35,6 +35,51 @@ def test_a_variable_in_small_letters_is_refused(monkeypatch: pytest.MonkeyPatch,
         load_settings()
 
 
+LINKS = {
+    "KEYVAULT_SERVICE_HOST": "10.0.0.1",
+    "KEYVAULT_SERVICE_PORT": "50051",
+    "KEYVAULT_SERVICE_PORT_GRPC_TLS": "50051",
+    "KEYVAULT_PORT": "tcp://10.0.0.1:50051",
+    "KEYVAULT_PORT_50051_TCP": "tcp://10.0.0.1:50051",
+    "KEYVAULT_PORT_50051_TCP_PROTO": "tcp",
+    "KEYVAULT_PORT_50051_TCP_PORT": "50051",
+    "KEYVAULT_PORT_50051_TCP_ADDR": "10.0.0.1",
+    "KEYVAULT_PORT_53_UDP": "udp://[fd00::1]:53",
+    "KEYVAULT_METRICS_SERVICE_HOST": "10.0.0.2",
+    "KEYVAULT_METRICS_PORT": "tcp://10.0.0.2:9100",
+    "KEYVAULT_METRICS_PORT_9100_TCP_ADDR": "10.0.0.2",
+}
+"""What Kubernetes tells every pod of the Services `keyvault` and `keyvault-metrics` in its namespace."""
+
+
+def test_what_kubernetes_tells_of_services_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in LINKS.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings() == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "50051"),
+        ("PORT", ""),
+        ("METRICS_PORT", "9100"),
+        ("LISTEN_PORT", "127.0.0.1:50051"),
+        ("PORT_50051", "tcp://10.0.0.1:50051"),
+        ("PORT_HTTP_TCP", "tcp://10.0.0.1:50051"),
+        ("PORT_50051_TCP_NAME", "x"),
+        ("SERVICE_HOSTS", "10.0.0.1"),
+        ("SERVICE", "10.0.0.1"),
+        ("SERVICE_PORT_", "50051"),
+        ("ADDR", "tcp://10.0.0.1:50051"),
+    ],
+)
+def test_what_only_resembles_it_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"KEYVAULT_{name}", value)
+    with pytest.raises(BadSettings, match=f"unknown setting KEYVAULT_{name}"):
+        load_settings()
+
+
 @pytest.mark.parametrize("name", ["AUDIT_FILE", "JWT_KEYS", "DATA", "POLICY"])
 def test_an_empty_variable_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("KEYVAULT_CA", "")
