@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from keyvault_server.access.gatekeeper import Gatekeeper
 from keyvault_server.access.identity import Identifier
-from keyvault_server.access.key_source import open_key_source
+from keyvault_server.access.key_source import open_key_source, timing_within
 from keyvault_server.access.policy import BadPolicy, Policy
 from keyvault_server.access.policy_file import MAX_SIZE
 from keyvault_server.access.tls import ServerTls
@@ -92,7 +92,13 @@ async def _open_tokens(settings: Settings, metrics: Metrics) -> AsyncIterator[To
         yield None
         return
     rules = TokenRules(settings.jwt_issuer or "", settings.jwt_audience or "", settings.jwt_algorithms)
-    async with open_key_source(settings.jwt_keys, ca=settings.jwt_ca, on_reading=metrics.reading) as keys:
+    timing = timing_within(settings.jwt_keys_seconds)
+    async with open_key_source(
+        settings.jwt_keys, ca=settings.jwt_ca, on_reading=metrics.reading, timing=timing
+    ) as keys:
+        metrics.gauge(
+            "token_keys_age_seconds", "Since the tokens' keys were last fetched; 0: a file.", lambda: keys.age
+        )
         yield Tokens(rules, keys)
 
 

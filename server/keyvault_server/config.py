@@ -90,6 +90,8 @@ class Settings(BaseSettings):
     """The signatures that a token may have; a JSON list. With public keys only: no HS256, no none."""
     jwt_ca: FilePath | None = None
     """PEM roots of the URL in jwt_keys; unset: the system's."""
+    jwt_keys_seconds: Seconds = 86_400.0
+    """How long tokens are believed while the URL in jwt_keys gives no key set; then calls with one are UNAVAILABLE."""
     audit_file: Path | None = None
     """Audit log (docs/audit.md); nothing is answered that it did not take. None if unset."""
     audit_key: Path | None = None

@@ -25,6 +25,7 @@ to do and never holds a secret. `interceptors.py` maps each reason to a gRPC sta
       MasterKeyUnusable     MASTER_KEY_UNUSABLE
       BackendUnavailable    BACKEND_UNAVAILABLE
         AuditUnavailable    BACKEND_UNAVAILABLE
+        TokenKeysTooOld     BACKEND_UNAVAILABLE
       DeadlineExceeded      DEADLINE_EXCEEDED
       RecordCorrupt         RECORD_CORRUPT
 """
@@ -211,6 +212,14 @@ class AuditUnavailable(BackendUnavailable):
     """The audit trail takes no line: nothing is done or answered without one. What was done before it is unknown."""
 
     message = "the audit trail cannot be written: send the same bytes again when the operator has mended it"
+
+
+class TokenKeysTooOld(BackendUnavailable):
+    """The tokens' issuer has been silent for too long: it is not the token's fault, and another one is no help."""
+
+    message = (
+        "the keys of the tokens' issuer could not be renewed: send the same bytes again when the operator mended it"
+    )
 
 
 class DeadlineExceeded(VaultError):

@@ -1,20 +1,25 @@
 """Who gets in: each stranger gets the documented status, and none of them reaches a backend."""
 
 import asyncio
+import contextlib
+import re
 import threading
 import time
 import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import grpc
 import pytest
 
 from keyvault.v1 import keyvault_pb2 as pb
 from keyvault_server.errors import BackendUnavailable
 from keyvault_server.metrics import SCRAPE_SECONDS
 from tests import sealed
+from tests.aws.stub import Reply, stub
 from tests.certificates import Authority, replace, uri
 from tests.gated import BILLING, POLICY, Gated, bearer, gated
+from tests.issuer import Issuer
 from tests.serving import failure_of
 
 
@@ -115,6 +120,27 @@ async def test_an_expired_or_foreign_token_is_unauthenticated_and_a_good_one_is_
         assert tokens.backend_calls() == 0
         made = await stub.GenerateKey(pb.GenerateKeyRequest(), metadata=bearer(tokens.issuer.token()))
         assert made.tenant == "beta"
+
+
+async def test_tokens_are_the_servers_fault_while_the_issuer_has_been_silent_for_too_long(tmp_path: Path) -> None:
+    request = pb.GenerateKeyRequest()
+    async with stub(Reply(body=Issuer().key_set()), Reply(500)) as issuer:
+        keys = {"jwt_keys": issuer.address, "jwt_keys_seconds": 0.5}
+        async with gated(tmp_path, certificates=False, tokens=True, **keys) as gate, gate.stub(None) as calls:
+            issued = bearer(gate.issuer.token())
+            reason = ""
+            async with asyncio.timeout(10):
+                while reason != BackendUnavailable.reason:
+                    reason = (await failure_of(calls.GenerateKey(request, metadata=issued))).reason
+            age = re.search(r"\nkeyvault_token_keys_age_seconds ([0-9.]+)", await metrics(gate))
+            assert age
+            assert float(age[1]) > 0.5
+            assert gate.backend_calls() == 0
+            issuer.answers[:] = [Reply(body=gate.issuer.key_set())]
+            async with asyncio.timeout(10):
+                while gate.backend_calls() == 0:
+                    with contextlib.suppress(grpc.aio.AioRpcError):
+                        await calls.GenerateKey(request, metadata=issued)
 
 
 async def test_a_caller_over_its_quota_is_told_how_long_to_wait(gate: Gated) -> None:

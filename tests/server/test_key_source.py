@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from keyvault_server.access.identity import Identifier
-from keyvault_server.access.key_source import MAX_KEY_SET, Timing, open_key_source
+from keyvault_server.access.key_source import MAX_KEY_SET, Timing, open_key_source, timing_within
 from keyvault_server.access.tokens import TokenRules, Tokens
 from keyvault_server.errors import Refused, Unauthenticated
 from tests.aws.stub import HALF, RESET, SILENCE, Answer, Reply, Stub, stub
 from tests.certificates import Authority, dns, replace
 from tests.issuer import AUDIENCE, ISSUER, SUBJECT, Issuer
-from tests.secure import identity_of, secure
+from tests.secure import channel, identity_of, identity_over, secure
+from tests.serving import failure_of
 
 ISSUED_BY = Issuer()
 RULES = TokenRules(ISSUER, AUDIENCE)
@@ -174,6 +175,54 @@ async def test_an_answer_without_end_is_cut_off() -> None:
     finally:
         server.close()
         await server.wait_closed()
+
+
+async def test_a_set_that_is_too_old_is_believed_no_more_until_the_issuer_answers_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    readings: list[bool] = []
+    async with (
+        stub(GOOD) as served,
+        open_key_source(
+            f"{served.address}/keys?s3cret",
+            on_reading=lambda _, good: readings.append(good),
+            timing=changed(QUICK, oldest=1.0),
+        ) as keys,
+        secure(None, Identifier(certificates=False, tokens=Tokens(RULES, keys))) as server,
+    ):
+        assert await identity_of(server.address, None, None, ISSUED_BY.token()) == f"jwt:{SUBJECT}"
+        served.answers[:] = [Reply(500)]
+        await until(lambda: keys.age > 1)
+        async with channel(server.address, None) as connection:
+            for token in (ISSUED_BY.token(), ISSUED_BY.token("ed")):
+                told = await failure_of(identity_over(connection, token))
+                assert (told.status, told.reason) == ("UNAVAILABLE", "BACKEND_UNAVAILABLE")
+                assert "issuer" in told.message
+            assert (await failure_of(identity_over(connection, "no token"))).status == "UNAUTHENTICATED"
+        readings.clear()
+        await until(lambda: len(readings) >= 5)
+        served.answers[:] = [GOOD]
+        await until(lambda: keys.age < 1)
+        assert await identity_of(server.address, None, None, ISSUED_BY.token()) == f"jwt:{SUBJECT}"
+    told_once = [record for record in caplog.records if "too old" in record.message]
+    assert [record.levelname for record in told_once] == ["ERROR"]
+    assert told_once[0].__dict__["sources"] == [f"{served.address}/keys"]
+
+
+async def test_a_file_does_not_grow_old(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    path.write_bytes(GOOD.body)
+    async with open_key_source(str(path), timing=changed(QUICK, oldest=0.001)) as keys:
+        await asyncio.sleep(0.01)
+        assert set(keys.current) == {"ec", "ed", "rsa"}
+        assert keys.age == 0
+
+
+@pytest.mark.parametrize("oldest", [1.0, 60.0, 86_400.0])
+def test_a_set_is_fetched_several_times_before_it_is_too_old(oldest: float) -> None:
+    timing = timing_within(oldest)
+    assert timing.oldest == oldest
+    assert timing.shortest <= timing.refresh <= min(300, oldest / 4)
 
 
 async def test_calls_go_on_while_the_issuer_is_silent() -> None:

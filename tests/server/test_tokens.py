@@ -25,6 +25,7 @@ class Keys:
 
     def __init__(self, *more: dict[str, Any]) -> None:
         self.current: KeySet = parse_key_set(ISSUED_BY.key_set(*more))
+        self.age = 0.0
         self.missed = 0
 
     def missing(self) -> None:

@@ -49,7 +49,10 @@ class Identifier:
         self._clock = clock
 
     def identify(self, auth_context: AuthContext, metadata: Metadata | None) -> str:
-        """The caller's identity, from `context.auth_context()` and the call's metadata. Raises Unauthenticated."""
+        """The caller's identity, from `context.auth_context()` and the call's metadata.
+
+        Raises Unauthenticated; TokenKeysTooOld, where nobody can tell.
+        """
         if self._tokens is not None and (token := _bearer_token(metadata or ())) is not None:
             return f"jwt:{self._tokens.subject(token)}"
         if self.certificates:

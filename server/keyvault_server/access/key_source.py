@@ -1,13 +1,16 @@
 """Where the tokens' issuer publishes its keys: a file or a URL, kept fresh beside the calls.
 
 The rules of this file: reading and fetching happen in the background, and `current` is always at hand; a set that is
-late, broken or huge leaves the last good one in use, is logged once and reported. A URL is https, or on this machine;
-no redirect is followed, no proxy asked.
+late, broken or huge leaves the last good one in use, is logged once and reported. But not for ever: what a URL has not
+confirmed for too long may have been revoked, and then no token is believed. A URL is https, or on this machine; no
+redirect is followed, no proxy asked.
 """
 
 import asyncio
 import contextlib
+import logging
 import ssl
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +20,12 @@ from urllib.parse import urlsplit
 from keyvault.address import is_loopback
 from keyvault_server.access.key_set import BadKeySet, KeySet, parse_key_set
 from keyvault_server.access.watched import OnReading, Readings, Watched, ignore_readings, read_file
+from keyvault_server.errors import TokenKeysTooOld
 
 MAX_KEY_SET = 256 * 1024
 """Bytes of a JWKS."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,14 @@ class Timing:
     """After a failure, or when a token names an unknown key, it is sooner, but never twice within this time."""
     fetch: float = 5.0
     """A fetch's longest time, from the name's resolution to the last byte."""
+    oldest: float = 86_400.0
+    """A set that was fetched so long ago is not used any more."""
+
+
+def timing_within(oldest: float) -> Timing:
+    """As usual, but so often that a set is fetched several times before it is too old."""
+    usual = Timing()
+    return Timing(min(usual.refresh, oldest / 4), min(usual.shortest, oldest / 4), usual.fetch, oldest)
 
 
 class KeySource(Protocol):
@@ -39,7 +53,11 @@ class KeySource(Protocol):
 
     @property
     def current(self) -> KeySet:
-        """The last good set; another object whenever it was read anew."""
+        """The last good set; another object whenever it was read anew. Raises TokenKeysTooOld."""
+
+    @property
+    def age(self) -> float:
+        """Seconds since a URL last gave a good set; 0 for a file, which is looked at all the time."""
 
     def missing(self) -> None:
         """A token named a key that is not in the set: a newer set may have it."""
@@ -77,6 +95,8 @@ async def open_key_source(
 class _FileKeys:
     """A KeySource on a file."""
 
+    age = 0.0
+
     def __init__(self, path: Path, on_reading: OnReading) -> None:
         self.files = Watched("token keys", [path], lambda: _read_key_set(path), on_reading)
 
@@ -106,18 +126,25 @@ class _UrlKeys:
         self._readings = Readings("token keys", [self._shown], on_reading)
         self._wanted = asyncio.Event()
         self._current: KeySet = {}
+        self._fetched = time.monotonic()
+        self._told_age = False
 
     @property
     def current(self) -> KeySet:
+        if self.age > self._timing.oldest:
+            raise TokenKeysTooOld
         return self._current
+
+    @property
+    def age(self) -> float:
+        return time.monotonic() - self._fetched
 
     def missing(self) -> None:
         self._wanted.set()
 
     async def fetch_first(self) -> None:
         """A server that has never had a key set would refuse every token: it does not start. Raises BadKeySet."""
-        self._current = await self._fetch()
-        self._readings.good()
+        self._take(await self._fetch())
 
     async def keep_fresh(self) -> None:
         """Fetches for ever."""
@@ -129,11 +156,21 @@ class _UrlKeys:
                         await self._wanted.wait()
             self._wanted.clear()
             try:
-                self._current = await self._fetch()
+                self._take(await self._fetch())
             except Exception as error:  # whatever the issuer answers, the last good set still serves
                 self._readings.bad(error)
-            else:
-                self._readings.good()
+                self._tell_age()
+
+    def _take(self, keys: KeySet) -> None:
+        self._current, self._fetched, self._told_age = keys, time.monotonic(), False
+        self._readings.good()
+
+    def _tell_age(self) -> None:
+        """Logs once that nothing serves any more."""
+        if self.age > self._timing.oldest and not self._told_age:
+            self._told_age = True
+            told = {"sources": [self._shown], "age_seconds": round(self.age)}
+            _log.error("the tokens' keys are too old, tokens are not believed until there is an answer", extra=told)
 
     async def _fetch(self) -> KeySet:
         try:

@@ -108,7 +108,7 @@ class Tokens:
         self._cache = TokenCache()
 
     def subject(self, token: str) -> str:
-        """The `sub` of a valid token. Raises Unauthenticated for any other."""
+        """The `sub` of a valid token. Raises Unauthenticated for any other; TokenKeysTooOld."""
         if len(token) > MAX_TOKEN:
             raise Unauthenticated(f"the token has more than {MAX_TOKEN} characters: get one with fewer claims")
         if not _TOKEN.fullmatch(token):
