@@ -1,10 +1,11 @@
 """A server that asks who calls, on fakes of the two ports that count every call: for what has to be refused before."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -79,9 +80,14 @@ class Gated:
 
 @asynccontextmanager
 async def gated(
-    folder: Path, *, certificates: bool = True, tokens: bool = False, **settings: Any
+    folder: Path,
+    *,
+    certificates: bool = True,
+    tokens: bool = False,
+    modes: Mapping[str, int] = MappingProxyType({}),
+    **settings: Any,
 ) -> AsyncIterator[Gated]:
-    """Serves while the body runs."""
+    """Serves while the body runs; some of the files may have other modes than they should."""
     made = Gated(folder, Authority(), Issuer())
     certificate, private_key = made.authority.issue(*LOCALHOST).write(folder, "server")
     (folder / "ca.pem").write_bytes(made.authority.pem)
@@ -101,6 +107,8 @@ async def gated(
         chosen["tls_client_ca"] = folder / "ca.pem"
     if tokens:
         chosen |= {"jwt_keys": str(folder / "keys.json"), "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE}
+    for name, mode in modes.items():
+        (folder / name).chmod(mode)
     async with serving(load_settings(**chosen | settings), made.keys, made.records) as made.running:
         yield made
 

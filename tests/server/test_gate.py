@@ -8,12 +8,13 @@ import time
 import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
 from keyvault.v1 import keyvault_pb2 as pb
-from keyvault_server.errors import BackendUnavailable
+from keyvault_server.errors import BackendUnavailable, Refused
 from keyvault_server.metrics import SCRAPE_SECONDS
 from tests import sealed
 from tests.aws.stub import Reply, stub
@@ -125,7 +126,7 @@ async def test_an_expired_or_foreign_token_is_unauthenticated_and_a_good_one_is_
 async def test_tokens_are_the_servers_fault_while_the_issuer_has_been_silent_for_too_long(tmp_path: Path) -> None:
     request = pb.GenerateKeyRequest()
     async with stub(Reply(body=Issuer().key_set()), Reply(500)) as issuer:
-        keys = {"jwt_keys": issuer.address, "jwt_keys_seconds": 0.5}
+        keys: dict[str, Any] = {"jwt_keys": issuer.address, "jwt_keys_seconds": 0.5}
         async with gated(tmp_path, certificates=False, tokens=True, **keys) as gate, gate.stub(None) as calls:
             issued = bearer(gate.issuer.token())
             reason = ""
@@ -179,6 +180,15 @@ async def test_a_changed_policy_counts_without_a_restart_and_a_bad_one_does_not(
                 reason = (await failure_of(stub.Read(pb.ReadRequest(key_id="prod/billing/db")))).reason
                 await asyncio.sleep(0.05)
         assert reason == "POLICY_DENIED"
+
+
+@pytest.mark.parametrize("name", ["policy.toml", "keys.json", "ca.pem", "server.pem", "server.key"])
+async def test_a_file_that_says_who_may_what_and_that_others_may_write_stops_the_start(
+    tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(Refused, match=f"{tmp_path / name} has mode 0646.*chmod"):
+        async with gated(tmp_path, tokens=True, modes={name: 0o646}):
+            pass
 
 
 async def test_what_is_counted_is_served_to_prometheus_and_holds_no_name(gate: Gated) -> None:

@@ -262,6 +262,10 @@ async def test_an_https_url_is_believed_by_its_certificate_and_name_alone(tmp_pa
         with pytest.raises(Refused, match="certificate trusted"):
             await keys_from(served.address, tmp_path / "ca.pem")
         assert served.requests == []
+    (tmp_path / "ca.pem").chmod(0o666)
+    with pytest.raises(Refused, match=r"ca\.pem has mode 0666"):
+        await keys_from("https://localhost:1", tmp_path / "ca.pem")
+    (tmp_path / "ca.pem").chmod(0o644)
     (tmp_path / "ca.pem").write_bytes(b"garbage")
     with pytest.raises(Refused, match="no certificates in PEM"):
         await keys_from("https://localhost:1", tmp_path / "ca.pem")

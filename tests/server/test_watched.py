@@ -212,3 +212,64 @@ def test_many_threads_read_while_the_file_changes_and_see_only_good_values(tmp_p
         thread.join(10)
     assert set(seen) <= set(range(22))
     assert watched.get() == 21
+
+
+NOBODY = 54_321
+"""No user's and no group's number."""
+
+
+@pytest.mark.parametrize("mode", [0o646, 0o602, 0o666])
+def test_a_file_that_everybody_may_write_is_refused(tmp_path: Path, mode: int) -> None:
+    path, link = tmp_path / "f", tmp_path / "link"
+    path.touch()
+    path.chmod(mode)
+    link.symlink_to(path)
+    for name in (path, link):
+        with pytest.raises(Unreadable, match=rf"{name} has mode {mode:04o}.*`chmod go-w`"):
+            read_file(name)
+    path.chmod(0o644)
+    assert read_file(link) == b""
+
+
+def test_a_file_that_the_servers_own_group_may_write_is_read(tmp_path: Path) -> None:
+    """As a umask of 002 makes it, and Kubernetes on a writable volume."""
+    path = tmp_path / "f"
+    path.touch()
+    for group in {os.getegid(), *os.getgroups()}:
+        os.chown(path, -1, group)
+        path.chmod(0o664)
+        assert read_file(path) == b""
+
+
+def test_a_configmap_is_read_as_kubernetes_mounts_it(tmp_path: Path) -> None:
+    (tmp_path / "..1").mkdir(mode=0o755)
+    (tmp_path / "..1" / "number").write_text("1")
+    (tmp_path / "..1" / "number").chmod(0o644)
+    (tmp_path / "..data").symlink_to("..1")
+    (tmp_path / "number").symlink_to("..data/number")
+    tmp_path.chmod(0o777)
+    assert read_file(tmp_path / "number") == b"1"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_file_that_another_user_or_group_may_write_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.touch(mode=0o644)
+    os.chown(path, -1, NOBODY)
+    assert read_file(path) == b"", "a group that may read it is no matter"
+    path.chmod(0o664)
+    with pytest.raises(Unreadable, match="others may write"):
+        read_file(path)
+    path.chmod(0o444)
+    os.chown(path, NOBODY, -1)
+    with pytest.raises(Unreadable, match=f"belongs to another user .uid {NOBODY}."):
+        read_file(path)
+
+
+def test_a_file_that_comes_to_be_writable_is_not_read_again_until_it_is_mended(reader: Reader) -> None:
+    replace(reader.path, b"2")
+    reader.path.chmod(0o666)
+    assert reader.later() == 1
+    assert reader.told == [("numbers", True), ("numbers", False)]
+    reader.path.chmod(0o644)
+    assert reader.later() == 2

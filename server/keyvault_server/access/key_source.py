@@ -200,6 +200,8 @@ def _checked(url: str) -> str:
 
 
 def _trusting(ca: Path | None) -> ssl.SSLContext:
+    if ca is not None:
+        read_file(ca)  # refuses one that others may write
     try:
         return ssl.create_default_context(cafile=ca)
     except OSError:

@@ -6,7 +6,8 @@ their age. gRPC speaks TLS 1.2 and 1.3 and nothing older. A certificate's key is
 P-384: with others, Ed25519 among them, no client of gRPC shakes hands.
 
 The key file may be readable by its group, as Kubernetes mounts secrets (0640, root and the pod's fsGroup) and Debian
-keeps them (group ssl-cert), but by nobody else, and belongs to us or to root. Sources: RFC 5280; grpc's
+keeps them (group ssl-cert), but by nobody else, and belongs to us or to root; its group does not write it. Certificate
+and CAs are public, and nobody else may write them, as `read_file` sees to. Sources: RFC 5280; grpc's
 dynamic_ssl_server_credentials.
 """
 

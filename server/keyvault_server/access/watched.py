@@ -2,11 +2,18 @@
 
 The rule of this file: a running server never loses what it has. A change that cannot be read keeps the last good
 value, is told once to the log (names and a sentence, never content) and to whoever counts, and is tried again.
+
+These files say who may what, so one that others may write is not read: it belongs to us or to root, and nobody else
+writes it but a group of ours. That lets in what a umask of 002 makes where each user has a group alone, and files on a
+pod's writable volume, which Kubernetes gives to the pod's fsGroup as 0660; on Secrets and ConfigMaps it adds 0440 at
+most. Their folders are not looked at: Kubernetes mounts ConfigMaps on ones of mode 0777, read-only.
 """
 
 import asyncio
 import contextlib
 import logging
+import os
+import stat
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -36,15 +43,25 @@ class Unreadable(Refused):
 
 
 def read_file(path: Path, limit: int = MAX_FILE) -> bytes:
-    """A whole file of at most `limit` bytes. Raises Unreadable."""
+    """A whole file of at most `limit` bytes that nobody else may write. Raises Unreadable."""
     try:
         with path.open("rb") as file:
+            _refuse_if_others_can_write(path, os.fstat(file.fileno()))
             content = file.read(limit + 1)
     except OSError as error:
         raise Unreadable(f"{path}: {error.strerror}") from None
     if len(content) > limit:
         raise Unreadable(f"{path} has more than {limit} bytes: is it the right file?")
     return content
+
+
+def _refuse_if_others_can_write(path: Path, status: os.stat_result) -> None:
+    own_group = status.st_gid == os.getegid() or status.st_gid in os.getgroups()
+    if status.st_mode & (stat.S_IWOTH if own_group else stat.S_IWOTH | stat.S_IWGRP):
+        mode = stat.S_IMODE(status.st_mode)
+        raise Unreadable(f"{path} has mode {mode:04o}, others may write it: see that nobody has, then `chmod go-w` it")
+    if status.st_uid not in (0, os.geteuid()):
+        raise Unreadable(f"{path} belongs to another user (uid {status.st_uid}), who may write it: `chown` it to root")
 
 
 def ignore_readings(name: str, good: bool) -> None:
