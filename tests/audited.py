@@ -13,6 +13,7 @@ import grpc
 
 from keyvault.v1.keyvault_pb2_grpc import KeyVaultStub, add_KeyVaultServicer_to_server
 from keyvault_server.access.gatekeeper import Gatekeeper
+from keyvault_server.access.identity import Identifier
 from keyvault_server.access_log import AccessLog
 from keyvault_server.audit.trail import Audit
 from keyvault_server.interceptors import CallGuard, Limits
@@ -67,12 +68,13 @@ async def audited(
     limits: Limits | None = None,
     access_log: AccessLog | None = None,
     spares_reads: bool = False,
+    identifier: Identifier | None = None,
     **options: Any,
 ) -> AsyncIterator[Audited]:
     """Serves while the body runs; the disk is mended then."""
     trail, disk, records = Trail(folder), Disk(), FakeRecordStore()
     async with trail.open(sync=disk, **options) as audit:
-        gate = Gatekeeper(audit=audit, spares_reads=spares_reads)
+        gate = Gatekeeper(identifier, audit=audit, spares_reads=spares_reads)
         guard = CallGuard(limits or Limits(), gate, Metrics(), access_log)
         server = grpc.aio.server(interceptors=(guard,), options=(("grpc.so_reuseport", 0),))
         add_KeyVaultServicer_to_server(KeyVaultService(Vault(FakeKeyService(), records)), server)

@@ -47,6 +47,7 @@ names = ["*"]
 methods = ["UnwrapKey"]
 names = ["{UNWRAPPED}"]
 [caller.limits]
+calls_at_work = 1_000_000
 {limits}
 """
 

@@ -47,7 +47,14 @@ async def open_gate(settings: Settings, metrics: Metrics) -> AsyncIterator[Gatek
         if settings.authenticates or policy:
             tokens = await opened.enter_async_context(_open_tokens(settings, metrics))
             identifier = Identifier(certificates=settings.tls_client_ca is not None, tokens=tokens)
-        yield Gatekeeper(identifier, policy, audit, settings.audit_spares_reads)
+        yield Gatekeeper(
+            identifier, policy, audit, settings.audit_spares_reads, calls_at_work=_calls_of_one_caller(settings)
+        )
+
+
+def _calls_of_one_caller(settings: Settings) -> int:
+    """Half of all, so that one alone never locks out the others; where nobody is asked who calls, all are one."""
+    return max(1, settings.concurrent_calls // 2) if settings.authenticates else settings.concurrent_calls
 
 
 def check_files(settings: Settings) -> None:

@@ -105,7 +105,7 @@ class Settings(BaseSettings):
     reflection: bool | None = None
     """Server reflection, for grpcurl; unset: on loopback only."""
     concurrent_calls: PositiveInt = 256
-    """Calls at work at a time; the next is refused. Twice as many may be open on one connection."""
+    """Calls at work at a time, one caller's at most half (docs/policy.md). A connection may have twice as many."""
     call_seconds: Seconds = 30.0
     """A call's longest time."""
     drain_seconds: Seconds = 20.0

@@ -135,7 +135,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
             if self._closed:
                 await call.fail(grpc.StatusCode.UNAVAILABLE, BackendUnavailable(_STOPPING))
             admitted = self._admitted < self._limits.concurrent_calls
-            self._admitted += admitted  # who is not waits for the audit log too, and takes nobody's place meanwhile
+            self._admitted += admitted  # who is not let in waits for the audit log too, in nobody's place
             self._begin(context)
             try:
                 if not admitted:
@@ -154,9 +154,13 @@ class CallGuard(grpc.aio.ServerInterceptor):
                 self._note(call, "OK", "")
                 return response
             except (Exception, asyncio.CancelledError) as error:
+                if not call.caller.inside:
+                    self._admitted -= admitted
+                    admitted = False
                 return await self._fail(call, error)
             finally:
                 self._admitted -= admitted
+                call.caller.give_back()
 
         return grpc.unary_unary_rpc_method_handler(
             guarded,

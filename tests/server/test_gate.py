@@ -155,6 +155,86 @@ async def test_a_caller_over_its_quota_is_told_how_long_to_wait(gate: Gated) -> 
         assert gate.backend_calls() == calls
 
 
+def held(gate: Gated, calls: int) -> asyncio.Event:
+    """Holds so many calls of GenerateKey at the key service until the event is set."""
+    go_on = asyncio.Event()
+    for _ in range(calls):
+        gate.keys.before("generate", go_on.wait)
+    return go_on
+
+
+async def reached(gate: Gated, calls: int) -> None:
+    async with asyncio.timeout(10):
+        while gate.keys.calls["generate"] < calls:
+            await asyncio.sleep(0.01)
+
+
+MINT = pb.GenerateKeyRequest(scope="prod/billing/a")
+SLOW = """
+[[caller]]
+identity = "spiffe://test.example/*"
+tenant = "acme"
+[[caller.allow]]
+methods = ["*"]
+names = ["*"]
+"""
+
+
+async def test_a_caller_has_half_of_the_calls_at_work_and_no_slow_one_locks_out_the_others(tmp_path: Path) -> None:
+    async with (
+        gated(tmp_path, policy_text=SLOW, concurrent_calls=5) as gate,
+        gate.stub(gate.authority.issue(BILLING)) as billing,
+        gate.stub(gate.authority.issue(uri("spiffe://test.example/web"))) as web,
+    ):
+        go_on = held(gate, 2)
+        slow = [asyncio.create_task(sealed.mint(billing, "prod/billing/a")) for _ in range(2)]
+        await reached(gate, 2)
+        calls = gate.backend_calls()
+        for refused in (billing.GenerateKey(MINT), billing.Read(pb.ReadRequest(key_id="prod/billing/a"))):
+            failure = await failure_of(refused)
+            assert (failure.status, failure.reason) == ("RESOURCE_EXHAUSTED", "RATE_LIMITED")
+            assert "RetryInfo" in failure.kinds
+        assert gate.backend_calls() == calls
+        await sealed.mint(web, "prod/billing/a")
+        go_on.set()
+        await asyncio.gather(*slow)
+        await sealed.mint(billing, "prod/billing/a")
+        outcomes = [line for line in gate.lines() if line["phase"] == "outcome" and line.get("reason")]
+        assert {(line["caller"], line["tenant"]) for line in outcomes} == {("spiffe://test.example/billing", "acme")}
+
+
+async def test_the_policy_says_how_many_calls_of_a_caller_are_at_work(tmp_path: Path) -> None:
+    text = SLOW + "[caller.limits]\ncalls_at_work = 3\n"
+    async with (
+        gated(tmp_path, policy_text=text, concurrent_calls=4) as gate,
+        gate.stub(gate.authority.issue(BILLING)) as billing,
+    ):
+        go_on = held(gate, 3)
+        slow = [asyncio.create_task(sealed.mint(billing, "prod/billing/a")) for _ in range(3)]
+        await reached(gate, 3)
+        assert (await failure_of(billing.GenerateKey(MINT))).reason == "RATE_LIMITED"
+        slow.pop().cancel()
+        async with asyncio.timeout(10):
+            while gate.keys.calls["generate"] < 4:
+                with contextlib.suppress(grpc.aio.AioRpcError):
+                    await billing.GenerateKey(MINT)
+        go_on.set()
+        await asyncio.gather(*slow)
+
+
+async def test_where_nobody_is_asked_who_calls_all_of_them_have_all_places(tmp_path: Path) -> None:
+    text = SLOW.replace("spiffe://test.example/*", "anonymous")
+    async with (
+        gated(tmp_path, certificates=False, policy_text=text, concurrent_calls=2) as gate,
+        gate.stub(None) as stub,
+    ):
+        go_on = held(gate, 2)
+        slow = [asyncio.create_task(sealed.mint(stub, "prod/billing/a")) for _ in range(2)]
+        await reached(gate, 2)
+        go_on.set()
+        await asyncio.gather(*slow)
+
+
 async def test_reads_are_paid_for_in_bytes(gate: Gated) -> None:
     async with gate.stub(gate.authority.issue(BILLING)) as stub:
         key = await sealed.mint(stub, "prod/billing/")

@@ -9,10 +9,15 @@ import grpc
 import pytest
 
 from keyvault.v1 import keyvault_pb2 as pb
+from keyvault_server.access.identity import Identifier
+from keyvault_server.access.key_source import open_key_source
+from keyvault_server.access.tokens import TokenRules, Tokens
 from keyvault_server.access_log import AccessLog
 from keyvault_server.errors import AuditUnavailable, BackendUnavailable
 from keyvault_server.interceptors import Limits
 from tests.audited import audited
+from tests.gated import bearer
+from tests.issuer import AUDIENCE, ISSUER, Issuer
 from tests.sealed import create, mint
 from tests.serving import failure_of
 from tests.trails import CALL
@@ -85,6 +90,23 @@ async def test_calls_that_were_refused_hold_no_place_of_those_at_work(tmp_path: 
                     await server.stub.Read(pb.ReadRequest(key_id="c"), timeout=0.2)
         server.disk.mend()
         assert "RATE_LIMITED" in [(await task).reason for task in refused]
+
+
+async def test_strangers_hold_no_place_of_those_at_work(tmp_path: Path) -> None:
+    issuer, path, read = Issuer(), tmp_path / "keys.json", pb.ReadRequest(key_id="a")
+    path.write_bytes(issuer.key_set())
+    async with asyncio.timeout(30), open_key_source(str(path)) as keys:
+        tokens = Tokens(TokenRules(ISSUER, AUDIENCE), keys)
+        identifier, limits = Identifier(certificates=False, tokens=tokens), Limits(concurrent_calls=1)
+        async with audited(tmp_path, identifier=identifier, limits=limits, patience=20.0) as server:
+            server.disk.hang()
+            stranger = asyncio.create_task(failure_of(server.stub.Read(read)))
+            await asyncio.to_thread(server.disk.reached.wait, 10)
+            known = asyncio.create_task(failure_of(server.stub.Read(read, metadata=bearer(issuer.token()))))
+            while not server.records.calls["get"]:
+                await asyncio.sleep(0.01)
+            server.disk.mend()
+            assert [(await task).status for task in (stranger, known)] == ["UNAUTHENTICATED", "NOT_FOUND"]
 
 
 async def test_what_waits_for_a_hanging_disk_is_bounded(tmp_path: Path) -> None:

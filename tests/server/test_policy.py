@@ -318,8 +318,22 @@ def test_limits_are_the_defaults_but_for_what_the_file_says() -> None:
     assert export is not None
     assert export.limits == Limits()
     assert billing.limits["GenerateKey"] == Rate(1, 10)
+    assert billing.limits.calls_at_work == 32
     assert billing.limits[READ_BYTES] == Rate(4_000_000, 8_000_000)
     assert billing.limits["Read"] == Limits()["Read"]
+
+
+def test_calls_at_work_are_the_servers_default_unless_the_file_says_how_many() -> None:
+    limits = "[caller.limits]\n"
+    caller = '[[caller]]\nidentity = "jwt:a"\ntenant = "acme"\n'
+    for written_limits, calls in (
+        ("", None),
+        ("calls_at_work = 7\n", 7),
+        ("Read = { per_second = 1, burst = 2 }\n", None),
+    ):
+        entry = Policy.parse(caller + limits + written_limits).caller("jwt:a")
+        assert entry is not None
+        assert entry.limits.calls_at_work == calls
 
 
 def test_the_example_in_the_docs_does_what_its_comments_say() -> None:

@@ -1,6 +1,7 @@
 """Token buckets against a slow exact model: who may call when, too many identities, and strange clocks."""
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from keyvault.names import MAX_MESSAGE
 from keyvault_server.access.policy import METHODS
-from keyvault_server.access.quotas import MAX_RETRY_AFTER, READ_BYTES, Limits, Quotas, Rate
+from keyvault_server.access.quotas import MAX_RETRY_AFTER, READ_BYTES, AtWork, Limits, Quotas, Rate
 from keyvault_server.errors import RateLimited
 
 MEMBER = "spiffe://example.org/web"
@@ -278,6 +279,26 @@ def test_a_call_beyond_the_burst_costs_as_many_calls_of_others_as_there_are_buck
 def test_a_rate_that_no_bucket_has_is_refused(per_second: float, burst: float) -> None:
     with pytest.raises(ValueError, match="has to be"):
         Rate(per_second, burst)
+
+
+@PROPERTY
+@given(st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), st.integers(1, 3), st.booleans())))
+def test_of_the_calls_at_work_each_caller_has_as_many_as_it_may_and_those_without_are_forgotten(
+    steps: list[tuple[str, int, bool]],
+) -> None:
+    at_work, counted = AtWork(), Counter[str]()
+    for identity, most, comes in steps:
+        if not comes and counted[identity]:
+            at_work.leave(identity)
+            counted[identity] -= 1
+        elif comes and counted[identity] < most:
+            at_work.enter(identity, most)
+            counted[identity] += 1
+        elif comes:
+            with pytest.raises(RateLimited) as error:
+                at_work.enter(identity, most)
+            assert error.value.retry_after
+        assert len(at_work) == len(+counted)
 
 
 def test_generate_key_is_the_tightest_of_the_defaults_and_every_rpc_has_one() -> None:

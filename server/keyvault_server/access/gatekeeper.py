@@ -1,5 +1,5 @@
-"""Who comes in: the identity of each call's author, what the policy lets them do, what they have left of their quotas,
-and what the audit log is told.
+"""Who comes in: the identity of each call's author, what the policy lets them do, what they have left of their quotas
+and of the calls at work, and what the audit log is told.
 
 The rule of this file: all is decided in memory, before anything is looked up and without waiting, so that no answer
 tells whether a record exists. Only the audit log is waited for: before a conditional write, and before the reply.
@@ -12,7 +12,7 @@ from typing import Protocol
 
 from keyvault_server.access.identity import AuthContext, Identifier, Metadata
 from keyvault_server.access.policy import CallerEntry, Policy
-from keyvault_server.access.quotas import READ_BYTES, Quotas
+from keyvault_server.access.quotas import READ_BYTES, AtWork, Quotas
 from keyvault_server.access.watched import Watched
 from keyvault_server.audit.trail import Audit, Call, Change
 from keyvault_server.caller import DEFAULT_TENANT, Caller
@@ -41,6 +41,10 @@ class Gatekeeper:
     """Whether Reads are answered while the audit log takes nothing."""
     quotas: Quotas = field(default_factory=Quotas)
     """For those whom a policy gives limits."""
+    at_work: AtWork = field(default_factory=AtWork)
+    """Of the same."""
+    calls_at_work: int = 256
+    """Of each of them, where the policy gives no number."""
     vanished: set["asyncio.Task[None]"] = field(default_factory=set)
     """Outcomes that nobody waits for."""
 
@@ -48,12 +52,25 @@ class Gatekeeper:
 class Visitor(Caller):
     """The author of one call; see Caller."""
 
-    __slots__ = ("_change", "_entry", "_gate", "_intent", "_method", "_name", "_replayed", "_request_id", "identity")
+    __slots__ = (
+        "_change",
+        "_entry",
+        "_gate",
+        "_intent",
+        "_method",
+        "_name",
+        "_replayed",
+        "_request_id",
+        "identity",
+        "inside",
+    )
 
     def __init__(self, gate: Gatekeeper, method: str, request_id: str) -> None:
         super().__init__(DEFAULT_TENANT if gate.policy is None else "")
         self.identity = ""
         """Empty where nobody is asked, and until it is known."""
+        self.inside = False
+        """Whether the call has been let in."""
         self._gate = gate
         self._method = method
         self._request_id = request_id
@@ -64,7 +81,10 @@ class Visitor(Caller):
         self._replayed = False
 
     def enter(self, peer: Peer) -> None:
-        """Says who calls, and as whom. Raises Unauthenticated; PolicyDenied for one whom the policy does not know."""
+        """Says who calls, and as whom, and lets the call in until `give_back`.
+
+        Raises Unauthenticated; PolicyDenied for one whom the policy does not know; RateLimited.
+        """
         gate = self._gate
         if gate.identifier is not None:
             proved = peer.auth_context() if gate.identifier.certificates else {}
@@ -74,6 +94,13 @@ class Visitor(Caller):
             if self._entry is None:
                 raise PolicyDenied
             self.tenant = self._entry.tenant
+            gate.at_work.enter(self.identity, self._entry.limits.calls_at_work or gate.calls_at_work)
+        self.inside = True
+
+    def give_back(self) -> None:
+        """The call, if it was let in, is not at work any more."""
+        if self.inside and self._entry is not None:
+            self._gate.at_work.leave(self.identity)
 
     def permit(self, name: str) -> None:
         """See Caller."""

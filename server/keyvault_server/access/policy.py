@@ -11,7 +11,7 @@ from typing import NamedTuple
 from keyvault.names import is_tenant
 from keyvault_server.access.patterns import AnyOf, MostSpecific, Pattern, identity_pattern, name_pattern
 from keyvault_server.access.policy_file import BadPolicy, CallerTables, Table, read_tables, shown
-from keyvault_server.access.quotas import Limits, Rate
+from keyvault_server.access.quotas import CALLS_AT_WORK, Limits, Rate
 
 __all__ = ["METHODS", "BadPolicy", "CallerEntry", "Decision", "Policy", "Rule"]
 
@@ -158,8 +158,16 @@ def _names_by_method(rules: tuple[Rule, ...]) -> dict[str, AnyOf]:
 
 def _limits(table: Table) -> Limits:
     limits = Limits()
-    table.check_keys(*limits.rates)
-    return limits.but({bucket: _rate(table, bucket, value) for bucket, value in table.values.items()})
+    table.check_keys(*limits.rates, CALLS_AT_WORK)
+    rates = {bucket: _rate(table, bucket, value) for bucket, value in table.values.items() if bucket != CALLS_AT_WORK}
+    return limits.but(rates, _calls_at_work(table))
+
+
+def _calls_at_work(table: Table) -> int | None:
+    calls = table.values.get(CALLS_AT_WORK)
+    if calls is not None and (type(calls) is not int or calls < 1):
+        table.refuse(f"{CALLS_AT_WORK} has to be a whole number of at least 1", CALLS_AT_WORK)
+    return calls
 
 
 def _rate(table: Table, bucket: str, value: object) -> Rate:

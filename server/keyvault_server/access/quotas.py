@@ -1,4 +1,5 @@
-"""How often one caller may: a token bucket for each identity and RPC, and one in bytes for what Read gave out.
+"""How much one caller may: a token bucket for each identity and RPC, one in bytes for what Read gave out, and how many
+calls of each are at work.
 
 A bucket is a single number, the moment at which it will be full again (the generic cell rate algorithm of ITU-T I.371,
 which is a token bucket read backwards). So one that is full is worth nothing, and need not be kept. Rule of the file:
@@ -17,6 +18,8 @@ from keyvault_server.errors import RateLimited
 
 READ_BYTES = "read_bytes"
 """The bucket that counts the bytes of the envelopes that Read gave out; every other is named for its RPC."""
+CALLS_AT_WORK = "calls_at_work"
+"""What is no bucket among the limits."""
 MAX_PER_SECOND = 1_000_000_000
 MAX_FILL_SECONDS = 30 * 86_400
 """The longest that an empty bucket may take to become full: beyond it, a mistyped rate is likelier than a meant one."""
@@ -66,16 +69,19 @@ DEFAULT_RATES: Mapping[str, Rate] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What each identity of a policy entry may spend, bucket by bucket; immutable."""
+    """What each identity of a policy entry may spend, bucket by bucket, and have at work; immutable."""
 
     rates: Mapping[str, Rate] = field(default_factory=lambda: DEFAULT_RATES)
+    calls_at_work: int | None = None
+    """None: as many as the server gives to whoever has no number of its own."""
 
     def __getitem__(self, bucket: str) -> Rate:
         return self.rates[bucket]
 
-    def but(self, changed: Mapping[str, Rate]) -> "Limits":
-        """These, with some buckets changed."""
-        return Limits(MappingProxyType({**self.rates, **changed})) if changed else self
+    def but(self, changed: Mapping[str, Rate], calls_at_work: int | None = None) -> "Limits":
+        """These, with some buckets changed, and the calls at work."""
+        rates = MappingProxyType({**self.rates, **changed}) if changed else self.rates
+        return Limits(rates, calls_at_work)
 
 
 class _Buckets:
@@ -144,3 +150,27 @@ class Quotas:
             self._ahead += self._read - read
         self._read = read
         return read + self._ahead
+
+
+class AtWork:
+    """How many calls of each caller are at work. A caller without any is not kept."""
+
+    def __init__(self) -> None:
+        self._calls: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        """Callers that are kept."""
+        return len(self._calls)
+
+    def enter(self, identity: str, most: int) -> None:
+        """One more, unless there are `most`: then raises RateLimited."""
+        calls = self._calls.get(identity, 0)
+        if calls >= most:
+            raise RateLimited
+        self._calls[identity] = calls + 1
+
+    def leave(self, identity: str) -> None:
+        """One that entered is over."""
+        calls = self._calls.pop(identity) - 1
+        if calls:
+            self._calls[identity] = calls
