@@ -294,7 +294,9 @@ contained -- "${healthcheck[@]}" >"$work/log" 2>&1 || status=$?
 equal "exit status of the health check without a server" 1 "$status"
 
 start plain
-inside plain -- sh -c 'tr "\0" "\n" </proc/1/environ' >"$work/environ"
+equal "whose its memory is" 0 "$(inside plain -- stat -c %u /proc/1/mem)"
+pid=$(oci state plain | python3 -c 'import json, sys; print(json.load(sys.stdin)["pid"])')
+tr '\0' '\n' <"/proc/$pid/environ" >"$work/environ"
 for variable in PYTHONMALLOC=malloc MALLOC_PERTURB_=165; do
     grep -qx "$variable" "$work/environ" || fail "the server has no $variable"
 done

@@ -9,7 +9,6 @@ import contextlib
 import json
 import logging
 import os
-import resource
 import shlex
 import sys
 from dataclasses import asdict, dataclass
@@ -44,6 +43,7 @@ from keyvault_server.errors import Refused, StaleRevision, VaultError
 from keyvault_server.health import is_serving
 from keyvault_server.interceptors import status_of
 from keyvault_server.ports import HeadChanged
+from keyvault_server.process import close_memory
 from keyvault_server.purge import purge as purge_record
 
 Backend = Annotated[str | None, Parameter(help="embedded or aws (KEYVAULT_BACKEND).")]
@@ -96,7 +96,7 @@ def serve_command(
     given = {"backend": backend, "data": data, "listen": listen, "admin_listen": admin_listen, "policy": policy}
     settings = load_settings(**given, **asdict(insecure))
     _log_to_stderr(settings)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold data keys
+    close_memory()
     with contextlib.suppress(AttributeError, OSError):  # Linux: grpc's threads then wake without preempting each other
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     asyncio.run(serve(settings, lambda server: announce(settings, server)))

@@ -1,7 +1,9 @@
 """No secret of a full session, at DEBUG level and with gRPC's core talking, is in anything that the server writes."""
 
 import base64
+import os
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -138,3 +140,18 @@ async def test_no_secret_is_in_what_a_server_writes(
     (tmp_path / "planted").write_bytes(b"..." + base64.b64encode(b"x" + secrets[0]) + b"...")
     told = found(secrets, [tmp_path / "planted"])
     assert told, "a secret would be found"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own view is in /proc")
+def test_no_other_user_looks_into_the_servers_memory_and_no_core_file_keeps_it(tmp_path: Path) -> None:
+    """What nobody may look into belongs to root in /proc, user and group, whoever runs it."""
+    group = str(os.getgid() or 54_321)  # root tells itself from nobody but by its group
+    as_group = "import os, sys; os.setgid(int(sys.argv[1])); os.execv(sys.argv[2], sys.argv[2:])"
+    program = (sys.executable, "-c", as_group, group, BIN / "keyvault-server")
+    with server_process(tmp_path / "data", program=program) as server:
+        process = Path(f"/proc/{server.process.pid}")
+        for name in ("mem", "environ", "maps", "fd"):
+            status = (process / name).stat()
+            assert (name, status.st_uid, status.st_gid) == (name, 0, 0)
+        (core,) = [line for line in (process / "limits").read_text().splitlines() if line.startswith("Max core file")]
+        assert core.split()[4:6] == ["0", "0"]

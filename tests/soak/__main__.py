@@ -47,11 +47,11 @@ class Soaked:
 
 async def soaked(folder: Path, minutes: float, seed: int, *, hasty: bool) -> Soaked:
     """One server's run."""
-    tasks = folder / "tasks"
+    counts = folder / "counts"
     found = Soaked()
     program = (sys.executable, "-m", "tests.soak.counted")
-    with protected_process(folder, program, SOAK_TASKS=str(tasks)) as server:
-        watched, mix = Watched(server.server.process.pid, tasks), Mix(server, seed, hasty)
+    with protected_process(folder, program, SOAK_COUNTS=str(counts)) as server:
+        watched, mix = Watched(server.server.process.pid, counts), Mix(server, seed, hasty)
         async with server.channel() as channel:
             await asyncio.wait_for(channel.channel_ready(), 30)
         before = await watched.look()

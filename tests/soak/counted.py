@@ -1,9 +1,9 @@
-"""The command `keyvault-server` with one thing more: SIGUSR1 writes how many asyncio tasks there are.
+"""The command `keyvault-server` with one thing more: SIGUSR1 writes how many asyncio tasks and descriptors there are.
 
-    SOAK_TASKS=FILE python -m tests.soak.counted serve ...
+    SOAK_COUNTS=FILE python -m tests.soak.counted serve ...
 
-So that tasks can be counted in a real server without a switch in it. The rule of this file: it runs `main` and changes
-nothing of it.
+So that tasks can be counted in a real server without a switch in it, and descriptors, which none but root sees from
+outside. The rule of this file: it runs `main` and changes nothing of it.
 """
 
 import asyncio
@@ -14,14 +14,15 @@ from pathlib import Path
 from keyvault_server.cli import main
 
 
-def _write_tasks(*_: object) -> None:
+def _write_counts(*_: object) -> None:
     """Runs between two steps of the event loop, on its thread."""
-    file = Path(os.environ["SOAK_TASKS"])
+    file = Path(os.environ["SOAK_COUNTS"])
     draft = file.with_suffix(".draft")
-    draft.write_text(str(len(asyncio.all_tasks())))
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    draft.write_text(f"{len(asyncio.all_tasks())} {descriptors}")
     draft.replace(file)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGUSR1, _write_tasks)
+    signal.signal(signal.SIGUSR1, _write_counts)
     main()

@@ -23,10 +23,10 @@ async def test_servers_under_mixed_load_answer_right_and_do_not_grow(tmp_path: P
 
 
 async def test_the_tasks_of_a_server_are_counted_from_outside(tmp_path: Path) -> None:
-    tasks = tmp_path / "tasks"
+    counts = tmp_path / "counts"
     program = (sys.executable, "-m", "tests.soak.counted")
-    with protected_process(tmp_path, program, SOAK_TASKS=str(tasks)) as server:
-        watched = Watched(server.server.process.pid, tasks)
+    with protected_process(tmp_path, program, SOAK_COUNTS=str(counts)) as server:
+        watched = Watched(server.server.process.pid, counts)
         before = await watched.look()
         async with server.channel() as channel:
             stub = health_pb2_grpc.HealthStub(channel)

@@ -1,6 +1,6 @@
 """What a process holds, over time: memory, descriptors, threads and asyncio tasks, and whether they grow.
 
-The rule of this file: a process is looked at from outside, through /proc, but for its tasks (counted.py).
+The rule of this file: a process is looked at from outside, through /proc, but for what counted.py counts.
 """
 
 import asyncio
@@ -43,24 +43,25 @@ class Watched:
     """A server that was started by counted.py."""
 
     pid: int
-    tasks: Path
-    """Where it writes its tasks."""
+    counts: Path
+    """Where it writes how many tasks and descriptors it has."""
 
     async def look(self) -> Sample:
         """Raises TimeoutError if the event loop does not run for ten seconds."""
         process = Path(f"/proc/{self.pid}")
         status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
         memory = int(status["VmRSS"].split()[0]) * 1024 / MEGABYTE
-        descriptors = len(list((process / "fd").iterdir()))
-        return Sample(time.monotonic(), memory, descriptors, int(status["Threads"]), await self._count_tasks())
+        tasks, descriptors = await self._counted()
+        return Sample(time.monotonic(), memory, descriptors, int(status["Threads"]), tasks)
 
-    async def _count_tasks(self) -> int:
-        self.tasks.unlink(missing_ok=True)
+    async def _counted(self) -> tuple[int, int]:
+        self.counts.unlink(missing_ok=True)
         os.kill(self.pid, signal.SIGUSR1)
         async with asyncio.timeout(10):
-            while not self.tasks.exists():
+            while not self.counts.exists():
                 await asyncio.sleep(0.01)
-        return int(self.tasks.read_text())
+        tasks, descriptors = map(int, self.counts.read_text().split())
+        return tasks, descriptors
 
 
 @dataclass(frozen=True, slots=True)
