@@ -123,6 +123,7 @@ def purge(
     tenant: Annotated[str, Parameter(show_default=True, help="Whose record it is.")] = DEFAULT_TENANT,
     last_revision: LastRevision = None,
     yes: Annotated[bool, Parameter(help="Yes, lose the record for ever.")] = False,
+    insecure_no_audit: Annotated[bool | None, Parameter(help="Without a line in an audit log.")] = None,
     backend: Backend = None,
     data: Data = None,
 ) -> None:
@@ -131,7 +132,10 @@ def purge(
         _refuse("that is no key_id or no tenant", 2)
     if not yes:
         _refuse(f"purging {key_id} cannot be undone: say --yes", 2)
-    revision = asyncio.run(_purge(load_settings(backend=backend, data=data), tenant, key_id, last_revision))
+    settings = load_settings(backend=backend, data=data, insecure_no_audit=insecure_no_audit)
+    if settings.audit_file is None and not settings.insecure_no_audit:  # the server's may well be set where it runs
+        _refuse("no audit log would tell of this purge: set KEYVAULT_AUDIT_FILE, or say --insecure-no-audit", 2)
+    revision = asyncio.run(_purge(settings, tenant, key_id, last_revision))
     print(f"{key_id} is vacant: the next Create is revision {revision + 1}")
 
 

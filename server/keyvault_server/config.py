@@ -121,7 +121,7 @@ class Settings(BaseSettings):
     insecure_no_policy: bool = False
     """Off loopback: do without a policy."""
     insecure_no_audit: bool = False
-    """Off loopback: do without an audit log."""
+    """Off loopback, and in a purge: do without an audit log."""
     insecure_embedded_keys: bool = False
     """Off loopback: do with master keys in a file."""
     insecure_reflection: bool = False

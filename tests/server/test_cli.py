@@ -94,14 +94,14 @@ def test_healthcheck_tells_a_serving_server_from_none(tmp_path: Path) -> None:
 
 
 def test_a_purge_wants_a_yes_and_leaves_a_vacancy(tmp_path: Path) -> None:
-    data = tmp_path / "data"
+    data, sure = tmp_path / "data", ("--yes", "--insecure-no-audit")
     with server_process(data) as server:
         asyncio.run(_create(server.address))
-        assert "in use" in refusal(run("purge", "prod/a", "--yes", "--data", data), 1)
+        assert "in use" in refusal(run("purge", "prod/a", *sure, "--data", data), 1)
         server.stop()
     assert "say --yes" in refusal(run("purge", "prod/a", "--data", data), 2)
-    assert "no such record" in refusal(run("purge", "prod/none", "--yes", "--data", data), 1)
-    done = run("purge", "prod/a", "--yes", "--data", data)
+    assert "no such record" in refusal(run("purge", "prod/none", *sure, "--data", data), 1)
+    done = run("purge", "prod/a", *sure, "--data", data)
     assert (done.returncode, done.stdout) == (0, "prod/a is vacant: the next Create is revision 3\n")
     with server_process(data) as server:
         asyncio.run(_take(server.address))
@@ -131,12 +131,26 @@ def test_a_purge_is_in_the_audit_log_and_the_store_is_still_held_against_it(tmp_
     ]
 
 
+def test_a_purge_that_no_audit_log_would_tell_of_is_refused_unless_that_is_meant(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with server_process(data, KEYVAULT_AUDIT_FILE=str(tmp_path / "audit.jsonl")) as server:
+        asyncio.run(_create(server.address))
+        server.stop()
+    told = refusal(run("purge", "prod/a", "--yes", "--data", data), 2)
+    assert "KEYVAULT_AUDIT_FILE" in told
+    assert "--insecure-no-audit" in told
+    kept = (data / "records.sqlite3").read_bytes()
+    assert run("purge", "prod/a", "--yes", "--data", data, KEYVAULT_INSECURE_NO_AUDIT="true").returncode == 0
+    assert (data / "records.sqlite3").read_bytes() != kept
+
+
 def test_a_purge_needs_no_issuer_of_tokens_and_no_policy_that_can_be_read(tmp_path: Path) -> None:
     data, policy = tmp_path / "data", tmp_path / "policy.toml"
     policy.write_text("broken")
     assert run("init", "--data", data).returncode == 0
     gated = {"KEYVAULT_JWT_KEYS": "https://127.0.0.1:1/keys", "KEYVAULT_JWT_ISSUER": "i", "KEYVAULT_JWT_AUDIENCE": "a"}
     gated["KEYVAULT_POLICY"] = str(policy)
+    gated["KEYVAULT_AUDIT_FILE"] = str(tmp_path / "audit.jsonl")
     assert "no such record" in refusal(run("purge", "prod/none", "--yes", "--data", data, **gated), 1)
 
 

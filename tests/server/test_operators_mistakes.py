@@ -100,7 +100,9 @@ async def test_what_cannot_be_read_or_written_is_refused_by_its_name(tmp_path: P
         Keyring.create(tmp_path / "absent" / "keyring.json")
 
 
-@pytest.mark.parametrize("command", ["purge prod/a --yes", "rotate-master-key", "audit verify --against-store log"])
+@pytest.mark.parametrize(
+    "command", ["purge prod/a --yes --insecure-no-audit", "rotate-master-key", "audit verify --against-store log"]
+)
 def test_a_mistyped_directory_is_not_made(tmp_path: Path, command: str) -> None:
     done = in_shell(f"keyvault-server {command}", tmp_path, KEYVAULT_DATA="mistyped", KEYVAULT_AUDIT_KEY="absent")
     refusal(done, 1)
