@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, NoReturn, TextIO
 
+import uvloop
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 from pythonjsonlogger.json import JsonFormatter
@@ -99,7 +100,7 @@ def serve_command(
     close_memory()
     with contextlib.suppress(AttributeError, OSError):  # Linux: grpc's threads then wake without preempting each other
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    asyncio.run(serve(settings, lambda server: announce(settings, server)))
+    uvloop.run(serve(settings, lambda server: announce(settings, server)))
 
 
 @app.command
