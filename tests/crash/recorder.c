@@ -4,7 +4,8 @@
    RECORD_LOG   where the record goes; outside of the folder
    RECORD_DEAF  a suffix of file names: their fsync is not recorded, as on a disk that lies or with synchronous=NORMAL
    RECORD_FAULT a file, looked at before each call: while it says "full", our files do not grow (ENOSPC); while it says
-                "sync", they cannot be synced (EIO); if it says "kill", the process dies before it syncs one
+                "sync", they cannot be synced (EIO); if it says "kill", the process dies before it syncs one. A suffix
+                may follow ("sync.jsonl"): then only files whose names end so
 
    One entry, little-endian: u8 what, u32 length of the path, u64 offset, u64 length of the data; path; data.
      C created   W written at offset   T cut to offset   S synced (a file or the folder)   F could not be synced
@@ -40,21 +41,24 @@ static int ours(const char *path) {
     return folder && path && strncmp(path, folder, strlen(folder)) == 0;
 }
 
+static int ends(const char *path, const char *suffix) {
+    return strlen(path) >= strlen(suffix) && strcmp(path + strlen(path) - strlen(suffix), suffix) == 0;
+}
+
 static int deaf(const char *path) {
     const char *suffix = getenv("RECORD_DEAF");
-    return suffix && strlen(path) >= strlen(suffix) && strcmp(path + strlen(path) - strlen(suffix), suffix) == 0;
+    return suffix && ends(path, suffix);
 }
 
-static int faulty(const char *wanted) {
+static int faulty(const char *path, const char *wanted) {
     const char *file = getenv("RECORD_FAULT");
-    char found[5] = {0};
+    char found[64] = {0};
     int fd = file ? REAL(open)(file, O_RDONLY | O_CLOEXEC) : -1;
     if (fd < 0) return 0;
-    ssize_t size = read(fd, found, 4);
+    ssize_t size = read(fd, found, sizeof found - 1);
     REAL(close)(fd);
-    return size == 4 && strcmp(found, wanted) == 0;
+    return size >= 4 && strncmp(found, wanted, 4) == 0 && ends(path, found + 4);
 }
-
 
 static void note(char what, const char *path, uint64_t offset, const void *data, uint64_t length) {
     uint32_t named = strlen(path);
@@ -107,13 +111,13 @@ int close(int fd) {
 
 static int full(int fd, off_t end) {
     struct stat now;
-    return path_of(fd) && faulty("full") && fstat(fd, &now) == 0 && end > now.st_size;
+    return path_of(fd) && faulty(path_of(fd), "full") && fstat(fd, &now) == 0 && end > now.st_size;
 }
 
 static int unsynced(int fd) {
     if (!path_of(fd)) return 0;
-    if (faulty("kill")) kill(getpid(), SIGKILL);
-    if (!faulty("sync")) return 0;
+    if (faulty(path_of(fd), "kill")) kill(getpid(), SIGKILL);
+    if (!faulty(path_of(fd), "sync")) return 0;
     pthread_mutex_lock(&lock);
     note('F', paths[fd], 0, "", 0);
     pthread_mutex_unlock(&lock);

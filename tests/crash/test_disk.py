@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import os
 import random
+import shutil
 import signal
 import subprocess
 from collections import Counter
@@ -25,6 +26,7 @@ from tests.crash.cycles import WRITERS, Ledger, Writer, look, whole
 from tests.crash.power import Disk, Recorder, recording
 from tests.sealed import Key, create, mint, update
 from tests.serving import BIN, ServerProcess, embedded, read_failure, server_process
+from tests.trails import Trail
 
 SIZE = 100_000
 
@@ -44,6 +46,11 @@ class Place:
     def log(self) -> Path:
         return self.folder / "log"
 
+    @property
+    def trail(self) -> Trail:
+        """In the folder that is recorded."""
+        return Trail(self.data)
+
     def breaks(self, how: str) -> None:
         """See RECORD_FAULT."""
         draft = self.folder / "draft"
@@ -54,8 +61,11 @@ class Place:
         (self.folder / "fault").unlink()
 
     @asynccontextmanager
-    async def served(self) -> AsyncIterator[tuple[ServerProcess, KeyVaultStub]]:
+    async def served(self, *, audited: bool = False) -> AsyncIterator[tuple[ServerProcess, KeyVaultStub]]:
         environment = self.recorder.environment(self.data, self.log, fault=self.folder / "fault")
+        if audited:
+            environment["KEYVAULT_AUDIT_FILE"] = str(self.trail.path)
+            environment["KEYVAULT_AUDIT_KEY"] = str(self.trail.key_path)
         with server_process(self.data, **environment, KEYVAULT_READINESS_SECONDS="0.05") as server:
             async with grpc.aio.insecure_channel(server.address) as channel:
                 yield server, KeyVaultStub(channel)
@@ -193,6 +203,67 @@ async def test_what_a_restart_finds_of_an_unknown_write_is_durable_before_anybod
         assert key.open("d/unknown", read.envelope) == b"written, not synced", "the test needs that it is there"
         assert server.stop(signal.SIGKILL) == -signal.SIGKILL
     assert (await place.after_power_cut(key, ["d/unknown"])) == {"d/unknown": b"written, not synced"}
+
+
+@pytest.mark.parametrize("fault", ["sync", "kill"])
+@pytest.mark.parametrize("last", ["line", "checkpoint", "copy of a checkpoint"])
+async def test_no_power_cut_after_a_restart_costs_the_audit_log_a_line_that_the_restart_built_on(
+    place: Place, fault: str, last: str
+) -> None:
+    """The first server's `last` bytes were written and not synced; there is a cut after each thing the next one does."""
+    async with place.served(audited=True) as (server, stub):
+        key = await mint(stub, "d/")
+        place.breaks(f"{fault}.checkpoints" if last == "copy of a checkpoint" else fault)
+        if last == "line":
+            with pytest.raises(grpc.aio.AioRpcError):
+                await stub.Create(create(key, "d/unknown", b"written, not synced"))
+            server.process.kill()
+        else:
+            server.process.terminate()
+        assert server.process.wait(30) == (0 if fault == "sync" and last != "line" else -signal.SIGKILL)
+    found = place.trail.lines()
+    assert found[-1]["phase"] == ("intent" if last == "line" else "checkpoint"), "the test needs that it is there"
+    place.is_mended()
+    start, acknowledged = place.log.stat().st_size, {}
+    async with place.served(audited=True) as (server, stub):
+        for name in ("r1", "r2", "r3"):
+            await stub.GenerateKey(pb.GenerateKeyRequest(scope="d/"), metadata=(("x-request-id", name),))
+            acknowledged[name] = place.log.stat().st_size
+        assert server.stop(signal.SIGKILL) == -signal.SIGKILL
+    disk, left = Disk(place.data), Trail(place.folder / "left")
+    for entry in recording(place.log):
+        disk.apply(entry)
+        if entry.end > start and "audit" in entry.path:
+            disk.cut(left.folder, None)
+            async with left.open():
+                pass
+            left.verified()
+            requests = {line.get("request") for line in left.lines()}
+            assert requests >= {name for name, end in acknowledged.items() if end <= entry.end}
+            assert left.lines()[: len(found)] == found or entry.end < acknowledged["r1"]
+            shutil.rmtree(left.folder)
+
+
+async def test_an_audit_key_that_a_start_finds_outlives_a_power_cut(tmp_path: Path, recorder: Recorder) -> None:
+    """The process that made it died before it synced the folder, which need not be the log's."""
+    keys, recorded, fault = tmp_path / "keys", tmp_path / "log", tmp_path / "fault"
+    keys.mkdir()
+    fault.write_text("kill/keys")
+    environment = recorder.environment(keys, recorded, fault=fault)
+    trail = {"KEYVAULT_AUDIT_FILE": str(tmp_path / "audit.jsonl"), "KEYVAULT_AUDIT_KEY": str(keys / "audit.key")}
+    command: list[str | Path] = [BIN / "keyvault-server", "serve", "--data", tmp_path / "data"]
+    command += ["--listen", "127.0.0.1:0"]
+    died = subprocess.run(command, env=os.environ | environment | trail, capture_output=True, timeout=30, check=False)
+    assert died.returncode == -signal.SIGKILL
+    made = (keys / "audit.key").read_bytes()
+    fault.unlink()
+    with server_process(tmp_path / "data", **environment, **trail) as server:
+        assert server.stop(signal.SIGKILL) == -signal.SIGKILL
+    disk = Disk(keys)
+    for entry in recording(recorded):
+        disk.apply(entry)
+    disk.cut(tmp_path / "left", None)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "left").iterdir()} == {"audit.key": made}
 
 
 async def fill(stub: KeyVaultStub, key: Key, prefix: str) -> None:

@@ -668,6 +668,20 @@ async def test_a_failed_fsync_stops_the_trail_until_the_next_start(trail: Trail)
     assert trail.verified().crashes == 1
 
 
+async def test_a_start_that_cannot_make_durable_what_it_finds_is_refused(trail: Trail) -> None:
+    async with trail.open() as audit:
+        await note(audit, 3)
+    syncs, before = Syncs(), trail.path.read_bytes()
+    syncs.fail = True
+    with pytest.raises(UnusableAuditFile, match="cannot be made durable"):
+        async with trail.open(sync=syncs):
+            pass
+    assert trail.path.read_bytes() == before
+    async with trail.open():
+        pass
+    trail.verified()
+
+
 async def test_a_cancelled_caller_keeps_no_other_from_being_refused(trail: Trail) -> None:
     async with trail.open() as audit:
         trail.path.unlink()

@@ -2,9 +2,9 @@
 
 The rules of this file. A full disk is survived: the part that was written is cut off again, and the next block may fit.
 Every other error stops the file until the next start, a failed fsync above all: the kernel may have dropped what it
-could not write, and says so only once. So does finding that the path leads elsewhere or the size is not what was
-left: lines in a file that was moved, removed or cut off are lines that nobody will read. Belongs to one thread at a
-time, and to one process (an exclusive lock).
+could not write, and says so only once. What a start finds is therefore written again before a block follows it. It
+also stops when the path leads elsewhere or the size is not what was left: lines in a file that was moved, removed or
+cut off are lines that nobody will read. Belongs to one thread at a time, and to one process (an exclusive lock).
 """
 
 import errno
@@ -87,10 +87,21 @@ class AppendFile:
             file.seek(start)
             return file.read(self.size - start)
 
-    def cut(self, size: int) -> None:
-        """Drops what is behind `size`; durable with the next block."""
-        os.ftruncate(self._file, size)
-        self.size = size
+    def end_with(self, tail: bytes, start: int) -> None:
+        """Makes `tail`, from `start` on, the end of the file, durably. Raises UnusableAuditFile.
+
+        It is what was read there, without what is to be cut off; see files.write_again for why it is written again.
+        """
+        try:
+            with self.path.open("r+b") as file:  # ours appends, whatever the offset
+                file.seek(start)
+                file.write(tail)
+                file.truncate()
+                self._sync(file.fileno())
+        except OSError as error:
+            why = f"cannot be made durable ({error.strerror}): see whether its disk is full or failing"
+            raise UnusableAuditFile(f"{self.path} {why}") from None
+        self.size = start + len(tail)
 
     def close(self) -> None:
         """Gives the lock back."""
