@@ -210,7 +210,7 @@ async def test_what_a_restart_finds_of_an_unknown_write_is_durable_before_anybod
 async def test_no_power_cut_after_a_restart_costs_the_audit_log_a_line_that_the_restart_built_on(
     place: Place, fault: str, last: str
 ) -> None:
-    """The first server's `last` bytes were written and not synced; there is a cut after each thing the next one does."""
+    """The first server's `last` bytes were written and not synced; a cut comes after each thing the next one does."""
     async with place.served(audited=True) as (server, stub):
         key = await mint(stub, "d/")
         place.breaks(f"{fault}.checkpoints" if last == "copy of a checkpoint" else fault)
