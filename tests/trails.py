@@ -3,8 +3,10 @@
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import resource
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,3 +68,16 @@ def some_change(revision: int = 1, size: int = 100) -> tuple[Change, Record]:
 async def note(audit: Audit, count: int, prefix: str = "r") -> None:
     """So many outcomes at once."""
     await asyncio.gather(*(audit.outcome(CALL._replace(request=f"{prefix}{n}"), "OK") for n in range(count)))
+
+
+@contextmanager
+def small_files(trail: Trail) -> Iterator[Callable[[], None]]:
+    """No file may grow over some 60 kB; gives what takes that back."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_001, hard))
+    try:
+        yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, previous)

@@ -28,7 +28,7 @@ from keyvault_server.audit.verify import verify
 from keyvault_server.errors import AuditUnavailable, BackendUnavailable, Refused
 from keyvault_server.records import vacancy
 from tests.tools import toolchain
-from tests.trails import CALL, Trail, note, some_change
+from tests.trails import CALL, Trail, note, small_files, some_change
 
 Limit = Callable[[Trail], AbstractContextManager[Callable[[], None]]]
 
@@ -292,6 +292,7 @@ async def test_every_field_of_every_line_is_documented(trail: Trail) -> None:
     async with trail.open(clear_names=True) as audit:
         seq = await audit.intent(CALL, some_change()[0], over=bytes(72))
         await audit.outcome(CALL, "ABORTED", "STALE_REVISION", change=some_change()[0], intent=seq, replayed=True)
+        audit.count_refused("UNAUTHENTICATED", "UNAUTHENTICATED")
     with trail.path.open("ab") as file:
         file.write(b"torn")
     async with trail.open():
@@ -547,19 +548,6 @@ def small_disk(trail: Trail) -> Iterator[Callable[[], None]]:
         yield lambda: (subprocess.run(["mount", "-o", "remount,size=16m", trail.folder], check=True), None)[1]
     finally:
         subprocess.run(["umount", trail.folder], check=True)
-
-
-@contextmanager
-def small_files(trail: Trail) -> Iterator[Callable[[], None]]:
-    """No file may grow over some 60 kB; gives what takes that back."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (60_001, hard))
-    try:
-        yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, previous)
 
 
 @pytest.mark.parametrize("limited", [small_disk, small_files])

@@ -2,7 +2,8 @@
 and of the calls at work, and what the audit log is told.
 
 The rule of this file: all is decided in memory, before anything is looked up and without waiting, so that no answer
-tells whether a record exists. Only the audit log is waited for: before a conditional write, and before the reply.
+tells whether a record exists. Only the audit log is waited for: before a conditional write, and before the reply. What
+strangers are told is the exception: beyond a rate it is counted, or whoever can connect could fill the log's disk.
 """
 
 import asyncio
@@ -12,12 +13,15 @@ from typing import Protocol
 
 from keyvault_server.access.identity import AuthContext, Identifier, Metadata
 from keyvault_server.access.policy import CallerEntry, Policy
-from keyvault_server.access.quotas import READ_BYTES, AtWork, Quotas
+from keyvault_server.access.quotas import READ_BYTES, AtWork, Quotas, Rate
 from keyvault_server.access.watched import Watched
 from keyvault_server.audit.trail import Audit, Call, Change
 from keyvault_server.caller import DEFAULT_TENANT, Caller
-from keyvault_server.errors import AuditUnavailable, PolicyDenied
+from keyvault_server.errors import AuditUnavailable, PolicyDenied, RateLimited
 from keyvault_server.records import StoredHead
+
+STRANGERS = Rate(per_second=0.1, burst=100)
+"""How many calls without an identity have a line of their own in the audit log: at most some 5 MB of them a day."""
 
 
 class Peer(Protocol):
@@ -47,6 +51,14 @@ class Gatekeeper:
     """Of each of them, where the policy gives no number."""
     vanished: set["asyncio.Task[None]"] = field(default_factory=set)
     """Outcomes that nobody waits for."""
+
+    def lists_a_stranger(self) -> bool:
+        """True if the next call without an identity gets a line of its own."""
+        try:
+            self.quotas.spend("", "strangers", STRANGERS)
+        except RateLimited:
+            return False
+        return True
 
 
 class Visitor(Caller):
@@ -155,9 +167,16 @@ class Visitor(Caller):
             await self._outcome(audit, "CANCELLED", "")
 
     async def _outcome(self, audit: Audit, status: str, reason: str) -> None:
+        if self._is_stranger() and not self._gate.lists_a_stranger():
+            audit.count_refused(status, reason)
+            return
         await audit.outcome(
             self._call(), status, reason, change=self._change, intent=self._intent, replayed=self._replayed
         )
+
+    def _is_stranger(self) -> bool:
+        """Has no identity where callers have one: then the call was refused before anything was done."""
+        return self._gate.identifier is not None and not self.identity
 
     def _call(self) -> Call:
         return Call(self._request_id, self.identity, self._method, self.tenant, self._name)

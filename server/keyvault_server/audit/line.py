@@ -26,6 +26,8 @@ MAX_LINE = 64 * 1024
 """Bytes of a line, its end included."""
 VACANCY = "VACANCY"
 """The kind of what a purge leaves."""
+REFUSED = "refused"
+"""The phase of a line that tells of several calls, by their number."""
 MAX_TEXT, MAX_CALLER = 256, 2_048
 """Characters of a text; a longer one is cut."""
 
@@ -169,6 +171,8 @@ def parsed(line: bytes) -> Fields:
         raise BadLine("it is no line of an audit log")
     texts = ("prev", "log", "digest") if fields.get("phase") == "checkpoint" else ("prev", "phase")
     if not all(isinstance(fields.get(name), str) for name in texts) or not isinstance(fields.get("log", ""), str):
+        raise BadLine("it is no line of an audit log")
+    if fields.get("phase") == REFUSED and not (type(fields.get("count")) is int and fields["count"] > 0):
         raise BadLine("it is no line of an audit log")
     return fields
 

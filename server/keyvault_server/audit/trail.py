@@ -6,7 +6,8 @@
 
 The rules of this file. Both calls return when their line is durable and raise AuditUnavailable if it cannot be, or is
 not in time: a disk that hangs tells no error. A line that was late is still written when the disk goes on, as is one
-whose caller was cancelled. Waiting lines are gathered and share one fsync (group commit), on a thread. No value that a
+whose caller was cancelled. Refusals that are only counted are told with the next checkpoint, by one line for each kind
+of them. Waiting lines are gathered and share one fsync (group commit), on a thread. No value that a
 line names is in it but as an HMAC, the name in clear only if the operator wants that.
 """
 
@@ -14,6 +15,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -29,6 +31,7 @@ from keyvault_server.audit.key import AuditKey
 from keyvault_server.audit.line import (
     CHECKPOINT_LINES,
     MAX_CALLER,
+    REFUSED,
     VACANCY,
     cut,
     envelope_value,
@@ -106,6 +109,9 @@ class Audit:
         self._patience = patience
         self._disk = ThreadPoolExecutor(1, "keyvault-audit")
         self._lines = GroupCommit[_Waiting](lambda waiting: min(len(waiting), MAX_BATCH), self._write)
+        self._refused: Counter[tuple[str, str]] = Counter()
+        self._told: Counter[tuple[str, str]] = Counter()
+        """Of those, what lines tell of. Belongs to the disk's thread: nothing that ends a wait for it is in the way."""
 
     async def intent(self, call: Call, change: Change, *, over: bytes | None) -> int:
         """A mutation that was proved and is about to be written on condition that the stored head is `over`.
@@ -147,21 +153,38 @@ class Audit:
             replayed=replayed or None,
         )
 
+    def count_refused(self, status: str, reason: str) -> None:
+        """A refusal that gets no line: it is told with others like it, at the next checkpoint, by their number."""
+        self._refused[status, reason] += 1
+
     async def check(self) -> None:
         """Returns if the next line will be taken, as far as one can tell. Raises AuditUnavailable."""
         await self._on_disk_thread(self._log.check)
 
     async def close(self) -> None:
-        """Writes what waits."""
+        """Writes what waits, and what was counted."""
         await self._lines.finish()
+        with contextlib.suppress(AuditUnavailable):
+            await self._on_disk_thread(self._tell_refused)
         self._disk.shutdown()
 
     async def keep_checkpoints(self, seconds: float) -> None:
-        """A checkpoint whenever lines have waited so long for one. Runs until it is cancelled."""
+        """A checkpoint whenever lines have waited so long for one, and refusals to be told. Until it is cancelled."""
         while True:
             await asyncio.sleep(seconds)
             with contextlib.suppress(AuditUnavailable):  # the next call is told
+                await self._on_disk_thread(self._tell_refused)
                 await self._on_disk_thread(self._log.add_checkpoint_if_due)
+
+    def _tell_refused(self) -> None:
+        refused = self._refused.copy()
+        fresh = refused - self._told
+        if fresh:
+            kinds = [(status, reason, count) for (status, reason), count in fresh.items()]
+            self._log.append(
+                [self._log.text(phase=REFUSED, status=cut(s), reason=cut(r), count=count) for s, r, count in kinds]
+            )
+            self._told = refused
 
     async def _add(self, call: Call, *, phase: str, **fields: str | int | bool | None) -> int:
         if len(self._lines) >= MAX_WAITING:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from keyvault_server.audit.key import AuditKey, PublicAuditKey
-from keyvault_server.audit.line import MAX_LINE, BadLine, Chain, Fields, check_signature, parsed
+from keyvault_server.audit.line import MAX_LINE, REFUSED, BadLine, Chain, Fields, check_signature, parsed
 from keyvault_server.audit.log import checkpoints_beside
 
 PATIENCE = 1.0
@@ -59,6 +59,8 @@ class Report:
     """Boot lines."""
     crashes: int = 0
     """Boot lines that found no orderly stop before them."""
+    refused: int = 0
+    """Calls without an identity that were refused and have no line of their own."""
 
     @property
     def whole(self) -> bool:
@@ -200,6 +202,8 @@ def _verify_log(reader: LogReader, shipped: list[_Shipped], report: Report) -> N
         elif fields["phase"] == "boot":
             report.starts += 1
             report.crashes += fields.get("found") == "open"
+        elif fields["phase"] == REFUSED:
+            report.refused += fields["count"]
     for file in shipped:
         file.refuse_rest(reader.key, reader)
     missing = min(file.missing for file in shipped)
