@@ -75,6 +75,8 @@ class Transport:
             if wait is None or wait >= _left(deadline):
                 break
             await asyncio.sleep(wait)
+            if not _left(deadline):
+                break  # and tell what went wrong, which says more than that time is up
         raise _verdict(error, sealed, sent_unanswered=sent_unanswered)
 
     async def _authorization(self, deadline: float) -> tuple[tuple[str, str], ...]:
