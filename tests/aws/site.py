@@ -1,7 +1,7 @@
 """A real server on our stand-ins, with a fault proxy before each of them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +10,10 @@ import grpc
 
 from keyvault.v1 import keyvault_pb2 as pb
 from keyvault.v1.keyvault_pb2_grpc import KeyVaultStub
-from keyvault_server.backends.aws.clients import open_aws
+from keyvault_server.backends.aws.clients import open_clients
+from keyvault_server.backends.aws.dynamodb import DynamoRecordStore
+from keyvault_server.backends.aws.kms import KmsKeyService
 from keyvault_server.backends.aws.setup import create_backend
-from keyvault_server.ports import RecordStore
 from tests.aws.fault_proxy import Fault, FaultProxy, fault_proxy
 from tests.aws.standins.account import Account, account
 from tests.engines import options
@@ -97,10 +98,10 @@ async def server_on(
     call_seconds: float,
     connections: int = 64,
     seed: int = 0,
-    wrap: Callable[[RecordStore], RecordStore] = lambda records: records,
+    store: type[DynamoRecordStore] = DynamoRecordStore,
     **settings: Any,
 ) -> AsyncIterator[Site]:
-    """Readiness is asked for at the start alone, so that no probe meets a fault. `wrap` puts a bug before the store."""
+    """Readiness is asked for at the start alone, so that no probe meets a fault. `store` may have a bug of its own."""
     async with fault_proxy(made.kms_address, seed) as kms, fault_proxy(made.dynamodb_address, seed + 1) as dynamodb:
         given = options(
             kms.address,
@@ -110,7 +111,13 @@ async def server_on(
             max_connections=connections,
         )
         async with (
-            open_aws(given) as (keys, records),
-            on_ports(keys, wrap(records), unwrap_scopes=(UNWRAPPABLE,), readiness_seconds=3600, **settings) as served,
+            open_clients(given) as (kms_client, dynamodb_client),
+            on_ports(
+                KmsKeyService(kms_client, given.master_keys),
+                store(dynamodb_client, given.table),
+                unwrap_scopes=(UNWRAPPABLE,),
+                readiness_seconds=3600,
+                **settings,
+            ) as served,
         ):
             yield Site(served.address, served.stub, kms, dynamodb)

@@ -15,10 +15,10 @@ import logging
 import random
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
-from keyvault_server.ports import RecordStore
+from keyvault_server.backends.aws.dynamodb import DynamoRecordStore
 from tests.aws.fault_proxy import FAULTS, FaultProxy
 from tests.aws.site import Site, master_key, server_on
 from tests.aws.standins.account import account
@@ -40,14 +40,14 @@ QUIET = 0.3
 async def replicas(
     seed: int,
     dynamodb: StandInDynamoDb | None = None,
-    wrap: Callable[[RecordStore], RecordStore] = lambda records: records,
+    store: type[DynamoRecordStore] = DynamoRecordStore,
 ) -> AsyncIterator[Sequence[Site]]:
-    """Two, open while the body runs. A bug that is to be caught comes in by `dynamodb` or `wrap`."""
+    """Two, open while the body runs. A bug that is to be caught comes in by `dynamodb` or `store`."""
     async with account(dynamodb or StandInDynamoDb(stale=True)) as made:
         arn = await master_key(made)
         async with (
-            server_on(made, arn, CALL_SECONDS, CONNECTIONS, seed, wrap) as one,
-            server_on(made, arn, CALL_SECONDS, CONNECTIONS, seed + 2, wrap) as two,
+            server_on(made, arn, CALL_SECONDS, CONNECTIONS, seed, store) as one,
+            server_on(made, arn, CALL_SECONDS, CONNECTIONS, seed + 2, store) as two,
         ):
             yield one, two
 
