@@ -58,7 +58,7 @@ async def test_the_certificate_is_shown_and_the_servers_is_checked(server: Secur
     async with KeyVault(server.address, tls=tls) as vault:
         assert await whom(vault) == ALICE
     replace(tmp_path / "ca.pem", Authority().pem)
-    async with KeyVault(server.address, tls=tls, timeout=2) as vault:
+    async with KeyVault(server.address, tls=tls, timeout=4) as vault:
         with pytest.raises(Unavailable, match="does TLS fit it"):
             await whom(vault)
 
@@ -67,7 +67,7 @@ async def test_a_client_without_a_certificate_that_the_server_trusts_is_told_to_
     server: Secure, tls: TLS, tmp_path: Path
 ) -> None:
     for shown in (TLS(tls.ca), TLS(tls.ca, *Authority().issue(uri(ALICE)).write(tmp_path, "stranger"))):
-        async with KeyVault(server.address, tls=shown, timeout=1) as vault:
+        async with KeyVault(server.address, tls=shown, timeout=4) as vault:
             with pytest.raises(Unavailable, match="know your certificate"):
                 await whom(vault)
 

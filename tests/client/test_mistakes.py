@@ -98,7 +98,7 @@ def test_a_failed_handshake_is_one_line_too(shell: Shell, key: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=_talk_no_tls, args=(server,), daemon=True).start()
         address = f"127.0.0.1:{server.getsockname()[1]}"
-        assert "does TLS fit it" in shell.refused(f"read prod/x --key {key} --tls --timeout 1 --address {address}")
+        assert "does TLS fit it" in shell.refused(f"read prod/x --key {key} --tls --timeout 4 --address {address}")
 
 
 def _talk_no_tls(server: socket.socket) -> None:
