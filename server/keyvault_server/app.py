@@ -18,7 +18,7 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from keyvault.address import is_loopback
 from keyvault.names import MAX_MESSAGE
@@ -133,8 +133,10 @@ def _main_server(settings: Settings, vault: Vault, guard: CallGuard, readiness: 
     keyvault_pb2_grpc.add_KeyVaultServicer_to_server(KeyVaultService(vault), services)
     health_pb2_grpc.add_HealthServicer_to_server(readiness.servicer, services)
     if settings.reflection or (settings.reflection is None and is_loopback(settings.listen)):
-        names = [service.full_name for service in keyvault_pb2.DESCRIPTOR.services_by_name.values()]
-        reflection.enable_server_reflection([*names, "grpc.health.v1.Health", reflection.SERVICE_NAME], services)
+        served = [service.full_name for service in keyvault_pb2.DESCRIPTOR.services_by_name.values()]
+        names = [*served, "grpc.health.v1.Health", reflection.SERVICE_NAME]
+        # the one for grpc.aio by its name: the other one keeps a thread for each open stream
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), services)
     return server
 
 

@@ -142,6 +142,20 @@ async def test_reflection_lists_the_service_on_loopback(server: Served) -> None:
     assert {"keyvault.v1.KeyVault", "grpc.health.v1.Health"} <= names
 
 
+async def test_open_reflection_streams_take_nothing_that_others_need(server: Served) -> None:
+    go_on = asyncio.Event()
+
+    async def ask_and_stay() -> AsyncIterator[Any]:
+        yield reflection_pb2.ServerReflectionRequest(list_services="")
+        await go_on.wait()
+
+    stub = reflection_pb2_grpc.ServerReflectionStub(server.channel)
+    streams = [stub.ServerReflectionInfo(ask_and_stay(), timeout=30) for _ in range(40)]
+    answers = await asyncio.gather(*(stream.read() for stream in streams))
+    assert all(answer.list_services_response.service for answer in answers)
+    go_on.set()
+
+
 async def test_reflection_can_be_turned_off(tmp_path: Path) -> None:
     async with embedded(tmp_path / "data", reflection=False) as server:
         call: Any = server.channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
