@@ -172,6 +172,9 @@ def _make_or_load(directory: DataDirectory) -> Keyring:
 def _aws_options(settings: Settings) -> "AwsOptions":
     from keyvault_server.backends.aws.clients import AwsOptions
 
+    if settings.aws_ca_bundle:
+        read_file(settings.aws_ca_bundle)  # refuses one that others may write
+
     return AwsOptions(
         region=settings.aws_region,
         table=settings.aws_table,

@@ -174,3 +174,11 @@ def test_every_command_and_parameter_is_explained() -> None:
         assert command.help, command.name
         for argument in () if command in groups else command.assemble_argument_collection(parse_docstring=True):
             assert argument.parameter.help or argument.children, (command.name, argument.name)
+
+
+def test_roots_for_aws_that_others_may_write_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "roots.pem").touch()
+    (tmp_path / "roots.pem").chmod(0o666)
+    done = in_shell("keyvault-server init --backend aws", tmp_path, KEYVAULT_AWS_CA_BUNDLE="roots.pem")
+    assert "roots.pem" in (line := refusal(done, 1))
+    assert "others may write" in line
