@@ -90,7 +90,7 @@ def _show(report: Report, *, shipped: bool) -> None:
     seen = f"starts: {report.starts}, after a crash: {report.crashes}"
     print(f"whole: {report.lines} lines, {report.checkpoints} checkpoints; {seen}")
     if report.refused:
-        print(f"refused without a line of their own: {report.refused} calls of nobody known")
+        print(f"refused without a line of their own: {report.refused} calls of callers not known or not yet asked")
     if not shipped:
         print("compared with the checkpoints beside the log only: whoever can cut off one can cut off both")
     if report.unshipped:

@@ -117,7 +117,7 @@ def open_log(
     with contextlib.ExitStack() as files:
         lines = files.enter_context(contextlib.closing(AppendFile(path, sync)))
         checkpoints = files.enter_context(contextlib.closing(AppendFile(beside, sync)))
-        for folder in {path.parent, key_path.parent}:
+        for folder in {path.parent, key_path.parent} if new else {path.parent}:
             sync_directory(folder)
         found = resume(key, lines, checkpoints)
         found.chain.log = found.chain.log or os.urandom(16).hex()
