@@ -1,6 +1,7 @@
 """What tests of the audit trail share: a place for it, calls to note, and its lines as anybody reads them."""
 
 import asyncio
+import itertools
 import json
 import os
 import resource
@@ -48,6 +49,17 @@ class Trail:
 
     def lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.path.read_bytes().splitlines()]
+
+    def archives(self) -> list[Path]:
+        """What FILE was before, the oldest first."""
+        return sorted(self.folder.glob("audit.jsonl.0*"))
+
+    def lines_of_all_files(self) -> list[dict[str, Any]]:
+        """As one log: without the lines with which files begin as others end."""
+        files = [path.read_bytes().splitlines() for path in (*self.archives(), self.path)]
+        for before, after in itertools.pairwise(files):
+            assert after[0] == before[-1]
+        return [json.loads(line) for lines in (files[0], *(later[1:] for later in files[1:])) for line in lines]
 
     def phases(self) -> list[str]:
         return [line["phase"] for line in self.lines()]

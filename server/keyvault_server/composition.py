@@ -89,7 +89,8 @@ def _watched_policy(path: Path, metrics: Metrics) -> Watched[Policy]:
 async def open_audit_log(settings: Settings, file: Path) -> AsyncIterator[Audit]:
     """The audit log in this file, its keys beside it unless the settings say where. Raises Refused."""
     key = settings.audit_key or key_beside(file)
-    async with open_audit(file, key, clear_names=settings.audit_clear_names) as audit:
+    clear_names, file_bytes = settings.audit_clear_names, settings.audit_file_bytes
+    async with open_audit(file, key, clear_names=clear_names, file_bytes=file_bytes) as audit:
         yield audit
 
 

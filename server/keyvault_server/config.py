@@ -94,6 +94,8 @@ class Settings(BaseSettings):
     """How long tokens are believed while the URL in jwt_keys gives no key set; then calls with one are UNAVAILABLE."""
     audit_file: Path | None = None
     """Audit log (docs/audit.md); nothing is answered that it did not take. None if unset."""
+    audit_file_bytes: int = Field(default=1024**3, ge=65_536)
+    """A log of this size is kept as FILE.<seq of its first line>, and a new file goes on."""
     audit_key: Path | None = None
     """The audit log's keys, made if absent; unset: beside the log."""
     audit_clear_names: bool = False

@@ -9,7 +9,7 @@ synced later: the kernel has forgotten that it was to be written. At the cut, of
 import random
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -84,6 +84,13 @@ class _File:
         self.forgotten += self.pending
         self.pending = []
 
+    def as_read(self) -> bytes:
+        """What the kernel shows of it. Needs that no sync failed."""
+        content = bytearray(self.safe)
+        for entry in self.pending:
+            _apply(content, entry)
+        return bytes(content)
+
     def after_cut(self, torn: random.Random | None) -> bytes:
         content = bytearray(self.safe)
         for entry in self.forgotten + self.pending if torn else []:
@@ -115,22 +122,37 @@ class Disk:
             names[path] = _File()
         elif entry.what == "R":
             names[entry.data.decode()] = names.pop(path)
+        elif entry.what == "L":
+            names[entry.data.decode()] = names[path]
         elif entry.what == "U":
             names.pop(path, None)
         else:
             names[path].pending.append(entry)
 
+    def kill(self, target: Path) -> None:
+        """Writes what the process would leave if it was killed now into a new folder; the disk itself goes on."""
+        _write(target, {path: (file, file.as_read()) for path, file in self._names.items()})
+
     def cut(self, target: Path, torn: random.Random | None) -> None:
-        """Writes what the cut leaves into a new folder; the disk itself goes on."""
-        target.mkdir(mode=0o700)
+        """Writes what a power cut now would leave into a new folder; the disk itself goes on."""
         names = dict(self._safe_names)
         if torn:
             names |= {path: file for path, file in self._names.items() if torn.random() < 0.5}
-        for path, file in names.items():
-            if not path.endswith("-shm"):  # a memory map: nobody relies on what the disk has of it
-                self._write(target / Path(path).name, file.after_cut(torn))
+        # a memory map (-shm): nobody relies on what the disk has of it
+        _write(
+            target, {path: (file, file.after_cut(torn)) for path, file in names.items() if not path.endswith("-shm")}
+        )
 
-    def _write(self, path: Path, content: bytes) -> None:
+
+def _write(target: Path, names: Mapping[str, tuple[_File, bytes]]) -> None:
+    target.mkdir(mode=0o700)
+    made: dict[int, Path] = {}
+    for name, (file, content) in names.items():
+        path = target / Path(name).name
+        if id(file) in made:
+            path.hardlink_to(made[id(file)])
+            continue
+        made[id(file)] = path
         path.touch(mode=0o600)
         path.write_bytes(content)
 

@@ -9,7 +9,7 @@
 
    One entry, little-endian: u8 what, u32 length of the path, u64 offset, u64 length of the data; path; data.
      C created   W written at offset   T cut to offset   S synced (a file or the folder)   F could not be synced
-     R renamed to data   U unlinked
+     R renamed to data   L linked to data   U unlinked
 
    An entry is made after its call has succeeded, under one lock, so that the order is the order of the effects. Memory
    maps are not seen: SQLite keeps in one (the -shm file) only what it can make again. */
@@ -183,6 +183,10 @@ int fdatasync(int fd) {
 
 int rename(const char *from, const char *to) {
     RECORDED(ours(from), REAL(rename)(from, to), note('R', from, 0, to, strlen(to)));
+}
+
+int link(const char *from, const char *to) {
+    RECORDED(ours(from), REAL(link)(from, to), note('L', from, 0, to, strlen(to)));
 }
 
 int unlink(const char *path) { RECORDED(ours(path), REAL(unlink)(path), note('U', path, 0, "", 0)); }

@@ -11,6 +11,7 @@ import pytest
 from cyclopts import App, CycloptsError
 
 from keyvault_server.audit.cli import audit_app
+from keyvault_server.audit.key import AuditKey
 from keyvault_server.backends.embedded.sqlite import open_store
 from keyvault_server.errors import Refused
 from keyvault_server.ports import RecordStore
@@ -141,6 +142,30 @@ async def test_the_public_key_verifies_and_says_what_it_cannot(command: Command,
     assert ran.status == 0
     assert ran.said.endswith("not proved: 3 lines behind the last checkpoint, which the public key cannot check\n")
     assert command("verify", crashed.path, "--key", public, "--against-store").status == 2
+
+
+async def test_the_log_may_begin_where_the_operator_says(command: Command, trail: Trail) -> None:
+    async with trail.open(file_bytes=2_000) as audit:
+        await note(audit, 1)
+    (archive,) = trail.archives()
+    seq = trail.lines()[0]["seq"]
+    assert command("verify", trail.path, "--key", trail.key_path).said.startswith("whole: 10 lines, 5 checkpoints;")
+    archive.unlink()
+    named = ("verify", trail.path, "--key", trail.key_path)
+    refused = command(*named)
+    assert refused.status == 1
+    assert refused.refusal.endswith(f"if what is before it is kept elsewhere, say --since {seq}")
+    assert command(*named, "--since", str(seq)).said.startswith("whole: 5 lines, 3 checkpoints;")
+    assert command(*named, "--since", str(seq), "--against-store").status == 2
+
+
+async def test_the_key_of_older_files_is_that_of_the_log(command: Command, tmp_path: Path) -> None:
+    trail = Trail(tmp_path)
+    AuditKey.create(Path(f"{trail.path}.key"))
+    trail.key_path.symlink_to(f"{trail.path}.key")
+    async with trail.open(file_bytes=1_000) as audit:
+        await note(audit, 1)
+    assert command("verify", *trail.archives(), trail.path).status == 0
 
 
 def test_a_store_that_is_as_the_log_has_it_is_exit_0(command: Command, trail: Trail) -> None:

@@ -15,9 +15,9 @@ import pytest
 
 from keyvault import envelope as kve1
 from keyvault.envelope import Kind
+from keyvault_server.audit.reading import BadPlace
 from keyvault_server.audit.replay import StoreReport, against_store
 from keyvault_server.audit.trail import Audit, Call, Change
-from keyvault_server.audit.verify import BadPlace
 from keyvault_server.backends.embedded.sqlite import SqliteStore, open_store
 from keyvault_server.caller import Caller
 from keyvault_server.errors import BackendThrottled, BackendUnavailable, VaultError

@@ -315,7 +315,9 @@ async def test_without_shipped_checkpoints_those_beside_each_log_are_compared(tm
     report = verify(paths, key, [both], patience=0)
     assert report.whole, report.bad
     assert "log that was not given" in str(verify(paths[:1], key, [both], patience=0).bad)
-    assert "the same log" in str(verify([paths[0], paths[0]], key, patience=0).bad)
+    assert verify([paths[0], paths[0]], key, patience=0).lines == 39, "once"
+    shutil.copy(paths[0], tmp_path / "copy")
+    assert "give each once" in str(verify([paths[0], tmp_path / "copy"], key, patience=0).bad)
     trails[1].checkpoints.unlink()
     assert "cannot be read" in str(verify(paths, key, patience=0).bad)
 

@@ -13,8 +13,10 @@ from typing import Annotated, Protocol
 from cyclopts import App, CycloptsError, Parameter
 
 from keyvault_server.audit.key import AuditKey, key_beside, load_key
+from keyvault_server.audit.reading import BadPlace
 from keyvault_server.audit.replay import StoreReport, against_store
-from keyvault_server.audit.verify import BadPlace, Report, verify
+from keyvault_server.audit.rotation import live_name
+from keyvault_server.audit.verify import Report, verify
 from keyvault_server.errors import Refused
 from keyvault_server.ports import RecordStore
 
@@ -43,12 +45,15 @@ def audit_app(load: Callable[[], AuditSettings], open_records: OpenRecords) -> A
 
     @app.command(name="verify")
     def verify_command(
-        *files: Annotated[Path, Parameter(help="Logs, one a replica (default: KEYVAULT_AUDIT_FILE).")],
+        *files: Annotated[Path, Parameter(help="Logs, and files of theirs that are elsewhere (KEYVAULT_AUDIT_FILE).")],
         key: Annotated[
             Path | None, Parameter(help="The key file, or what public-key printed (KEYVAULT_AUDIT_KEY).")
         ] = None,
         checkpoints: Annotated[
             tuple[Path, ...], Parameter(help="Checkpoints that were shipped elsewhere (default: FILE.checkpoints).")
+        ] = (),
+        since: Annotated[
+            tuple[int, ...], Parameter(help="The seq that a log begins with whose older files are not at hand.")
         ] = (),
         against_store: Annotated[
             bool, Parameter(help="Hold the records against the logs, which have to be all.")
@@ -59,10 +64,12 @@ def audit_app(load: Callable[[], AuditSettings], open_records: OpenRecords) -> A
         paths = files or ((settings.audit_file,) if settings.audit_file else ())
         if not paths:
             raise CycloptsError(msg="name the log to verify, or set KEYVAULT_AUDIT_FILE")
-        audit_key = load_key(key or settings.audit_key or key_beside(paths[0]))
+        audit_key = load_key(key or settings.audit_key or key_beside(live_name(paths[0])))
         if against_store and not isinstance(audit_key, AuditKey):
             raise CycloptsError(msg="--against-store needs the whole key: the public one knows no names")
-        _show(_whole(verify(paths, audit_key, checkpoints or None)), shipped=bool(checkpoints))
+        if against_store and since:
+            raise CycloptsError(msg="--against-store needs all files of the logs: leave --since out and name them")
+        _show(_whole(verify(paths, audit_key, checkpoints or None, since=since)), shipped=bool(checkpoints))
         if against_store and isinstance(audit_key, AuditKey):
             _show_store(asyncio.run(_against_store(paths, audit_key, open_records)))
 

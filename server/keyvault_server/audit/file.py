@@ -40,17 +40,15 @@ class AppendFile:
         """The disk had no room for the last block."""
         self._sync = sync
         self._stopped = False
-        try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
-        except OSError as error:
-            raise UnusableAuditFile(f"{path} cannot be opened: {error.strerror}") from None
-        try:
-            self._refuse_unsafe()
-        except BaseException:
-            os.close(self._file)
-            raise
+        self._file = self._opened()
         self.size = os.fstat(self._file).st_size
         """Bytes that were accepted."""
+
+    def reopen(self) -> None:
+        """Goes on in the file that is at the path now. Raises UnusableAuditFile."""
+        previous, self._file = self._file, self._opened()
+        os.close(previous)
+        self.size = os.fstat(self._file).st_size
 
     def append(self, block: bytes | bytearray) -> None:
         """Adds the block, durably."""
@@ -107,14 +105,26 @@ class AppendFile:
         """Gives the lock back."""
         os.close(self._file)
 
-    def _refuse_unsafe(self) -> None:
-        status = os.fstat(self._file)
+    def _opened(self) -> int:
+        try:
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+        except OSError as error:
+            raise UnusableAuditFile(f"{self.path} cannot be opened: {error.strerror}") from None
+        try:
+            self._refuse_unsafe(file)
+        except BaseException:
+            os.close(file)
+            raise
+        return file
+
+    def _refuse_unsafe(self, file: int) -> None:
+        status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
             raise UnusableAuditFile(f"{self.path} is no regular file: lines in it could not be verified")
         if status.st_mode & 0o022 or status.st_uid != os.geteuid():
             raise UnusableAuditFile(f"others can write {self.path}: make it yours alone, `chmod go-w {self.path}`")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UnusableAuditFile(f"{self.path} is in use by another keyvault-server: each needs its own") from None
 

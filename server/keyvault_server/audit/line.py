@@ -28,6 +28,8 @@ VACANCY = "VACANCY"
 """The kind of what a purge leaves."""
 REFUSED = "refused"
 """The phase of a line that tells of several calls, by their number."""
+ROTATE = "rotate"
+"""The reason of a checkpoint that ends a file and begins the next one."""
 MAX_TEXT, MAX_CALLER = 256, 2_048
 """Characters of a text; a longer one is cut."""
 

@@ -1,10 +1,12 @@
 """One audit log: the file of lines, and beside it FILE.checkpoints, which holds its checkpoint lines alone.
 
 The rules of this file. FILE comes first, FILE.checkpoints after it, and no line is accepted while a checkpoint is
-missing there. What cannot be written leaves the chain where it was. Blocks, so `audit.py` calls it on a thread.
+missing there. What cannot be written leaves the chain where it was. A FILE that is large enough is kept under another
+name (rotation.py); FILE.checkpoints goes on. Blocks, so `trail.py` calls it on a thread.
 """
 
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,26 +14,42 @@ from pathlib import Path
 
 from keyvault_server.audit.file import AppendFile, Sync, UnusableAuditFile
 from keyvault_server.audit.key import AuditKey, UnusableAuditKey
-from keyvault_server.audit.line import CHECKPOINT_LINES, VERSION, Chain, encoded
+from keyvault_server.audit.line import CHECKPOINT_LINES, ROTATE, VERSION, BadLine, Chain, encoded
 from keyvault_server.audit.recovery import Resumed, resume
+from keyvault_server.audit.rotation import rotate
 from keyvault_server.errors import AuditUnavailable
 from keyvault_server.files import sync_directory
 
 Clock = Callable[[], float]
 
+FILE_BYTES = 1024 * 1024 * 1024
+"""How large FILE becomes before it is kept under another name; at most one batch of lines larger."""
+
 fdatasync: Sync = getattr(os, "fdatasync", os.fsync)
+
+_log = logging.getLogger(__name__)
 
 
 class AuditLog:
     """An open log. Made by `open_log`; belongs to one thread at a time."""
 
     def __init__(
-        self, key: AuditKey, found: Resumed, lines: AppendFile, checkpoints: AppendFile, clock: Clock, every: int
+        self,
+        key: AuditKey,
+        found: Resumed,
+        lines: AppendFile,
+        checkpoints: AppendFile,
+        *,
+        clock: Clock,
+        every: int,
+        file_bytes: int,
     ) -> None:
         self.key = key
         self._chain = found.chain
         self._unshipped = found.unshipped
+        self._checkpoint = found.checkpoint
         self._lines = lines
+        self._file_bytes = self._full_at = file_bytes
         self._checkpoints = checkpoints
         self._clock = clock
         self._every = min(every, CHECKPOINT_LINES)
@@ -42,7 +60,10 @@ class AuditLog:
         return encoded(ts=int(self._clock() * 1_000_000), boot=self._boot, **fields)
 
     def begin(self, found: Resumed) -> None:
-        """The boot line and a checkpoint."""
+        """The boot line and a checkpoint, behind a rotation that a crash left undone."""
+        if found.rotating:
+            self._ship()
+            self._begin_file()
         boot = self.text(phase="boot", log=self._chain.log, version=VERSION, found=found.state, cut=found.torn or None)
         self.append([boot], checkpoint="start")
 
@@ -53,6 +74,13 @@ class AuditLog:
         """
         self._checkpoints.look()
         self._ship()
+        if self._lines.size >= self._full_at:
+            self._append((), checkpoint=ROTATE)
+            self._ship()
+            self._begin_file()
+        return self._append(texts, checkpoint=checkpoint)
+
+    def _append(self, texts: Sequence[str], *, checkpoint: str) -> list[int]:
         chain, block, seqs, signed = self._chain.copy(), bytearray(), [], []
         for text in texts:
             block += chain.add(self.key, text)
@@ -66,6 +94,7 @@ class AuditLog:
         self._lines.append(block)
         self._chain = chain
         self._unshipped += signed
+        self._checkpoint = signed[-1] if signed else self._checkpoint
         with contextlib.suppress(AuditUnavailable):  # these lines are written; the next ones are refused
             self._ship()
         return seqs
@@ -90,6 +119,19 @@ class AuditLog:
         with contextlib.suppress(AuditUnavailable):
             self.append((), checkpoint="close")
 
+    def _begin_file(self) -> None:
+        """Goes on in a new FILE, if that can be: one that grows is better than none. The last line is a checkpoint."""
+        path = self._lines.path
+        try:
+            rotate(path, self._checkpoint)
+            self._lines.reopen()
+        except (OSError, BadLine, UnusableAuditFile) as error:
+            _log.error("the audit log was not rotated", extra={"path": str(path), "cause": str(error)})
+            self._full_at = self._lines.size + self._file_bytes
+            self._lines.look()  # which stops the log if FILE is another already
+            return
+        self._full_at = self._file_bytes
+
     def _add_checkpoint(self, chain: Chain, reason: str) -> bytes:
         return chain.add_checkpoint(self.key, self.text(phase="checkpoint", reason=reason))
 
@@ -106,7 +148,13 @@ def checkpoints_beside(path: Path) -> Path:
 
 @contextlib.contextmanager
 def open_log(
-    path: Path, key_path: Path, *, sync: Sync = fdatasync, clock: Clock = time.time, every: int = CHECKPOINT_LINES
+    path: Path,
+    key_path: Path,
+    *,
+    sync: Sync = fdatasync,
+    clock: Clock = time.time,
+    every: int = CHECKPOINT_LINES,
+    file_bytes: int = FILE_BYTES,
 ) -> Iterator[AuditLog]:
     """A log, made if absent, as is its key; its last checkpoint follows the body. Raises Refused."""
     beside = checkpoints_beside(path)
@@ -121,7 +169,7 @@ def open_log(
             sync_directory(folder)
         found = resume(key, lines, checkpoints)
         found.chain.log = found.chain.log or os.urandom(16).hex()
-        log = AuditLog(key, found, lines, checkpoints, clock, every)
+        log = AuditLog(key, found, lines, checkpoints, clock=clock, every=every, file_bytes=file_bytes)
         try:
             log.begin(found)
         except AuditUnavailable:

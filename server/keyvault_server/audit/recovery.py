@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from keyvault_server.audit.file import AppendFile, UnusableAuditFile
 from keyvault_server.audit.key import AuditKey
-from keyvault_server.audit.line import CHECKPOINT_LINES, MAX_LINE, BadLine, Chain, parsed
+from keyvault_server.audit.line import CHECKPOINT_LINES, MAX_LINE, ROTATE, BadLine, Chain, parsed
 
 _FIRST_LOOK = 1024 * 1024
 _CHECKPOINTS_OF_ONE_APPEND = 1024 * 1024
@@ -33,6 +33,10 @@ class Resumed:
     """new; closed: the last line is that of an orderly stop; open: it is not, the process died."""
     unshipped: list[bytes]
     """Checkpoints that FILE.checkpoints lacks."""
+    checkpoint: bytes
+    """The last one; b"" if there is none."""
+    rotating: bool
+    """A crash came between the steps of a rotation."""
     torn: int
     """Bytes at the end of FILE that were cut off."""
 
@@ -70,7 +74,9 @@ def resume(key: AuditKey, lines: AppendFile, checkpoints: AppendFile) -> Resumed
     tail.settle(lines)
     copies.settle(checkpoints)
     state = "new" if not chain.seq else "closed" if last == "close" else "open"
-    return Resumed(chain, state, unshipped, tail.torn)
+    checkpoint = unshipped[-1] if unshipped else shipped
+    rotating = last == ROTATE and lines.size > len(checkpoint)
+    return Resumed(chain, state, unshipped, checkpoint, rotating, tail.torn)
 
 
 def _end(file: AppendFile, start: int) -> _End:

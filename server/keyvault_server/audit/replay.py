@@ -9,7 +9,6 @@ the logs have by the end of the walk. Memory grows with the mutations in the log
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import NamedTuple
 
 from keyvault_server.audit.key import AuditKey
 from keyvault_server.audit.line import VACANCY, Fields, envelope_value, head_value, name_value
-from keyvault_server.audit.verify import PATIENCE, LogReader, Place
+from keyvault_server.audit.reading import PATIENCE, LogReader, Place, open_logs
 from keyvault_server.errors import RecordCorrupt
 from keyvault_server.ports import RecordStore, Walked
 from keyvault_server.records import DIGEST_SIZE, VACANCY_SIZE, Record, State, digest, state_of
@@ -118,8 +117,7 @@ async def against_store(
     the store's walk raises.
     """
     report, doubts, history = StoreReport(), [], _History(key)
-    with ExitStack() as stack:
-        readers = [stack.enter_context(closing(LogReader(path, key, patience))) for path in paths]
+    with open_logs(paths, key, patience=patience) as readers:
         history.read(readers)
         history.set_floors()
         async for walked in records.walk():
@@ -148,7 +146,7 @@ class _History:
         """Takes in what the logs have by now. Raises BadPlace."""
         for reader in readers:
             for _, fields in reader.read_on():
-                place = Place(reader.path, reader.number)
+                place = reader.place
                 if fields["phase"] == "intent" and fields.get("kind") != VACANCY:  # a purge has no envelope
                     self._open[reader.chain.log, fields["seq"]] = self._attempt(fields, place)
                 elif fields["phase"] == "outcome":

@@ -38,7 +38,7 @@ from keyvault_server.audit.line import (
     head_value,
     name_value,
 )
-from keyvault_server.audit.log import AuditLog, Clock, fdatasync, open_log
+from keyvault_server.audit.log import FILE_BYTES, AuditLog, Clock, fdatasync, open_log
 from keyvault_server.errors import AuditUnavailable
 from keyvault_server.group_commit import GroupCommit
 from keyvault_server.records import DIGEST_SIZE, StoredHead, digest, state_of
@@ -231,6 +231,7 @@ async def open_audit(
     key_path: Path,
     *,
     clear_names: bool = False,
+    file_bytes: int = FILE_BYTES,
     checkpoint_lines: int = CHECKPOINT_LINES,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     patience: float = PATIENCE_SECONDS,
@@ -239,10 +240,11 @@ async def open_audit(
 ) -> AsyncIterator[Audit]:
     """A trail in this file, which is made if absent, as is its key. Raises Refused: what it says has to be done first.
 
-    `clear_names` writes key_ids and scopes in clear, beside their HMACs. At most `checkpoint_lines` (1,000 at most)
+    `clear_names` writes key_ids and scopes in clear, beside their HMACs. A file of `file_bytes` is kept as
+    FILE.<seq>, and a new one begun. At most `checkpoint_lines` (1,000 at most)
     and `checkpoint_seconds` pass between two checkpoints; no call waits longer than `patience` seconds for its line.
     """
-    with open_log(path, key_path, sync=sync, clock=clock, every=checkpoint_lines) as log:
+    with open_log(path, key_path, sync=sync, clock=clock, every=checkpoint_lines, file_bytes=file_bytes) as log:
         audit = Audit(log, clear_names=clear_names, patience=patience)
         checkpoints = asyncio.create_task(audit.keep_checkpoints(checkpoint_seconds))
         try:
