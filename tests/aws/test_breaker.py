@@ -20,7 +20,7 @@ FAILING = {name: fault for name, fault in FAULTS.items() if fault.answer not in 
 @pytest.fixture
 async def line(open_line: OpenLine) -> AsyncIterator[Line]:
     """Silence ends an attempt soon here."""
-    async with open_line(call_timeout=1.0, max_connections=2 * SILENCES) as opened:
+    async with open_line(call_timeout=2.5, max_connections=2 * SILENCES) as opened:
         yield opened
 
 
