@@ -88,7 +88,7 @@ def channel(address: str, ca: bytes | None, client: Issued | None = None, sessio
 async def identity_over(connection: grpc.aio.Channel, *tokens: str) -> str:
     """Whom the server takes us for. Raises AioRpcError."""
     metadata = tuple(("authorization", f"Bearer {token}") for token in tokens)
-    answer = await KeyVaultStub(connection).GenerateKey(pb.GenerateKeyRequest(), timeout=5, metadata=metadata)
+    answer = await KeyVaultStub(connection).GenerateKey(pb.GenerateKeyRequest(), timeout=30, metadata=metadata)
     return answer.tenant
 
 

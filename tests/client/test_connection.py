@@ -75,9 +75,9 @@ async def test_a_client_without_a_certificate_that_the_server_trusts_is_told_to_
 async def test_changed_files_are_used_for_the_next_call_and_the_calls_at_work_finish(
     server: Secure, tls: TLS, tmp_path: Path
 ) -> None:
-    async with KeyVault(server.address, tls=tls, timeout=20) as vault:
+    async with KeyVault(server.address, tls=tls, timeout=60) as vault:
         slow = asyncio.create_task(whom(vault, SLOW))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await server.reached.wait()
         FOR_BOB.write(tmp_path, "client")
         await until(vault, BOB)
@@ -221,18 +221,18 @@ class Relay:
 async def test_there_is_one_connection_but_while_calls_of_before_are_at_work(
     server: Secure, tls: TLS, tmp_path: Path
 ) -> None:
-    async with Relay(server.address).running() as relay, KeyVault(relay.address, tls=tls, timeout=20) as vault:
+    async with Relay(server.address).running() as relay, KeyVault(relay.address, tls=tls, timeout=60) as vault:
         await asyncio.gather(*(whom(vault) for _ in range(20)))
         assert (relay.open, relay.opened) == (1, 1)
         slow = asyncio.create_task(whom(vault, SLOW))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await server.reached.wait()
         FOR_BOB.write(tmp_path, "client")
         await until(vault, BOB)
         assert (relay.open, relay.opened) == (2, 2)
         server.go_on.set()
         assert await slow == ALICE
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while relay.open != 1:
                 await asyncio.sleep(0.01)
         assert await whom(vault) == BOB

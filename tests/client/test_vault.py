@@ -315,7 +315,7 @@ async def test_a_call_ends_within_its_timeout() -> None:
             began = loop.time()
             with pytest.raises(expected):
                 await call()
-            assert loop.time() - began < 1.5
+            assert loop.time() - began < 5, "the client's own timeout is 10 s"
 
 
 async def test_a_server_that_comes_back_is_found_again(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ async def test_a_known_caller_does_all_that_the_policy_grants_as_its_tenant(gate
 async def test_a_client_without_a_certificate_or_with_a_foreign_ca_is_turned_away_in_the_handshake(gate: Gated) -> None:
     for client in (None, Authority("other").issue(BILLING)):
         async with gate.stub(client) as stub:
-            failure = await failure_of(stub.Read(pb.ReadRequest(key_id="a"), timeout=5))
+            failure = await failure_of(stub.Read(pb.ReadRequest(key_id="a"), timeout=30))
             assert failure.status == "UNAVAILABLE"
     assert gate.backend_calls() == 0
 
@@ -304,7 +304,7 @@ async def metrics(gate: Gated) -> str:
     url = f"http://127.0.0.1:{gate.running.metrics_port}/metrics"
 
     def fetch() -> str:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=30) as answer:
             text: str = answer.read().decode()
             return text
 

@@ -44,7 +44,7 @@ class Gate:
 
     async def reached(self) -> None:
         """Returns when all calls wait here."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await self._all_here.wait()
 
     def open(self) -> None:
@@ -54,7 +54,7 @@ class Gate:
 
 async def status(address: str) -> str:
     async with grpc.aio.insecure_channel(address) as channel:
-        answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+        answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=30)
     return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 
 
@@ -245,7 +245,7 @@ async def test_a_task_cancelled_inside_the_server_is_answered() -> None:
 
     records.before("get", cancelled)
     async with on_ports(keys, records) as server:
-        failure = await failure_of(server.stub.Read(pb.ReadRequest(key_id="a"), timeout=5))
+        failure = await failure_of(server.stub.Read(pb.ReadRequest(key_id="a"), timeout=30))
     assert failure.status == "INTERNAL"
 
 
@@ -287,10 +287,10 @@ async def test_a_call_that_comes_while_the_server_stops_is_told_so_and_nothing_i
 
 
 async def _late(address: str, stub: KeyVaultStub, request: pb.CreateRequest, gate: Gate) -> Failure:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while await status(address) == "SERVING":
             await asyncio.sleep(0.01)
-    failure = await failure_of(stub.Create(request, timeout=5))
+    failure = await failure_of(stub.Create(request, timeout=30))
     gate.open()
     return failure
 

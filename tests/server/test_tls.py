@@ -87,7 +87,7 @@ def handshake(server: Secure | int, context: ssl.SSLContext, **options: Any) -> 
     """A TLS connection by OpenSSL, which knows nothing of gRPC. Raises OSError."""
     context.set_alpn_protocols(["h2"])
     port = server if isinstance(server, int) else int(server.address.rpartition(":")[2])
-    raw = socket.create_connection(("127.0.0.1", port), timeout=5)
+    raw = socket.create_connection(("127.0.0.1", port), timeout=30)
     connection = context.wrap_socket(raw, server_hostname="localhost", do_handshake_on_connect=False, **options)
     try:
         connection.do_handshake()
@@ -200,7 +200,7 @@ def speaking(side: ssl.SSLContext, version: ssl.TLSVersion) -> ssl.SSLContext:
 def greet_one(listener: socket.socket, context: ssl.SSLContext) -> None:
     """A server that takes one connection, as OpenSSL does."""
     raw, _ = listener.accept()
-    raw.settimeout(5)
+    raw.settimeout(30)
     with context.wrap_socket(raw, server_side=True) as connection:
         connection.send(b"!")
 
@@ -224,7 +224,7 @@ async def test_tls_1_1_is_not_spoken(files: Files) -> None:
     lenient = speaking(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), old)
     lenient.load_cert_chain(files.folder / "server.pem", files.folder / "server.key")
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(5)
+        listener.settimeout(30)
         greeting = asyncio.create_task(in_thread(greet_one, listener, lenient))
         with await in_thread(handshake, listener.getsockname()[1], context) as connection:
             assert connection.version() == "TLSv1.1", "or this client could not have spoken it"
