@@ -11,6 +11,7 @@ from keyvault_server.backends.aws.clients import open_clients
 from keyvault_server.backends.aws.dynamodb import DynamoRecordStore
 from keyvault_server.errors import BackendUnavailable
 from tests.aws.stub import Authority, Reply, Stub, stub
+from tests.aws.wire import listening, relay
 from tests.engines import options
 
 pytestmark = pytest.mark.usefixtures("aws_identity")
@@ -46,30 +47,14 @@ async def test_a_certificate_that_nobody_trusted_signed_is_not(authority: Author
 @contextlib.asynccontextmanager
 async def proxy() -> AsyncIterator[str]:
     """An HTTP proxy that takes CONNECT; its address."""
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.CancelledError):
-            while data := await reader.read(65_536):
-                writer.write(data)
-        writer.close()
 
     async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = (await reader.readuntil(b"\r\n\r\n")).decode()
-        host, port = request.split()[1].split(":")
-        there = await asyncio.open_connection(host, int(port))
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-        tasks.update((asyncio.create_task(pump(reader, there[1])), asyncio.create_task(pump(there[0], writer))))
+        await relay(int(request.split()[1].rpartition(":")[2]), reader, writer)
 
-    server = await asyncio.start_server(connect, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks)
-        await server.wait_closed()
+    async with listening(connect) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.mark.parametrize(("name", "believed"), [("localhost", True), ("evil.example", False)])

@@ -89,6 +89,25 @@ async def listening(serve: Connection, tls: ssl.SSLContext | None = None) -> Asy
         await server.wait_closed()
 
 
+async def relay(port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Passes one connection on to a port of loopback, until either side hangs up."""
+    there = await asyncio.open_connection("127.0.0.1", port)
+    ways = [asyncio.create_task(_pump(reader, there[1])), asyncio.create_task(_pump(there[0], writer))]
+    try:
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for way in ways:
+            way.cancel()
+        there[1].close()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+
+
 def _encoded(start: str, headers: Mapping[str, str], body: bytes) -> bytes:
     lines = [start, *(f"{name}: {value}" for name, value in headers.items()), "", ""]
     return "\r\n".join(lines).encode("latin-1") + body

@@ -15,6 +15,7 @@ from keyvault_client.changes import LOOK_SECONDS, Changes
 from keyvault_client.channel import Connections
 from keyvault_server.access.identity import Identifier
 from keyvault_server.access.tls import ServerTls
+from tests.aws.wire import listening, relay
 from tests.certificates import LOCALHOST, Authority, pem_of, replace, uri
 from tests.fakes import FakeKeyService, FakeRecordStore
 from tests.secure import SLOW, Clock, Secure, identity_over, secure
@@ -176,46 +177,22 @@ class Relay:
 
     def __init__(self, target: str) -> None:
         self._port = int(target.rpartition(":")[2])
-        self._tasks: set[asyncio.Task[None]] = set()
         self.open = self.opened = 0
         self.address = ""
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["Relay"]:
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.address = f"localhost:{server.sockets[0].getsockname()[1]}"
-        try:
+        async with listening(self._pass_on) as port:
+            self.address = f"localhost:{port}"
             yield self
-        finally:
-            server.close()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            await server.wait_closed()
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._tasks.add(asyncio.create_task(self._pass_on(reader, writer)))
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.open += 1
         self.opened += 1
-        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._port)
-        back = asyncio.create_task(self._pump(there_reader, writer))
+        self.open += 1
         try:
-            await self._pump(reader, there_writer)
+            await relay(self._port, reader, writer)
         finally:
             self.open -= 1
-            there_writer.close()
-            back.cancel()
-            await asyncio.gather(back, return_exceptions=True)
-            writer.close()
-
-    @staticmethod
-    async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(65_536):
-                writer.write(data)
-                await writer.drain()
 
 
 async def test_there_is_one_connection_but_while_calls_of_before_are_at_work(
