@@ -20,11 +20,11 @@ SLOW = "slow"
 """A GenerateKey for this scope is answered when the test says so."""
 
 
+@dataclass
 class Clock:
     """A clock that stands until it is moved."""
 
-    def __init__(self) -> None:
-        self.now = 1_000.0
+    now: float = 1_000.0
 
     def __call__(self) -> float:
         return self.now

@@ -173,8 +173,7 @@ def test_the_schemes_case_does_not_matter_and_other_metadata_neither(tokens: Tok
 
 async def test_a_resumed_session_ends_with_its_certificate(tmp_path: Path) -> None:
     """What resumes is not checked by TLS again: without a look at the date an expired certificate would do for days."""
-    clock = Clock()
-    clock.now = 0.0
+    clock = Clock(0.0)
     alice, sessions = AUTHORITY.issue(ALICE, until=HOUR), cygrpc.SSLSessionCacheLRU(8)
     expires = x509.load_pem_x509_certificate(alice.certificate).not_valid_after_utc.timestamp()
     async with secure(tls(tmp_path), Identifier(certificates=True, clock=clock)) as server:

@@ -13,19 +13,10 @@ from keyvault.names import MAX_MESSAGE
 from keyvault_server.access.policy import METHODS
 from keyvault_server.access.quotas import MAX_RETRY_AFTER, READ_BYTES, AtWork, Limits, Quotas, Rate
 from keyvault_server.errors import RateLimited
+from tests.secure import Clock
 
 MEMBER = "spiffe://example.org/web"
 PROPERTY = settings(deadline=None, database=None, max_examples=300)
-
-
-@dataclass
-class Clock:
-    """A clock that stands still until it is set."""
-
-    now: float = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @dataclass
