@@ -4,7 +4,8 @@
    RECORD_LOG   where the record goes; outside of the folder
    RECORD_DEAF  a suffix of file names: their fsync is not recorded, as on a disk that lies or with synchronous=NORMAL
    RECORD_FAULT a file, looked at before each call: while it says "full", our files do not grow (ENOSPC); while it says
-                "sync", they cannot be synced (EIO); if it says "kill", the process dies before it syncs one. A suffix
+                "sync", they cannot be synced (EIO); if it says "kill", the process dies before it syncs one; while it
+                says "hang", no sync of one returns. A suffix
                 may follow ("sync.jsonl"): then only files whose names end so
 
    One entry, little-endian: u8 what, u32 length of the path, u64 offset, u64 length of the data; path; data.
@@ -117,6 +118,7 @@ static int full(int fd, off_t end) {
 static int unsynced(int fd) {
     if (!path_of(fd)) return 0;
     if (faulty(path_of(fd), "kill")) kill(getpid(), SIGKILL);
+    while (faulty(path_of(fd), "hang")) usleep(10000);
     if (!faulty(path_of(fd), "sync")) return 0;
     pthread_mutex_lock(&lock);
     note('F', paths[fd], 0, "", 0);

@@ -244,6 +244,22 @@ async def test_no_power_cut_after_a_restart_costs_the_audit_log_a_line_that_the_
             shutil.rmtree(left.folder)
 
 
+async def test_a_stop_does_not_wait_for_an_audit_disk_that_hangs(place: Place) -> None:
+    async with place.served(audited=True) as (server, stub):
+        await mint(stub, "d/")
+        place.breaks("hang.jsonl")
+        for name in ("one", "two"):
+            with pytest.raises(grpc.aio.AioRpcError, match="audit trail"):
+                await stub.Read(pb.ReadRequest(key_id=name), timeout=20)
+        assert server.stop() == 0
+    assert '"lines": 2' in server.log.read_text()
+    place.is_mended()
+    async with place.served(audited=True) as (server, stub):
+        await mint(stub, "d/")
+        assert server.stop() == 0
+    assert place.trail.verified().crashes == 1
+
+
 async def test_an_audit_key_that_a_start_finds_outlives_a_power_cut(tmp_path: Path, recorder: Recorder) -> None:
     """The process that made it died before it synced the folder, which need not be the log's."""
     keys, recorded, fault = tmp_path / "keys", tmp_path / "log", tmp_path / "fault"

@@ -1,6 +1,7 @@
 """The disk of the audit log hangs: it takes no line and tells no error. Every call ends all the same."""
 
 import asyncio
+import logging
 from contextlib import suppress
 from io import StringIO
 from pathlib import Path
@@ -15,12 +16,12 @@ from keyvault_server.access.tokens import TokenRules, Tokens
 from keyvault_server.access_log import AccessLog
 from keyvault_server.errors import AuditUnavailable, BackendUnavailable
 from keyvault_server.interceptors import Limits
-from tests.audited import audited
+from tests.audited import Disk, audited
 from tests.gated import bearer
 from tests.issuer import AUDIENCE, ISSUER, Issuer
 from tests.sealed import create, mint
 from tests.serving import failure_of
-from tests.trails import CALL
+from tests.trails import CALL, Trail
 
 UNAVAILABLE = ("UNAVAILABLE", BackendUnavailable.reason)
 
@@ -107,6 +108,23 @@ async def test_strangers_hold_no_place_of_those_at_work(tmp_path: Path) -> None:
                 await asyncio.sleep(0.01)
             server.disk.mend()
             assert [(await task).status for task in (stranger, known)] == ["UNAUTHENTICATED", "NOT_FOUND"]
+
+
+async def test_a_stop_leaves_what_a_hanging_disk_does_not_take_and_says_how_much(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trail, disk = Trail(tmp_path), Disk()
+    async with asyncio.timeout(30):
+        async with trail.open(sync=disk, patience=0.2) as audit:
+            disk.hang()
+            answers = await asyncio.gather(*(audit.outcome(CALL, "OK") for _ in range(3)), return_exceptions=True)
+            assert all(isinstance(answer, AuditUnavailable) for answer in answers)
+        (told,) = caplog.records
+        assert (told.levelno, told.__dict__["lines"]) == (logging.CRITICAL, 3)
+        disk.mend()
+        while len(trail.lines()) < 3:
+            await asyncio.sleep(0.01)
+    trail.verified()
 
 
 async def test_what_waits_for_a_hanging_disk_is_bounded(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ class AuditLog:
         self._clock = clock
         self._every = min(every, CHECKPOINT_LINES)
         self._boot = os.urandom(8).hex()
+        self.abandoned = False
 
     def text(self, **fields: str | int | bool | None) -> str:
         """A line's text for `append`: these fields, this moment and this process."""
@@ -119,6 +120,10 @@ class AuditLog:
         with contextlib.suppress(AuditUnavailable):
             self.append((), checkpoint="close")
 
+    def abandon(self) -> None:
+        """Leaves the files open for good: a thread that hangs may still write, and to no other file that is opened."""
+        self.abandoned = True
+
     def _begin_file(self) -> None:
         """Goes on in a new FILE, if that can be: one that grows is better than none. The last line is a checkpoint."""
         path = self._lines.path
@@ -156,7 +161,7 @@ def open_log(
     every: int = CHECKPOINT_LINES,
     file_bytes: int = FILE_BYTES,
 ) -> Iterator[AuditLog]:
-    """A log, made if absent, as is its key; its last checkpoint follows the body. Raises Refused."""
+    """A log, made if absent, as is its key; the body ends it, or abandons it. Raises Refused."""
     beside = checkpoints_beside(path)
     new = _is_empty(path) and _is_empty(beside)
     if not new and not path.exists():
@@ -177,7 +182,8 @@ def open_log(
         try:
             yield log
         finally:
-            log.end()
+            if log.abandoned:
+                files.pop_all()
 
 
 def _is_empty(path: Path) -> bool:

@@ -16,16 +16,16 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from keyvault import envelope as kve1
 from keyvault.envelope import HEAD_SIZE, Kind
 from keyvault.names import is_scope
+from keyvault_server.audit.disk_thread import DiskThread
 from keyvault_server.audit.file import Sync
 from keyvault_server.audit.key import AuditKey
 from keyvault_server.audit.line import (
@@ -51,8 +51,6 @@ PATIENCE_SECONDS = 5.0
 """How long a call waits for its line at most."""
 MAX_WAITING = 4 * MAX_BATCH
 """Lines that wait at most; the next is refused."""
-
-_T = TypeVar("_T")
 
 _log = logging.getLogger(__name__)
 
@@ -107,8 +105,10 @@ class Audit:
         self._log = log
         self._clear_names = clear_names
         self._patience = patience
-        self._disk = ThreadPoolExecutor(1, "keyvault-audit")
+        self._disk = DiskThread("keyvault-audit")
         self._lines = GroupCommit[_Waiting](lambda waiting: min(len(waiting), MAX_BATCH), self._write)
+        self._unwritten = 0
+        """Lines that wait, or are on their way to the disk."""
         self._refused: Counter[tuple[str, str]] = Counter()
         self._told: Counter[tuple[str, str]] = Counter()
         """Of those, what lines tell of. Belongs to the disk's thread: nothing that ends a wait for it is in the way."""
@@ -159,22 +159,32 @@ class Audit:
 
     async def check(self) -> None:
         """Returns if the next line will be taken, as far as one can tell. Raises AuditUnavailable."""
-        await self._on_disk_thread(self._log.check)
+        await self._disk.run(self._log.check)
 
     async def close(self) -> None:
-        """Writes what waits, and what was counted."""
-        await self._lines.finish()
-        with contextlib.suppress(AuditUnavailable):
-            await self._on_disk_thread(self._tell_refused)
-        self._disk.shutdown()
+        """Writes what waits, what was counted, and the last checkpoint; gives up if the disk hangs."""
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._lines.finish()
+                await self._disk.run(self._end)
+        except TimeoutError:
+            _log.critical("the audit log's disk hangs: what waits for it is given up", extra={"lines": self._unwritten})
+            self._log.abandon()
+        else:
+            self._disk.end()
 
     async def keep_checkpoints(self, seconds: float) -> None:
         """A checkpoint whenever lines have waited so long for one, and refusals to be told. Until it is cancelled."""
         while True:
             await asyncio.sleep(seconds)
             with contextlib.suppress(AuditUnavailable):  # the next call is told
-                await self._on_disk_thread(self._tell_refused)
-                await self._on_disk_thread(self._log.add_checkpoint_if_due)
+                await self._disk.run(self._tell_refused)
+                await self._disk.run(self._log.add_checkpoint_if_due)
+
+    def _end(self) -> None:
+        with contextlib.suppress(AuditUnavailable):
+            self._tell_refused()
+        self._log.end()
 
     def _tell_refused(self) -> None:
         refused = self._refused.copy()
@@ -201,6 +211,7 @@ class Audit:
         )
         waiting = _Waiting(text, asyncio.get_running_loop().create_future())
         self._lines.add(waiting)
+        self._unwritten += 1
         try:
             async with asyncio.timeout(self._patience):
                 return await waiting.seq
@@ -208,21 +219,25 @@ class Audit:
             raise AuditUnavailable from None
 
     async def _write(self, batch: list[_Waiting]) -> None:
-        try:
-            seqs = await self._on_disk_thread(lambda: self._log.append([waiting.text for waiting in batch]))
-        except Exception as error:
-            if not isinstance(error, AuditUnavailable):  # our own bug: nobody may wait for ever for it
-                _log.critical("no audit line can be written", exc_info=error)
-            for waiting in batch:
-                if not waiting.seq.done():
-                    waiting.seq.set_exception(AuditUnavailable())
-            return
+        seqs = await self._seqs(batch)
+        self._unwritten -= len(batch)
         for waiting, seq in zip(batch, seqs, strict=True):
-            if not waiting.seq.done():  # else its caller was cancelled; the line is there
+            if waiting.seq.done():  # its caller was cancelled; the line is there all the same
+                continue
+            if seq is None:
+                waiting.seq.set_exception(AuditUnavailable())
+            else:
                 waiting.seq.set_result(seq)
 
-    async def _on_disk_thread(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._disk, work)
+    async def _seqs(self, batch: list[_Waiting]) -> Sequence[int | None]:
+        """What the lines are numbered, once they are durable; None for each if they are not taken."""
+        try:
+            return await self._disk.run(lambda: self._log.append([waiting.text for waiting in batch]))
+        except AuditUnavailable:
+            pass
+        except Exception as error:  # our own bug: nobody may wait for ever for it
+            _log.critical("no audit line can be written", exc_info=error)
+        return [None] * len(batch)
 
 
 @asynccontextmanager
