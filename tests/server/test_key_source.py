@@ -25,7 +25,7 @@ from tests.serving import failure_of
 ISSUED_BY = Issuer()
 RULES = TokenRules(ISSUER, AUDIENCE)
 GOOD, EC_ONLY = Reply(body=ISSUED_BY.key_set()), Reply(body=ISSUED_BY.key_set(only=("ec",)))
-QUICK = Timing(refresh=0.02, shortest=0.02, fetch=0.3)
+QUICK = Timing(refresh=0.02, shortest=0.02, fetch=1.0)
 RARELY = Timing(refresh=3600.0, shortest=0.05, fetch=5.0)
 
 
@@ -109,7 +109,7 @@ async def forever(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None
 
 
 BAD: dict[str, tuple[Answer, str]] = {
-    "silent": (SILENCE, "within 0.3 s"),
+    "silent": (SILENCE, "within 1 s"),
     "cut off": (RESET, "cannot be reached"),
     "half": (HALF, "cannot be reached"),
     "an error": (Reply(500), "status 500"),
