@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from keyvault.v1 import keyvault_pb2 as pb
-from keyvault_server.audit.key import AuditKey
+from keyvault_server.audit.key import AuditKey, load_key
 from keyvault_server.audit.reading import open_logs
 from keyvault_server.audit.replay import against_store
 from keyvault_server.audit.verify import Report, verify
@@ -50,8 +50,11 @@ async def test_a_large_file_is_kept_and_the_log_goes_on_in_a_new_one(trail: Trai
     assert [line["request"] for line in lines if "request" in line] == [f"r{number}" for number in range(60)]
     checkpoints = [line for line in lines if line["phase"] == "checkpoint"]
     assert [json.loads(line) for line in trail.checkpoints.read_bytes().splitlines()] == checkpoints
-    report = trail.verified()
-    assert (report.lines, report.checkpoints, report.starts) == (len(lines), len(checkpoints), 1)
+    (trail.folder / "public.pem").write_text(trail.key.pem)
+    for key in (trail.key, load_key(trail.folder / "public.pem")):
+        report = verify([trail.path], key, patience=0)
+        assert report.whole, report.bad
+        assert (report.lines, report.checkpoints, report.starts) == (len(lines), len(checkpoints), 1)
 
 
 async def test_every_start_goes_on_however_young_the_file_is(trail: Trail) -> None:
@@ -70,6 +73,14 @@ async def test_a_new_file_has_the_mode_of_the_old_one(trail: Trail) -> None:
     trail.path.chmod(0o644)
     await write(trail)
     assert {path.stat().st_mode & 0o777 for path in (trail.path, *trail.archives())} == {0o644}
+
+
+async def test_a_link_to_the_log_is_rotated_where_it_is(trail: Trail) -> None:
+    trail.path.symlink_to(trail.folder / "elsewhere")
+    await write(trail)
+    assert (trail.folder / "elsewhere").samefile(trail.archives()[0])
+    assert not trail.path.is_symlink()
+    assert trail.verified().lines == len(trail.lines_of_all_files())
 
 
 async def test_a_server_rotates_at_the_size_that_its_settings_say(trail: Trail) -> None:
