@@ -1,7 +1,7 @@
 """The yardstick: a grpc.aio server that answers every Read and Create of keyvault.v1 with the same bytes at once.
 
 No interceptor, no decoding, no log: what grpc.aio itself can do. Prints its port, serves until SIGTERM. The third
-argument, "batch", gives it the scheduling that our server takes (see docs/performance.md).
+argument, "tuned", gives it the scheduling and the event loop that our server takes (see docs/performance.md).
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 import grpc
+import uvloop
 
 SERVICE = "keyvault.v1.KeyVault"
 
@@ -40,6 +41,8 @@ async def main(read_response: bytes, create_response: bytes) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[3:] == ["batch"]:
+    tuned = sys.argv[3:] == ["tuned"]
+    if tuned:
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    asyncio.run(main(bytes.fromhex(sys.argv[1]), bytes.fromhex(sys.argv[2])))
+    run = uvloop.run if tuned else asyncio.run
+    run(main(bytes.fromhex(sys.argv[1]), bytes.fromhex(sys.argv[2])))
