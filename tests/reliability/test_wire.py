@@ -19,7 +19,7 @@ def test_histories_of_servers_that_are_killed_are_right(tmp_path: Path, deployme
         figure = asyncio.run(rounds(servers, histories, seed=1, kills=1))
         assert sum(server.kills for server in servers) == 1
     assert figure.histories == histories
-    assert figure.unknown, "nobody was disturbed"
+    assert figure.unknown > histories, "nobody was disturbed"
     assert not figure.wrong, figure.wrong[0]
 
 
