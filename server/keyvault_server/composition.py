@@ -175,7 +175,6 @@ def _aws_options(settings: Settings) -> "AwsOptions":
 
     if settings.aws_ca_bundle:
         read_file(settings.aws_ca_bundle)  # refuses one that others may write
-
     return AwsOptions(
         region=settings.aws_region,
         table=settings.aws_table,

@@ -37,7 +37,6 @@ class Soaked:
     wrong: list[str] = field(default_factory=list)
     calls: dict[str, int] = field(default_factory=dict)
     given_up: int = 0
-    audit_bytes: int = 0
 
     @property
     def grown(self) -> list[Growth]:
@@ -60,7 +59,6 @@ async def soaked(folder: Path, minutes: float, seed: int, *, hasty: bool) -> Soa
         looking.cancel()
         found.wrong += mix.wrong + await _at_rest(watched, before)
         found.calls, found.given_up = dict(mix.calls), mix.given_up
-        found.audit_bytes = server.audit_file.stat().st_size
         if status := server.server.stop():
             found.wrong.append(f"the server ended with status {status}")
         if "unexpected error" in server.server.log.read_text():

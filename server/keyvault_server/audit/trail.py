@@ -255,9 +255,9 @@ async def open_audit(
 ) -> AsyncIterator[Audit]:
     """A trail in this file, which is made if absent, as is its key. Raises Refused: what it says has to be done first.
 
-    `clear_names` writes key_ids and scopes in clear, beside their HMACs. A file of `file_bytes` is kept as
-    FILE.<seq>, and a new one begun. At most `checkpoint_lines` (1,000 at most)
-    and `checkpoint_seconds` pass between two checkpoints; no call waits longer than `patience` seconds for its line.
+    `clear_names` writes key_ids and scopes in clear, beside their HMACs. A file of `file_bytes` is kept as FILE.<seq>,
+    and a new one begun. At most `checkpoint_lines` (1,000 at most) and `checkpoint_seconds` pass between two
+    checkpoints; no call waits longer than `patience` seconds for its line.
     """
     with open_log(path, key_path, sync=sync, clock=clock, every=checkpoint_lines, file_bytes=file_bytes) as log:
         audit = Audit(log, clear_names=clear_names, patience=patience)
