@@ -1,27 +1,37 @@
-"""Sets KeyVault up in `.venv` beside this file and runs it. It needs Python 3.11 or newer and nothing else.
+"""Set KeyVault up in `.venv` beside this file and run it. Needs Python 3.11 or newer and nothing else.
 
-    python3 dev.py serve [...]    the embedded server, data in ./data; arguments go to `keyvault-server serve`
-    python3 dev.py test [...]     all tests; arguments go to pytest
-    python3 dev.py setup          the environment alone, with the tools of development
-    python3 dev.py tools          what some tests need beside Python, into ./.tools: grpcurl (Go), dynalite (Node)
-    python3 dev.py pin            writes requirements/*.txt anew from pyproject.toml
+    python3 dev.py serve [...]         the embedded server, data in ./data; arguments go to `keyvault-server serve`
+    python3 dev.py test [...]          all tests, on two workers; arguments go to pytest
+    python3 dev.py test --unit [...]   the fast tier: no process, no network but loopback
+    python3 dev.py setup               the environment alone, with the development tools
+    python3 dev.py tools               programs that some tests need, into ./.tools: grpcurl (Go) and dynalite (Node)
+    python3 dev.py pin                 compile requirements/*.txt from pyproject.toml
 
-Every package comes with the hash that requirements/*.txt records, and nothing outside this folder is changed.
+Every package is checked against the hash in requirements/*.txt, and nothing outside this folder is changed.
 """
+
+# Python 3.7 has to parse this file, so that every older version gets the sentence below instead of a traceback.
+from __future__ import annotations
 
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / "python"
+OLDEST = (3, 11)
+SUPPORTED = ("3.14", "3.13", "3.12", "3.11")
+DISTRIBUTION = "keyvault-grpc"
 USERS, DEVELOPERS = ("build", "server"), ("build", "dev")
+UNIT = ("-m", "not process and not external and not slow")
+WORKERS = ("-n", "3")
+"""A third worker runs while the others wait for processes that they started."""
 TOOLS = {
     "go": ("go", "install", "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3"),
     "npm": ("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", ".tools/dynalite", "dynalite@4.0.0"),
@@ -29,14 +39,14 @@ TOOLS = {
 
 
 def main(command: str, *arguments: str) -> int:
-    """Runs one command; returns its exit status."""
+    """Run one command; return its exit status."""
     if command == "serve":
         set_up(USERS)
-        environment = {"KEYVAULT_DATA": str(ROOT / "data")} | os.environ
-        os.execve(BIN / "keyvault-server", ["keyvault-server", "serve", *arguments], environment)  # noqa: S606
+        environment = {"KEYVAULT_DATA": str(ROOT / "data"), **os.environ}
+        os.execve(BIN / "keyvault-server", ["keyvault-server", "serve", *arguments], environment)
     if command == "test":
         set_up(DEVELOPERS)
-        return run(PYTHON, "-m", "pytest", *arguments)
+        return test(*arguments)
     if command == "setup":
         set_up(DEVELOPERS)
         return 0
@@ -49,66 +59,102 @@ def main(command: str, *arguments: str) -> int:
     return 2
 
 
+def test(*arguments: str) -> int:
+    """Run the tests: all of them, or the unit tier for `--unit`; `-n 0` among the arguments turns the workers off."""
+    chosen = [argument for argument in arguments if argument != "--unit"]
+    tier = UNIT if "--unit" in arguments else ()
+    return run(PYTHON, "-m", "pytest", *WORKERS, *tier, *chosen)
+
+
 def set_up(requirements: tuple[str, ...]) -> None:
-    """Makes `.venv` and installs what is missing; a mark of the files' hashes makes the second time quick."""
-    if not PYTHON.exists() and run(sys.executable, "-m", "venv", VENV):
-        sys.exit("dev.py: this Python cannot make a virtual environment: on Debian, apt-get install python3-venv")
+    """Make `.venv` and install what is missing; a stamp of the files' hashes makes the second time quick."""
     files = [ROOT / "requirements" / f"{name}.txt" for name in requirements]
-    mark = VENV / f"installed-{requirements[-1]}"
+    stamp = VENV / f"installed-{requirements[-1]}"
     wanted = hashlib.sha256(b"".join(file.read_bytes() for file in (*files, ROOT / "pyproject.toml"))).hexdigest()
-    if mark.exists() and mark.read_text() == wanted:
+    if PYTHON.exists() and stamp.exists() and stamp.read_text() == wanted:
         return
-    print("setting up .venv; the first time takes a minute", file=sys.stderr, flush=True)
+    with Step(1, "environment in .venv"):
+        if not PYTHON.exists() and run(sys.executable, "-m", "venv", VENV):
+            sys.exit("dev.py: this Python cannot make a virtual environment: on Debian, apt-get install python3-venv")
     pip = (PYTHON, "-m", "pip", "--disable-pip-version-check", "--quiet", "install")
-    for file in files:
-        check(*pip, "--require-hashes", "--requirement", file)
-    check(*pip, "--no-deps", "--no-build-isolation", "--editable", ROOT)
-    mark.write_text(wanted)
+    with Step(2, "pinned packages (about a minute the first time)"):
+        for file in files:
+            check(*pip, "--require-hashes", "--requirement", file)
+    with Step(3, "KeyVault itself"):
+        check(*pip, "--no-deps", "--no-build-isolation", "--editable", ROOT)
+    stamp.write_text(wanted)
+
+
+class Step:
+    """One of the three steps of the set-up, with its seconds."""
+
+    def __init__(self, number: int, name: str) -> None:
+        self._title = f"dev.py: {number}/3 {name}"
+
+    def __enter__(self) -> None:
+        print(f"{self._title} ...", file=sys.stderr, flush=True)
+        self._began = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        print(f"{self._title}: {time.monotonic() - self._began:.0f} s", file=sys.stderr, flush=True)
 
 
 def tools() -> int:
-    """Gets each tool whose toolchain is here; says which are missing."""
+    """Install each tool whose toolchain is available; name those that are missing."""
     missing = 0
     for program, command in TOOLS.items():
         if shutil.which(program):
-            check(*command, env=os.environ | {"GOBIN": str(ROOT / ".tools" / "bin")})
+            check(*command, environment={**os.environ, "GOBIN": str(ROOT / ".tools" / "bin")})
         else:
-            print(f"dev.py: no {program}, hence no {command[-1]}: the tests that need it are skipped", file=sys.stderr)
+            print(f"dev.py: {program} not found: {command[-1]} is not installed, its tests skip", file=sys.stderr)
             missing = 1
     return missing
 
 
 def pin() -> int:
-    """The server's pins are the tested ones: dev.txt comes first and binds server.txt."""
+    """Compile the pins; dev.txt comes first and constrains server.txt, so that what ships is what was tested."""
     compile_ = (PYTHON, "-m", "uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11")
     plain = ("--generate-hashes", "--no-emit-index-url", "--no-header", "--no-annotate")
     folder = ROOT / "requirements"
     check(*compile_, *plain, "--extra", "server", "--group", "dev", "pyproject.toml", "-o", folder / "dev.txt")
     pins = folder / "pins.tmp"
     lines = (folder / "dev.txt").read_text().splitlines()
-    pins.write_text("\n".join(line.removesuffix(" \\") for line in lines if line and not line.startswith(" ")))
+    pins.write_text("\n".join(line.removesuffix(" \\") for line in lines if line[:1].strip()))
     try:
         constrained = (*compile_, *plain, "--constraints", pins)
         check(*constrained, "--extra", "server", "pyproject.toml", "-o", folder / "server.txt")
     finally:
         pins.unlink()
     check(*compile_, *plain, folder / "build.in", "-o", folder / "build.txt")
+    if any(line.startswith(f"{DISTRIBUTION}==") for path in folder.glob("*.txt") for line in path.open()):
+        sys.exit(f"dev.py: {DISTRIBUTION} depends on itself: see pyproject.toml")
     return 0
 
 
-def check(*command: str | Path, env: Mapping[str, str] | None = None) -> None:
-    """Runs a command that has to succeed."""
-    status = run(*command, env=env)
+def check(*command: str | Path, environment: dict[str, str] | None = None) -> None:
+    """Run a command that has to succeed."""
+    status = run(*command, environment=environment)
     if status:
         sys.exit(f"dev.py: `{' '.join(map(str, command[:6]))} ...` failed with status {status}")
 
 
-def run(*command: str | Path, env: Mapping[str, str] | None = None) -> int:
-    """Runs a command here; returns its exit status."""
-    return subprocess.run(command, cwd=ROOT, env=env, check=False).returncode
+def run(*command: str | Path, environment: dict[str, str] | None = None) -> int:
+    """Run a command in this folder; return its exit status."""
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+
+
+def use_newer_python() -> None:
+    """Continue with a supported Python if this one is too old and one is on the PATH; else say what is needed."""
+    for version in SUPPORTED:
+        found = shutil.which(f"python{version}")
+        # A version manager's shim may exist for a version that is not active: it fails when it is run.
+        if found and subprocess.run([found, "-c", "import venv"], capture_output=True, check=False).returncode == 0:
+            os.execv(found, [found, *sys.argv])
+    found = ".".join(map(str, sys.version_info[:2]))
+    sys.exit(f"dev.py: KeyVault needs Python 3.11 or newer; this is {found}, and no newer one is on the PATH")
 
 
 if __name__ == "__main__":
-    if sys.version_info < (3, 11):  # noqa: UP036 - told plainly to those who have an older one
-        sys.exit("dev.py: KeyVault needs Python 3.11 or newer")
+    if sys.version_info < OLDEST:
+        use_newer_python()
     sys.exit(main(*(sys.argv[1:] or ["help"])))

@@ -18,7 +18,7 @@ from pathlib import Path
 from keyvault_server.audit.key import AuditKey
 from keyvault_server.audit.trail import Audit, Call, Change, open_audit
 from keyvault_server.audit.verify import verify
-from keyvault_server.records import Record, digest
+from keyvault_server.core.records import Record, digest
 
 IN_FLIGHT = 64
 HERE = Path(__file__).parent

@@ -24,11 +24,11 @@ from typing import Any
 import grpc
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from keyvault import envelope
-from keyvault.v1 import keyvault_pb2 as pb
-from keyvault.v1.keyvault_pb2_grpc import KeyVaultStub
+from keyvault_api import envelope
+from keyvault_api.v1 import keyvault_pb2 as pb
+from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
 from keyvault_server.backends.embedded.sqlite import open_store
-from keyvault_server.records import Record
+from keyvault_server.core.records import Record
 
 KIB = os.urandom(1024)
 IN_FLIGHT = 64

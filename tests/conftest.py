@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from keyvault.v1.keyvault_pb2_grpc import KeyVaultStub
+from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
 from keyvault_client import KeyVault
-from tests.serving import Served, embedded
+from tests.support.serving import Served, embedded
 
-pytest_plugins = ("tests.engines",)
+pytest_plugins = ("tests.support.engines",)
 
 
 @pytest.fixture(scope="session", autouse=True)

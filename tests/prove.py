@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from tests.support.repository import ROOT
+
 PAGE = ROOT / "docs" / "reliability.md"
 LINES = 8
 """Of each command's output, from its end."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.tools import tool, toolchain
+from tests.support.tools import tool, toolchain
 
 
 def test_a_missing_program_skips_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

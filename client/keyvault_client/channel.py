@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator, Callable
 
 import grpc
 
-from keyvault.address import is_loopback
-from keyvault.names import MAX_MESSAGE
-from keyvault.v1.keyvault_pb2_grpc import KeyVaultStub
+from keyvault_api.address import is_loopback
+from keyvault_api.names import MAX_MESSAGE
+from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
 from keyvault_client.changes import Changes
 from keyvault_client.errors import InvalidRequest
 from keyvault_client.tls import TLS

@@ -15,9 +15,9 @@ from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from cyclopts.types import ExistingFile, NonExistentPath, PositiveFloat, PositiveInt
 from google.protobuf import json_format
 
-from keyvault import envelope as kve1
-from keyvault.envelope import Kind
-from keyvault.v1 import keyvault_pb2 as pb
+from keyvault_api import envelope as kve1
+from keyvault_api.envelope import Kind
+from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_client.errors import InvalidRequest, KeyVaultError, WrongRevision
 from keyvault_client.keys import DataKey
 from keyvault_client.legacy import open_legacy
@@ -40,7 +40,7 @@ app = App(
     name="keyvault",
     help="Keeps secrets in a KeyVault server that cannot read them. Data comes from standard input.\n\n"
     "Exit status: 0 done, 1 refused, 2 bad usage; one line on standard error says why.",
-    version=lambda: version("keyvault"),
+    version=lambda: version("keyvault-grpc"),
     default_parameter=Parameter(negative="", show_default=False),
     suppress_keyboard_interrupt=False,
 )

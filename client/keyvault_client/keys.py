@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from keyvault.names import DATA_KEY_SIZE, MAX_WRAPPED_KEY, is_scope, is_tenant
+from keyvault_api.names import DATA_KEY_SIZE, MAX_WRAPPED_KEY, is_scope, is_tenant
 from keyvault_client.errors import InvalidRequest
 
 MAX_FILE = 64 * 1024

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeAlias
 
-from keyvault import envelope as kve1
-from keyvault.envelope import MAX_PLAINTEXT, MAX_REVISION, EnvelopeDoesNotOpen, Kind, MalformedEnvelope
-from keyvault.names import covers, is_key_id
-from keyvault.v1 import keyvault_pb2 as pb
+from keyvault_api import envelope as kve1
+from keyvault_api.envelope import MAX_PLAINTEXT, MAX_REVISION, EnvelopeDoesNotOpen, Kind, MalformedEnvelope
+from keyvault_api.names import covers, is_key_id
+from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_client.errors import InvalidRequest, RecordDamaged
 from keyvault_client.keys import DataKey
 

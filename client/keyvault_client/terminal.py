@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import BinaryIO
 
-from keyvault.envelope import MAX_PLAINTEXT
-from keyvault.names import MAX_MESSAGE
+from keyvault_api.envelope import MAX_PLAINTEXT
+from keyvault_api.names import MAX_MESSAGE
 from keyvault_client.errors import InvalidRequest
 from keyvault_client.keys import DataKey
 

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from keyvault.address import is_loopback
+from keyvault_api.address import is_loopback
 from keyvault_client.channel import Connections
 from keyvault_client.errors import Busy, InvalidRequest, KeyVaultError, OutcomeUnknown, Unavailable, WrongRevision
 from keyvault_client.status import error_of

@@ -12,9 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from keyvault.envelope import MAX_REVISION, Kind, commits_to
-from keyvault.names import is_scope
-from keyvault.v1 import keyvault_pb2 as pb
+from keyvault_api.envelope import MAX_REVISION, Kind, commits_to
+from keyvault_api.names import is_scope
+from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_client.errors import AlreadyExists, Conflict, InvalidRequest, WrongRevision
 from keyvault_client.keys import DataKey
 from keyvault_client.records import MutationResponse, Record, Written, check, head_of, opened, sealed, written

@@ -1,5 +1,5 @@
 """`python -m keyvault_server` is `keyvault-server`."""
 
-from keyvault_server.cli import main
+from keyvault_server.operations.cli import main
 
 main()

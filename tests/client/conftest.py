@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import server_process
-from tests.shell import Shell
+from tests.support.serving import server_process
+from tests.support.shell import Shell
 
 
 @pytest.fixture(scope="module")

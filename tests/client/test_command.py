@@ -10,10 +10,10 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
 
-from keyvault import envelope
+from keyvault_api import envelope
 from keyvault_client import DataKey
-from tests.serving import BIN
-from tests.shell import Shell
+from tests.support.serving import BIN
+from tests.support.shell import Shell
 
 NAME = "prod/db-password"
 

@@ -15,11 +15,11 @@ from keyvault_client.changes import LOOK_SECONDS, Changes
 from keyvault_client.channel import Connections
 from keyvault_server.access.identity import Identifier
 from keyvault_server.access.tls import ServerTls
-from tests.aws.wire import listening, relay
-from tests.certificates import LOCALHOST, Authority, pem_of, replace, uri
-from tests.fakes import FakeKeyService, FakeRecordStore
-from tests.secure import SLOW, Clock, Secure, identity_over, secure
-from tests.serving import on_ports
+from tests.server.backends.aws.wire import listening, relay
+from tests.support.certificates import LOCALHOST, Authority, pem_of, replace, uri
+from tests.support.fakes import FakeKeyService, FakeRecordStore
+from tests.support.secure import SLOW, Clock, Secure, identity_over, secure
+from tests.support.serving import on_ports
 
 ALICE, BOB = "spiffe://keyvault.test/alice", "spiffe://keyvault.test/bob"
 AUTHORITY, CLIENTS = Authority(), Authority("clients' CA")

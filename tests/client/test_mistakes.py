@@ -12,8 +12,8 @@ import pytest
 
 from keyvault_client import DataKey
 from keyvault_client.cli import app
-from tests.serving import BIN
-from tests.shell import Shell
+from tests.support.serving import BIN
+from tests.support.shell import Shell
 
 SECRET = "hunter2"
 DEEP = b"[" * 100_000

@@ -13,12 +13,12 @@ from keyvault_server.access.identity import Identifier
 from keyvault_server.access.key_source import open_key_source
 from keyvault_server.access.tls import ServerTls
 from keyvault_server.access.tokens import TokenRules, Tokens
-from keyvault_server.errors import BackendUnavailable
-from tests.certificates import LOCALHOST, Authority, replace
-from tests.fakes import FakeKeyService, FakeRecordStore
-from tests.issuer import AUDIENCE, ISSUER, SUBJECT, Issuer
-from tests.secure import Secure, secure
-from tests.serving import BIN, on_ports
+from keyvault_server.core.errors import BackendUnavailable
+from tests.support.certificates import LOCALHOST, Authority, replace
+from tests.support.fakes import FakeKeyService, FakeRecordStore
+from tests.support.issuer import AUDIENCE, ISSUER, SUBJECT, Issuer
+from tests.support.secure import Secure, secure
+from tests.support.serving import BIN, on_ports
 
 ISSUED_BY = Issuer()
 GARBAGE = ["", "  \n", "two words", "a\nb", "caf\u00e9", "x" * 8_001, "\x00"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import keyvault_client
-from keyvault.envelope import MAX_PLAINTEXT
+from keyvault_api.envelope import MAX_PLAINTEXT
 from keyvault_client import (
     AlreadyExists,
     Busy,
@@ -26,10 +26,11 @@ from keyvault_client import (
     Unavailable,
 )
 from keyvault_client.transport import ATTEMPTS
-from keyvault_server.errors import BackendThrottled, BackendUnavailable
-from keyvault_server.records import Record as StoredRecord
-from tests.fakes import FakeKeyService, FakeRecordStore
-from tests.serving import Served, embedded, on_ports, server_process
+from keyvault_server.core.errors import BackendThrottled, BackendUnavailable
+from keyvault_server.core.records import Record as StoredRecord
+from tests.support.fakes import FakeKeyService, FakeRecordStore
+from tests.support.repository import DOCS
+from tests.support.serving import Served, embedded, on_ports, server_process
 
 NAME = "prod/db-password"
 
@@ -371,7 +372,7 @@ def test_the_exported_names_are_the_documented_ones() -> None:
     exported = {name: getattr(keyvault_client, name) for name in keyvault_client.__all__}
     errors = {name for name, value in exported.items() if isinstance(value, type) and issubclass(value, Exception)}
     assert all(issubclass(exported[name], KeyVaultError) for name in errors)
-    documented = (Path(__file__).parents[2] / "docs" / "client.md").read_text()
+    documented = (DOCS / "client.md").read_text()
     assert not [name for name in exported if f"`{name}" not in documented]
 
 

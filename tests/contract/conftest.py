@@ -14,8 +14,8 @@ from keyvault_server.backends.aws.dynamodb import DynamoRecordStore
 from keyvault_server.backends.aws.kms import KmsKeyService
 from keyvault_server.backends.embedded.keyring import Keyring
 from keyvault_server.backends.embedded.sqlite import SqliteStore, open_store
-from keyvault_server.ports import KeyService, RecordStore
-from tests.fakes import FakeKeyService, FakeRecordStore
+from keyvault_server.core.ports import KeyService, RecordStore
+from tests.support.fakes import FakeKeyService, FakeRecordStore
 
 KeyServices = tuple[KeyService, KeyService]
 ATOMIC = ("fake_store", "sqlite_store", "standin_store", "dynalite_store")
@@ -91,7 +91,7 @@ async def before_and_after(options: AwsOptions, client: AwsClient) -> AsyncItera
 
 @pytest.fixture(params=HONEST)
 def honest_key_services(request: pytest.FixtureRequest) -> KeyServices:
-    """Those that answer for a blob of another master key as KMS does; tests/aws/ has the answers of KMS."""
+    """Those that answer for a blob of another master key as KMS does; tests/server/backends/aws has KMS's own."""
     made: KeyServices = request.getfixturevalue(request.param)
     return made
 

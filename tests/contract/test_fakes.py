@@ -2,10 +2,10 @@
 
 import pytest
 
-from keyvault_server.errors import BackendUnavailable, MasterKeyUnusable, NotAuthorized
-from keyvault_server.ports import HeadChanged
-from keyvault_server.records import vacancy
-from tests.fakes import FakeKeyService, FakeRecordStore
+from keyvault_server.core.errors import BackendUnavailable, MasterKeyUnusable, NotAuthorized
+from keyvault_server.core.ports import HeadChanged
+from keyvault_server.core.records import vacancy
+from tests.support.fakes import FakeKeyService, FakeRecordStore
 
 ONE, TWO, THREE = (vacancy(revision, 1) for revision in (1, 2, 3))
 

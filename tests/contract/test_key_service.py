@@ -5,8 +5,8 @@ import dataclasses
 
 import pytest
 
-from keyvault_server.errors import NotAuthorized
-from keyvault_server.ports import KeyService, WrappedBlob
+from keyvault_server.core.errors import NotAuthorized
+from keyvault_server.core.ports import KeyService, WrappedBlob
 
 KeyServices = tuple[KeyService, KeyService]
 TENANT, SCOPE = "acme", "prod/billing/"

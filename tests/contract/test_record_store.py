@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from keyvault_server.ports import HeadChanged, RecordStore, Walked
-from keyvault_server.records import Record, StoredHead, vacancy
+from keyvault_server.core.ports import HeadChanged, RecordStore, Walked
+from keyvault_server.core.records import Record, StoredHead, vacancy
 
 TENANT = "acme"
 MAX_ENVELOPE = 380_456

@@ -22,13 +22,13 @@ from typing import Any
 
 import grpc
 
-from keyvault.envelope import Kind
-from keyvault.v1 import keyvault_pb2 as pb
-from keyvault.v1.keyvault_pb2_grpc import KeyVaultStub
-from tests import sealed
+from keyvault_api.envelope import Kind
+from keyvault_api.v1 import keyvault_pb2 as pb
+from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
 from tests.crash.power import Disk, Entry, Recorder, compiled, recording
-from tests.sealed import Key, mint
-from tests.serving import Served, embedded, server_process
+from tests.support import sealed
+from tests.support.sealed import Key, mint
+from tests.support.serving import Served, embedded, server_process
 
 WRITERS = 16
 EVER = 2**63

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.tools import toolchain
+from tests.support.tools import toolchain
 
 SECTOR = 512
 _HEAD = struct.Struct("<cIQQ")

@@ -18,15 +18,15 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from keyvault.v1 import keyvault_pb2 as pb
-from keyvault.v1.keyvault_pb2_grpc import KeyVaultStub
+from keyvault_api.v1 import keyvault_pb2 as pb
+from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
 from keyvault_server.backends.embedded.keyring import Keyring
-from keyvault_server.files import DataDirectory
+from keyvault_server.disk.files import DataDirectory
 from tests.crash.cycles import WRITERS, Ledger, Writer, look, whole
 from tests.crash.power import Disk, Recorder, recording
-from tests.sealed import Key, create, mint, update
-from tests.serving import BIN, ServerProcess, embedded, read_failure, server_process
-from tests.trails import Trail
+from tests.support.sealed import Key, create, mint, update
+from tests.support.serving import BIN, ServerProcess, embedded, read_failure, server_process
+from tests.support.trails import Trail
 
 SIZE = 100_000
 

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from tests.crash.power import Disk, Recorder, recording
-from tests.trails import CALL, Trail
+from tests.support.repository import ROOT
+from tests.support.trails import CALL, Trail
 
 LINES = 40
 WRITER = f"""
 import asyncio, sys
 from pathlib import Path
-from tests.trails import CALL, Trail
+from tests.support.trails import CALL, Trail
 
 async def main(folder):
     async with Trail(folder).open(file_bytes=4_000, checkpoint_lines=5) as audit:
@@ -34,7 +35,7 @@ def recorded(recorder: Recorder, tmp_path_factory: pytest.TempPathFactory) -> tu
     """The folder of a log, and the recording of all that was done in it."""
     folder, log = tmp_path_factory.mktemp("trail"), tmp_path_factory.mktemp("recording") / "log"
     environment = os.environ | recorder.environment(folder, log)
-    subprocess.run([sys.executable, "-c", WRITER, folder], env=environment, cwd=Path(__file__).parents[2], check=True)
+    subprocess.run([sys.executable, "-c", WRITER, folder], env=environment, cwd=ROOT, check=True)
     assert len(Trail(folder).archives()) > 3
     return folder, log
 

@@ -8,13 +8,13 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from keyvault import envelope as kve1
-from keyvault.names import is_scope
+from keyvault_api import envelope as kve1
+from keyvault_api.names import is_scope
 from keyvault_server.access.policy import BadPolicy, Policy
-from keyvault_server.errors import MalformedWrappedKey
-from keyvault_server.wrapped_key import parse_wrapped_key
+from keyvault_server.core.errors import MalformedWrappedKey
+from keyvault_server.core.wrapped_key import parse_wrapped_key
 from tests.fuzz.edits import draw_edit, edited
-from tests.protected import METHODS, TENANTS, identity, policy
+from tests.support.protected import METHODS, TENANTS, identity, policy
 from tests.vectors import reference
 from tests.vectors import wrapped_key as wrapped_reference
 from tests.vectors.layout import every_test, read
@@ -48,7 +48,7 @@ def check_envelope(data: bytes) -> str:
 
 
 def check_wrapped_key(data: bytes) -> str:
-    """`keyvault_server.wrapped_key` and `tests.vectors.wrapped_key` say the same; a frame is written in one way."""
+    """`core.wrapped_key` and `tests.vectors.wrapped_key` say the same; a frame is written in one way."""
     try:
         expected = wrapped_reference.parse(data)
     except reference.Malformed:

@@ -10,15 +10,15 @@ from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from keyvault import envelope as kve1
-from keyvault.envelope import HEAD_SIZE, Kind
-from keyvault.v1 import keyvault_pb2 as pb
+from keyvault_api import envelope as kve1
+from keyvault_api.envelope import HEAD_SIZE, Kind
+from keyvault_api.v1 import keyvault_pb2 as pb
 from tests.fuzz.edits import edited
 from tests.fuzz.recipes import KNOWN, Recipe, draw
 from tests.fuzz.rule import KINDS, REQUESTS, RESPONSES, Book, Fate, Known, Stored
 from tests.fuzz.targets import Answer, Target
-from tests.protected import TENANTS, UNWRAPPED
-from tests.sealed import Key
+from tests.support.protected import TENANTS, UNWRAPPED
+from tests.support.sealed import Key
 
 KNOWN_NAME = "known/record"
 EXACT, OUTSIDE = 2, 6

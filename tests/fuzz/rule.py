@@ -12,11 +12,11 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from keyvault import envelope as kve1
-from keyvault.envelope import Kind
-from keyvault.names import MAX_WRAPPED_KEY, covers, is_key_id, is_scope
-from keyvault.v1 import keyvault_pb2 as pb
-from tests.sealed import Key
+from keyvault_api import envelope as kve1
+from keyvault_api.envelope import Kind
+from keyvault_api.names import MAX_WRAPPED_KEY, covers, is_key_id, is_scope
+from keyvault_api.v1 import keyvault_pb2 as pb
+from tests.support.sealed import Key
 
 REQUESTS: dict[str, Any] = {
     "GenerateKey": pb.GenerateKeyRequest,

@@ -17,13 +17,13 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from keyvault.v1 import keyvault_pb2 as pb
-from tests import sealed
+from keyvault_api.v1 import keyvault_pb2 as pb
 from tests.fuzz.formats import checked
 from tests.fuzz.lane import KNOWN_NAME, Report, minted, opened
 from tests.fuzz.rule import Fate, Known
 from tests.fuzz.targets import Target, in_process, wire
-from tests.protected import protected_process
+from tests.support import sealed
+from tests.support.protected import protected_process
 
 LANES = 32
 SHOWN = 20

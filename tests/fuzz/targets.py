@@ -14,18 +14,18 @@ from typing import Any, NoReturn, Protocol
 
 import grpc
 
-from keyvault.v1.keyvault_pb2_grpc import add_KeyVaultServicer_to_server
-from keyvault_server.access_log import AccessLog
-from keyvault_server.composition import open_backend, open_gate
-from keyvault_server.config import load_settings
-from keyvault_server.interceptors import SERVICE, CallGuard, Limits
-from keyvault_server.metrics import Metrics
-from keyvault_server.ports import KeyService, RecordStore
-from keyvault_server.service import KeyVaultService
-from keyvault_server.vault import Vault
-from tests.certificates import LOCALHOST, Authority, uri
-from tests.protected import TENANTS, UNWRAPPED, Protected, identity, policy
-from tests.serving import read_failure
+from keyvault_api.v1.keyvault_pb2_grpc import add_KeyVaultServicer_to_server
+from keyvault_server.core.ports import KeyService, RecordStore
+from keyvault_server.core.vault import Vault
+from keyvault_server.operations.composition import open_backend, open_gate
+from keyvault_server.operations.settings import load_settings
+from keyvault_server.rpc.access_log import AccessLog
+from keyvault_server.rpc.guard import SERVICE, CallGuard, Limits
+from keyvault_server.rpc.metrics import Metrics
+from keyvault_server.rpc.service import KeyVaultService
+from tests.support.certificates import LOCALHOST, Authority, uri
+from tests.support.protected import TENANTS, UNWRAPPED, Protected, identity, policy
+from tests.support.serving import read_failure
 
 SECONDS = 60.0
 """Longer than any call may take."""

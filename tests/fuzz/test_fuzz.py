@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keyvault_server.ports import KeyService, RecordStore, WrappedBlob
-from keyvault_server.records import StoredHead
+from keyvault_server.core.ports import KeyService, RecordStore, WrappedBlob
+from keyvault_server.core.records import StoredHead
 from tests.fuzz.edits import LENGTHS, edited
 from tests.fuzz.formats import CHECKS, checked, seeds
 from tests.fuzz.lane import KNOWN_NAME, Report, minted, opened
 from tests.fuzz.rule import Fate
 from tests.fuzz.run import fuzzed
 from tests.fuzz.targets import in_process, wire
-from tests.protected import protected_process
-from tests.sealed import create
+from tests.support.protected import protected_process
+from tests.support.sealed import create
 
 CORPUS = {path.name: json.loads(path.read_text()) for path in Path(__file__).with_name("corpus").iterdir()}
 CASES = pytest.mark.parametrize("name", sorted(name for name, kept in CORPUS.items() if "recipes" in kept))

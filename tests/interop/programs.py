@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.interop.clients import Client, KeyvaultCommand
-from tests.pages import ROOT
-from tests.serving import BIN
-from tests.tools import toolchain
+from tests.support.repository import ROOT
+from tests.support.serving import BIN
+from tests.support.tools import toolchain
 
 EXAMPLES = ROOT / "examples"
 

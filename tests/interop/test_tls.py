@@ -12,9 +12,9 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.certificates import Authority, dns
 from tests.interop.programs import LANGUAGES, Programs
-from tests.serving import server_process
+from tests.support.certificates import Authority, dns
+from tests.support.serving import server_process
 
 EVERY_LANGUAGE = pytest.mark.parametrize("language", LANGUAGES)
 

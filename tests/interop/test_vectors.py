@@ -1,4 +1,4 @@
-"""The tests of each example pass, and in them every vector of the one file; tests/protos has those of Python."""
+"""The tests of each example pass, and in them every vector of the one file; tests/api has those of Python."""
 
 from collections import Counter
 

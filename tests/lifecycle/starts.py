@@ -23,16 +23,16 @@ from pathlib import Path
 
 import grpc
 
-from keyvault import envelope
-from keyvault.v1 import keyvault_pb2 as pb
-from keyvault.v1.keyvault_pb2_grpc import KeyVaultStub
-from keyvault_server.caller import DEFAULT_TENANT
-from keyvault_server.composition import open_backend
-from keyvault_server.config import Settings
-from keyvault_server.records import FORMAT, successor
-from keyvault_server.wrapped_key import WrappedKey
-from tests.sealed import Key
-from tests.serving import server_process
+from keyvault_api import envelope
+from keyvault_api.v1 import keyvault_pb2 as pb
+from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
+from keyvault_server.core.caller import DEFAULT_TENANT
+from keyvault_server.core.records import FORMAT, successor
+from keyvault_server.core.wrapped_key import WrappedKey
+from keyvault_server.operations.composition import open_backend
+from keyvault_server.operations.settings import Settings
+from tests.support.sealed import Key
+from tests.support.serving import server_process
 
 GOAL_SECONDS = 2.0
 SCOPE = "m/"

@@ -24,12 +24,12 @@ from typing import Any
 
 import grpc
 
-from keyvault.v1 import keyvault_pb2 as pb
-from keyvault.v1.keyvault_pb2_grpc import KeyVaultStub
-from tests import sealed
-from tests.protected import TENANTS, Protected, protected_process
-from tests.sealed import Key, mint
-from tests.serving import embedded
+from keyvault_api.v1 import keyvault_pb2 as pb
+from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
+from tests.support import sealed
+from tests.support.protected import TENANTS, Protected, protected_process
+from tests.support.sealed import Key, mint
+from tests.support.serving import embedded
 
 CONNECTIONS, WRITERS = 2, 32
 SIZES = (10, 1_000, 300_000)

@@ -9,10 +9,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 
-from keyvault import envelope as kve1
-from keyvault.envelope import HEAD_SIZE, Kind
-from keyvault_server.caller import Caller
-from keyvault_server.errors import (
+from keyvault_api import envelope as kve1
+from keyvault_api.envelope import HEAD_SIZE, Kind
+from keyvault_server.core.caller import Caller
+from keyvault_server.core.errors import (
     BackendThrottled,
     BackendUnavailable,
     EnvelopeNotUnderKey,
@@ -22,13 +22,22 @@ from keyvault_server.errors import (
     StaleRevision,
     VaultError,
 )
-from keyvault_server.mutation import Mutation
-from keyvault_server.ports import HeadChanged, NewDataKey, RecordStore, Walked, WrappedBlob
-from keyvault_server.records import DIGEST_SIZE, RING_LENGTH, Record, StoredHead, digest, in_ring, state_of, vacancy
-from keyvault_server.vault import Vault, Written
-from tests.fakes import FakeKeyService
+from keyvault_server.core.mutation import Mutation
+from keyvault_server.core.ports import HeadChanged, NewDataKey, RecordStore, Walked, WrappedBlob
+from keyvault_server.core.records import (
+    DIGEST_SIZE,
+    RING_LENGTH,
+    Record,
+    StoredHead,
+    digest,
+    in_ring,
+    state_of,
+    vacancy,
+)
+from keyvault_server.core.vault import Vault, Written
 from tests.reliability.clients import ELSEWHERE
 from tests.reliability.deployment import Deployment, Engine
+from tests.support.fakes import FakeKeyService
 
 LAG = 0.03
 """Seconds by which a replica is behind, and until what was written is on the disk."""

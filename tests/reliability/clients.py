@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from keyvault.envelope import Kind
+from keyvault_api.envelope import Kind
 from tests.reliability.history import (
     Answer,
     Done,
@@ -25,7 +25,7 @@ from tests.reliability.history import (
     Unknown,
     Write,
 )
-from tests.sealed import Key
+from tests.support.sealed import Key
 
 ELSEWHERE = "prod/elsewhere"
 """A record that nobody asks for; envelopes are sealed for it to be presented for others."""

@@ -9,21 +9,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from keyvault_server.caller import Caller
-from keyvault_server.errors import (
+from keyvault_server.core.caller import Caller
+from keyvault_server.core.errors import (
     BackendThrottled,
     BackendUnavailable,
     DeadlineExceeded,
     MasterKeyUnusable,
     VaultError,
 )
-from keyvault_server.ports import KeyService, NewDataKey, RecordStore, Walked, WrappedBlob
-from keyvault_server.records import Record, StoredHead
-from keyvault_server.vault import Found, Vault, Written
-from tests.fakes import FakeKeyService, FakeRecordStore
+from keyvault_server.core.ports import KeyService, NewDataKey, RecordStore, Walked, WrappedBlob
+from keyvault_server.core.records import Record, StoredHead
+from keyvault_server.core.vault import Found, Vault, Written
 from tests.reliability.clients import Message, Scene
 from tests.reliability.history import Answer, Done, Got, Read, Refused, Rotate, Unknown, Write
 from tests.reliability.network import CALL_TIMEOUT, CALL_TROUBLES, Fate, Network
+from tests.support.fakes import FakeKeyService, FakeRecordStore
 
 TENANT = "acme"
 CALLER = Caller(TENANT)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from keyvault.envelope import Kind
+from keyvault_api.envelope import Kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.engines import REGION, dynalite_process
-from tests.serving import BIN, ServerProcess, server_process
+from tests.support.engines import REGION, dynalite_process
+from tests.support.serving import BIN, ServerProcess, server_process
 
 IDENTITY = {
     "AWS_ACCESS_KEY_ID": "testing",

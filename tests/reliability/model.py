@@ -6,7 +6,7 @@ nothing. It is deterministic: a state and a request have exactly one answer and 
 
 from dataclasses import dataclass
 
-from keyvault.envelope import Kind
+from keyvault_api.envelope import Kind
 from tests.reliability.history import Answer, Done, Got, Purge, Read, Refused, Request, Rotate, Sealed, Write
 
 RING = 16

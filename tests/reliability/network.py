@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
-from keyvault_server.errors import BackendThrottled, BackendUnavailable, VaultError
-from keyvault_server.ports import HeadChanged
+from keyvault_server.core.errors import BackendThrottled, BackendUnavailable, VaultError
+from keyvault_server.core.ports import HeadChanged
 
 HOP = 0.002
 """Mean seconds of one way between a server and a backend, or a client and a server."""

@@ -19,12 +19,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from keyvault_server.backends.aws.dynamodb import DynamoRecordStore
-from tests.aws.fault_proxy import FAULTS, FaultProxy
-from tests.aws.site import Site, master_key, server_on
-from tests.aws.standins.account import account
-from tests.aws.standins.dynamodb import StandInDynamoDb
-from tests.engines import stand_in_identity
 from tests.reliability.wire import ROUND, Disturb, Figure, play
+from tests.server.backends.aws.fault_proxy import FAULTS, FaultProxy
+from tests.server.backends.aws.site import Site, master_key, server_on
+from tests.server.backends.aws.standins.account import account
+from tests.server.backends.aws.standins.dynamodb import StandInDynamoDb
+from tests.support.engines import stand_in_identity
 
 CALL_SECONDS = 1.5
 CONNECTIONS = 32

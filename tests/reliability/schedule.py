@@ -8,16 +8,16 @@ import random
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from keyvault_server.errors import VaultError
-from keyvault_server.ports import HeadChanged, WrappedBlob
-from keyvault_server.purge import purge
-from keyvault_server.wrapped_key import WrappedKey, parse_wrapped_key
+from keyvault_server.core.errors import VaultError
+from keyvault_server.core.ports import HeadChanged, WrappedBlob
+from keyvault_server.core.purge import purge
+from keyvault_server.core.wrapped_key import WrappedKey, parse_wrapped_key
 from tests.reliability.clients import Caller, Message, Scene
 from tests.reliability.deployment import CALLER, TENANT, Deployment, FarStore, Server, ask, refusal
 from tests.reliability.history import Answer, Done, History, Purge, Read, Recorder, Refused
 from tests.reliability.network import Network, Weather
 from tests.reliability.virtual_time import run
-from tests.sealed import Key
+from tests.support.sealed import Key
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keyvault.envelope import Kind
+from keyvault_api.envelope import Kind
 from tests.reliability.history import (
     Answer,
     Done,

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from keyvault_server.backends.aws.dynamodb import DynamoRecordStore
-from keyvault_server.errors import BackendUnavailable
-from tests.aws.standins.dynamodb import StandInDynamoDb
-from tests.aws.standins.service import Parameters
+from keyvault_server.core.errors import BackendUnavailable
 from tests.reliability.replicas import replicas, rounds
+from tests.server.backends.aws.standins.dynamodb import StandInDynamoDb
+from tests.server.backends.aws.standins.service import Parameters
 
 pytestmark = pytest.mark.usefixtures("aws_identity")
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes import FakeKeyService
 from tests.reliability.bugs import BUGS
 from tests.reliability.deployment import Deployment
 from tests.reliability.hosts import hosts
 from tests.reliability.wire import Figure, play, rounds
-from tests.serving import on_ports
+from tests.support.fakes import FakeKeyService
+from tests.support.serving import on_ports
 
 
 @pytest.mark.parametrize(("deployment", "histories"), [("embedded", 40), ("replicas", 12)])

@@ -22,15 +22,15 @@ from pathlib import Path
 
 import grpc
 
-from keyvault.v1 import keyvault_pb2 as pb
-from keyvault.v1.keyvault_pb2_grpc import KeyVaultStub
-from keyvault_server.wrapped_key import WrappedKey, parse_wrapped_key
+from keyvault_api.v1 import keyvault_pb2 as pb
+from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
+from keyvault_server.core.wrapped_key import WrappedKey, parse_wrapped_key
 from tests.reliability.clients import Caller, Message, Scene
 from tests.reliability.history import Answer, Done, Got, History, Read, Recorder, Refused, Rotate, Unknown, Write
 from tests.reliability.hosts import Host, hosts
 from tests.reliability.linearizability import NotLinearizable, check
-from tests.sealed import Key, mint
-from tests.serving import read_failure
+from tests.support.sealed import Key, mint
+from tests.support.serving import read_failure
 
 Disturb = Callable[[], Awaitable[None]]
 """Runs beside the clients, and ends with everything back in order."""

@@ -17,9 +17,9 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.protected import protected_process
 from tests.soak.load import Mix
 from tests.soak.watch import MAY_GROW, Growth, Sample, Watched, growth
+from tests.support.protected import protected_process
 
 LOOKS = 240
 """In a run, at most one in two seconds."""

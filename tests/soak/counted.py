@@ -11,7 +11,7 @@ import os
 import signal
 from pathlib import Path
 
-from keyvault_server.cli import main
+from keyvault_server.operations.cli import main
 
 
 def _write_counts(*_: object) -> None:

@@ -19,12 +19,12 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from keyvault.v1 import keyvault_pb2 as pb
-from keyvault.v1.keyvault_pb2_grpc import KeyVaultStub
-from tests import sealed
-from tests.protected import Protected
-from tests.sealed import Key, mint
-from tests.secure import channel as connected
+from keyvault_api.v1 import keyvault_pb2 as pb
+from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
+from tests.support import sealed
+from tests.support.protected import Protected
+from tests.support.sealed import Key, mint
+from tests.support.secure import channel as connected
 
 NAMES = 16
 """Of each author: the database does not grow for ever."""

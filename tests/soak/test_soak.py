@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.protected import protected_process
 from tests.soak.__main__ import both
 from tests.soak.watch import Sample, Watched, growth
+from tests.support.protected import protected_process
 
 MINUTES = 0.4
 

@@ -1,7 +1,7 @@
 """Writes kve1.json and wrapped_key.json: python -m tests.vectors.generate
 
 Deterministic: keys and salts are spelled out or come of SHA-512. Nothing of `keyvault` takes part, so that the files
-can find its mistakes; `tests/protos/test_envelope.py` compares the committed files with what this makes.
+can find its mistakes; `tests/api/test_envelope.py` compares the committed files with what this makes.
 """
 
 from tests.vectors import kve1, wrapped_key

@@ -1,24 +1,24 @@
 // KeyVault stores what it cannot read, and lets only the holder of a key change it.
 //
-// A caller takes a data key from GenerateKey, seals its data on its own side as a KVE1 envelope
-// (docs/envelope.md) and stores the envelope under a key_id. A mutation is accepted if and only if its
+// A caller gets a data key from GenerateKey, seals its data on its own side as a KVE1 envelope
+// (docs/envelope.md) and stores the envelope under a key_id. The server accepts a mutation if and only if its
 // envelope opens under the data key that the stored record commits to, at the stored revision + 1, for this
 // tenant and key_id.
 //
 // Names. A key_id is 1 to 255 characters of [A-Za-z0-9._~:@/+=-] and never ends in "/". A scope is a key_id,
-// or a prefix that ends in "/": "prod/" covers "prod/db", "prod/db" covers only itself. Bytes are compared,
-// nothing is normalised.
+// or a prefix that ends in "/": "prod/" covers "prod/db", "prod/db" covers only itself. Names are compared byte
+// by byte, without normalisation.
 //
-// Errors. Every error carries exactly one google.rpc.ErrorInfo with domain "keyvault", a reason, and the
-// metadata key "request_id" that the server's log names too. Beside what a method lists, every method can
-// answer:
-//   INVALID_ARGUMENT    MALFORMED_REQUEST (bytes that are no such message), INVALID_KEY_ID, TOO_LARGE
+// Errors. Every error carries exactly one google.rpc.ErrorInfo with domain "keyvault", a reason (the name of an
+// ErrorReason), and the metadata key "request_id", which the server's log names too. In addition to what a method
+// lists, every method can answer:
+//   INVALID_ARGUMENT    MALFORMED_REQUEST, INVALID_KEY_ID, TOO_LARGE
 //   UNAUTHENTICATED     UNAUTHENTICATED
 //   PERMISSION_DENIED   POLICY_DENIED
 //   RESOURCE_EXHAUSTED  RATE_LIMITED, BACKEND_THROTTLED (both with google.rpc.RetryInfo), STORE_FULL
 //   FAILED_PRECONDITION MASTER_KEY_UNUSABLE
-//   UNAVAILABLE         BACKEND_UNAVAILABLE: of a mutation the outcome is unknown; send the same bytes again
-//   DEADLINE_EXCEEDED   DEADLINE_EXCEEDED: the same
+//   UNAVAILABLE         BACKEND_UNAVAILABLE: the outcome of a mutation is unknown; retry with the same bytes
+//   DEADLINE_EXCEEDED   DEADLINE_EXCEEDED: likewise
 //   DATA_LOSS           RECORD_CORRUPT
 //   INTERNAL            INTERNAL
 
@@ -45,6 +45,147 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+// ErrorReason has every value of google.rpc.ErrorInfo.reason in this domain. On the wire a reason is the value's name
+// as a string; the enum exists so that generated code has constants. Expect reasons that are not listed here: a later
+// version may add some.
+//
+// buf:lint:ignore ENUM_VALUE_PREFIX
+type ErrorReason int32
+
+const (
+	// Never sent.
+	ErrorReason_ERROR_REASON_UNSPECIFIED ErrorReason = 0
+	// INVALID_ARGUMENT: the bytes do not decode as the request message.
+	ErrorReason_MALFORMED_REQUEST ErrorReason = 1
+	// INVALID_ARGUMENT: a key_id or scope breaks the naming rule.
+	ErrorReason_INVALID_KEY_ID ErrorReason = 2
+	// INVALID_ARGUMENT: wrapped_key is not one that GenerateKey returned.
+	ErrorReason_MALFORMED_WRAPPED_KEY ErrorReason = 3
+	// INVALID_ARGUMENT: the wrapped key's scope does not cover the key_id.
+	ErrorReason_WRONG_SCOPE ErrorReason = 4
+	// INVALID_ARGUMENT: not a KVE1 envelope.
+	ErrorReason_MALFORMED_ENVELOPE ErrorReason = 5
+	// INVALID_ARGUMENT: the method takes an envelope of another kind.
+	ErrorReason_WRONG_KIND ErrorReason = 6
+	// INVALID_ARGUMENT: a field exceeds its limit.
+	ErrorReason_TOO_LARGE ErrorReason = 7
+	// INVALID_ARGUMENT: the data key is right, but the envelope does not open under it.
+	ErrorReason_ENVELOPE_NOT_UNDER_KEY ErrorReason = 8
+	// INVALID_ARGUMENT: RotateKey to the data key that the record already has.
+	ErrorReason_SAME_DATA_KEY ErrorReason = 9
+	// NOT_FOUND: no record of this key_id, or it is deleted.
+	ErrorReason_RECORD_NOT_FOUND ErrorReason = 10
+	// ALREADY_EXISTS: Create on a live record.
+	ErrorReason_RECORD_EXISTS ErrorReason = 11
+	// ABORTED: the envelope's revision is not the stored revision + 1.
+	ErrorReason_STALE_REVISION ErrorReason = 12
+	// PERMISSION_DENIED: the wrapped key does not unwrap, or its data key is not the record's.
+	ErrorReason_NOT_AUTHORIZED ErrorReason = 13
+	// PERMISSION_DENIED: the server's policy does not allow this call.
+	ErrorReason_POLICY_DENIED ErrorReason = 14
+	// UNAUTHENTICATED: the call carries no valid identity.
+	ErrorReason_UNAUTHENTICATED ErrorReason = 15
+	// RESOURCE_EXHAUSTED: a quota or a concurrency limit is reached.
+	ErrorReason_RATE_LIMITED ErrorReason = 16
+	// RESOURCE_EXHAUSTED: KMS or the store refuses the rate; nothing was written.
+	ErrorReason_BACKEND_THROTTLED ErrorReason = 17
+	// RESOURCE_EXHAUSTED: the store is full; nothing was written.
+	ErrorReason_STORE_FULL ErrorReason = 18
+	// FAILED_PRECONDITION: the master key is disabled, pending deletion or gone.
+	ErrorReason_MASTER_KEY_UNUSABLE ErrorReason = 19
+	// UNAVAILABLE: a backend did not answer clearly; the outcome of a mutation is unknown.
+	ErrorReason_BACKEND_UNAVAILABLE ErrorReason = 20
+	// DEADLINE_EXCEEDED: the outcome of a mutation is unknown.
+	ErrorReason_DEADLINE_EXCEEDED ErrorReason = 21
+	// DATA_LOSS: the stored bytes are not a record.
+	ErrorReason_RECORD_CORRUPT ErrorReason = 22
+	// INTERNAL: an unexpected error; the outcome of a mutation is unknown.
+	ErrorReason_INTERNAL ErrorReason = 23
+)
+
+// Enum value maps for ErrorReason.
+var (
+	ErrorReason_name = map[int32]string{
+		0:  "ERROR_REASON_UNSPECIFIED",
+		1:  "MALFORMED_REQUEST",
+		2:  "INVALID_KEY_ID",
+		3:  "MALFORMED_WRAPPED_KEY",
+		4:  "WRONG_SCOPE",
+		5:  "MALFORMED_ENVELOPE",
+		6:  "WRONG_KIND",
+		7:  "TOO_LARGE",
+		8:  "ENVELOPE_NOT_UNDER_KEY",
+		9:  "SAME_DATA_KEY",
+		10: "RECORD_NOT_FOUND",
+		11: "RECORD_EXISTS",
+		12: "STALE_REVISION",
+		13: "NOT_AUTHORIZED",
+		14: "POLICY_DENIED",
+		15: "UNAUTHENTICATED",
+		16: "RATE_LIMITED",
+		17: "BACKEND_THROTTLED",
+		18: "STORE_FULL",
+		19: "MASTER_KEY_UNUSABLE",
+		20: "BACKEND_UNAVAILABLE",
+		21: "DEADLINE_EXCEEDED",
+		22: "RECORD_CORRUPT",
+		23: "INTERNAL",
+	}
+	ErrorReason_value = map[string]int32{
+		"ERROR_REASON_UNSPECIFIED": 0,
+		"MALFORMED_REQUEST":        1,
+		"INVALID_KEY_ID":           2,
+		"MALFORMED_WRAPPED_KEY":    3,
+		"WRONG_SCOPE":              4,
+		"MALFORMED_ENVELOPE":       5,
+		"WRONG_KIND":               6,
+		"TOO_LARGE":                7,
+		"ENVELOPE_NOT_UNDER_KEY":   8,
+		"SAME_DATA_KEY":            9,
+		"RECORD_NOT_FOUND":         10,
+		"RECORD_EXISTS":            11,
+		"STALE_REVISION":           12,
+		"NOT_AUTHORIZED":           13,
+		"POLICY_DENIED":            14,
+		"UNAUTHENTICATED":          15,
+		"RATE_LIMITED":             16,
+		"BACKEND_THROTTLED":        17,
+		"STORE_FULL":               18,
+		"MASTER_KEY_UNUSABLE":      19,
+		"BACKEND_UNAVAILABLE":      20,
+		"DEADLINE_EXCEEDED":        21,
+		"RECORD_CORRUPT":           22,
+		"INTERNAL":                 23,
+	}
+)
+
+func (x ErrorReason) Enum() *ErrorReason {
+	p := new(ErrorReason)
+	*p = x
+	return p
+}
+
+func (x ErrorReason) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ErrorReason) Descriptor() protoreflect.EnumDescriptor {
+	return file_keyvault_v1_keyvault_proto_enumTypes[0].Descriptor()
+}
+
+func (ErrorReason) Type() protoreflect.EnumType {
+	return &file_keyvault_v1_keyvault_proto_enumTypes[0]
+}
+
+func (x ErrorReason) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ErrorReason.Descriptor instead.
+func (ErrorReason) EnumDescriptor() ([]byte, []int) {
+	return file_keyvault_v1_keyvault_proto_rawDescGZIP(), []int{0}
+}
 
 // GenerateKeyRequest asks for a fresh data key.
 type GenerateKeyRequest struct {
@@ -231,7 +372,7 @@ func (x *CreateRequest) GetEnvelope() []byte {
 	return nil
 }
 
-// CreateResponse tells what is stored.
+// CreateResponse says what is stored.
 type CreateResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revision that this envelope carries.
@@ -240,7 +381,7 @@ type CreateResponse struct {
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// When the record was last written, by the server's clock; informational.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
-	// True if these bytes had been stored before and nothing was written now. The times are then the record's present
+	// True if these bytes had been stored before and this call wrote nothing. The times are then the record's current
 	// ones, and the record may have newer revisions.
 	Replayed      bool `protobuf:"varint,4,opt,name=replayed,proto3" json:"replayed,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -310,8 +451,8 @@ type ReadRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The record's name, 1 to 255 bytes.
 	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
-	// The revision that the caller has, 0 if none, never negative. If it is the stored one, the answer is not_modified
-	// and has no envelope.
+	// The revision that the caller has, 0 if none, never negative. If it equals the stored revision, the answer is
+	// not_modified and has no envelope.
 	KnownRevision int64 `protobuf:"varint,2,opt,name=known_revision,json=knownRevision,proto3" json:"known_revision,omitempty"`
 	// Whether a deleted record is answered with its tombstone instead of NOT_FOUND.
 	IncludeDeleted bool `protobuf:"varint,3,opt,name=include_deleted,json=includeDeleted,proto3" json:"include_deleted,omitempty"`
@@ -370,7 +511,7 @@ func (x *ReadRequest) GetIncludeDeleted() bool {
 	return false
 }
 
-// ReadResponse holds a stored envelope, or says that the caller has it.
+// ReadResponse holds a stored envelope, or says that the caller already has it.
 type ReadResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant that the record belongs to: the caller's. The envelope is sealed with it.
@@ -534,7 +675,7 @@ func (x *UpdateRequest) GetEnvelope() []byte {
 	return nil
 }
 
-// UpdateResponse tells what is stored.
+// UpdateResponse says what is stored.
 type UpdateResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revision that this envelope carries.
@@ -543,7 +684,7 @@ type UpdateResponse struct {
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// When the record was last written, by the server's clock; informational.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
-	// True if these bytes had been stored before and nothing was written now; see CreateResponse.
+	// True if these bytes had been stored before and this call wrote nothing; see CreateResponse.
 	Replayed      bool `protobuf:"varint,4,opt,name=replayed,proto3" json:"replayed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -671,7 +812,7 @@ func (x *DeleteRequest) GetEnvelope() []byte {
 	return nil
 }
 
-// DeleteResponse tells what is stored.
+// DeleteResponse says what is stored.
 type DeleteResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tombstone's revision.
@@ -680,7 +821,7 @@ type DeleteResponse struct {
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// When the record was deleted, by the server's clock; informational.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
-	// True if these bytes had been stored before and nothing was written now; see CreateResponse.
+	// True if these bytes had been stored before and this call wrote nothing; see CreateResponse.
 	Replayed      bool `protobuf:"varint,4,opt,name=replayed,proto3" json:"replayed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -749,9 +890,9 @@ type RotateKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The record's name, 1 to 255 bytes.
 	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
-	// The record's present data key, wrapped; its scope covers key_id. At most 8,192 bytes.
+	// The record's current data key, wrapped; its scope covers key_id. At most 8,192 bytes.
 	WrappedKey []byte `protobuf:"bytes,2,opt,name=wrapped_key,json=wrappedKey,proto3" json:"wrapped_key,omitempty"`
-	// A KVE1 envelope of kind REKEY under the present data key, at the stored revision + 1, whose plaintext is
+	// A KVE1 envelope of kind REKEY under the current data key, at the stored revision + 1, whose plaintext is
 	// SHA-256(envelope); exactly 120 bytes.
 	Authorization []byte `protobuf:"bytes,3,opt,name=authorization,proto3" json:"authorization,omitempty"`
 	// The new data key, wrapped; its scope covers key_id. At most 8,192 bytes.
@@ -827,7 +968,7 @@ func (x *RotateKeyRequest) GetEnvelope() []byte {
 	return nil
 }
 
-// RotateKeyResponse tells what is stored.
+// RotateKeyResponse says what is stored.
 type RotateKeyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revision that the new envelope carries.
@@ -836,7 +977,7 @@ type RotateKeyResponse struct {
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// When the record was last written, by the server's clock; informational.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
-	// True if these bytes had been stored before and nothing was written now; see CreateResponse.
+	// True if these bytes had been stored before and this call wrote nothing; see CreateResponse.
 	Replayed      bool `protobuf:"varint,4,opt,name=replayed,proto3" json:"replayed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -946,7 +1087,7 @@ func (x *RewrapKeyRequest) GetWrappedKey() []byte {
 	return nil
 }
 
-// RewrapKeyResponse holds the same data key, wrapped anew.
+// RewrapKeyResponse holds the same data key under the current master key.
 type RewrapKeyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The wrapped key under the current master key, at most 8,192 bytes; same tenant, same scope.
@@ -1191,7 +1332,35 @@ const file_keyvault_v1_keyvault_proto_rawDesc = "" +
 	"\x11UnwrapKeyResponse\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
 	"\x05scope\x18\x02 \x01(\tR\x05scope\x12(\n" +
-	"\rplaintext_key\x18\x03 \x01(\fB\x03\x80\x01\x01R\fplaintextKey2\xcb\x04\n" +
+	"\rplaintext_key\x18\x03 \x01(\fB\x03\x80\x01\x01R\fplaintextKey*\x85\x04\n" +
+	"\vErrorReason\x12\x1c\n" +
+	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11MALFORMED_REQUEST\x10\x01\x12\x12\n" +
+	"\x0eINVALID_KEY_ID\x10\x02\x12\x19\n" +
+	"\x15MALFORMED_WRAPPED_KEY\x10\x03\x12\x0f\n" +
+	"\vWRONG_SCOPE\x10\x04\x12\x16\n" +
+	"\x12MALFORMED_ENVELOPE\x10\x05\x12\x0e\n" +
+	"\n" +
+	"WRONG_KIND\x10\x06\x12\r\n" +
+	"\tTOO_LARGE\x10\a\x12\x1a\n" +
+	"\x16ENVELOPE_NOT_UNDER_KEY\x10\b\x12\x11\n" +
+	"\rSAME_DATA_KEY\x10\t\x12\x14\n" +
+	"\x10RECORD_NOT_FOUND\x10\n" +
+	"\x12\x11\n" +
+	"\rRECORD_EXISTS\x10\v\x12\x12\n" +
+	"\x0eSTALE_REVISION\x10\f\x12\x12\n" +
+	"\x0eNOT_AUTHORIZED\x10\r\x12\x11\n" +
+	"\rPOLICY_DENIED\x10\x0e\x12\x13\n" +
+	"\x0fUNAUTHENTICATED\x10\x0f\x12\x10\n" +
+	"\fRATE_LIMITED\x10\x10\x12\x15\n" +
+	"\x11BACKEND_THROTTLED\x10\x11\x12\x0e\n" +
+	"\n" +
+	"STORE_FULL\x10\x12\x12\x17\n" +
+	"\x13MASTER_KEY_UNUSABLE\x10\x13\x12\x17\n" +
+	"\x13BACKEND_UNAVAILABLE\x10\x14\x12\x15\n" +
+	"\x11DEADLINE_EXCEEDED\x10\x15\x12\x12\n" +
+	"\x0eRECORD_CORRUPT\x10\x16\x12\f\n" +
+	"\bINTERNAL\x10\x172\xcb\x04\n" +
 	"\bKeyVault\x12P\n" +
 	"\vGenerateKey\x12\x1f.keyvault.v1.GenerateKeyRequest\x1a .keyvault.v1.GenerateKeyResponse\x12A\n" +
 	"\x06Create\x12\x1a.keyvault.v1.CreateRequest\x1a\x1b.keyvault.v1.CreateResponse\x12@\n" +
@@ -1200,8 +1369,8 @@ const file_keyvault_v1_keyvault_proto_rawDesc = "" +
 	"\x06Delete\x12\x1a.keyvault.v1.DeleteRequest\x1a\x1b.keyvault.v1.DeleteResponse\x12J\n" +
 	"\tRotateKey\x12\x1d.keyvault.v1.RotateKeyRequest\x1a\x1e.keyvault.v1.RotateKeyResponse\x12J\n" +
 	"\tRewrapKey\x12\x1d.keyvault.v1.RewrapKeyRequest\x1a\x1e.keyvault.v1.RewrapKeyResponse\x12J\n" +
-	"\tUnwrapKey\x12\x1d.keyvault.v1.UnwrapKeyRequest\x1a\x1e.keyvault.v1.UnwrapKeyResponseB'\n" +
-	"\vkeyvault.v1P\x01Z\x16keyvault/v1;keyvaultv1b\x06proto3"
+	"\tUnwrapKey\x12\x1d.keyvault.v1.UnwrapKeyRequest\x1a\x1e.keyvault.v1.UnwrapKeyResponseB]\n" +
+	"\x19io.github.keyvaultgrpc.v1P\x01Z>github.com/keyvault-grpc/keyvault/sdk/go/keyvaultv1;keyvaultv1b\x06proto3"
 
 var (
 	file_keyvault_v1_keyvault_proto_rawDescOnce sync.Once
@@ -1215,53 +1384,55 @@ func file_keyvault_v1_keyvault_proto_rawDescGZIP() []byte {
 	return file_keyvault_v1_keyvault_proto_rawDescData
 }
 
+var file_keyvault_v1_keyvault_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_keyvault_v1_keyvault_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_keyvault_v1_keyvault_proto_goTypes = []any{
-	(*GenerateKeyRequest)(nil),    // 0: keyvault.v1.GenerateKeyRequest
-	(*GenerateKeyResponse)(nil),   // 1: keyvault.v1.GenerateKeyResponse
-	(*CreateRequest)(nil),         // 2: keyvault.v1.CreateRequest
-	(*CreateResponse)(nil),        // 3: keyvault.v1.CreateResponse
-	(*ReadRequest)(nil),           // 4: keyvault.v1.ReadRequest
-	(*ReadResponse)(nil),          // 5: keyvault.v1.ReadResponse
-	(*UpdateRequest)(nil),         // 6: keyvault.v1.UpdateRequest
-	(*UpdateResponse)(nil),        // 7: keyvault.v1.UpdateResponse
-	(*DeleteRequest)(nil),         // 8: keyvault.v1.DeleteRequest
-	(*DeleteResponse)(nil),        // 9: keyvault.v1.DeleteResponse
-	(*RotateKeyRequest)(nil),      // 10: keyvault.v1.RotateKeyRequest
-	(*RotateKeyResponse)(nil),     // 11: keyvault.v1.RotateKeyResponse
-	(*RewrapKeyRequest)(nil),      // 12: keyvault.v1.RewrapKeyRequest
-	(*RewrapKeyResponse)(nil),     // 13: keyvault.v1.RewrapKeyResponse
-	(*UnwrapKeyRequest)(nil),      // 14: keyvault.v1.UnwrapKeyRequest
-	(*UnwrapKeyResponse)(nil),     // 15: keyvault.v1.UnwrapKeyResponse
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(ErrorReason)(0),              // 0: keyvault.v1.ErrorReason
+	(*GenerateKeyRequest)(nil),    // 1: keyvault.v1.GenerateKeyRequest
+	(*GenerateKeyResponse)(nil),   // 2: keyvault.v1.GenerateKeyResponse
+	(*CreateRequest)(nil),         // 3: keyvault.v1.CreateRequest
+	(*CreateResponse)(nil),        // 4: keyvault.v1.CreateResponse
+	(*ReadRequest)(nil),           // 5: keyvault.v1.ReadRequest
+	(*ReadResponse)(nil),          // 6: keyvault.v1.ReadResponse
+	(*UpdateRequest)(nil),         // 7: keyvault.v1.UpdateRequest
+	(*UpdateResponse)(nil),        // 8: keyvault.v1.UpdateResponse
+	(*DeleteRequest)(nil),         // 9: keyvault.v1.DeleteRequest
+	(*DeleteResponse)(nil),        // 10: keyvault.v1.DeleteResponse
+	(*RotateKeyRequest)(nil),      // 11: keyvault.v1.RotateKeyRequest
+	(*RotateKeyResponse)(nil),     // 12: keyvault.v1.RotateKeyResponse
+	(*RewrapKeyRequest)(nil),      // 13: keyvault.v1.RewrapKeyRequest
+	(*RewrapKeyResponse)(nil),     // 14: keyvault.v1.RewrapKeyResponse
+	(*UnwrapKeyRequest)(nil),      // 15: keyvault.v1.UnwrapKeyRequest
+	(*UnwrapKeyResponse)(nil),     // 16: keyvault.v1.UnwrapKeyResponse
+	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
 }
 var file_keyvault_v1_keyvault_proto_depIdxs = []int32{
-	16, // 0: keyvault.v1.CreateResponse.create_time:type_name -> google.protobuf.Timestamp
-	16, // 1: keyvault.v1.CreateResponse.update_time:type_name -> google.protobuf.Timestamp
-	16, // 2: keyvault.v1.ReadResponse.create_time:type_name -> google.protobuf.Timestamp
-	16, // 3: keyvault.v1.ReadResponse.update_time:type_name -> google.protobuf.Timestamp
-	16, // 4: keyvault.v1.UpdateResponse.create_time:type_name -> google.protobuf.Timestamp
-	16, // 5: keyvault.v1.UpdateResponse.update_time:type_name -> google.protobuf.Timestamp
-	16, // 6: keyvault.v1.DeleteResponse.create_time:type_name -> google.protobuf.Timestamp
-	16, // 7: keyvault.v1.DeleteResponse.update_time:type_name -> google.protobuf.Timestamp
-	16, // 8: keyvault.v1.RotateKeyResponse.create_time:type_name -> google.protobuf.Timestamp
-	16, // 9: keyvault.v1.RotateKeyResponse.update_time:type_name -> google.protobuf.Timestamp
-	0,  // 10: keyvault.v1.KeyVault.GenerateKey:input_type -> keyvault.v1.GenerateKeyRequest
-	2,  // 11: keyvault.v1.KeyVault.Create:input_type -> keyvault.v1.CreateRequest
-	4,  // 12: keyvault.v1.KeyVault.Read:input_type -> keyvault.v1.ReadRequest
-	6,  // 13: keyvault.v1.KeyVault.Update:input_type -> keyvault.v1.UpdateRequest
-	8,  // 14: keyvault.v1.KeyVault.Delete:input_type -> keyvault.v1.DeleteRequest
-	10, // 15: keyvault.v1.KeyVault.RotateKey:input_type -> keyvault.v1.RotateKeyRequest
-	12, // 16: keyvault.v1.KeyVault.RewrapKey:input_type -> keyvault.v1.RewrapKeyRequest
-	14, // 17: keyvault.v1.KeyVault.UnwrapKey:input_type -> keyvault.v1.UnwrapKeyRequest
-	1,  // 18: keyvault.v1.KeyVault.GenerateKey:output_type -> keyvault.v1.GenerateKeyResponse
-	3,  // 19: keyvault.v1.KeyVault.Create:output_type -> keyvault.v1.CreateResponse
-	5,  // 20: keyvault.v1.KeyVault.Read:output_type -> keyvault.v1.ReadResponse
-	7,  // 21: keyvault.v1.KeyVault.Update:output_type -> keyvault.v1.UpdateResponse
-	9,  // 22: keyvault.v1.KeyVault.Delete:output_type -> keyvault.v1.DeleteResponse
-	11, // 23: keyvault.v1.KeyVault.RotateKey:output_type -> keyvault.v1.RotateKeyResponse
-	13, // 24: keyvault.v1.KeyVault.RewrapKey:output_type -> keyvault.v1.RewrapKeyResponse
-	15, // 25: keyvault.v1.KeyVault.UnwrapKey:output_type -> keyvault.v1.UnwrapKeyResponse
+	17, // 0: keyvault.v1.CreateResponse.create_time:type_name -> google.protobuf.Timestamp
+	17, // 1: keyvault.v1.CreateResponse.update_time:type_name -> google.protobuf.Timestamp
+	17, // 2: keyvault.v1.ReadResponse.create_time:type_name -> google.protobuf.Timestamp
+	17, // 3: keyvault.v1.ReadResponse.update_time:type_name -> google.protobuf.Timestamp
+	17, // 4: keyvault.v1.UpdateResponse.create_time:type_name -> google.protobuf.Timestamp
+	17, // 5: keyvault.v1.UpdateResponse.update_time:type_name -> google.protobuf.Timestamp
+	17, // 6: keyvault.v1.DeleteResponse.create_time:type_name -> google.protobuf.Timestamp
+	17, // 7: keyvault.v1.DeleteResponse.update_time:type_name -> google.protobuf.Timestamp
+	17, // 8: keyvault.v1.RotateKeyResponse.create_time:type_name -> google.protobuf.Timestamp
+	17, // 9: keyvault.v1.RotateKeyResponse.update_time:type_name -> google.protobuf.Timestamp
+	1,  // 10: keyvault.v1.KeyVault.GenerateKey:input_type -> keyvault.v1.GenerateKeyRequest
+	3,  // 11: keyvault.v1.KeyVault.Create:input_type -> keyvault.v1.CreateRequest
+	5,  // 12: keyvault.v1.KeyVault.Read:input_type -> keyvault.v1.ReadRequest
+	7,  // 13: keyvault.v1.KeyVault.Update:input_type -> keyvault.v1.UpdateRequest
+	9,  // 14: keyvault.v1.KeyVault.Delete:input_type -> keyvault.v1.DeleteRequest
+	11, // 15: keyvault.v1.KeyVault.RotateKey:input_type -> keyvault.v1.RotateKeyRequest
+	13, // 16: keyvault.v1.KeyVault.RewrapKey:input_type -> keyvault.v1.RewrapKeyRequest
+	15, // 17: keyvault.v1.KeyVault.UnwrapKey:input_type -> keyvault.v1.UnwrapKeyRequest
+	2,  // 18: keyvault.v1.KeyVault.GenerateKey:output_type -> keyvault.v1.GenerateKeyResponse
+	4,  // 19: keyvault.v1.KeyVault.Create:output_type -> keyvault.v1.CreateResponse
+	6,  // 20: keyvault.v1.KeyVault.Read:output_type -> keyvault.v1.ReadResponse
+	8,  // 21: keyvault.v1.KeyVault.Update:output_type -> keyvault.v1.UpdateResponse
+	10, // 22: keyvault.v1.KeyVault.Delete:output_type -> keyvault.v1.DeleteResponse
+	12, // 23: keyvault.v1.KeyVault.RotateKey:output_type -> keyvault.v1.RotateKeyResponse
+	14, // 24: keyvault.v1.KeyVault.RewrapKey:output_type -> keyvault.v1.RewrapKeyResponse
+	16, // 25: keyvault.v1.KeyVault.UnwrapKey:output_type -> keyvault.v1.UnwrapKeyResponse
 	18, // [18:26] is the sub-list for method output_type
 	10, // [10:18] is the sub-list for method input_type
 	10, // [10:10] is the sub-list for extension type_name
@@ -1279,13 +1450,14 @@ func file_keyvault_v1_keyvault_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyvault_v1_keyvault_proto_rawDesc), len(file_keyvault_v1_keyvault_proto_rawDesc)),
-			NumEnums:      0,
+			NumEnums:      1,
 			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_keyvault_v1_keyvault_proto_goTypes,
 		DependencyIndexes: file_keyvault_v1_keyvault_proto_depIdxs,
+		EnumInfos:         file_keyvault_v1_keyvault_proto_enumTypes,
 		MessageInfos:      file_keyvault_v1_keyvault_proto_msgTypes,
 	}.Build()
 	File_keyvault_v1_keyvault_proto = out.File

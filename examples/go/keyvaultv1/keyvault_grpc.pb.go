@@ -1,24 +1,24 @@
 // KeyVault stores what it cannot read, and lets only the holder of a key change it.
 //
-// A caller takes a data key from GenerateKey, seals its data on its own side as a KVE1 envelope
-// (docs/envelope.md) and stores the envelope under a key_id. A mutation is accepted if and only if its
+// A caller gets a data key from GenerateKey, seals its data on its own side as a KVE1 envelope
+// (docs/envelope.md) and stores the envelope under a key_id. The server accepts a mutation if and only if its
 // envelope opens under the data key that the stored record commits to, at the stored revision + 1, for this
 // tenant and key_id.
 //
 // Names. A key_id is 1 to 255 characters of [A-Za-z0-9._~:@/+=-] and never ends in "/". A scope is a key_id,
-// or a prefix that ends in "/": "prod/" covers "prod/db", "prod/db" covers only itself. Bytes are compared,
-// nothing is normalised.
+// or a prefix that ends in "/": "prod/" covers "prod/db", "prod/db" covers only itself. Names are compared byte
+// by byte, without normalisation.
 //
-// Errors. Every error carries exactly one google.rpc.ErrorInfo with domain "keyvault", a reason, and the
-// metadata key "request_id" that the server's log names too. Beside what a method lists, every method can
-// answer:
-//   INVALID_ARGUMENT    MALFORMED_REQUEST (bytes that are no such message), INVALID_KEY_ID, TOO_LARGE
+// Errors. Every error carries exactly one google.rpc.ErrorInfo with domain "keyvault", a reason (the name of an
+// ErrorReason), and the metadata key "request_id", which the server's log names too. In addition to what a method
+// lists, every method can answer:
+//   INVALID_ARGUMENT    MALFORMED_REQUEST, INVALID_KEY_ID, TOO_LARGE
 //   UNAUTHENTICATED     UNAUTHENTICATED
 //   PERMISSION_DENIED   POLICY_DENIED
 //   RESOURCE_EXHAUSTED  RATE_LIMITED, BACKEND_THROTTLED (both with google.rpc.RetryInfo), STORE_FULL
 //   FAILED_PRECONDITION MASTER_KEY_UNUSABLE
-//   UNAVAILABLE         BACKEND_UNAVAILABLE: of a mutation the outcome is unknown; send the same bytes again
-//   DEADLINE_EXCEEDED   DEADLINE_EXCEEDED: the same
+//   UNAVAILABLE         BACKEND_UNAVAILABLE: the outcome of a mutation is unknown; retry with the same bytes
+//   DEADLINE_EXCEEDED   DEADLINE_EXCEEDED: likewise
 //   DATA_LOSS           RECORD_CORRUPT
 //   INTERNAL            INTERNAL
 
@@ -57,16 +57,16 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// KeyVault mints data keys and keeps sealed envelopes. All methods are unary; a mutation may be sent again with
-// the same bytes: the envelope is its own idempotency token.
+// KeyVault mints data keys and keeps sealed envelopes. All methods are unary. A mutation may be retried with the
+// same bytes: the envelope is its own idempotency token.
 type KeyVaultClient interface {
 	// GenerateKey mints a fresh AES-256 data key, bound to the caller's tenant and to one scope. The server keeps
-	// neither the data key nor the wrapped key: whoever loses both loses the records.
+	// neither the data key nor the wrapped key: a caller that loses both loses the records.
 	//
 	// Who may call: a caller whose policy grants GenerateKey for the scope.
 	// Errors: INVALID_ARGUMENT INVALID_KEY_ID.
 	GenerateKey(ctx context.Context, in *GenerateKeyRequest, opts ...grpc.CallOption) (*GenerateKeyResponse, error)
-	// Create stores a record if none is there. On a deleted record (a tombstone) the same data key must be used and
+	// Create stores a record where none exists. On a deleted record (a tombstone) the same data key must be used and
 	// the revision is the tombstone's + 1; on a purged name (a vacancy) any data key may, at the last revision + 1.
 	//
 	// Who may call: a caller whose policy grants Create for the key_id.
@@ -76,7 +76,7 @@ type KeyVaultClient interface {
 	Create(ctx context.Context, in *CreateRequest, opts ...grpc.CallOption) (*CreateResponse, error)
 	// Read returns the stored envelope. It is strongly consistent: it shows every write answered before it began.
 	//
-	// Who may call: a caller whose policy grants Read for the key_id; no key is needed, none would help the server.
+	// Who may call: a caller whose policy grants Read for the key_id. No key is needed.
 	// Errors: NOT_FOUND RECORD_NOT_FOUND (a tombstone too, unless include_deleted).
 	Read(ctx context.Context, in *ReadRequest, opts ...grpc.CallOption) (*ReadResponse, error)
 	// Update replaces a live record.
@@ -90,20 +90,20 @@ type KeyVaultClient interface {
 	// Who may call: as Update, with the policy's Delete.
 	// Errors: as Update.
 	Delete(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*DeleteResponse, error)
-	// RotateKey hands one live record to another data key: every holder of the old one is out of this record. Store
-	// the new key before the call.
+	// RotateKey hands one live record to another data key; the old key no longer opens or changes it. Store the new
+	// key before the call.
 	//
 	// Who may call: as Update, with the policy's RotateKey; the caller holds both keys.
 	// Errors: as Update, and INVALID_ARGUMENT SAME_DATA_KEY when both wrapped keys hold the same data key.
 	RotateKey(ctx context.Context, in *RotateKeyRequest, opts ...grpc.CallOption) (*RotateKeyResponse, error)
-	// RewrapKey wraps a data key anew under the current master key. The data key never leaves the key service, and
-	// the old wrapped key stays valid for as long as its master key does.
+	// RewrapKey wraps a data key under the current master key. The data key never leaves the key service, and the old
+	// wrapped key stays valid for as long as its master key does.
 	//
 	// Who may call: a caller whose policy grants RewrapKey for the wrapped key's scope.
 	// Errors: INVALID_ARGUMENT MALFORMED_WRAPPED_KEY; PERMISSION_DENIED NOT_AUTHORIZED.
 	RewrapKey(ctx context.Context, in *RewrapKeyRequest, opts ...grpc.CallOption) (*RewrapKeyResponse, error)
-	// UnwrapKey returns the plaintext of a wrapped key, for callers that keep only that. Off unless the operator
-	// enables it for the very scope: where it is on, the wrapped key is as good as both.
+	// UnwrapKey returns the plaintext of a wrapped key, for callers that keep only that. It is off unless the operator
+	// enables it for exactly this scope: where it is on, the wrapped key alone reads and writes.
 	//
 	// Who may call: a caller for whom UnwrapKey is granted by the scope's name; a wildcard never grants it.
 	// Errors: INVALID_ARGUMENT MALFORMED_WRAPPED_KEY; PERMISSION_DENIED POLICY_DENIED, NOT_AUTHORIZED.
@@ -202,16 +202,16 @@ func (c *keyVaultClient) UnwrapKey(ctx context.Context, in *UnwrapKeyRequest, op
 // All implementations must embed UnimplementedKeyVaultServer
 // for forward compatibility.
 //
-// KeyVault mints data keys and keeps sealed envelopes. All methods are unary; a mutation may be sent again with
-// the same bytes: the envelope is its own idempotency token.
+// KeyVault mints data keys and keeps sealed envelopes. All methods are unary. A mutation may be retried with the
+// same bytes: the envelope is its own idempotency token.
 type KeyVaultServer interface {
 	// GenerateKey mints a fresh AES-256 data key, bound to the caller's tenant and to one scope. The server keeps
-	// neither the data key nor the wrapped key: whoever loses both loses the records.
+	// neither the data key nor the wrapped key: a caller that loses both loses the records.
 	//
 	// Who may call: a caller whose policy grants GenerateKey for the scope.
 	// Errors: INVALID_ARGUMENT INVALID_KEY_ID.
 	GenerateKey(context.Context, *GenerateKeyRequest) (*GenerateKeyResponse, error)
-	// Create stores a record if none is there. On a deleted record (a tombstone) the same data key must be used and
+	// Create stores a record where none exists. On a deleted record (a tombstone) the same data key must be used and
 	// the revision is the tombstone's + 1; on a purged name (a vacancy) any data key may, at the last revision + 1.
 	//
 	// Who may call: a caller whose policy grants Create for the key_id.
@@ -221,7 +221,7 @@ type KeyVaultServer interface {
 	Create(context.Context, *CreateRequest) (*CreateResponse, error)
 	// Read returns the stored envelope. It is strongly consistent: it shows every write answered before it began.
 	//
-	// Who may call: a caller whose policy grants Read for the key_id; no key is needed, none would help the server.
+	// Who may call: a caller whose policy grants Read for the key_id. No key is needed.
 	// Errors: NOT_FOUND RECORD_NOT_FOUND (a tombstone too, unless include_deleted).
 	Read(context.Context, *ReadRequest) (*ReadResponse, error)
 	// Update replaces a live record.
@@ -235,20 +235,20 @@ type KeyVaultServer interface {
 	// Who may call: as Update, with the policy's Delete.
 	// Errors: as Update.
 	Delete(context.Context, *DeleteRequest) (*DeleteResponse, error)
-	// RotateKey hands one live record to another data key: every holder of the old one is out of this record. Store
-	// the new key before the call.
+	// RotateKey hands one live record to another data key; the old key no longer opens or changes it. Store the new
+	// key before the call.
 	//
 	// Who may call: as Update, with the policy's RotateKey; the caller holds both keys.
 	// Errors: as Update, and INVALID_ARGUMENT SAME_DATA_KEY when both wrapped keys hold the same data key.
 	RotateKey(context.Context, *RotateKeyRequest) (*RotateKeyResponse, error)
-	// RewrapKey wraps a data key anew under the current master key. The data key never leaves the key service, and
-	// the old wrapped key stays valid for as long as its master key does.
+	// RewrapKey wraps a data key under the current master key. The data key never leaves the key service, and the old
+	// wrapped key stays valid for as long as its master key does.
 	//
 	// Who may call: a caller whose policy grants RewrapKey for the wrapped key's scope.
 	// Errors: INVALID_ARGUMENT MALFORMED_WRAPPED_KEY; PERMISSION_DENIED NOT_AUTHORIZED.
 	RewrapKey(context.Context, *RewrapKeyRequest) (*RewrapKeyResponse, error)
-	// UnwrapKey returns the plaintext of a wrapped key, for callers that keep only that. Off unless the operator
-	// enables it for the very scope: where it is on, the wrapped key is as good as both.
+	// UnwrapKey returns the plaintext of a wrapped key, for callers that keep only that. It is off unless the operator
+	// enables it for exactly this scope: where it is on, the wrapped key alone reads and writes.
 	//
 	// Who may call: a caller for whom UnwrapKey is granted by the scope's name; a wildcard never grants it.
 	// Errors: INVALID_ARGUMENT MALFORMED_WRAPPED_KEY; PERMISSION_DENIED POLICY_DENIED, NOT_AUTHORIZED.

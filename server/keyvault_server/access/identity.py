@@ -23,7 +23,7 @@ from typing import NamedTuple
 from cryptography import x509
 
 from keyvault_server.access.tokens import Tokens
-from keyvault_server.errors import Unauthenticated
+from keyvault_server.core.errors import Unauthenticated
 
 ANONYMOUS = "anonymous"
 MAX_IDENTITY = 2048

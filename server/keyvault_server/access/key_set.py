@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from jwt.exceptions import InvalidKeyError
 
-from keyvault_server.errors import Refused
+from keyvault_server.core.errors import Refused
 
 _RSA_BITS = 2048
 _READERS: dict[str, Callable[[dict[str, Any]], Any]] = {

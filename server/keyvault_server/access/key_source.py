@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from keyvault.address import is_loopback
+from keyvault_api.address import is_loopback
 from keyvault_server.access.key_set import BadKeySet, KeySet, parse_key_set
-from keyvault_server.access.watched import OnReading, Readings, Watched, ignore_readings, read_file
-from keyvault_server.errors import TokenKeysTooOld
+from keyvault_server.core.errors import TokenKeysTooOld
+from keyvault_server.disk.watched import OnReading, Readings, Watched, ignore_readings, read_file
 
 MAX_KEY_SET = 256 * 1024
 """Bytes of a JWKS."""

@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from keyvault.names import is_scope
+from keyvault_api.names import is_scope
 
 MAX_IDENTITY = 2_048
 """Characters in a pattern of identities: the longest SPIFFE ID."""

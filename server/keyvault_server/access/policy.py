@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from keyvault.names import is_tenant
+from keyvault_api.names import is_tenant
 from keyvault_server.access.patterns import AnyOf, MostSpecific, Pattern, identity_pattern, name_pattern
 from keyvault_server.access.policy_file import BadPolicy, CallerTables, Table, read_tables, shown
 from keyvault_server.access.quotas import CALLS_AT_WORK, Limits, Rate

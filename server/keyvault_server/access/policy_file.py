@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from keyvault_server.errors import Refused
+from keyvault_server.core.errors import Refused
 
 MAX_SIZE = 4 * 1024 * 1024
 """Characters in a policy: over 10,000 callers."""

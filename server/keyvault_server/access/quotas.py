@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from keyvault_server.errors import RateLimited
+from keyvault_server.core.errors import RateLimited
 
 READ_BYTES = "read_bytes"
 """The bucket that counts the bytes of the envelopes that Read gave out; every other is named for its RPC."""

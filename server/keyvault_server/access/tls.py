@@ -25,8 +25,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from keyvault_server.access.watched import OnReading, Watched, ignore_readings, read_file
-from keyvault_server.errors import Refused
+from keyvault_server.core.errors import Refused
+from keyvault_server.disk.watched import OnReading, Watched, ignore_readings, read_file
 
 _CURVES = (ec.SECP256R1, ec.SECP384R1)
 _RSA_BITS = 2048

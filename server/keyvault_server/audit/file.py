@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from keyvault_server.errors import AuditUnavailable, Refused
+from keyvault_server.core.errors import AuditUnavailable, Refused
 
 Sync = Callable[[int], None]
 """Makes the data of an open file durable, as os.fdatasync."""

@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
-from keyvault_server.errors import Refused
-from keyvault_server.files import refuse_if_others_can_read, replace_durably
+from keyvault_server.core.errors import Refused
+from keyvault_server.disk.files import refuse_if_others_can_read, replace_durably
 
 VALUE_SIZE = 16
 """Bytes of an HMACed value."""

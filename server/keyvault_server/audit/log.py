@@ -17,8 +17,8 @@ from keyvault_server.audit.key import AuditKey, UnusableAuditKey
 from keyvault_server.audit.line import CHECKPOINT_LINES, ROTATE, VERSION, BadLine, Chain, encoded
 from keyvault_server.audit.recovery import Resumed, resume
 from keyvault_server.audit.rotation import rotate
-from keyvault_server.errors import AuditUnavailable
-from keyvault_server.files import sync_directory
+from keyvault_server.core.errors import AuditUnavailable
+from keyvault_server.disk.files import sync_directory
 
 Clock = Callable[[], float]
 

@@ -17,9 +17,9 @@ from typing import NamedTuple
 from keyvault_server.audit.key import AuditKey
 from keyvault_server.audit.line import VACANCY, Fields, envelope_value, head_value, name_value
 from keyvault_server.audit.reading import PATIENCE, LogReader, Place, open_logs
-from keyvault_server.errors import RecordCorrupt
-from keyvault_server.ports import RecordStore, Walked
-from keyvault_server.records import DIGEST_SIZE, VACANCY_SIZE, Record, State, digest, state_of
+from keyvault_server.core.errors import RecordCorrupt
+from keyvault_server.core.ports import RecordStore, Walked
+from keyvault_server.core.records import DIGEST_SIZE, VACANCY_SIZE, Record, State, digest, state_of
 
 _UNKNOWN = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "INTERNAL", "UNKNOWN"})
 """Statuses after which a write may have been done; after any other but OK it surely was not."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from keyvault_server.audit.line import MAX_LINE, parsed
-from keyvault_server.files import replace_durably, sync_directory
+from keyvault_server.disk.files import replace_durably, sync_directory
 
 _ARCHIVE = re.compile(r"(.+)\.[0-9]{12,}")
 

@@ -22,10 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from keyvault import envelope as kve1
-from keyvault.envelope import HEAD_SIZE, Kind
-from keyvault.names import is_scope
-from keyvault_server.audit.disk_thread import DiskThread
+from keyvault_api import envelope as kve1
+from keyvault_api.envelope import HEAD_SIZE, Kind
+from keyvault_api.names import is_scope
 from keyvault_server.audit.file import Sync
 from keyvault_server.audit.key import AuditKey
 from keyvault_server.audit.line import (
@@ -39,9 +38,10 @@ from keyvault_server.audit.line import (
     name_value,
 )
 from keyvault_server.audit.log import FILE_BYTES, AuditLog, Clock, fdatasync, open_log
-from keyvault_server.errors import AuditUnavailable
-from keyvault_server.group_commit import GroupCommit
-from keyvault_server.records import DIGEST_SIZE, StoredHead, digest, state_of
+from keyvault_server.core.errors import AuditUnavailable
+from keyvault_server.core.records import DIGEST_SIZE, StoredHead, digest, state_of
+from keyvault_server.disk.disk_thread import DiskThread
+from keyvault_server.disk.group_commit import GroupCommit
 
 CHECKPOINT_SECONDS = 60.0
 """How long lines wait at most for a checkpoint."""

@@ -20,7 +20,7 @@ from botocore.parsers import ResponseParserError
 
 from keyvault_server.backends.aws.connections import Connections
 from keyvault_server.backends.aws.retries import Retries
-from keyvault_server.errors import (
+from keyvault_server.core.errors import (
     BackendThrottled,
     BackendUnavailable,
     MasterKeyUnusable,

@@ -19,14 +19,14 @@ from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError, NoRegionError
 
-from keyvault.address import is_loopback
+from keyvault_api.address import is_loopback
 from keyvault_server.backends.aws.breaker import Breaker
 from keyvault_server.backends.aws.calls import AwsClient
 from keyvault_server.backends.aws.connections import Connections
 from keyvault_server.backends.aws.dynamodb import DynamoRecordStore
 from keyvault_server.backends.aws.kms import KmsKeyService
 from keyvault_server.backends.aws.table import refuse_unsafe_table
-from keyvault_server.errors import Refused
+from keyvault_server.core.errors import Refused
 
 SILENCE = 0.2
 """Of a call's time: a connection that says nothing for so long is given up."""

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from keyvault_server.backends.aws.breaker import Breaker
-from keyvault_server.errors import BackendUnavailable
+from keyvault_server.core.errors import BackendUnavailable
 
 _T = TypeVar("_T")
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from keyvault_server.backends.aws.calls import AwsClient, AwsFault
 from keyvault_server.backends.aws.connections import NotSent
-from keyvault_server.errors import BackendUnavailable, RecordCorrupt, VaultError
-from keyvault_server.ports import HeadChanged, Walked
-from keyvault_server.records import DIGEST_SIZE, FORMAT, Record, StoredHead, in_ring
+from keyvault_server.core.errors import BackendUnavailable, RecordCorrupt, VaultError
+from keyvault_server.core.ports import HeadChanged, Walked
+from keyvault_server.core.records import DIGEST_SIZE, FORMAT, Record, StoredHead, in_ring
 
 KEY = "pk"
 SEPARATOR = "#"

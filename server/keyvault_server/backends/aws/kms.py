@@ -10,10 +10,10 @@ Source: AWS KMS API Reference "GenerateDataKey", "Decrypt", "ReEncrypt", "Descri
 
 from collections.abc import Mapping
 
-from keyvault.names import DATA_KEY_SIZE
+from keyvault_api.names import DATA_KEY_SIZE
 from keyvault_server.backends.aws.calls import AwsClient
-from keyvault_server.errors import BackendUnavailable, MasterKeyUnusable, NotAuthorized
-from keyvault_server.ports import NewDataKey, WrappedBlob
+from keyvault_server.core.errors import BackendUnavailable, MasterKeyUnusable, NotAuthorized
+from keyvault_server.core.ports import NewDataKey, WrappedBlob
 
 MAX_BLOB = 6_144
 """Bytes of a CiphertextBlob that Decrypt takes; KMS answers a longer one as if the mistake were ours."""

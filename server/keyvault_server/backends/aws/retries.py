@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from keyvault_server.backends.aws.connections import NotSent
-from keyvault_server.errors import BackendThrottled, BackendUnavailable
+from keyvault_server.core.errors import BackendThrottled, BackendUnavailable
 
 WITHOUT_EFFECT = frozenset(
     {

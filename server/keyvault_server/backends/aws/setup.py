@@ -13,7 +13,7 @@ import dataclasses
 from keyvault_server.backends.aws.calls import AwsClient, AwsFault, refused
 from keyvault_server.backends.aws.clients import AwsOptions, BadAwsSettings, open_clients
 from keyvault_server.backends.aws.table import KEY_SCHEMA, KEY_TYPES, NOT_OFFERED, refuse_unsafe_table
-from keyvault_server.errors import MasterKeyUnusable
+from keyvault_server.core.errors import MasterKeyUnusable
 
 TABLE_SECONDS = 120.0
 """How long a new table may take until it is ACTIVE and its backups are on."""

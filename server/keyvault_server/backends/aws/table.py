@@ -11,7 +11,7 @@ from typing import Any
 
 from keyvault_server.backends.aws.calls import AwsClient, AwsFault, refused
 from keyvault_server.backends.aws.dynamodb import KEY
-from keyvault_server.errors import Refused
+from keyvault_server.core.errors import Refused
 
 KEY_SCHEMA = [{"AttributeName": KEY, "KeyType": "HASH"}]
 KEY_TYPES = [{"AttributeName": KEY, "AttributeType": "S"}]

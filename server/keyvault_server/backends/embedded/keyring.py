@@ -20,10 +20,10 @@ from pathlib import Path
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
 from cryptography.exceptions import InvalidTag
 
-from keyvault.names import DATA_KEY_SIZE
-from keyvault_server.errors import NotAuthorized
-from keyvault_server.files import UnsafeDirectory, refuse_if_others_can_read, replace_durably
-from keyvault_server.ports import NewDataKey, WrappedBlob
+from keyvault_api.names import DATA_KEY_SIZE
+from keyvault_server.core.errors import NotAuthorized
+from keyvault_server.core.ports import NewDataKey, WrappedBlob
+from keyvault_server.disk.files import UnsafeDirectory, refuse_if_others_can_read, replace_durably
 
 _BLOB_SIZE = 24 + 32 + DATA_KEY_SIZE + 16  # salt, commitment, data key, tag
 

@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keyvault_server.errors import BackendUnavailable, RecordCorrupt, StoreFull, VaultError
-from keyvault_server.files import UnsafeDirectory, refuse_if_others_can_read, sync_directory, write_again
-from keyvault_server.group_commit import GroupCommit
-from keyvault_server.ports import HeadChanged, Walked
-from keyvault_server.records import FORMAT, Record, StoredHead
+from keyvault_server.core.errors import BackendUnavailable, RecordCorrupt, StoreFull, VaultError
+from keyvault_server.core.ports import HeadChanged, Walked
+from keyvault_server.core.records import FORMAT, Record, StoredHead
+from keyvault_server.disk.files import UnsafeDirectory, refuse_if_others_can_read, sync_directory, write_again
+from keyvault_server.disk.group_commit import GroupCommit
 
 MAX_BATCH = 4 * 1024 * 1024
 """Bytes of bodies in one transaction, and a put more: what the event loop is held for at a time."""

@@ -13,7 +13,7 @@ import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
 import java.nio.file.attribute.PosixFilePermissions;
 import java.util.Set;
-import keyvault.v1.GenerateKeyResponse;
+import io.github.keyvaultgrpc.v1.GenerateKeyResponse;
 
 /**
  * A data key in its two forms: the 32 bytes that read, and the wrapped form that together with them writes.

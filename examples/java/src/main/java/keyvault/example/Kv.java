@@ -20,14 +20,14 @@ import java.util.logging.Logger;
 import keyvault.example.Vault.BadUsage;
 import keyvault.example.Vault.Failed;
 import keyvault.example.Vault.Refused;
-import keyvault.v1.CreateRequest;
-import keyvault.v1.DeleteRequest;
-import keyvault.v1.GenerateKeyRequest;
-import keyvault.v1.KeyVaultGrpc;
-import keyvault.v1.ReadRequest;
-import keyvault.v1.ReadResponse;
-import keyvault.v1.RotateKeyRequest;
-import keyvault.v1.UpdateRequest;
+import io.github.keyvaultgrpc.v1.CreateRequest;
+import io.github.keyvaultgrpc.v1.DeleteRequest;
+import io.github.keyvaultgrpc.v1.GenerateKeyRequest;
+import io.github.keyvaultgrpc.v1.KeyVaultGrpc;
+import io.github.keyvaultgrpc.v1.ReadRequest;
+import io.github.keyvaultgrpc.v1.ReadResponse;
+import io.github.keyvaultgrpc.v1.RotateKeyRequest;
+import io.github.keyvaultgrpc.v1.UpdateRequest;
 
 /**
  * The command kv: puts, gets, rotates and deletes one record of a server that cannot read it.

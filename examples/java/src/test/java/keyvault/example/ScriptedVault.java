@@ -18,19 +18,19 @@ import java.net.InetSocketAddress;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
-import keyvault.v1.CreateRequest;
-import keyvault.v1.CreateResponse;
-import keyvault.v1.DeleteRequest;
-import keyvault.v1.DeleteResponse;
-import keyvault.v1.GenerateKeyRequest;
-import keyvault.v1.GenerateKeyResponse;
-import keyvault.v1.KeyVaultGrpc;
-import keyvault.v1.ReadRequest;
-import keyvault.v1.ReadResponse;
-import keyvault.v1.RotateKeyRequest;
-import keyvault.v1.RotateKeyResponse;
-import keyvault.v1.UpdateRequest;
-import keyvault.v1.UpdateResponse;
+import io.github.keyvaultgrpc.v1.CreateRequest;
+import io.github.keyvaultgrpc.v1.CreateResponse;
+import io.github.keyvaultgrpc.v1.DeleteRequest;
+import io.github.keyvaultgrpc.v1.DeleteResponse;
+import io.github.keyvaultgrpc.v1.GenerateKeyRequest;
+import io.github.keyvaultgrpc.v1.GenerateKeyResponse;
+import io.github.keyvaultgrpc.v1.KeyVaultGrpc;
+import io.github.keyvaultgrpc.v1.ReadRequest;
+import io.github.keyvaultgrpc.v1.ReadResponse;
+import io.github.keyvaultgrpc.v1.RotateKeyRequest;
+import io.github.keyvaultgrpc.v1.RotateKeyResponse;
+import io.github.keyvaultgrpc.v1.UpdateRequest;
+import io.github.keyvaultgrpc.v1.UpdateResponse;
 
 /**
  * A server on loopback that answers as it is told, call by call: one that also loses answers, refuses and lies. What a

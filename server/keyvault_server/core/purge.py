@@ -1,0 +1,38 @@
+"""What an operator does to a name that nobody can use any more: it becomes a vacancy.
+
+The last revision stays, so that no (tenant, key_id, revision) is ever used twice and old envelopes cannot come back;
+owner, data and ring go. Anyone whom policy lets Create may then take the name.
+"""
+
+import time
+
+from keyvault_server.core.caller import Caller
+from keyvault_server.core.errors import RecordCorrupt, RecordNotFound
+from keyvault_server.core.ports import RecordStore
+from keyvault_server.core.records import StoredHead, state_of, vacancy
+
+
+async def purge(records: RecordStore, caller: Caller, key_id: str, last_revision: int | None = None) -> int:
+    """Purges one name of the caller's tenant and returns the revision that its vacancy keeps.
+
+    `last_revision` (1 to 2^63-2) is needed for a corrupt record alone, whose revision cannot be read, and may not be
+    below one that was ever used. Raises RecordNotFound, RecordCorrupt, HeadChanged if somebody wrote meanwhile.
+    """
+    caller.permit(key_id)
+    stored = await records.get_head(caller.tenant, key_id)
+    if stored is None:
+        raise RecordNotFound
+    revision = _last_revision(stored, last_revision)
+    record = vacancy(revision, int(time.time() * 1_000_000))
+    await caller.intend(record, stored.head)
+    await records.put_if(caller.tenant, key_id, record, stored.head)
+    return revision
+
+
+def _last_revision(stored: StoredHead, given: int | None) -> int:
+    try:
+        return state_of(stored).revision
+    except RecordCorrupt:
+        if given is None:
+            raise
+        return given

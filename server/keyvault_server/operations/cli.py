@@ -1,0 +1,269 @@
+"""The command `keyvault-server`.
+
+The rules of this file: data and the banner go to stdout, the log (JSON lines) and refusals to stderr; a refusal is one
+line and exit 1, bad usage one line and exit 2. Flags override the environment, which `config.py` reads.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import shlex
+import sys
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, NoReturn, TextIO
+
+import uvloop
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.validators import Number
+from pythonjsonlogger.json import JsonFormatter
+
+from keyvault_api.envelope import MAX_REVISION
+from keyvault_api.names import is_key_id, is_scope, is_tenant
+from keyvault_server.access.policy import METHODS
+from keyvault_server.core.caller import DEFAULT_TENANT
+from keyvault_server.core.errors import Refused, StaleRevision, VaultError
+from keyvault_server.core.ports import HeadChanged
+from keyvault_server.core.purge import purge as purge_record
+from keyvault_server.operations.audit_cli import audit_app
+from keyvault_server.operations.banner import announce
+from keyvault_server.operations.composition import (
+    check_files,
+    initialise,
+    open_audit_log,
+    open_records,
+    read_policy,
+)
+from keyvault_server.operations.composition import rotate_master_key as rotate_keyring
+from keyvault_server.operations.dev_certs import TRUST_DOMAIN, write_dev_certs
+from keyvault_server.operations.lifecycle import serve
+from keyvault_server.operations.process import close_memory
+from keyvault_server.operations.settings import BadSettings, Settings, load_settings
+from keyvault_server.rpc.access_log import takes_more
+from keyvault_server.rpc.gatekeeper import Gatekeeper, Visitor
+from keyvault_server.rpc.guard import status_of
+from keyvault_server.rpc.health import is_serving
+
+Backend = Annotated[str | None, Parameter(help="embedded or aws (KEYVAULT_BACKEND).")]
+Data = Annotated[Path | None, Parameter(help="Directory of the embedded backend (KEYVAULT_DATA).")]
+LastRevision = Annotated[
+    int | None,
+    Parameter(validator=Number(gte=1, lt=MAX_REVISION), help="For a corrupt record: a revision never exceeded."),
+]
+PolicyFile = Annotated[Path | None, Parameter(help="TOML file of who may call what (KEYVAULT_POLICY).")]
+
+app = App(
+    name="keyvault-server",
+    help="A vault that stores only what it cannot read. Its settings are variables, KEYVAULT_*: see check-config.\n\n"
+    "Exit status: 0 done, 1 refused, 2 bad usage; one line on standard error says why.",
+    version=lambda: version("keyvault-grpc"),
+    default_parameter=Parameter(negative="", show_default=False),
+)
+policy_app = App(name="policy", help="Look into a policy file.")
+app.command(policy_app)
+app.command(audit_app(load_settings, lambda: open_records(load_settings())))
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class Insecure:
+    """Protections that a server off loopback may do without; each is also a variable KEYVAULT_INSECURE_*."""
+
+    insecure_plaintext: Annotated[bool | None, Parameter(help="Off loopback: without TLS.")] = None
+    insecure_anonymous: Annotated[bool | None, Parameter(help="Off loopback: without authentication.")] = None
+    insecure_no_policy: Annotated[bool | None, Parameter(help="Off loopback: without a policy.")] = None
+    insecure_no_audit: Annotated[bool | None, Parameter(help="Off loopback: without an audit log.")] = None
+    insecure_embedded_keys: Annotated[bool | None, Parameter(help="Off loopback: master keys in a file.")] = None
+    insecure_reflection: Annotated[bool | None, Parameter(help="Off loopback: with reflection.")] = None
+
+
+SECURE = Insecure()
+
+
+@app.command(name="serve")
+def serve_command(
+    *,
+    backend: Backend = None,
+    data: Data = None,
+    listen: Annotated[str | None, Parameter(help="host:port or unix:/path (KEYVAULT_LISTEN).")] = None,
+    admin_listen: Annotated[str | None, Parameter(help="host:port for health alone (KEYVAULT_ADMIN_LISTEN).")] = None,
+    policy: PolicyFile = None,
+    insecure: Insecure = SECURE,
+) -> None:
+    """Serve until SIGTERM or SIGINT. The embedded backend is made on first use."""
+    given = {"backend": backend, "data": data, "listen": listen, "admin_listen": admin_listen, "policy": policy}
+    settings = load_settings(**given, **asdict(insecure))
+    _log_to_stderr(settings)
+    close_memory()
+    with contextlib.suppress(AttributeError, OSError):  # Linux: grpc's threads then wake without preempting each other
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    uvloop.run(serve(settings, lambda server: announce(settings, server)))
+
+
+@app.command
+def init(*, backend: Backend = None, data: Data = None) -> None:
+    """Make what the backend needs: the data directory, or the DynamoDB table and the KMS key and alias. Repeatable."""
+    print(asyncio.run(initialise(load_settings(backend=backend, data=data))))
+
+
+@app.command
+def rotate_master_key(*, data: Data = None) -> None:
+    """Add a master key to the embedded keyring, with the server stopped; RewrapKey moves wrapped keys over."""
+    label = rotate_keyring(load_settings(data=data))
+    print(f"master key {label} wraps from the next start on; the older ones go on unwrapping: back up keyring.json")
+
+
+@app.command
+def purge(
+    key_id: Annotated[str, Parameter(help="The record's name.")],
+    /,
+    *,
+    tenant: Annotated[str, Parameter(show_default=True, help="Whose record it is.")] = DEFAULT_TENANT,
+    last_revision: LastRevision = None,
+    yes: Annotated[bool, Parameter(help="Yes, lose the record for ever.")] = False,
+    insecure_no_audit: Annotated[bool | None, Parameter(help="Without a line in an audit log.")] = None,
+    backend: Backend = None,
+    data: Data = None,
+) -> None:
+    """Turn a record into a vacancy: its data and its owner are lost for ever, the name is free for anyone."""
+    if not (is_key_id(key_id) and is_tenant(tenant)):
+        _refuse("that is no key_id or no tenant", 2)
+    if not yes:
+        _refuse(f"purging {key_id} cannot be undone: say --yes", 2)
+    settings = load_settings(backend=backend, data=data, insecure_no_audit=insecure_no_audit)
+    if settings.audit_file is None and not settings.insecure_no_audit:  # the server's may well be set where it runs
+        _refuse("no audit log would tell of this purge: set KEYVAULT_AUDIT_FILE, or say --insecure-no-audit", 2)
+    revision = asyncio.run(_purge(settings, tenant, key_id, last_revision))
+    print(f"{key_id} is vacant: the next Create is revision {revision + 1}")
+
+
+@app.command
+def dev_certs(folder: Annotated[Path, Parameter(help="Made if it is absent.")], /) -> None:
+    """Write a CA, a server's and two clients' certificates into a folder, for trying TLS out."""
+    made = write_dev_certs(folder)
+    print(f"CA       {made.ca}")
+    print(f"server   {made.server.certificate} {made.server.private_key}")
+    for name, pair in made.clients.items():
+        print(f"client   {pair.certificate} {pair.private_key} spiffe://{TRUST_DOMAIN}/{name}")
+
+
+@policy_app.command(name="test")
+def policy_test(
+    method: Annotated[str, Parameter(help="An RPC, as Read.")],
+    name: Annotated[str, Parameter(help='A key_id or scope; "" for the empty scope.')],
+    /,
+    *,
+    identity: Annotated[str, Parameter(name="--as", help="As spiffe://example.org/billing or jwt:subject.")],
+    policy: PolicyFile = None,
+) -> None:
+    """Say whether a caller may make a call, and which line of the policy decides; exit 1 if not."""
+    path = policy or load_settings().policy
+    if path is None:
+        _refuse("no policy is set: --policy or KEYVAULT_POLICY", 2)
+    if method not in METHODS:
+        _refuse(f"{method} is no RPC: {', '.join(METHODS)}", 2)
+    if name and not is_scope(name):
+        _refuse("a name is 1 to 255 characters of [A-Za-z0-9._~:@/+=-]", 2)
+    decision = read_policy(path).decide(identity, method, name)
+    where = f"line {decision.line}: " if decision.line else ""
+    print(f"{'allowed' if decision.allowed else 'denied'}: {where}{decision.why}")
+    sys.exit(0 if decision.allowed else 1)
+
+
+@app.command
+def check_config(*, backend: Backend = None, data: Data = None) -> None:
+    """Print the settings in force, as a shell reads them, or say what is wrong with them, certificates or policy."""
+    settings = load_settings(backend=backend, data=data)
+    check_files(settings)
+    for name, value in settings.model_dump(mode="json").items():
+        variable = f"KEYVAULT_{name.upper()}"
+        text = value if isinstance(value, str) else json.dumps(value)
+        print(f"# {variable} is unset" if value is None else f"{variable}={shlex.quote(text)}")
+
+
+@app.command
+def healthcheck(
+    *, address: Annotated[str | None, Parameter(help="Default: the admin address, or the main one.")] = None
+) -> None:
+    """Exit 0 if a server answers SERVING, in plaintext; 1 otherwise. For containers."""
+    settings = load_settings()
+    target = address or settings.admin_listen or settings.listen
+    if not asyncio.run(is_serving(target)):
+        _refuse(f"{target} is not serving in plaintext (beside TLS, KEYVAULT_ADMIN_LISTEN does)", 1)
+
+
+def main() -> None:
+    """Entry point."""
+    try:
+        _run()
+    except CycloptsError as error:
+        _refuse(str(error), 2)
+    except BadSettings as error:
+        _refuse(str(error), 2)
+    except (Refused, VaultError) as error:
+        _refuse(str(error), 1)
+    except HeadChanged:
+        _refuse("somebody wrote the record meanwhile: try again", 1)
+    except OSError as error:
+        _refuse(f"{error.filename or 'output'}: {error.strerror}", 1)
+
+
+def _run() -> None:
+    """Runs the command with streams that are there, and finds what cannot be written while that can be told."""
+    sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()
+    try:
+        app(exit_on_error=False, print_error=False)
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError:  # what is left is dropped, or Python would tell of it in its own way
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise
+
+
+def _nowhere() -> TextIO:
+    """In place of a stream that was closed before we began."""
+    return Path(os.devnull).open("w")
+
+
+def _refuse(sentence: str, code: int) -> NoReturn:
+    print(f"keyvault-server: {' '.join(sentence.split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+async def _purge(settings: Settings, tenant: str, key_id: str, last_revision: int | None) -> int:
+    async with open_records(settings) as records, contextlib.AsyncExitStack() as opened:
+        audit = None
+        if settings.audit_file:  # of the gate this alone: an operator need not wait for an issuer, nor be in the policy
+            audit = await opened.enter_async_context(open_audit_log(settings, settings.audit_file))
+        operator = Visitor(Gatekeeper(audit=audit), "Purge", f"purge-{os.getpid()}")
+        operator.identity, operator.tenant = "operator", tenant
+        try:
+            revision = await purge_record(records, operator, key_id, last_revision)
+        except VaultError as error:
+            await operator.leave(status_of(error).name, error.reason)
+            raise
+        except HeadChanged:
+            await operator.leave("ABORTED", StaleRevision.reason)
+            raise
+        await operator.leave("OK", "")
+        return revision
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Loses a line rather than wait for whoever reads stderr, and hold every call meanwhile."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if takes_more(self.stream):
+            super().emit(record)
+
+
+def _log_to_stderr(settings: Settings) -> None:
+    """Our own lines as JSON; libraries from WARNING on: at DEBUG botocore prints what it sends."""
+    handler = _Handler(sys.stderr)
+    handler.setFormatter(JsonFormatter(["levelname", "name", "message"], timestamp="time"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("keyvault_server").setLevel(settings.log_level)

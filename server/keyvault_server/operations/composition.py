@@ -1,0 +1,187 @@
+"""What the settings name and how it is opened: the backend, and the gate before it; and what an operator does to the
+backend while no server runs.
+
+The AWS half is imported only where it is used: importing it costs 0.3 s and 45 MB.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keyvault_server.access.identity import Identifier
+from keyvault_server.access.key_source import open_key_source, timing_within
+from keyvault_server.access.policy import BadPolicy, Policy
+from keyvault_server.access.policy_file import MAX_SIZE
+from keyvault_server.access.tls import ServerTls
+from keyvault_server.access.tokens import TokenRules, Tokens
+from keyvault_server.audit.key import key_beside
+from keyvault_server.audit.trail import Audit, open_audit
+from keyvault_server.backends.embedded.keyring import Keyring
+from keyvault_server.backends.embedded.sqlite import open_store
+from keyvault_server.core.ports import KeyService, RecordStore
+from keyvault_server.disk.files import DataDirectory, UnsafeDirectory
+from keyvault_server.disk.watched import Watched, read_file
+from keyvault_server.operations.settings import Settings
+from keyvault_server.rpc.gatekeeper import Gatekeeper
+from keyvault_server.rpc.metrics import Metrics
+
+if TYPE_CHECKING:
+    from keyvault_server.backends.aws.clients import AwsOptions
+
+MAX_POLICY = 4 * MAX_SIZE
+"""Bytes of a policy file: a character of UTF-8 has four at most."""
+
+
+@contextlib.asynccontextmanager
+async def open_gate(settings: Settings, metrics: Metrics) -> AsyncIterator[Gatekeeper]:
+    """Identity, policy and audit of the configured kind, kept fresh while the body runs. Raises Refused."""
+    async with contextlib.AsyncExitStack() as opened:
+        policy = _watched_policy(settings.policy, metrics) if settings.policy else None
+        if policy:
+            await opened.enter_async_context(policy.watching())
+        audit = None
+        if settings.audit_file:
+            audit = await opened.enter_async_context(open_audit_log(settings, settings.audit_file))
+        identifier = None
+        if settings.authenticates or policy:
+            tokens = await opened.enter_async_context(_open_tokens(settings, metrics))
+            identifier = Identifier(certificates=settings.tls_client_ca is not None, tokens=tokens)
+        yield Gatekeeper(
+            identifier, policy, audit, settings.audit_spares_reads, calls_at_work=_calls_of_one_caller(settings)
+        )
+
+
+def _calls_of_one_caller(settings: Settings) -> int:
+    """Half of all, so that one alone never locks out the others; where nobody is asked who calls, all are one."""
+    return max(1, settings.concurrent_calls // 2) if settings.authenticates else settings.concurrent_calls
+
+
+def check_files(settings: Settings) -> None:
+    """Reads the certificates and the policy that the settings name, as a start does. Raises Refused."""
+    server_tls(settings, Metrics())
+    if settings.policy:
+        read_policy(settings.policy)
+
+
+def server_tls(settings: Settings, metrics: Metrics) -> ServerTls | None:
+    """The TLS files, read; None: plaintext. Raises Refused."""
+    if settings.tls_certificate is None or settings.tls_private_key is None:
+        return None
+    return ServerTls(settings.tls_certificate, settings.tls_private_key, settings.tls_client_ca, metrics.reading)
+
+
+def read_policy(path: Path) -> Policy:
+    """The policy in a file. Raises Refused."""
+    try:
+        return Policy.parse(read_file(path, MAX_POLICY).decode())
+    except UnicodeDecodeError:
+        raise BadPolicy(f"{path} is not UTF-8") from None
+    except BadPolicy as error:
+        raise BadPolicy(f"{path}, {error}") from None
+
+
+def _watched_policy(path: Path, metrics: Metrics) -> Watched[Policy]:
+    return Watched("policy", [path], lambda: read_policy(path), metrics.reading)
+
+
+@contextlib.asynccontextmanager
+async def open_audit_log(settings: Settings, file: Path) -> AsyncIterator[Audit]:
+    """The audit log in this file, its keys beside it unless the settings say where. Raises Refused."""
+    key = settings.audit_key or key_beside(file)
+    clear_names, file_bytes = settings.audit_clear_names, settings.audit_file_bytes
+    async with open_audit(file, key, clear_names=clear_names, file_bytes=file_bytes) as audit:
+        yield audit
+
+
+@contextlib.asynccontextmanager
+async def _open_tokens(settings: Settings, metrics: Metrics) -> AsyncIterator[Tokens | None]:
+    if settings.jwt_keys is None:
+        yield None
+        return
+    rules = TokenRules(settings.jwt_issuer or "", settings.jwt_audience or "", settings.jwt_algorithms)
+    timing = timing_within(settings.jwt_keys_seconds)
+    async with open_key_source(
+        settings.jwt_keys, ca=settings.jwt_ca, on_reading=metrics.reading, timing=timing
+    ) as keys:
+        metrics.gauge(
+            "token_keys_age_seconds", "Since the tokens' keys were last fetched; 0: a file.", lambda: keys.age
+        )
+        yield Tokens(rules, keys)
+
+
+@contextlib.asynccontextmanager
+async def open_backend(settings: Settings) -> AsyncIterator[tuple[KeyService, RecordStore]]:
+    """The two ports of the configured backend, open while the body runs. Raises Refused."""
+    if settings.backend == "aws":
+        from keyvault_server.backends.aws.clients import open_aws
+
+        async with open_aws(_aws_options(settings)) as ports:
+            yield ports
+        return
+    directory = data_directory(settings)
+    with directory.locked():
+        keyring = _make_or_load(directory)
+        async with open_store(directory.database) as records:
+            yield keyring, records
+
+
+@contextlib.asynccontextmanager
+async def open_records(settings: Settings) -> AsyncIterator[RecordStore]:
+    """The records for an operator; a mistyped directory is refused, where a server would make it. Raises Refused."""
+    directory = data_directory(settings)
+    if settings.backend == "embedded" and not directory.database.exists():
+        raise UnsafeDirectory(f"{directory.path} has no records: name the server's own directory")
+    async with open_backend(settings) as (_, records):
+        yield records
+
+
+async def initialise(settings: Settings) -> str:
+    """Makes what the backend needs, if it is absent; returns a sentence on what to do next. Raises Refused."""
+    if settings.backend == "aws":
+        from keyvault_server.backends.aws.setup import create_backend
+
+        arn = await create_backend(_aws_options(settings), settings.aws_key_alias)
+        return f"""export KEYVAULT_BACKEND=aws KEYVAULT_AWS_MASTER_KEYS='{{"1": "{arn}"}}'"""
+    async with open_backend(settings):
+        return f"back up {data_directory(settings).keyring} now, and apart from the records"
+
+
+def rotate_master_key(settings: Settings) -> str:
+    """Adds a master key to the embedded keyring; returns its label. Raises Refused while a server runs."""
+    directory = data_directory(settings)
+    if not directory.keyring.exists():
+        raise UnsafeDirectory(f"{directory.path} has no keyring: `keyvault-server init` makes one")
+    with directory.locked():
+        return Keyring.rotate(directory.keyring).current_label
+
+
+def data_directory(settings: Settings) -> DataDirectory:
+    """The embedded backend's directory, `~` resolved."""
+    return DataDirectory(settings.data.expanduser().resolve())
+
+
+def _make_or_load(directory: DataDirectory) -> Keyring:
+    """A new keyring for a new directory; beside a database a missing one is a loss, not a beginning."""
+    if directory.keyring.exists():
+        return Keyring.load(directory.keyring)
+    if directory.database.exists():
+        raise UnsafeDirectory(f"{directory.keyring} is missing beside its database: restore it from its backup")
+    return Keyring.create(directory.keyring)
+
+
+def _aws_options(settings: Settings) -> "AwsOptions":
+    from keyvault_server.backends.aws.clients import AwsOptions
+
+    if settings.aws_ca_bundle:
+        read_file(settings.aws_ca_bundle)  # refuses one that others may write
+    return AwsOptions(
+        region=settings.aws_region,
+        table=settings.aws_table,
+        master_keys=settings.aws_master_keys,
+        kms_endpoint=settings.aws_kms_endpoint,
+        dynamodb_endpoint=settings.aws_dynamodb_endpoint,
+        ca_bundle=str(settings.aws_ca_bundle) if settings.aws_ca_bundle else None,
+        call_timeout=settings.aws_call_seconds,
+        max_connections=settings.aws_connections,
+    )

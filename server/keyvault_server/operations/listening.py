@@ -1,0 +1,70 @@
+"""Where a server may listen: an address that nobody has. Else it is refused, in one line.
+
+The rule of this file: grpc is not asked to find out. It takes a unix socket away from the server that listens on it,
+and of a name with several addresses, as localhost, it is content with one that is free: two servers would then share
+what callers think is one.
+"""
+
+import errno
+import socket
+from pathlib import Path
+
+from keyvault_server.core.errors import Refused
+
+_ANSWER_SECONDS = 1.0
+_SENTENCES = {
+    errno.EADDRINUSE: "it is in use by another program",
+    errno.EACCES: "ports below 1024 are not for this user",
+}
+
+
+class CannotListen(Refused):
+    """The address is taken or not ours; one line says which."""
+
+
+def refuse_taken(address: str) -> None:
+    """Raises CannotListen unless a server can listen on host:port or unix:/path."""
+    if address.startswith("unix:"):
+        _refuse_taken_socket(address)
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise CannotListen(f"cannot listen on {address}: {error.strerror}") from None
+    reasons = [_reason(family, there) for family, _, _, _, there in found]
+    taken = [reason for reason in reasons if reason in (errno.EADDRINUSE, errno.EACCES)]
+    if taken or all(reasons):
+        raise CannotListen(
+            f"cannot listen on {address}: {_SENTENCES.get((taken or reasons)[0], 'it is no address here')}"
+        )
+
+
+def _reason(family: int, there: tuple[object, ...]) -> int:
+    """Why this cannot be bound to, 0 if it can. A machine may have no IPv6, and yet a localhost of both kinds."""
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            probe.bind(there)
+    except OSError as error:
+        return error.errno or errno.EADDRNOTAVAIL
+    return 0
+
+
+def _refuse_taken_socket(address: str) -> None:
+    path = Path(address.removeprefix("unix:").removeprefix("//"))
+    if not path.parent.is_dir():
+        raise CannotListen(f"cannot listen on {address}: there is no folder {path.parent}")
+    if path.exists() and not path.is_socket():
+        raise CannotListen(f"cannot listen on {address}: that file is no socket")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(_ANSWER_SECONDS)
+        try:
+            probe.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):  # refused: left over by a server that was killed
+            return
+        except OSError as error:
+            raise CannotListen(f"cannot listen on {address}: {error.strerror or 'it is in use'}") from None
+    raise CannotListen(f"cannot listen on {address}: it is in use by another program")

@@ -1,0 +1,90 @@
+"""Secure by default: what a server that others can reach must have, and the flag that lets it do without.
+
+The rule of this file: off loopback each missing protection refuses the start, in one line that names it and its flag;
+a flag says which, there is none for all. On loopback nothing is asked, and the start says what is off.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from keyvault_api.address import is_loopback
+from keyvault_server.core.errors import Refused
+
+if TYPE_CHECKING:
+    from keyvault_server.operations.settings import Settings
+
+RELEASED = 1_795_564_800
+"""2026-11-25, in seconds since 1970: a clock before it is wrong, and would take expired certificates and tokens."""
+
+
+class Unprotected(Refused):
+    """The server would be reachable without a protection; the message says which and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Protection:
+    """One thing that a reachable server must have."""
+
+    name: str
+    flag: str
+    """The setting that allows to do without."""
+    remedy: str
+    missing: "Callable[[Settings], bool]"
+
+
+PROTECTIONS = (
+    Protection(
+        "TLS",
+        "insecure_plaintext",
+        "set KEYVAULT_TLS_CERTIFICATE and KEYVAULT_TLS_PRIVATE_KEY",
+        lambda settings: settings.tls_certificate is None,
+    ),
+    Protection(
+        "authentication",
+        "insecure_anonymous",
+        "set KEYVAULT_TLS_CLIENT_CA or KEYVAULT_JWT_KEYS",
+        lambda settings: not settings.authenticates,
+    ),
+    Protection("a policy", "insecure_no_policy", "set KEYVAULT_POLICY", lambda settings: settings.policy is None),
+    Protection(
+        "an audit log",
+        "insecure_no_audit",
+        "set KEYVAULT_AUDIT_FILE",
+        lambda settings: settings.audit_file is None,
+    ),
+    Protection(
+        "master keys in KMS",
+        "insecure_embedded_keys",
+        "set KEYVAULT_BACKEND=aws",
+        lambda settings: settings.backend == "embedded",
+    ),
+    Protection(
+        "silence about its methods",
+        "insecure_reflection",
+        "set KEYVAULT_REFLECTION=false",
+        lambda settings: settings.reflection is True and not is_loopback(settings.listen),
+    ),
+)
+
+
+def refuse_unprotected(settings: "Settings", now: Callable[[], float] = time.time) -> None:
+    """Raises Unprotected for the first thing that is missing."""
+    if now() < RELEASED:
+        raise Unprotected("this machine's clock is before 2026-11-25: set it, certificates and tokens depend on it")
+    if settings.authenticates and settings.policy is None:
+        raise Unprotected("callers are identified but nothing says what they may: set KEYVAULT_POLICY")
+    if is_loopback(settings.listen):
+        return
+    for protection in PROTECTIONS:
+        if protection.missing(settings) and not getattr(settings, protection.flag):
+            flag = "--" + protection.flag.replace("_", "-")
+            raise Unprotected(
+                f"listen is not a loopback address and {protection.name} is missing: {protection.remedy}, or say {flag}"
+            )
+
+
+def what_is_off(settings: "Settings") -> list[str]:
+    """The names of what a server with these settings does without."""
+    return [protection.name for protection in PROTECTIONS if protection.missing(settings)]

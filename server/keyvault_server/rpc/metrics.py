@@ -1,0 +1,154 @@
+"""What the server counts of itself, served to Prometheus where the settings say so.
+
+The rule of this file: counting costs the call next to nothing (two dictionary entries), so the numbers are kept here
+and only shaped as metrics when somebody asks. No label holds a name, an identity or anything else that a caller chose.
+"""
+
+import contextlib
+import socket
+import threading
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import ThreadingWSGIServer
+from prometheus_client.registry import Collector
+
+from keyvault_server.core.errors import Refused
+
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Upper bounds of the histogram of call durations, in seconds."""
+
+
+SCRAPES = 8
+"""Connections at a time; each costs a thread and a descriptor, and strangers may come. The next one is closed."""
+SCRAPE_SECONDS = 5.0
+"""How long a connection may be silent."""
+
+
+class CannotServeMetrics(Refused):
+    """The address of the metrics is taken or not ours."""
+
+
+class Metrics(Collector):
+    """One server's numbers."""
+
+    def __init__(self) -> None:
+        self._calls: Counter[tuple[str, str]] = Counter()
+        self._durations: dict[str, list[int]] = {}
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._failing: dict[str, bool] = {}
+        self._failures: Counter[str] = Counter()
+        self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
+
+    def count(self, method: str, status: str, seconds: float) -> None:
+        """Notes a call that has ended."""
+        self._calls[method, status] += 1
+        durations = self._durations.get(method)
+        if durations is None:
+            durations = self._durations[method] = [0] * (len(BUCKETS) + 1)
+        durations[bisect_left(BUCKETS, seconds)] += 1
+        self._seconds[method] += seconds
+
+    def reading(self, what: str, good: bool) -> None:
+        """Notes that a watched file ("tls", "policy", "jwks") was read, or could not be."""
+        self._failing[what] = not good
+        self._failures[what] += not good
+
+    def gauge(self, name: str, help_: str, value: Callable[[], float]) -> None:
+        """Shows a number that is asked for when it is needed; `value` is called on another thread."""
+        self._gauges[name] = (help_, value)
+
+    def collect(self) -> Iterator[Metric]:
+        """See prometheus_client."""
+        calls = CounterMetricFamily("keyvault_calls", "Calls that ended.", labels=("method", "status"))
+        for (method, status), number in list(self._calls.items()):
+            calls.add_metric((method, status), number)
+        yield calls
+        durations = HistogramMetricFamily("keyvault_call_seconds", "How long calls took.", labels=("method",))
+        for method, counts in list(self._durations.items()):
+            durations.add_metric((method,), _cumulative(counts), self._seconds[method])
+        yield durations
+        failing = GaugeMetricFamily("keyvault_reload_failing", "1: the last good one is in use.", labels=("what",))
+        failures = CounterMetricFamily("keyvault_reload_failures", "Changes that were no good.", labels=("what",))
+        for what, fails in list(self._failing.items()):
+            failing.add_metric((what,), int(fails))
+            failures.add_metric((what,), self._failures[what])
+        yield failing
+        yield failures
+        for name, (help_, value) in list(self._gauges.items()):
+            yield GaugeMetricFamily(f"keyvault_{name}", help_, value=value())
+
+    @contextlib.contextmanager
+    def served(self, address: str | None) -> Iterator[int | None]:
+        """Serves /metrics by HTTP, on a thread, while the body runs; yields the port. Raises CannotServeMetrics."""
+        if address is None:
+            yield None
+            return
+        registry = CollectorRegistry()
+        registry.register(self)
+        try:
+            server = _server(address, registry)
+        except OSError as error:
+            raise CannotServeMetrics(f"cannot serve metrics on {address}: {error.strerror}") from None
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = SCRAPE_SECONDS
+
+    def handle(self) -> None:
+        with contextlib.suppress(OSError):  # a silent connection, or one that was reset
+            super().handle()
+
+    def log_message(self, format: str, *values: object) -> None:  # noqa: A002
+        """Nobody reads it."""
+
+
+class _Server(ThreadingWSGIServer):
+    """prometheus_client's own takes as many connections as come, and waits for each for ever."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._free = threading.BoundedSemaphore(SCRAPES)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+
+def _server(address: str, registry: CollectorRegistry) -> _Server:
+    """Bound and listening. Raises OSError."""
+    host, _, port = address.rpartition(":")
+    family, *_, found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+    of_family = type("_ServerOfFamily", (_Server,), {"address_family": family})
+    return make_server(str(found[0]), int(port), make_wsgi_app(registry), of_family, _Handler)
+
+
+def _cumulative(counts: list[int]) -> list[tuple[str, float]]:
+    """Prometheus counts in each bucket what is in the smaller ones too."""
+    bounds = [*(str(bound) for bound in BUCKETS), "+Inf"]
+    total, buckets = 0, []
+    for bound, count in zip(bounds, counts, strict=True):
+        total += count
+        buckets.append((bound, float(total)))
+    return buckets

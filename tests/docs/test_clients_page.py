@@ -1,0 +1,36 @@
+"""What docs/clients.md says of the server's answers is what the server answers."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from keyvault_api.v1 import keyvault_pb2 as pb
+from keyvault_server.core.errors import RecordExists, StaleRevision, VaultError
+from tests.support.fakes import FakeKeyService, FakeRecordStore
+from tests.support.repository import ROOT
+from tests.support.serving import failure_of, on_ports
+
+PAGE = (ROOT / "docs" / "clients.md").read_text()
+ANSWERS = re.findall(r"^\| `([A-Z_]+)` \| `([A-Z_]+)` \|", PAGE, re.MULTILINE)
+
+
+def every_error() -> Iterator[Exception]:
+    """One of each that the server can meet."""
+    yield RuntimeError("anything else")
+    yield RecordExists(7)
+    yield StaleRevision(7)
+    kinds: list[Any] = [VaultError]
+    for kind in kinds:
+        kinds += [each for each in kind.__subclasses__() if each.__module__ == VaultError.__module__]
+    yield from (kind() for kind in kinds if kind not in (VaultError, RecordExists, StaleRevision))
+
+
+async def test_the_table_has_each_reason_with_its_status() -> None:
+    records = FakeRecordStore()
+    seen = set()
+    async with on_ports(FakeKeyService(), records) as server:
+        for error in every_error():
+            records.fail_before("get", error)
+            failure = await failure_of(server.stub.Read(pb.ReadRequest(key_id="a")))
+            seen.add((failure.status, failure.reason))
+    assert sorted(ANSWERS) == sorted(seen)

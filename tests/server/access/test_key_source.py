@@ -1,0 +1,300 @@
+"""Where the issuer's keys come from, with real files and a real HTTP server: what is late, broken or huge changes
+nothing, and nothing waits for it."""
+
+import asyncio
+import gzip
+import logging
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace as changed
+from pathlib import Path
+
+import pytest
+
+from keyvault_server.access.identity import Identifier
+from keyvault_server.access.key_source import MAX_KEY_SET, Timing, open_key_source, timing_within
+from keyvault_server.access.tokens import TokenRules, Tokens
+from keyvault_server.core.errors import Refused, Unauthenticated
+from tests.server.backends.aws.stub import HALF, RESET, SILENCE, Answer, Reply, Stub, stub
+from tests.support.certificates import Authority, dns, replace
+from tests.support.issuer import AUDIENCE, ISSUER, SUBJECT, Issuer
+from tests.support.secure import channel, identity_of, identity_over, secure
+from tests.support.serving import failure_of
+
+ISSUED_BY = Issuer()
+RULES = TokenRules(ISSUER, AUDIENCE)
+GOOD, EC_ONLY = Reply(body=ISSUED_BY.key_set()), Reply(body=ISSUED_BY.key_set(only=("ec",)))
+QUICK = Timing(refresh=0.02, shortest=0.02, fetch=1.0)
+RARELY = Timing(refresh=3600.0, shortest=0.05, fetch=5.0)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_file_is_followed_and_a_bad_one_leaves_the_last_good_set(tmp_path: Path) -> None:
+    path, told = tmp_path / "keys.json", []
+    path.write_bytes(EC_ONLY.body)
+    async with open_key_source(str(path), on_reading=lambda name, good: told.append((name, good))) as keys:
+        assert set(keys.current) == {"ec"}
+        replace(path, ISSUED_BY.key_set(only=("ec", "ed")))
+        await until(lambda: "ed" in keys.current)
+        replace(path, b"not a key set")
+        await until(lambda: ("token keys", False) in told)
+        assert set(keys.current) == {"ec", "ed"}
+
+
+async def test_a_file_that_is_no_key_set_is_refused_at_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    for content, sentence in ((b"s3cret", "no key set"), (bytes(MAX_KEY_SET + 1), "right file")):
+        path.write_bytes(content)
+        with pytest.raises(Refused, match=sentence) as error:
+            async with open_key_source(str(path)):
+                pass
+        assert str(path) in str(error.value)
+        assert "s3cret" not in str(error.value)
+    with pytest.raises(Refused, match="No such file"):
+        async with open_key_source(str(tmp_path / "nothing")):
+            pass
+
+
+async def test_a_url_is_fetched_again_and_again() -> None:
+    async with stub(EC_ONLY, EC_ONLY, GOOD) as served, open_key_source(f"{served.address}/keys", timing=QUICK) as keys:
+        assert set(keys.current) == {"ec"}
+        await until(lambda: set(keys.current) == {"ec", "ed", "rsa"})
+
+
+async def test_a_key_that_is_new_is_fetched_when_a_token_names_it() -> None:
+    async with stub(EC_ONLY, GOOD) as served, open_key_source(served.address, timing=RARELY) as keys:
+        verifier = Tokens(RULES, keys)
+        with pytest.raises(Unauthenticated, match="try again"):
+            verifier.subject(ISSUED_BY.token("ed"))
+        await until(lambda: "ed" in keys.current)
+        assert verifier.subject(ISSUED_BY.token("ed")) == SUBJECT
+        assert len(served.requests) == 2
+
+
+async def test_a_flood_of_unknown_keys_is_one_fetch_in_a_while() -> None:
+    async with stub(EC_ONLY) as served, open_key_source(served.address, timing=changed(RARELY, shortest=0.5)) as keys:
+        verifier = Tokens(RULES, keys)
+        began = asyncio.get_running_loop().time()
+        while len(served.requests) < 3:
+            with pytest.raises(Unauthenticated):
+                verifier.subject(ISSUED_BY.token("ed"))
+            await asyncio.sleep(0.005)
+            assert asyncio.get_running_loop().time() - began < 10
+        assert asyncio.get_running_loop().time() - began > 0.9, "the third came after twice the shortest time"
+
+
+async def test_without_an_unknown_key_nothing_is_fetched_before_its_time() -> None:
+    async with stub(GOOD) as served, open_key_source(served.address, timing=RARELY) as keys:
+        for kid in ("ec", "ed", "rsa") * 5:
+            assert Tokens(RULES, keys).subject(ISSUED_BY.token(kid)) == SUBJECT
+            await asyncio.sleep(0.02)
+        assert len(served.requests) == 1
+
+
+async def forever(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """An answer without end."""
+    writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    try:
+        while True:
+            writer.write(b" " * 65_536)
+            await writer.drain()
+    except (OSError, asyncio.CancelledError):
+        writer.close()
+
+
+BAD: dict[str, tuple[Answer, str]] = {
+    "silent": (SILENCE, "within 1 s"),
+    "cut off": (RESET, "cannot be reached"),
+    "half": (HALF, "cannot be reached"),
+    "an error": (Reply(500), "status 500"),
+    "not found": (Reply(404, b"s3cret"), "status 404"),
+    "elsewhere": (Reply(302, b"", {"location": "http://127.0.0.1:1/s3cret"}), "status 302"),
+    "no JSON": (Reply(body=b"<html>s3cret"), "no key set"),
+    "empty": (Reply(body=b'{"keys": []}'), "no key that verifies"),
+    "with a secret key": (Reply(body=ISSUED_BY.key_set({"kty": "oct", "k": "s3cret"})), "secret key"),
+    "huge": (Reply(body=b" " * (MAX_KEY_SET + 1)), f"more than {MAX_KEY_SET}"),
+    "packed": (
+        Reply(body=gzip.compress(GOOD.body), headers={"content-encoding": "gzip"}),
+        "no key set",
+    ),
+}
+
+
+@pytest.mark.parametrize(("answer", "sentence"), BAD.values(), ids=BAD.keys())
+async def test_a_bad_answer_leaves_the_last_good_set_is_told_once_and_forgotten_when_it_is_over(
+    caplog: pytest.LogCaptureFixture, answer: Answer, sentence: str
+) -> None:
+    told: list[tuple[str, bool]] = []
+    with caplog.at_level(logging.INFO, "keyvault_server"):
+        async with (
+            stub(GOOD, answer) as served,
+            open_key_source(
+                f"{served.address}/keys?s3cret", on_reading=lambda name, good: told.append((name, good)), timing=QUICK
+            ) as keys,
+        ):
+            await until(lambda: told.count(("token keys", False)) >= 3)
+            assert Tokens(RULES, keys).subject(ISSUED_BY.token("rsa")) == SUBJECT
+            (line,) = caplog.records
+            assert sentence in line.__dict__["cause"]
+            assert line.__dict__["sources"] == [f"{served.address}/keys"]
+            assert "s3cret" not in str(line.__dict__)
+            served.answers[:] = [EC_ONLY]
+            await until(lambda: set(keys.current) == {"ec"})
+            assert told[-1] == ("token keys", True)
+            assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
+
+
+@pytest.mark.parametrize(("answer", "sentence"), BAD.values(), ids=BAD.keys())
+async def test_a_server_that_has_never_had_a_key_set_does_not_start(answer: Answer, sentence: str) -> None:
+    async with stub(answer) as served:
+        with pytest.raises(Refused, match=sentence) as error:
+            async with open_key_source(served.address, timing=QUICK):
+                pass
+        assert served.address in str(error.value)
+        assert "s3cret" not in str(error.value)
+
+
+async def test_a_url_where_nobody_listens_is_refused_at_the_start() -> None:
+    with pytest.raises(Refused, match="cannot be reached"):
+        async with open_key_source("http://127.0.0.1:1/keys"):
+            pass
+
+
+async def test_an_answer_without_end_is_cut_off() -> None:
+    server = await asyncio.start_server(forever, "127.0.0.1", 0)
+    try:
+        with pytest.raises(Refused, match="more than"):
+            async with open_key_source(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"):
+                pass
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+async def test_a_set_that_is_too_old_is_believed_no_more_until_the_issuer_answers_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    readings: list[bool] = []
+    async with (
+        stub(GOOD) as served,
+        open_key_source(
+            f"{served.address}/keys?s3cret",
+            on_reading=lambda _, good: readings.append(good),
+            timing=changed(QUICK, oldest=1.0),
+        ) as keys,
+        secure(None, Identifier(certificates=False, tokens=Tokens(RULES, keys))) as server,
+    ):
+        assert await identity_of(server.address, None, None, ISSUED_BY.token()) == f"jwt:{SUBJECT}"
+        served.answers[:] = [Reply(500)]
+        await until(lambda: keys.age > 1)
+        async with channel(server.address, None) as connection:
+            for token in (ISSUED_BY.token(), ISSUED_BY.token("ed")):
+                told = await failure_of(identity_over(connection, token))
+                assert (told.status, told.reason) == ("UNAVAILABLE", "BACKEND_UNAVAILABLE")
+                assert "issuer" in told.message
+            assert (await failure_of(identity_over(connection, "no token"))).status == "UNAUTHENTICATED"
+        readings.clear()
+        await until(lambda: len(readings) >= 5)
+        served.answers[:] = [GOOD]
+        await until(lambda: keys.age < 1)
+        assert await identity_of(server.address, None, None, ISSUED_BY.token()) == f"jwt:{SUBJECT}"
+    told_once = [record for record in caplog.records if "too old" in record.message]
+    assert [record.levelname for record in told_once] == ["ERROR"]
+    assert told_once[0].__dict__["sources"] == [f"{served.address}/keys"]
+
+
+async def test_a_file_does_not_grow_old(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    path.write_bytes(GOOD.body)
+    async with open_key_source(str(path), timing=changed(QUICK, oldest=0.001)) as keys:
+        await asyncio.sleep(0.01)
+        assert set(keys.current) == {"ec", "ed", "rsa"}
+        assert keys.age == 0
+
+
+@pytest.mark.parametrize("oldest", [1.0, 60.0, 86_400.0])
+def test_a_set_is_fetched_several_times_before_it_is_too_old(oldest: float) -> None:
+    timing = timing_within(oldest)
+    assert timing.oldest == oldest
+    assert timing.shortest <= timing.refresh <= min(300, oldest / 4)
+
+
+async def test_calls_go_on_while_the_issuer_is_silent() -> None:
+    async with stub(GOOD, SILENCE) as served, open_key_source(served.address, timing=RARELY) as keys:
+        identifier = Identifier(certificates=False, tokens=Tokens(RULES, keys))
+        async with secure(None, identifier) as server:
+            with pytest.raises(Unauthenticated):
+                identifier.identify({}, (("authorization", f"Bearer {ISSUED_BY.token(header={'kid': 'new'})}"),))
+            await until(lambda: len(served.requests) == 2)  # the fetch is at work and hangs
+            for _ in range(20):
+                assert await identity_of(server.address, None, None, ISSUED_BY.token()) == f"jwt:{SUBJECT}"
+            assert len(served.requests) == 2, "or the fetch was over"
+
+
+@asynccontextmanager
+async def over_tls(folder: Path, authority: Authority, name: str) -> AsyncIterator[Stub]:
+    certificate, key = authority.issue(dns(name)).write(folder, "issuer")
+    (folder / "ca.pem").write_bytes(authority.pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    async with stub(GOOD, tls=context) as served:
+        yield served
+
+
+async def test_an_https_url_is_believed_by_its_certificate_and_name_alone(tmp_path: Path) -> None:
+    async def keys_from(address: str, ca: Path | None) -> set[str]:
+        async with open_key_source(f"{address}/keys", ca=ca) as keys:
+            return set(keys.current)
+
+    authority = Authority()
+    async with over_tls(tmp_path, authority, "localhost") as served:
+        assert await keys_from(served.address, tmp_path / "ca.pem") == {"ec", "ed", "rsa"}
+        with pytest.raises(Refused, match="certificate trusted"):
+            await keys_from(served.address, None)
+        assert len(served.requests) == 1
+    async with over_tls(tmp_path, authority, "other.test") as served:
+        with pytest.raises(Refused, match="certificate trusted"):
+            await keys_from(served.address, tmp_path / "ca.pem")
+        assert served.requests == []
+    (tmp_path / "ca.pem").chmod(0o666)
+    with pytest.raises(Refused, match=r"ca\.pem has mode 0666"):
+        await keys_from("https://localhost:1", tmp_path / "ca.pem")
+    (tmp_path / "ca.pem").chmod(0o644)
+    (tmp_path / "ca.pem").write_bytes(b"garbage")
+    with pytest.raises(Refused, match="no certificates in PEM"):
+        await keys_from("https://localhost:1", tmp_path / "ca.pem")
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://issuer.test/keys",
+        "http://10.0.0.1/keys",
+        "http://localhost.evil.test/keys",
+        "http://127.0.0.1@evil.test/keys",
+        "https://user:s3cret@issuer.test/keys",
+        "https:///keys",
+        "https://[::1/keys",
+        "https://issuer.test:99999999/keys",
+        "ftp://127.0.0.1/keys",
+        "file:///etc/passwd",
+    ],
+)
+async def test_a_url_that_others_can_bend_is_refused(location: str) -> None:
+    with pytest.raises(Refused, match="https") as error:
+        async with open_key_source(location):
+            pass
+    assert "s3cret" not in str(error.value)
+
+
+async def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    async with stub(GOOD) as served, open_key_source(served.address) as keys:
+        assert "ec" in keys.current

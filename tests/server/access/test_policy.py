@@ -1,0 +1,376 @@
+"""The policy against an oracle that tries every pattern by itself, and files that are refused, line by line."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from keyvault_api.v1 import keyvault_pb2 as pb
+from keyvault_server.access.policy import METHODS, BadPolicy, Policy
+from keyvault_server.access.quotas import READ_BYTES, Limits, Rate
+from tests.support.repository import DOCS
+
+PAGE = (DOCS / "policy.md").read_text()
+(EXAMPLE,) = re.findall(r"^```toml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+PROPERTY = settings(deadline=None, database=None, max_examples=150)
+"""Not timed, nothing kept on disk."""
+
+
+@dataclass(frozen=True)
+class WrittenRule:
+    methods: tuple[str, ...]
+    names: tuple[str, ...]
+
+    def is_sound(self) -> bool:
+        if "UnwrapKey" not in self.methods:
+            return not any(name.endswith("/") for name in self.names)
+        return not any(name.endswith("*" if self.methods == ("UnwrapKey",) else ("*", "/")) for name in self.names)
+
+    def allows(self, method: str, name: str) -> bool:
+        listed = method in self.methods or ("*" in self.methods and method != "UnwrapKey")
+        return listed and any(means(pattern, name) for pattern in self.names)
+
+
+@dataclass(frozen=True)
+class WrittenCaller:
+    identity: str
+    tenant: str
+    rules: tuple[WrittenRule, ...]
+
+
+def means(pattern: str, text: str) -> bool:
+    if pattern.endswith("*"):
+        return text[: len(pattern) - 1] == pattern[:-1]
+    return text == pattern
+
+
+def belongs_to(callers: list[WrittenCaller], identity: str) -> WrittenCaller | None:
+    fitting = [caller for caller in callers if means(caller.identity, identity)]
+    return max(fitting, key=lambda caller: (not caller.identity.endswith("*"), len(caller.identity)), default=None)
+
+
+def is_sound(callers: list[WrittenCaller]) -> bool:
+    patterns = [caller.identity for caller in callers]
+    return len(patterns) == len(set(patterns)) > 0 and all(rule.is_sound() for each in callers for rule in each.rules)
+
+
+PATHS = st.text("ab/", max_size=4)
+SUBJECTS = st.one_of(PATHS.map("jwt:{}".format), PATHS.map("spiffe://a/{}".format), PATHS.map("uri:urn:a{}".format))
+IDENTITIES = st.one_of(
+    SUBJECTS.filter(lambda text: not text.startswith("spiffe") or not text.endswith("/")).filter("jwt:".__ne__),
+    SUBJECTS.map("{}*".format),
+    st.sampled_from(["dns:a.example", "anonymous"]),
+)
+CALLED = st.one_of(PATHS, st.text("ab/", min_size=3, max_size=7))
+NAMES = st.one_of(PATHS.map("{}*".format), st.text("ab/", min_size=1, max_size=4))
+SOUND_NAMES = NAMES.filter(lambda name: not name.endswith("/"))
+ANY_RULE = st.builds(
+    WrittenRule,
+    st.lists(st.sampled_from([*METHODS, "*", "UnwrapKey"]), min_size=1, max_size=3).map(tuple),
+    st.lists(NAMES, min_size=1, max_size=4).map(tuple),
+)
+SOUND_RULE = st.one_of(
+    st.builds(
+        WrittenRule,
+        st.lists(st.sampled_from([*METHODS[:-1], "*"]), min_size=1, max_size=3).map(tuple),
+        st.lists(SOUND_NAMES, min_size=1, max_size=4).map(tuple),
+    ),
+    st.builds(
+        WrittenRule,
+        st.just(("UnwrapKey",)),
+        st.lists(st.text("ab/", min_size=1, max_size=4), min_size=1, max_size=3).map(tuple),
+    ),
+)
+
+
+def callers_of(rules: st.SearchStrategy[WrittenRule]) -> st.SearchStrategy[WrittenCaller]:
+    return st.builds(
+        WrittenCaller,
+        IDENTITIES,
+        st.sampled_from(["acme", "globex", "default"]),
+        st.lists(rules, max_size=3).map(tuple),
+    )
+
+
+SOUND = st.lists(callers_of(SOUND_RULE), min_size=1, max_size=8, unique_by=lambda caller: caller.identity)
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file, and the lines of its headers."""
+
+    text: str
+    callers: list[int]
+    rules: list[list[int]]
+
+
+def written(
+    callers: list[WrittenCaller], between: Callable[[], str] = str, quoted: Callable[[str], str] = json.dumps
+) -> Written:
+    """The policy as a file; `between` gives lines that mean nothing, `quoted` writes a string."""
+    lines: list[str] = []
+    headers: list[int] = []
+    rules: list[list[int]] = []
+
+    def header(text: str) -> int:
+        lines.extend(between().splitlines())
+        lines.append(text)
+        return len(lines)
+
+    def key(name: str, *values: str, array: bool = True) -> None:
+        value = ", ".join(map(quoted, values))
+        lines.extend(f"{name} = {f'[{value}]' if array else value}".split("\n"))
+        lines.extend(between().splitlines())
+
+    for caller in callers:
+        headers.append(header("[[caller]]"))
+        key("identity", caller.identity, array=False)
+        key("tenant", caller.tenant, array=False)
+        rules.append([])
+        for rule in caller.rules:
+            rules[-1].append(header("[[caller.allow]]"))
+            key("methods", *rule.methods)
+            key("names", *rule.names)
+    return Written("\n".join(lines), headers, rules)
+
+
+@PROPERTY
+@given(
+    callers=SOUND, identities=st.lists(SUBJECTS, min_size=2, max_size=6), names=st.lists(CALLED, min_size=1, max_size=6)
+)
+def test_tenants_and_decisions_are_those_of_an_oracle_that_tries_every_pattern(
+    callers: list[WrittenCaller], identities: list[str], names: list[str]
+) -> None:
+    policy = Policy.parse(written(callers).text)
+    for identity in [*identities, "dns:a.example", "anonymous"]:
+        entry, expected = policy.caller(identity), belongs_to(callers, identity)
+        assert (entry and (str(entry.identity), entry.tenant)) == (expected and (expected.identity, expected.tenant))
+        for method in METHODS:
+            for name in names:
+                allowed = expected is not None and any(rule.allows(method, name) for rule in expected.rules)
+                assert (entry is not None and entry.allows(method, name)) == allowed
+                assert policy.decide(identity, method, name).allowed == allowed
+
+
+@PROPERTY
+@given(callers=SOUND, other=callers_of(SOUND_RULE), identity=SUBJECTS, name=CALLED, at=st.integers(0, 8))
+def test_what_the_file_says_of_others_changes_nothing_for_an_identity(
+    callers: list[WrittenCaller], other: WrittenCaller, identity: str, name: str, at: int
+) -> None:
+    assume(not means(other.identity, identity) and other.identity not in {caller.identity for caller in callers})
+    alone = Policy.parse(written(callers).text).caller(identity)
+    among = Policy.parse(written([*callers[:at], other, *callers[at:]]).text).caller(identity)
+    assert (alone and alone.tenant) == (among and among.tenant)
+    if alone and among:
+        assert [alone.allows(method, name) for method in METHODS] == [among.allows(method, name) for method in METHODS]
+
+
+@PROPERTY
+@given(callers=st.lists(callers_of(ANY_RULE), max_size=3), identity=SUBJECTS, name=CALLED)
+def test_unwrap_key_is_granted_by_its_own_name_for_scopes_written_out_and_by_no_wildcard(
+    callers: list[WrittenCaller], identity: str, name: str
+) -> None:
+    try:
+        policy = Policy.parse(written(callers).text)
+    except BadPolicy:
+        assert not is_sound(callers)
+        return
+    assert is_sound(callers)
+    if policy.decide(identity, "UnwrapKey", name).allowed:
+        caller = belongs_to(callers, identity)
+        assert caller is not None
+        assert any("UnwrapKey" in rule.methods and name in rule.names for rule in caller.rules)
+
+
+@PROPERTY
+@given(pattern=NAMES, scope=st.text("ab/", max_size=3).map("{}/".format), key_id=st.text("ab/", max_size=5))
+def test_a_scope_or_key_id_is_allowed_by_a_prefix_that_begins_it_and_a_key_id_by_its_name_too(
+    pattern: str, scope: str, key_id: str
+) -> None:
+    assume(not pattern.endswith("/"))
+    rule = WrittenRule(("GenerateKey", "Read"), (pattern,))
+    entry = Policy.parse(written([WrittenCaller("jwt:a", "acme", (rule,))]).text).caller("jwt:a")
+    assert entry is not None
+    prefix = pattern[:-1] if pattern.endswith("*") else None
+    assert entry.allows("GenerateKey", scope) == (prefix is not None and scope.startswith(prefix))
+    assert entry.allows("GenerateKey", "") == (pattern == "*")
+    named = key_id + "a"
+    assert entry.allows("Read", named) == (named == pattern or (prefix is not None and named.startswith(prefix)))
+
+
+@PROPERTY
+@given(literals=st.lists(st.text("ab", max_size=6), min_size=1, unique=True), subject=st.text("ab", max_size=8))
+def test_the_longest_prefix_wins_however_deep_they_nest(literals: list[str], subject: str) -> None:
+    policy = Policy.parse(written([WrittenCaller(f"jwt:{text}*", "acme", ()) for text in literals]).text)
+    fitting = [text for text in literals if subject.startswith(text)]
+    entry = policy.caller(f"jwt:{subject}")
+    assert (entry and entry.identity.literal) == (f"jwt:{max(fitting, key=len)}" if fitting else None)
+
+
+def test_an_exact_pattern_wins_over_every_prefix_its_own_included() -> None:
+    callers = [WrittenCaller(identity, "acme", ()) for identity in ("jwt:alice*", "jwt:alice", "jwt:*")]
+    policy = Policy.parse(written(callers).text)
+    found = {identity: policy.caller(identity) for identity in ("jwt:alice", "jwt:alice2", "jwt:bob", "jwt:", "jwt")}
+    assert {identity: entry and str(entry.identity) for identity, entry in found.items()} == {
+        "jwt:alice": "jwt:alice",
+        "jwt:alice2": "jwt:alice*",
+        "jwt:bob": "jwt:*",
+        "jwt:": "jwt:*",
+        "jwt": None,
+    }
+
+
+NOISE = ["", "# [[caller]]", '  # """', "\t# it's", "#'''", '# "', "\n\n"]
+
+
+def in_any_quotes(data: st.DataObject) -> Callable[[str], str]:
+    """Writes a string in one of TOML's ways, some of which hold what looks like a header."""
+
+    def quoted(text: str) -> str:
+        half = len(text) // 2
+        ways = [
+            json.dumps(text),
+            f"'{text}'",
+            f'"""{text}"""',
+            f"'''\n{text}'''",
+            f'"""{text[:half]}\\\n\n  {text[half:]}"""',
+        ]
+        return data.draw(st.sampled_from(ways))
+
+    return quoted
+
+
+@PROPERTY
+@given(callers=SOUND, data=st.data())
+def test_the_line_that_decides_is_that_of_the_rule_or_of_the_caller_without_one(
+    callers: list[WrittenCaller], data: st.DataObject
+) -> None:
+    file = written(callers, lambda: data.draw(st.sampled_from(NOISE)), in_any_quotes(data))
+    policy = Policy.parse(file.text)
+    for number, caller in enumerate(callers):
+        identity = caller.identity.removesuffix("*")
+        if belongs_to(callers, identity) is not caller:
+            continue
+        for method in METHODS:
+            name = data.draw(CALLED)
+            lines = [
+                line for line, rule in zip(file.rules[number], caller.rules, strict=True) if rule.allows(method, name)
+            ]
+            decision = policy.decide(identity, method, name)
+            assert (decision.allowed, decision.line) == ((True, lines[0]) if lines else (False, file.callers[number]))
+
+
+def test_a_header_within_a_string_or_a_comment_is_none() -> None:
+    text = r'''# [[caller]]
+[[caller]] # [[caller]]
+identity = """jwt:\
+[[caller]]\
+[[caller.allow]]\
+\""" ''"""" # """"
+tenant = 'acme' # it's ours
+[[caller.allow]] # """
+methods = [ # "
+  'Read', """\
+  Update""",
+]
+names = ["*"]'''
+    policy = Policy.parse(text)
+    identity = 'jwt:[[caller]][[caller.allow]]""" \'\'"'
+    assert policy.decide(identity, "Update", "x")[:2] == (True, 8)
+    assert policy.decide(identity, "Delete", "x")[:2] == (False, 2)
+
+
+def test_a_string_of_many_lines_may_end_in_more_quotes_than_three() -> None:
+    caller = "[[caller]]\nidentity = '''jwt:a'''' # ''''\ntenant = 'acme'\n"
+    rule = "[[caller.allow]] # '''\nmethods = ['*']\nnames = ['*']"
+    assert Policy.parse(caller + rule).decide("jwt:a'", "Read", "x")[:2] == (True, 4)
+
+
+def test_a_decision_says_why() -> None:
+    rule = WrittenRule(("Read",), ("prod/billing/*",))
+    member = "spiffe://example.org/billing/web"
+    callers = [WrittenCaller("spiffe://example.org/billing/*", "acme", (rule,)), WrittenCaller("jwt:alice", "acme", ())]
+    policy = Policy.parse(written(callers).text)
+    assert policy.decide(member, "Read", "prod/billing/x") == (
+        True,
+        4,
+        'it belongs to "spiffe://example.org/billing/*", tenant acme, and this rule allows Read on "prod/billing/*"',
+    )
+    for identity, method, name, line, why in [
+        (member, "Read", "prod/x", 1, "and no rule of this entry has this name"),
+        (member, "Update", "prod/billing/x", 1, "and no rule of this entry lists Update"),
+        (member, "Purge", "prod/billing/x", 1, f"there is no such RPC: {', '.join(METHODS)}"),
+        ("jwt:alice", "Read", "prod/billing/x", 7, "and no rule of this entry lists Read"),
+        ("jwt:bob", "Read", "prod/billing/x", None, "no [[caller]] has a pattern for this identity"),
+    ]:
+        decision = policy.decide(identity, method, name)
+        assert decision[:2] == (False, line)
+        assert decision.why.endswith(why)
+
+
+def test_limits_are_the_defaults_but_for_what_the_file_says() -> None:
+    policy = Policy.parse(EXAMPLE)
+    billing, export = (policy.caller(f"spiffe://example.org/billing/{name}") for name in ("web", "export"))
+    assert billing is not None
+    assert export is not None
+    assert export.limits == Limits()
+    assert billing.limits["GenerateKey"] == Rate(1, 10)
+    assert billing.limits.calls_at_work == 32
+    assert billing.limits[READ_BYTES] == Rate(4_000_000, 8_000_000)
+    assert billing.limits["Read"] == Limits()["Read"]
+
+
+def test_calls_at_work_are_the_servers_default_unless_the_file_says_how_many() -> None:
+    limits = "[caller.limits]\n"
+    caller = '[[caller]]\nidentity = "jwt:a"\ntenant = "acme"\n'
+    for written_limits, calls in (
+        ("", None),
+        ("calls_at_work = 7\n", 7),
+        ("Read = { per_second = 1, burst = 2 }\n", None),
+    ):
+        entry = Policy.parse(caller + limits + written_limits).caller("jwt:a")
+        assert entry is not None
+        assert entry.limits.calls_at_work == calls
+
+
+def test_the_example_in_the_docs_does_what_its_comments_say() -> None:
+    policy = Policy.parse(EXAMPLE)
+    web, export = "spiffe://example.org/billing/web", "spiffe://example.org/billing/export"
+    admin, rotation = "dns:vault-admin.globex.example", "jwt:key-rotation"
+    for identity, method, name, allowed in [
+        (web, "GenerateKey", "prod/billing/", True),
+        (web, "GenerateKey", "prod/", False),
+        (web, "GenerateKey", "", False),
+        (web, "Update", "prod/billing/x", True),
+        (web, "Read", "shared/config", True),
+        (web, "Update", "shared/config", False),
+        (export, "Read", "prod/billing/invoices/7", True),
+        (export, "Read", "shared/config", False),
+        (export, "Update", "prod/billing/invoices/7", False),
+        (rotation, "RewrapKey", "prod/billing/", True),
+        (rotation, "UnwrapKey", "prod/billing/signing-key", True),
+        (rotation, "UnwrapKey", "prod/billing/", False),
+        (rotation, "Read", "prod/billing/x", False),
+        (admin, "GenerateKey", "", True),
+        (admin, "Delete", "prod/billing/x", True),
+        (admin, "UnwrapKey", "prod/billing/signing-key", False),
+        ("spiffe://example.org/web", "Read", "shared/config", False),
+    ]:
+        assert policy.decide(identity, method, name).allowed == allowed, (identity, method, name)
+    tenants = {
+        identity: entry.tenant for identity in (web, export, rotation, admin) if (entry := policy.caller(identity))
+    }
+    assert tenants == {web: "acme", export: "acme", rotation: "acme", admin: "globex"}
+
+
+def test_the_defaults_in_the_docs_are_those_in_force() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| ([\d,.]+) \| ([\d,.]+) \|", PAGE, re.MULTILINE)
+    told = {name: Rate(*(float(number.replace(",", "")) for number in numbers)) for name, *numbers in rows}
+    assert told == Limits().rates
+
+
+def test_the_methods_are_those_of_the_contract() -> None:
+    assert tuple(pb.DESCRIPTOR.services_by_name["KeyVault"].methods_by_name) == METHODS

@@ -1,0 +1,344 @@
+"""JSON Web Tokens: what is believed, and every way of forging, bending or wearing one out that is not."""
+
+import base64
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from keyvault_server.access.key_set import BadKeySet, KeySet, parse_key_set
+from keyvault_server.access.tokens import CACHE_SECONDS, MAX_TOKEN, BadTokenRules, TokenCache, TokenRules, Tokens
+from keyvault_server.core.errors import Unauthenticated
+from tests.support.issuer import AUDIENCE, ISSUER, SUBJECT, Issuer, by_hand, claims_with, jwk_of
+from tests.support.secure import Clock
+
+ISSUED_BY = Issuer()
+RULES = TokenRules(ISSUER, AUDIENCE)
+
+
+class Keys:
+    """A KeySource that a test fills."""
+
+    def __init__(self, *more: dict[str, Any]) -> None:
+        self.current: KeySet = parse_key_set(ISSUED_BY.key_set(*more))
+        self.age = 0.0
+        self.missed = 0
+
+    def missing(self) -> None:
+        self.missed += 1
+
+
+def tokens(rules: TokenRules = RULES, keys: Keys | None = None) -> Tokens:
+    return Tokens(rules, keys or Keys())
+
+
+@pytest.mark.parametrize("kid", ["ec", "ed", "rsa"])
+def test_a_token_of_the_issuer_names_its_subject(kid: str) -> None:
+    assert tokens().subject(ISSUED_BY.token(kid)) == SUBJECT
+    assert tokens().subject(ISSUED_BY.token(kid, aud=["other", AUDIENCE])) == SUBJECT
+
+
+def now() -> int:
+    return int(time.time())
+
+
+def public(kid: str) -> bytes:
+    return ISSUED_BY.public_pem(kid)
+
+
+def tampered(part: int) -> str:
+    """A good token with a changed header, claims or signature."""
+    parts = ISSUED_BY.token().split(".")
+    raw = bytearray(base64.urlsafe_b64decode(parts[part] + "=="))
+    raw[-3] ^= 1
+    parts[part] = base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+    return ".".join(parts)
+
+
+def spliced() -> str:
+    """The signature of one good token under the claims of another."""
+    one, other = ISSUED_BY.token().split("."), ISSUED_BY.token(sub="admin").split(".")
+    return ".".join((one[0], other[1], one[2]))
+
+
+def signed(claims: bytes) -> str:
+    """Properly signed claims that are not what claims are."""
+    return jwt.PyJWS().encode(claims, ISSUED_BY.keys["ec"], "ES256", {"kid": "ec"})
+
+
+def with_own_key() -> str:
+    mine = ec.generate_private_key(ec.SECP256R1())
+    return ISSUED_BY.token(header={"jwk": jwk_of(mine)}, key=mine)
+
+
+FORGED: dict[str, tuple[Callable[[], str], str]] = {
+    "expired": (lambda: ISSUED_BY.token(exp=now() - 60), "expired"),
+    "expired long ago": (lambda: ISSUED_BY.token(exp=1), "expired"),
+    "not valid yet": (lambda: ISSUED_BY.token(nbf=now() + 60), "not valid yet"),
+    "issued tomorrow": (lambda: ISSUED_BY.token(iat=now() + 86_400), "not valid yet"),
+    "for another audience": (lambda: ISSUED_BY.token(aud="other"), "another audience"),
+    "for other audiences": (lambda: ISSUED_BY.token(aud=["a", "b"]), "another audience"),
+    "of another issuer": (lambda: ISSUED_BY.token(iss="https://evil.test"), "another issuer"),
+    "of a longer issuer": (lambda: ISSUED_BY.token(iss=f"{ISSUER}/"), "another issuer"),
+    "without exp": (lambda: ISSUED_BY.token(exp=None), "no exp"),
+    "without aud": (lambda: ISSUED_BY.token(aud=None), "no aud"),
+    "without iss": (lambda: ISSUED_BY.token(iss=None), "no iss"),
+    "without sub": (lambda: ISSUED_BY.token(sub=None), "no sub"),
+    "with an empty sub": (lambda: ISSUED_BY.token(sub=""), "sub is not"),
+    "with spaces in its sub": (lambda: ISSUED_BY.token(sub="a b"), "sub is not"),
+    "with a line break in its sub": (lambda: ISSUED_BY.token(sub="alice\n"), "sub is not"),
+    "with a sub that only looks like another": (lambda: ISSUED_BY.token(sub="\u0430lice"), "sub is not"),
+    "with a long sub": (lambda: ISSUED_BY.token(sub="a" * 256), "sub is not"),
+    "with an exp that is a word": (lambda: ISSUED_BY.token(exp="soon"), "no valid JWT"),
+    "with an exp beyond all numbers": (lambda: ISSUED_BY.token(exp=float("inf")), "no valid JWT"),
+    "with an nbf that is a word": (lambda: ISSUED_BY.token(nbf="soon"), "no valid JWT"),
+    "with an nbf beyond all numbers": (lambda: ISSUED_BY.token(nbf=float("inf")), "no valid JWT"),
+    "with an iat that is a list": (lambda: ISSUED_BY.token(iat=[]), "no valid JWT"),
+    "with an aud that is a number": (lambda: ISSUED_BY.token(aud=1), "another audience"),
+    "with an aud of numbers": (lambda: ISSUED_BY.token(aud=[1, AUDIENCE]), "another audience"),
+    "with an aud that is an object": (lambda: ISSUED_BY.token(aud={AUDIENCE: 1}), "another audience"),
+    "with an iss that is a list": (
+        lambda: signed(json.dumps(claims_with({"iss": [ISSUER]})).encode()),
+        "another issuer",
+    ),
+    "with a sub that is a number": (lambda: signed(json.dumps(claims_with({"sub": 7})).encode()), "no valid JWT"),
+    "with claims that are a list": (lambda: signed(b"[]"), "no valid JWT"),
+    "with claims that are nothing": (lambda: signed(b"\xff"), "no valid JWT"),
+    "alg none": (lambda: by_hand({"alg": "none", "kid": "ec"}, claims_with({})) + "AA", "algorithm"),
+    "alg None": (lambda: by_hand({"alg": "None", "kid": "ec"}, claims_with({})) + "AA", "algorithm"),
+    "without alg": (lambda: by_hand({"kid": "ec"}, claims_with({}), b"x"), "algorithm"),
+    "with an alg that is a list": (
+        lambda: by_hand({"alg": ["ES256"], "kid": "ec"}, claims_with({}), b"x"),
+        "algorithm",
+    ),
+    "HS256 under the public EC key": (
+        lambda: by_hand({"alg": "HS256", "kid": "ec"}, claims_with({}), public("ec")),
+        "algorithm",
+    ),
+    "HS256 under the public RSA key": (
+        lambda: by_hand({"alg": "HS256", "kid": "rsa"}, claims_with({}), public("rsa")),
+        "algorithm",
+    ),
+    "HMAC under the public key, called RS256": (
+        lambda: by_hand({"alg": "RS256", "kid": "rsa"}, claims_with({}), public("rsa")),
+        "signature",
+    ),
+    "an algorithm that the settings do not name": (
+        lambda: ISSUED_BY.token("rsa", {"alg": "PS256"}),
+        "algorithm",
+    ),
+    "an EC signature that names the RSA key": (lambda: ISSUED_BY.token("ec", {"kid": "rsa"}), "does not fit the key"),
+    "an RSA signature that names the EC key": (lambda: ISSUED_BY.token("rsa", {"kid": "ec"}), "does not fit the key"),
+    "an Ed25519 signature that names the EC key": (lambda: ISSUED_BY.token("ed", {"kid": "ec"}), "does not fit"),
+    "a stranger's key under the issuer's kid": (
+        lambda: ISSUED_BY.token(key=ec.generate_private_key(ec.SECP256R1())),
+        "signature",
+    ),
+    "a key of its own in the header": (with_own_key, "signature"),
+    "a key set of its own": (lambda: ISSUED_BY.token(header={"kid": "x", "jku": "http://127.0.0.1:1/"}), "published"),
+    "an unknown kid": (lambda: ISSUED_BY.token(header={"kid": "other"}), "published"),
+    "a kid that is a path": (lambda: ISSUED_BY.token(header={"kid": "../../../dev/null"}), "published"),
+    "a kid that is a number": (lambda: by_hand({"alg": "ES256", "kid": 1}, claims_with({}), b"x"), "no valid JWT"),
+    "without kid": (lambda: ISSUED_BY.token(header={"kid": None}), "needs a kid"),
+    "critical headers that nobody knows": (lambda: ISSUED_BY.token(header={"crit": ["exp"], "exp": 1}), "no valid JWT"),
+    "a changed header": (lambda: tampered(0), "signature"),
+    "changed claims": (lambda: tampered(1), "signature"),
+    "a changed signature": (lambda: tampered(2), "signature"),
+    "another's claims": (spliced, "signature"),
+    "no signature": (lambda: ISSUED_BY.token().rpartition(".")[0] + ".", "no JWT"),
+    "two parts": (lambda: ISSUED_BY.token().rpartition(".")[0], "no JWT"),
+    "four parts": (lambda: ISSUED_BY.token() + ".AA", "no JWT"),
+    "a space": (lambda: " " + ISSUED_BY.token(), "no JWT"),
+    "a line break": (lambda: ISSUED_BY.token() + "\n", "no JWT"),
+    "nothing": (lambda: "", "no JWT"),
+    "a header that is nested for ever": (lambda: by_hand(b"[" * 3_000, {}, b"x"), "no valid JWT"),
+    "a header that is a list": (lambda: by_hand([], {}, b"x"), "no valid JWT"),
+    "oversized": (lambda: ISSUED_BY.token(more="x" * MAX_TOKEN), "characters"),
+}
+
+
+@pytest.mark.parametrize(("make", "sentence"), FORGED.values(), ids=FORGED.keys())
+def test_no_other_token_is_believed_and_none_is_shown(make: Callable[[], str], sentence: str) -> None:
+    token = make()
+    verifier = tokens()
+    for _ in range(2):
+        with pytest.raises(Unauthenticated, match=sentence) as error:
+            verifier.subject(token)
+        told = str(error.value)
+        assert "\n" not in told
+        assert all(part not in told for part in token.split(".") if part)
+        assert "admin" not in told
+
+
+def test_the_clock_of_the_issuer_may_be_off_by_the_leeway() -> None:
+    rules = TokenRules(ISSUER, AUDIENCE, leeway_seconds=60)
+    bent: list[dict[str, Any]] = [{"exp": now() - 30}, {"nbf": now() + 30}, {"iat": now() + 30}]
+    for claims in bent:
+        assert tokens(rules).subject(ISSUED_BY.token(**claims)) == SUBJECT
+        with pytest.raises(Unauthenticated):
+            tokens(TokenRules(ISSUER, AUDIENCE, leeway_seconds=0)).subject(ISSUED_BY.token(**claims))
+
+
+def test_a_token_for_ever_is_remembered_for_a_minute_like_any_other() -> None:
+    verifier = tokens()
+    token = ISSUED_BY.token(exp=10**400)
+    assert [verifier.subject(token) for _ in range(2)] == [SUBJECT] * 2
+
+
+def test_an_algorithm_is_believed_where_the_settings_name_it() -> None:
+    rules = TokenRules(ISSUER, AUDIENCE, ("PS256",))
+    assert tokens(rules).subject(ISSUED_BY.token("rsa", {"alg": "PS256"})) == SUBJECT
+    with pytest.raises(Unauthenticated, match="algorithm"):
+        tokens(rules).subject(ISSUED_BY.token("rsa"))
+
+
+def test_a_key_that_says_its_algorithm_is_for_no_other() -> None:
+    only_512 = {**jwk_of(ISSUED_BY.keys["rsa"]), "kid": "512", "alg": "RS512"}
+    with pytest.raises(Unauthenticated, match="does not fit the key"):
+        tokens(keys=Keys(only_512)).subject(ISSUED_BY.token("rsa", {"kid": "512"}))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"algorithms": ("HS256",)},
+        {"algorithms": ("ES256", "HS512")},
+        {"algorithms": ("none",)},
+        {"algorithms": ("ES256K",)},
+        {"algorithms": ()},
+        {"issuer": ""},
+        {"audience": ""},
+        {"leeway_seconds": -1},
+        {"leeway_seconds": 3600},
+    ],
+)
+def test_rules_that_would_believe_too_much_are_refused(changed: dict[str, Any]) -> None:
+    given: dict[str, Any] = {"issuer": ISSUER, "audience": AUDIENCE} | changed
+    with pytest.raises(BadTokenRules):
+        TokenRules(**given)
+
+
+def test_an_unknown_key_is_asked_for_and_a_known_one_is_not() -> None:
+    keys = Keys()
+    verifier = tokens(keys=keys)
+    verifier.subject(ISSUED_BY.token())
+    assert keys.missed == 0
+    with pytest.raises(Unauthenticated):
+        verifier.subject(ISSUED_BY.token(header={"kid": "new"}))
+    assert keys.missed == 1
+
+
+def test_a_verified_token_is_not_believed_beyond_its_time() -> None:
+    verifier = tokens(TokenRules(ISSUER, AUDIENCE, leeway_seconds=0))
+    token = ISSUED_BY.token(exp=now() + 2)
+    assert verifier.subject(token) == SUBJECT
+    time.sleep(2.1)
+    with pytest.raises(Unauthenticated, match="expired"):
+        verifier.subject(token)
+
+
+def test_a_verified_token_is_not_believed_once_its_key_is_withdrawn() -> None:
+    keys = Keys()
+    verifier = tokens(keys=keys)
+    token = ISSUED_BY.token("ec")
+    assert verifier.subject(token) == SUBJECT
+    keys.current = parse_key_set(ISSUED_BY.key_set(only=("ed",)))
+    with pytest.raises(Unauthenticated, match="published"):
+        verifier.subject(token)
+
+
+def test_a_verified_token_is_remembered_for_a_minute_until_it_expires_and_for_its_key_set() -> None:
+    clock, keys, others = Clock(), Keys().current, Keys().current
+    cache = TokenCache(clock)
+    cache.put(b"long", "a", clock.now + 3600, keys)
+    cache.put(b"short", "b", clock.now + 10, keys)
+    assert (cache.get(b"long", keys), cache.get(b"short", keys), cache.get(b"none", keys)) == ("a", "b", None)
+    clock.now += 10
+    assert (cache.get(b"long", keys), cache.get(b"short", keys)) == ("a", None)
+    clock.now += CACHE_SECONDS - 10
+    assert cache.get(b"long", keys) is None
+    cache.put(b"long", "a", clock.now + 3600, keys)
+    assert cache.get(b"long", others) is None
+    assert len(cache) == 0
+
+
+def test_the_memory_for_tokens_is_bounded_and_the_busiest_stay() -> None:
+    clock, keys = Clock(), Keys().current
+    cache = TokenCache(clock, size=3)
+    for number in range(100):
+        cache.put(str(number).encode(), "s", clock.now + 60, keys)
+        assert cache.get(b"0", keys) == "s"
+    assert len(cache) == 3
+    assert cache.get(b"97", keys) is None
+    assert cache.get(b"98", keys) == "s"
+
+
+SECRET = {"kty": "oct", "kid": "s", "k": base64.urlsafe_b64encode(b"s3cret" * 8).decode()}
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (ISSUED_BY.key_set(SECRET), "secret key"),
+        (ISSUED_BY.key_set({"kty": "oct", "kid": "s"}), "secret key"),
+        (ISSUED_BY.key_set({**ISSUED_BY.jwk("ec"), "kid": "p", "d": "s3cret"}), "secret key"),
+        (ISSUED_BY.key_set(ISSUED_BY.jwk("ec")), "same kid"),
+        (ISSUED_BY.key_set(only=()), "no key that verifies"),
+        (b"", "no key set"),
+        (b"{}", "no key set"),
+        (b"[]", "no key set"),
+        (b'{"keys": 1}', "no key set"),
+        (b'{"keys": ["s3cret"]}', "no key set"),
+        (b"\xff\xfe", "no key set"),
+        (b"[" * 100_000, "no key set"),
+        (b"<html>s3cret</html>", "no key set"),
+    ],
+)
+def test_a_key_set_with_a_secret_or_without_a_key_is_refused(content: bytes, sentence: str) -> None:
+    with pytest.raises(BadKeySet, match=sentence) as error:
+        parse_key_set(content)
+    assert "s3cret" not in str(error.value)
+    assert SECRET["k"] not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {**ISSUED_BY.jwk("rsa"), "use": "enc"},
+        {**ISSUED_BY.jwk("rsa"), "alg": "RSA-OAEP"},
+        {**ISSUED_BY.jwk("rsa"), "alg": 1},
+        {**ISSUED_BY.jwk("rsa"), "key_ops": ["encrypt"]},
+        {**ISSUED_BY.jwk("rsa"), "key_ops": 1},
+        {**ISSUED_BY.jwk("ec"), "alg": "HS256"},
+        {**ISSUED_BY.jwk("ec"), "alg": "ES384"},
+        {**ISSUED_BY.jwk("ec"), "x": "AA"},
+        {**ISSUED_BY.jwk("ec"), "x": 1},
+        {**ISSUED_BY.jwk("ec"), "crv": "P-384"},
+        {**ISSUED_BY.jwk("ed"), "crv": "X25519"},
+        jwk_of(rsa.generate_private_key(65537, 1024)),
+        jwk_of(ec.generate_private_key(ec.SECP256K1())),
+        {"kty": "EC"},
+        {"kty": "RSA", "n": "AQAB"},
+        {"kty": ["EC"]},
+        {"kty": "AKP"},
+        {},
+    ],
+)
+def test_a_key_that_cannot_verify_here_is_left_out_and_the_others_stay(entry: dict[str, Any]) -> None:
+    keys = parse_key_set(ISSUED_BY.key_set({**entry, "kid": "odd"}))
+    assert set(keys) == {"ec", "ed", "rsa"}
+
+
+def test_a_key_without_a_kid_is_left_out() -> None:
+    unnamed = jwk_of(ed25519.Ed25519PrivateKey.generate())
+    for entry in (unnamed, {**unnamed, "kid": 1}):
+        assert set(parse_key_set(ISSUED_BY.key_set(entry))) == {"ec", "ed", "rsa"}
+
+
+def test_what_published_keys_carry_besides_does_not_disturb() -> None:
+    entry = {**ISSUED_BY.jwk("ec"), "kid": "more", "alg": "ES256", "key_ops": ["verify"], "x5c": ["AA"], "x5t": "AA"}
+    assert "more" in parse_key_set(json.dumps({"keys": [entry], "more": 1}).encode())

@@ -1,0 +1,142 @@
+"""The disk of the audit log hangs: it takes no line and tells no error. Every call ends all the same."""
+
+import asyncio
+import logging
+from contextlib import suppress
+from io import StringIO
+from pathlib import Path
+
+import grpc
+import pytest
+
+from keyvault_api.v1 import keyvault_pb2 as pb
+from keyvault_server.access.identity import Identifier
+from keyvault_server.access.key_source import open_key_source
+from keyvault_server.access.tokens import TokenRules, Tokens
+from keyvault_server.core.errors import AuditUnavailable, BackendUnavailable
+from keyvault_server.rpc.access_log import AccessLog
+from keyvault_server.rpc.guard import Limits
+from tests.support.audited import Disk, audited
+from tests.support.gated import bearer
+from tests.support.issuer import AUDIENCE, ISSUER, Issuer
+from tests.support.sealed import create, mint
+from tests.support.serving import failure_of
+from tests.support.trails import CALL, Trail
+
+UNAVAILABLE = ("UNAVAILABLE", BackendUnavailable.reason)
+
+
+async def test_every_call_ends_and_nothing_is_written_while_the_disk_hangs(tmp_path: Path) -> None:
+    async with asyncio.timeout(30), audited(tmp_path, patience=1.0) as server:
+        key = await mint(server.stub, "a/")
+        server.disk.hang()
+        for call in (
+            server.stub.GenerateKey(pb.GenerateKeyRequest()),
+            server.stub.Create(create(key, "a/b")),
+            server.stub.Read(pb.ReadRequest(key_id="a/b")),
+            server.stub.Read(pb.ReadRequest(key_id="no name")),
+        ):
+            failure = await failure_of(call)
+            assert (failure.status, failure.reason) == UNAVAILABLE
+        assert server.records.calls["put_if"] == 0
+        server.disk.mend()
+        await server.stub.Create(create(key, "a/b"))
+    server.trail.verified()
+    assert server.statuses()[-1] == "OK"
+
+
+async def test_a_call_that_is_out_of_time_ends_too(tmp_path: Path) -> None:
+    limits = Limits(call_seconds=0.1)
+    async with asyncio.timeout(30), audited(tmp_path, limits=limits, patience=0.3) as server:
+        server.disk.hang()
+        failure = await failure_of(server.stub.GenerateKey(pb.GenerateKeyRequest()))
+        assert (failure.status, failure.reason) == UNAVAILABLE
+
+
+async def test_a_call_that_its_callers_deadline_ends_is_in_the_access_log(tmp_path: Path) -> None:
+    told = StringIO()
+    async with asyncio.timeout(30), audited(tmp_path, access_log=AccessLog(told)) as server:
+        await server.stub.GenerateKey(pb.GenerateKeyRequest())  # so that the deadline is not spent on connecting
+        server.disk.hang()
+        failure = await failure_of(server.stub.Read(pb.ReadRequest(key_id="no name"), timeout=0.5))
+        assert failure.status == "DEADLINE_EXCEEDED"
+        while "INVALID_KEY_ID" not in told.getvalue():
+            await asyncio.sleep(0.02)
+    assert '"status": "CANCELLED", "reason": "INVALID_KEY_ID"' in told.getvalue()
+
+
+async def test_reads_that_are_spared_are_answered_while_the_disk_hangs(tmp_path: Path) -> None:
+    async with asyncio.timeout(30), audited(tmp_path, spares_reads=True, patience=1.0) as server:
+        key = await mint(server.stub, "a/")
+        await server.stub.Create(create(key, "a/b"))
+        server.disk.hang()
+        assert (await server.stub.Read(pb.ReadRequest(key_id="a/b"))).revision == 1
+        assert (await failure_of(server.stub.Read(pb.ReadRequest(key_id="a/c")))).status == "NOT_FOUND"
+
+
+async def test_calls_that_were_refused_hold_no_place_of_those_at_work(tmp_path: Path) -> None:
+    limits = Limits(concurrent_calls=1)
+    async with asyncio.timeout(60), audited(tmp_path, limits=limits, patience=20.0) as server:
+        server.records.before("get", lambda: asyncio.sleep(60))
+        at_work = asyncio.create_task(failure_of(server.stub.Read(pb.ReadRequest(key_id="a"))))
+        while not server.records.calls["get"]:
+            await asyncio.sleep(0.01)
+        server.disk.hang()
+        refused = [asyncio.create_task(failure_of(server.stub.Read(pb.ReadRequest(key_id="b")))) for _ in range(20)]
+        await asyncio.to_thread(server.disk.reached.wait, 10)
+        at_work.cancel()
+        async with asyncio.timeout(10):
+            while server.records.calls["get"] < 2:
+                with suppress(grpc.aio.AioRpcError):
+                    await server.stub.Read(pb.ReadRequest(key_id="c"), timeout=0.2)
+        server.disk.mend()
+        assert "RATE_LIMITED" in [(await task).reason for task in refused]
+
+
+async def test_strangers_hold_no_place_of_those_at_work(tmp_path: Path) -> None:
+    issuer, path, read = Issuer(), tmp_path / "keys.json", pb.ReadRequest(key_id="a")
+    path.write_bytes(issuer.key_set())
+    async with asyncio.timeout(30), open_key_source(str(path)) as keys:
+        tokens = Tokens(TokenRules(ISSUER, AUDIENCE), keys)
+        identifier, limits = Identifier(certificates=False, tokens=tokens), Limits(concurrent_calls=1)
+        async with audited(tmp_path, identifier=identifier, limits=limits, patience=20.0) as server:
+            server.disk.hang()
+            stranger = asyncio.create_task(failure_of(server.stub.Read(read)))
+            await asyncio.to_thread(server.disk.reached.wait, 10)
+            known = asyncio.create_task(failure_of(server.stub.Read(read, metadata=bearer(issuer.token()))))
+            while not server.records.calls["get"]:
+                await asyncio.sleep(0.01)
+            server.disk.mend()
+            assert [(await task).status for task in (stranger, known)] == ["UNAUTHENTICATED", "NOT_FOUND"]
+
+
+async def test_a_stop_leaves_what_a_hanging_disk_does_not_take_and_says_how_much(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trail, disk = Trail(tmp_path), Disk()
+    async with asyncio.timeout(30):
+        async with trail.open(sync=disk, patience=0.2) as audit:
+            disk.hang()
+            answers = await asyncio.gather(*(audit.outcome(CALL, "OK") for _ in range(3)), return_exceptions=True)
+            assert all(isinstance(answer, AuditUnavailable) for answer in answers)
+        (told,) = caplog.records
+        assert (told.levelno, told.__dict__["lines"]) == (logging.CRITICAL, 3)
+        disk.mend()
+        while len(trail.lines()) < 3:
+            await asyncio.sleep(0.01)
+    trail.verified()
+
+
+async def test_what_waits_for_a_hanging_disk_is_bounded(tmp_path: Path) -> None:
+    async with asyncio.timeout(30), audited(tmp_path, patience=20.0) as server:
+        server.disk.hang()
+        waiting = [asyncio.create_task(server.audit.outcome(CALL, "OK")) for _ in range(10_000)]
+        await asyncio.to_thread(server.disk.reached.wait, 10)
+        refused, others = await asyncio.wait(waiting, timeout=5, return_when=asyncio.FIRST_EXCEPTION)
+        assert len(others) < 6_000
+        for task in refused:
+            with pytest.raises(AuditUnavailable):
+                task.result()
+        server.disk.mend()
+        await asyncio.gather(*others)
+    assert len(server.statuses()) == len(others)

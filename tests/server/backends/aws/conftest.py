@@ -1,0 +1,65 @@
+"""A certificate authority for tests of TLS; both ports on our own stand-ins, with a fault proxy before each service."""
+
+import dataclasses
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from keyvault_server.backends.aws.clients import AwsOptions, open_aws
+from keyvault_server.backends.aws.dynamodb import DynamoRecordStore
+from keyvault_server.backends.aws.kms import KmsKeyService
+from tests.server.backends.aws.fault_proxy import FaultProxy, fault_proxy
+from tests.server.backends.aws.standins.account import Account
+from tests.server.backends.aws.stub import authority  # noqa: F401
+
+
+@dataclass(frozen=True)
+class Line:
+    """Both ports, and the way to each service."""
+
+    keys: KmsKeyService
+    records: DynamoRecordStore
+    kms: FaultProxy
+    dynamodb: FaultProxy
+
+
+OpenLine = Callable[..., AbstractAsyncContextManager[Line]]
+
+
+@pytest.fixture(scope="session")
+def open_line(standins: Account, standin_options: AwsOptions) -> OpenLine:
+    """Opens one, with other options if a test gives them; its clients are new, and so is their budget of retries."""
+
+    @asynccontextmanager
+    async def opened(**changed: float) -> AsyncIterator[Line]:
+        async with fault_proxy(standins.kms_address) as kms, fault_proxy(standins.dynamodb_address) as dynamodb:
+            there = {"kms_endpoint": kms.address, "dynamodb_endpoint": dynamodb.address}
+            given = dataclasses.replace(standin_options, **there, **changed)  # type: ignore[arg-type]
+            async with open_aws(given) as (keys, records):
+                dynamodb.requests.clear()
+                yield Line(keys, records, kms, dynamodb)
+
+    return opened
+
+
+@pytest.fixture
+async def fresh_line(open_line: OpenLine) -> AsyncIterator[Line]:
+    """With all its retries in store."""
+    async with open_line() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+async def shared_line(open_line: OpenLine) -> AsyncIterator[Line]:
+    async with open_line() as opened:
+        yield opened
+
+
+@pytest.fixture
+def line(shared_line: Line) -> Iterator[Line]:
+    """One for all tests of a module, since a client takes its time to be made; whole again after each."""
+    yield shared_line
+    shared_line.kms.heal()
+    shared_line.dynamodb.heal()

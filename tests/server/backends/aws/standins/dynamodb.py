@@ -1,0 +1,168 @@
+"""DynamoDB as far as the server uses it: tables of one partition key, consistent reads, atomic conditional puts.
+
+With `stale`, a read that does not ask for consistency is answered with what was stored before the last write, which
+AWS allows. The rule of this file: an item is stored only after everything about it was looked at.
+
+Source: Amazon DynamoDB API Reference "GetItem", "PutItem", "Scan", "CreateTable"; Developer Guide "Service, account
+and table quotas".
+"""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any
+
+from tests.server.backends.aws.standins.conditions import Item, holds, projected
+from tests.server.backends.aws.standins.service import (
+    ACCOUNT,
+    REGION,
+    AwsError,
+    InvalidInput,
+    Parameters,
+    Service,
+    text,
+)
+
+MAX_ITEM = 409_600
+MAX_KEY = 2_048
+MAX_DIGITS = 38
+MAX_PAGE = 1024 * 1024
+
+
+class Table:
+    """A table with the item of each key, and what was there before."""
+
+    def __init__(self, given: Parameters) -> None:
+        self.name = text(given, "TableName")
+        self.schema = given["KeySchema"]
+        self.definitions = given["AttributeDefinitions"]
+        self.backups = False
+        self.items: dict[str, Item] = {}
+        self.before: dict[str, Item | None] = {}
+        (self.key,) = (entry["AttributeName"] for entry in self.schema)
+        if self.definitions != [{"AttributeName": self.key, "AttributeType": "S"}]:
+            raise InvalidInput("this stand-in has tables with one partition key of type S")
+
+    def key_of(self, given: Item) -> str:
+        """Raises InvalidInput."""
+        value = given.get(self.key, {}).get("S")
+        if not isinstance(value, str) or not 1 <= len(value.encode()) <= MAX_KEY:
+            raise InvalidInput("the key is missing, of another type, empty or too long")
+        return value
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "TableName": self.name,
+            "TableArn": f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/{self.name}",
+            "TableStatus": "ACTIVE",
+            "KeySchema": self.schema,
+            "AttributeDefinitions": self.definitions,
+            "BillingModeSummary": {"BillingMode": "PAY_PER_REQUEST"},
+        }
+
+
+class StandInDynamoDb(Service):
+    """The tables of one account in one Region, in memory."""
+
+    name = "dynamodb"
+    target = "DynamoDB_20120810"
+    json_version = "1.0"
+    checksums = True
+
+    def __init__(self, *, stale: bool = False) -> None:
+        self.stale = stale
+        self._tables: dict[str, Table] = {}
+        operations = {
+            "CreateTable": self._create_table,
+            "DescribeContinuousBackups": self._describe_backups,
+            "DescribeTable": lambda given: {"Table": self._table(given).describe()},
+            "DescribeTimeToLive": self._describe_ttl,
+            "GetItem": self._get_item,
+            "PutItem": self._put_item,
+            "Scan": self._scan,
+            "UpdateContinuousBackups": self._update_backups,
+        }
+        super().__init__(operations)
+
+    def _create_table(self, given: Parameters) -> dict[str, Any]:
+        table = Table(given)
+        if table.name in self._tables:
+            raise AwsError("ResourceInUseException")
+        self._tables[table.name] = table
+        return {"TableDescription": table.describe()}
+
+    def _describe_ttl(self, given: Parameters) -> dict[str, Any]:
+        self._table(given)
+        return {"TimeToLiveDescription": {"TimeToLiveStatus": "DISABLED"}}
+
+    def _update_backups(self, given: Parameters) -> dict[str, Any]:
+        self._table(given).backups = bool(given["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"])
+        return self._describe_backups(given)
+
+    def _describe_backups(self, given: Parameters) -> dict[str, Any]:
+        recovery = {"PointInTimeRecoveryStatus": "ENABLED" if self._table(given).backups else "DISABLED"}
+        description = {"ContinuousBackupsStatus": "ENABLED", "PointInTimeRecoveryDescription": recovery}
+        return {"ContinuousBackupsDescription": description}
+
+    def _get_item(self, given: Parameters) -> dict[str, Any]:
+        table = self._table(given)
+        key = table.key_of(given["Key"])
+        consistent = given.get("ConsistentRead", False) or not self.stale
+        item = table.items.get(key) if consistent else table.before.get(key)
+        return {} if item is None else {"Item": projected(given, item)}
+
+    def _scan(self, given: Parameters) -> dict[str, Any]:
+        """A page of up to 1 MB, in the order of the keys."""
+        table = self._table(given)
+        after = table.key_of(given["ExclusiveStartKey"]) if "ExclusiveStartKey" in given else ""
+        page: list[Item] = []
+        size = 0
+        for key in sorted(key for key in table.items if key > after):
+            page.append(table.items[key])
+            size += _size(page[-1])
+            if size >= MAX_PAGE:
+                return {"Items": page, "Count": len(page), "LastEvaluatedKey": {table.key: page[-1][table.key]}}
+        return {"Items": page, "Count": len(page)}
+
+    def _put_item(self, given: Parameters) -> dict[str, Any]:
+        table, item = self._table(given), given["Item"]
+        key = table.key_of(item)
+        if _size(item) > MAX_ITEM:
+            raise InvalidInput("Item size has exceeded the maximum allowed size")
+        stored = table.items.get(key)
+        if not holds(given, stored):
+            wanted = given.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD" and stored is not None
+            more: dict[str, Any] = {"Item": stored} if wanted else {}
+            raise AwsError("ConditionalCheckFailedException", "The conditional request failed", **more)
+        table.before[key], table.items[key] = stored, item
+        return {}
+
+    def _table(self, given: Parameters) -> Table:
+        name = text(given, "TableName")
+        if name not in self._tables:
+            raise AwsError("ResourceNotFoundException")
+        return self._tables[name]
+
+
+def _size(item: Item) -> int:
+    return sum(len(name.encode()) + _value_size(value) for name, value in item.items())
+
+
+def _value_size(value: Mapping[str, Any]) -> int:
+    """Bytes of one attribute's value. Raises InvalidInput for a type that the server does not write."""
+    ((kind, content),) = value.items()
+    if kind == "B":
+        try:
+            return len(base64.b64decode(content, validate=True))
+        except binascii.Error:
+            raise AwsError("SerializationException") from None
+    if kind == "S":
+        return len(content.encode())
+    if kind == "N":
+        digits = content.lstrip("-").replace(".", "", 1)
+        if not digits.isdecimal() or len(digits.strip("0")) > MAX_DIGITS:
+            raise InvalidInput("a number has up to 38 significant digits")
+        return (len(digits) + 1) // 2 + 1
+    if kind == "NULL":
+        return 1
+    raise InvalidInput(f"this stand-in has no attributes of type {kind}")

@@ -1,0 +1,105 @@
+"""A backend that says nothing is not waited for by everybody; one that fails at once is asked all the same."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+import pytest
+
+from keyvault_server.backends.aws.breaker import SILENCES
+from keyvault_server.core.errors import BackendUnavailable
+from keyvault_server.core.records import Record
+from tests.server.backends.aws.conftest import Line, OpenLine
+from tests.server.backends.aws.fault_proxy import FAULTS, Fault, Loss
+
+TENANT = "acme"
+BLACK_HOLE = FAULTS["black hole before the effect"]
+FAILING = {name: fault for name, fault in FAULTS.items() if fault.answer not in (None, Loss.SILENCE)}
+
+
+@pytest.fixture
+async def line(open_line: OpenLine) -> AsyncIterator[Line]:
+    """Silence ends an attempt soon here."""
+    async with open_line(call_timeout=2.5, max_connections=2 * SILENCES) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def patient(open_line: OpenLine) -> AsyncIterator[Line]:
+    """Nothing that a busy machine does is silence here."""
+    async with open_line(call_timeout=20.0, max_connections=2 * SILENCES) as opened:
+        yield opened
+
+
+async def ask(line: Line, times: int) -> list[Record | BaseException | None]:
+    """So many reads at a time."""
+    calls = (line.records.get(TENANT, "absent") for _ in range(times))
+    return await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def fall_silent(line: Line) -> None:
+    line.dynamodb.break_with(BLACK_HOLE)
+    await ask(line, 2 * SILENCES)
+    line.dynamodb.requests.clear()
+
+
+async def test_a_silent_backend_is_asked_now_and_then_and_nobody_waits_for_it(line: Line) -> None:
+    await fall_silent(line)
+    for _ in range(20):
+        assert all(isinstance(outcome, BackendUnavailable) for outcome in await ask(line, 50))
+    assert line.dynamodb.requests["GetItem"] < 100
+
+
+async def test_it_is_used_again_once_it_answers(line: Line) -> None:
+    await fall_silent(line)
+    line.dynamodb.heal()
+    async with asyncio.timeout(20):
+        while await ask(line, 1) != [None]:
+            await asyncio.sleep(0.05)
+    assert await ask(line, SILENCES) == [None] * SILENCES
+
+
+async def test_the_other_service_is_used_all_the_while(line: Line) -> None:
+    await fall_silent(line)
+    assert len((await line.keys.generate(TENANT, "prod/")).plaintext) == 32
+
+
+async def test_callers_who_leave_before_the_silence_ends_count_it_all_the_same(line: Line) -> None:
+    line.dynamodb.break_with(BLACK_HOLE)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await ask(line, 2 * SILENCES)
+    await asyncio.sleep(1.0)
+    line.dynamodb.requests.clear()
+    await ask(line, 50)
+    assert line.dynamodb.requests["GetItem"] < 10
+
+
+@pytest.mark.parametrize("fault", FAILING.values(), ids=FAILING)
+async def test_a_backend_that_fails_at_once_is_asked_by_every_call(patient: Line, fault: Fault) -> None:
+    patient.dynamodb.break_with(fault)
+    await ask(patient, 2 * SILENCES)
+    patient.dynamodb.heal()
+    assert await ask(patient, 20) == [None] * 20
+
+
+async def test_silence_now_and_then_is_only_that(line: Line) -> None:
+    for _ in range(SILENCES):
+        line.dynamodb.break_with(BLACK_HOLE, number=1)
+        assert await ask(line, 2) == [None] * 2
+        line.dynamodb.heal()
+
+
+async def test_the_log_says_once_that_a_backend_fell_silent_and_that_it_answers_again(
+    line: Line, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "keyvault_server.backends.aws.breaker"):
+        await fall_silent(line)
+        await ask(line, 50)
+        line.dynamodb.heal()
+        async with asyncio.timeout(20):
+            while await ask(line, 1) != [None]:
+                await asyncio.sleep(0.05)
+    told = [record for record in caplog.records if record.name.endswith("breaker")]
+    assert [record.levelname for record in told] == ["ERROR", "WARNING"]
+    assert {record.service for record in told} == {"dynamodb"}  # type: ignore[attr-defined]

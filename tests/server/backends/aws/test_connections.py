@@ -1,0 +1,105 @@
+"""How many calls are at work at a service, and what becomes of those whose caller has gone."""
+
+import asyncio
+import os
+from collections.abc import Awaitable
+
+import pytest
+
+from keyvault_server.core.errors import BackendUnavailable
+from keyvault_server.core.records import Record, successor
+from tests.server.backends.aws.conftest import Line, OpenLine
+from tests.server.backends.aws.fault_proxy import FAULTS, Fault
+
+TENANT = "acme"
+SLOW = Fault(delay=0.5)
+BLACK_HOLE = FAULTS["black hole before the effect"]
+POOL = 4
+
+
+@pytest.fixture
+def key_id() -> str:
+    return "prod/" + os.urandom(8).hex()
+
+
+def some_record() -> Record:
+    return successor(None, os.urandom(100), 1, fresh=True)
+
+
+async def impatiently(*calls: Awaitable[object]) -> None:
+    """Their caller waits for a tenth of a second."""
+
+    async def give_up(call: Awaitable[object]) -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await call
+
+    await asyncio.gather(*(give_up(call) for call in calls))
+
+
+async def idle(line: Line) -> None:
+    """Returns when nothing is at work at DynamoDB any more."""
+    line.dynamodb.heal()
+    await asyncio.gather(*(line.records.get(TENANT, "absent") for _ in range(POOL)))
+
+
+async def test_no_more_calls_than_connections_are_at_work(open_line: OpenLine) -> None:
+    async with open_line(max_connections=POOL) as line:
+        line.dynamodb.break_with(Fault(delay=0.01))
+        before = line.dynamodb.connections
+        await asyncio.gather(*(line.records.get(TENANT, "absent") for _ in range(10 * POOL)))
+        assert line.dynamodb.connections - before < POOL  # the start opened one
+
+
+async def test_callers_who_leave_a_slow_backend_cost_no_connection(open_line: OpenLine) -> None:
+    async with open_line(max_connections=POOL) as line:
+        line.dynamodb.break_with(SLOW)
+        for _ in range(3):
+            await impatiently(*(line.records.get(TENANT, "absent") for _ in range(25)))
+        await idle(line)
+        assert line.dynamodb.connections <= POOL
+
+
+async def test_what_waits_for_a_connection_is_not_sent_once_its_caller_has_left(open_line: OpenLine) -> None:
+    async with open_line(max_connections=POOL) as line:
+        line.dynamodb.break_with(SLOW)
+        await impatiently(*(line.records.get(TENANT, "absent") for _ in range(100)))
+        assert line.dynamodb.requests["GetItem"] <= POOL
+
+
+async def test_callers_who_leave_a_black_hole_open_no_more_connections_than_there_may_be(open_line: OpenLine) -> None:
+    async with open_line(max_connections=POOL, call_timeout=30.0) as line:
+        line.dynamodb.break_with(BLACK_HOLE)
+        for _ in range(5):
+            await impatiently(*(line.records.get(TENANT, "absent") for _ in range(20)))
+        assert line.dynamodb.connections <= POOL
+
+
+async def test_a_call_in_a_black_hole_and_one_that_waits_for_a_connection_end_in_time(open_line: OpenLine) -> None:
+    async with open_line(max_connections=1, call_timeout=0.5) as line:
+        line.dynamodb.break_with(BLACK_HOLE)
+        line.kms.break_with(BLACK_HOLE)
+        calls = [
+            *(line.records.get(TENANT, "absent") for _ in range(5)),
+            *(line.records.put_if(TENANT, "k", some_record(), None) for _ in range(5)),
+            *(line.keys.generate(TENANT, "prod/") for _ in range(5)),
+        ]
+        async with asyncio.timeout(20):  # one after the other on silence alone they would take a minute and more
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(outcome, BackendUnavailable) for outcome in outcomes), outcomes
+
+
+async def test_a_write_whose_caller_left_is_done_all_the_same(line: Line, key_id: str) -> None:
+    record = some_record()
+    line.dynamodb.break_with(SLOW, "PutItem")
+    await impatiently(line.records.put_if(TENANT, key_id, record, None))
+    async with asyncio.timeout(30):
+        while await line.records.get(TENANT, key_id) != record:
+            await asyncio.sleep(0.05)
+
+
+async def test_a_stop_does_not_wait_for_calls_that_nobody_waits_for(open_line: OpenLine) -> None:
+    async with asyncio.timeout(20):
+        async with open_line(call_timeout=600.0) as line:
+            line.dynamodb.break_with(BLACK_HOLE)
+            await impatiently(line.records.get(TENANT, "absent"))

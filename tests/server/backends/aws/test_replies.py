@@ -1,0 +1,235 @@
+"""What the vault makes of what AWS answers, and of what something between answers."""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from keyvault_server.backends.aws.calls import AwsFault
+from keyvault_server.backends.aws.clients import open_clients
+from keyvault_server.backends.aws.dynamodb import DynamoRecordStore
+from keyvault_server.backends.aws.kms import KmsKeyService
+from keyvault_server.core.errors import (
+    BackendThrottled,
+    BackendUnavailable,
+    MasterKeyUnusable,
+    NotAuthorized,
+    VaultError,
+)
+from keyvault_server.core.ports import HeadChanged, WrappedBlob
+from keyvault_server.core.records import Record, StoredHead
+from tests.server.backends.aws.stub import HALF, RESET, Answer, Reply, Stub, aws_error, stub
+from tests.support.engines import options
+
+pytestmark = pytest.mark.usefixtures("aws_identity")
+
+ARN = "arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-555555555555"
+WRAPPED = WrappedBlob("1", b"\x01" * 100)
+RECORD = Record(b"h" * 72, b"r" * 16, 1, 2, b"body")
+HTML = b"<html><body>Sign in to the network</body></html>"
+NO_ANSWERS: list[Answer] = [
+    Reply(200, HTML, {"content-type": "text/html"}),
+    Reply(200, b"", {}),
+    Reply(200, b"{}", {}),
+    Reply(200, b"[]"),
+    Reply(200, b"null"),
+    Reply(200, b"{", {"x-amzn-RequestId": "1"}),
+    Reply(400, b"[]"),
+    Reply(301, b"", {"location": "http://127.0.0.1:1/"}),
+    Reply(403, HTML, {"content-type": "text/html"}),
+    Reply(404, b"", {}),
+    Reply(429, b"slow down", {}),
+    Reply(500, b"", {}),
+    Reply(502, HTML, {}),
+    Reply(503, HTML, {"content-type": "text/html"}),
+    aws_error("InternalServerError", 500),
+    aws_error("KMSInternalException", 500),
+    aws_error("DependencyTimeoutException", 503),
+    aws_error("KeyUnavailableException", 500),
+    aws_error("ExpiredTokenException"),
+    RESET,
+    HALF,
+]
+THROTTLES = [
+    aws_error("ThrottlingException"),
+    aws_error("ProvisionedThroughputExceededException"),
+    aws_error("RequestLimitExceeded"),
+    aws_error("LimitExceededException"),
+]
+OURS = ["AccessDeniedException", "ValidationException", "UnrecognizedClientException", "InvalidSignatureException"]
+
+
+Line = tuple[KmsKeyService, DynamoRecordStore, Stub]
+Say = Callable[..., Line]
+
+
+@asynccontextmanager
+async def answering(*answers: Answer) -> AsyncIterator[Line]:
+    """Both ports on a stub, without the checks of a start."""
+    async with stub(*answers) as served, open_clients(options(served.address, served.address)) as (kms, dynamodb):
+        yield KmsKeyService(kms, {"1": ARN}), DynamoRecordStore(dynamodb, "keyvault"), served
+
+
+@pytest.fixture(scope="module")
+async def line(aws_identity: None) -> AsyncIterator[Line]:
+    async with answering(Reply()) as opened:
+        yield opened
+
+
+@pytest.fixture
+def say(line: Line) -> Say:
+    """Both ports and a stub that gives these answers: opened once, since a client takes its time to be made."""
+
+    def change(*answers: Answer) -> Line:
+        line[2].answers[:] = answers
+        line[2].requests.clear()
+        return line
+
+    return change
+
+
+async def outcomes(keys: KmsKeyService, records: DynamoRecordStore) -> list[object]:
+    """What each operation of both ports ends in."""
+    return await asyncio.gather(
+        keys.generate("acme", "prod/"),
+        keys.unwrap("acme", "prod/", WRAPPED),
+        keys.rewrap("acme", "prod/", WRAPPED),
+        keys.check(),
+        records.get("acme", "k"),
+        records.get_head("acme", "k"),
+        records.put_if("acme", "k", RECORD, None),
+        records.put_if("acme", "k", RECORD, RECORD.head),
+        records.check(),
+        return_exceptions=True,
+    )
+
+
+@pytest.mark.parametrize("answer", NO_ANSWERS, ids=str)
+async def test_what_is_no_clear_answer_of_aws_is_unavailable_and_never_absent(answer: Answer, say: Say) -> None:
+    keys, records, _ = say(answer)
+    assert [type(outcome) for outcome in await outcomes(keys, records)] == [BackendUnavailable] * 9
+
+
+@pytest.mark.parametrize("answer", THROTTLES, ids=str)
+async def test_a_throttle_is_told_as_one(answer: Reply, say: Say) -> None:
+    keys, records, _ = say(answer)
+    assert [type(outcome) for outcome in await outcomes(keys, records)] == [BackendThrottled] * 9
+
+
+@pytest.mark.parametrize("answer", [*NO_ANSWERS, *THROTTLES], ids=str)
+async def test_a_write_is_sent_once_whatever_comes_of_it(answer: Answer, say: Say) -> None:
+    _, records, served = say(answer)
+    with pytest.raises((BackendUnavailable, BackendThrottled)):
+        await records.put_if("acme", "k", RECORD, None)
+    assert [operation for operation, _ in served.requests].count("PutItem") == 1
+
+
+@pytest.mark.parametrize("code", OURS)
+async def test_what_our_own_identity_or_bug_causes_is_no_answer_for_a_caller(code: str, say: Say) -> None:
+    keys, records, _ = say(aws_error(code))
+    for outcome in await outcomes(keys, records):
+        assert isinstance(outcome, AwsFault)
+        assert not isinstance(outcome, VaultError)
+        assert code in str(outcome)
+        assert "SECRET" not in str(outcome) + repr(outcome)
+
+
+@pytest.mark.parametrize(
+    "code", ["DisabledException", "KMSInvalidStateException", "NotFoundException", "InvalidKeyUsageException"]
+)
+async def test_a_master_key_that_cannot_be_used_is_the_operators_business(code: str, say: Say) -> None:
+    keys, records, _ = say(aws_error(code))
+    assert [type(outcome) for outcome in (await outcomes(keys, records))[:4]] == [MasterKeyUnusable] * 4
+
+
+@pytest.mark.parametrize("code", ["InvalidCiphertextException", "IncorrectKeyException"])
+async def test_a_blob_that_kms_refuses_is_not_authorised(code: str, say: Say) -> None:
+    keys, _, _ = say(aws_error(code))
+    with pytest.raises(NotAuthorized):
+        await keys.unwrap("acme", "prod/", WRAPPED)
+    with pytest.raises(NotAuthorized):
+        await keys.rewrap("acme", "prod/", WRAPPED)
+
+
+@pytest.mark.parametrize("blob", [b"", b"\x01" * 6_145])
+async def test_a_blob_that_kms_would_not_look_at_makes_no_call(blob: bytes, say: Say) -> None:
+    keys, _, served = say(Reply())
+    for wrapped in (WrappedBlob("1", blob), WrappedBlob("2", b"\x01" * 100)):
+        with pytest.raises(NotAuthorized):
+            await keys.unwrap("acme", "prod/", wrapped)
+        with pytest.raises(NotAuthorized):
+            await keys.rewrap("acme", "prod/", wrapped)
+    assert served.requests == []
+
+
+@pytest.mark.parametrize("size", [16, 31, 33])
+async def test_a_data_key_of_another_size_is_refused(size: int, say: Say) -> None:
+    plaintext = base64.b64encode(b"k" * size).decode()
+    body = json.dumps({"Plaintext": plaintext, "CiphertextBlob": plaintext, "KeyId": ARN}).encode()
+    keys, _, _ = say(Reply(body=body))
+    with pytest.raises(NotAuthorized):
+        await keys.unwrap("acme", "prod/", WRAPPED)
+    with pytest.raises(BackendUnavailable):
+        await keys.generate("acme", "prod/")
+
+
+@pytest.mark.parametrize("state", ["Disabled", "PendingDeletion", "PendingImport", "Unavailable", None])
+async def test_a_master_key_in_another_state_than_enabled_is_not_ready(state: str | None, say: Say) -> None:
+    body = json.dumps({"KeyMetadata": {"KeyId": "1", "KeyState": state}}).encode()
+    keys, _, _ = say(Reply(body=body))
+    with pytest.raises(MasterKeyUnusable):
+        await keys.check()
+
+
+async def test_a_condition_that_failed_without_an_item_is_looked_at_consistently(say: Say) -> None:
+    stored = {
+        name: {"B": base64.b64encode(value).decode()} for name, value in (("head", b"x" * 72), ("ring", b"r" * 16))
+    }
+    item = {**stored, "format": {"N": "1"}, "created": {"N": "5"}, "updated": {"N": "6"}}
+    answers = aws_error("ConditionalCheckFailedException"), Reply(body=json.dumps({"Item": item}).encode())
+    _, records, served = say(*answers)
+    with pytest.raises(HeadChanged) as refused:
+        await records.put_if("acme", "k", RECORD, RECORD.head)
+    assert refused.value.stored == StoredHead(b"x" * 72, b"r" * 16, 5, 6)
+    assert [operation for operation, _ in served.requests] == ["PutItem", "GetItem"]
+    assert json.loads(served.requests[1][1])["ConsistentRead"] is True
+
+
+async def test_a_condition_that_failed_and_cannot_be_looked_at_is_unknown(say: Say) -> None:
+    _, records, _ = say(aws_error("ConditionalCheckFailedException"), RESET)
+    with pytest.raises(BackendUnavailable):
+        await records.put_if("acme", "k", RECORD, RECORD.head)
+
+
+async def test_a_reply_with_a_wrong_checksum_is_unavailable(say: Say) -> None:
+    _, records, _ = say(Reply(headers={"x-amzn-RequestId": "1", "x-amz-crc32": "1"}))
+    with pytest.raises(BackendUnavailable):
+        await records.get("acme", "k")
+
+
+async def test_nobody_listening_is_unavailable() -> None:
+    async with stub(Reply()) as gone:
+        pass
+    async with open_clients(options(gone.address, gone.address)) as (kms, dynamodb):
+        keys, records = KmsKeyService(kms, {"1": ARN}), DynamoRecordStore(dynamodb, "keyvault")
+        assert [type(outcome) for outcome in await outcomes(keys, records)] == [BackendUnavailable] * 9
+
+
+async def test_without_credentials_nothing_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    async with answering(Reply()) as (keys, records, served):
+        assert [type(outcome) for outcome in await outcomes(keys, records)] == [BackendUnavailable] * 9
+        assert served.requests == []
+
+
+async def test_the_log_names_operation_and_code_and_no_text_of_aws(caplog: pytest.LogCaptureFixture, say: Say) -> None:
+    keys, _, _ = say(aws_error("DisabledException"))
+    with caplog.at_level("DEBUG", "keyvault_server"), pytest.raises(MasterKeyUnusable):
+        await keys.unwrap("acme", "prod/", WRAPPED)
+    (line,) = [record for record in caplog.records if record.name.startswith("keyvault_server")]
+    assert (line.operation, line.code) == ("decrypt", "DisabledException")  # type: ignore[attr-defined]
+    assert "SECRET" not in caplog.text

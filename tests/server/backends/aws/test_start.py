@@ -1,0 +1,228 @@
+"""What a start refuses, in one line, and what `init` makes."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from keyvault_server.backends.aws.calls import AwsClient
+from keyvault_server.backends.aws.clients import AwsOptions, open_aws, open_clients
+from keyvault_server.backends.aws.setup import create_backend
+from keyvault_server.core.errors import Refused
+from tests.server.backends.aws.stub import RESET, Answer, Reply, aws_error, stub
+from tests.support.engines import options
+
+Clients = tuple[AwsClient, AwsClient]
+ARN = "arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-555555555555"
+OUR_KEY = {
+    "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}],
+    "AttributeDefinitions": [{"AttributeName": "pk", "AttributeType": "S"}],
+}
+NO_TTL = {"TimeToLiveDescription": {"TimeToLiveStatus": "DISABLED"}}
+
+
+async def refusal(given: AwsOptions) -> str:
+    """The one line with which a start with these options is refused."""
+    with pytest.raises(Refused) as refused:
+        async with open_aws(given):
+            pass
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def answer(content: Mapping[str, Any]) -> Reply:
+    return Reply(body=json.dumps(content).encode())
+
+
+async def refusal_of(*answers: Answer) -> str | None:
+    """The same for what DescribeTable and DescribeTimeToLive answer; None if the start goes on."""
+    async with stub(*answers) as served:
+        given = options(served.address, served.address, master_keys={"1": ARN})
+        try:
+            async with open_aws(given):
+                return None
+        except Refused as refused:
+            return str(refused)
+
+
+def table(**more: object) -> Reply:
+    return answer({"Table": {**OUR_KEY, "TableStatus": "ACTIVE", **more}})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "alias/keyvault",
+        "arn:aws:kms:eu-central-1:123456789012:alias/keyvault",
+        "11111111-2222-3333-4444-555555555555",
+        "arn:aws:kms:eu-central-1:123456789012:key/*",
+        "arn:aws:kms:*:*:key/11111111-2222-3333-4444-555555555555",
+        ARN + "\n",
+        "",
+    ],
+)
+async def test_a_master_key_is_named_by_its_whole_arn(moto_options: AwsOptions, name: str) -> None:
+    assert "whole key ARN" in await refusal(dataclasses.replace(moto_options, master_keys={"1": name}))
+
+
+@pytest.mark.parametrize("label", ["", "ü" * 128, "\ud800", "a\nb"])
+async def test_a_label_is_1_to_255_bytes_of_text(moto_options: AwsOptions, label: str) -> None:
+    assert "label" in await refusal(dataclasses.replace(moto_options, master_keys={label: ARN}))
+
+
+async def test_a_label_of_255_bytes_is_one(moto_options: AwsOptions) -> None:
+    longest = "ü" * 127 + "x"
+    async with open_aws(
+        dataclasses.replace(moto_options, master_keys={longest: moto_options.master_keys["1"]})
+    ) as ports:
+        assert (await ports[0].generate("acme", "prod/")).wrapped.label == longest
+
+
+async def test_some_master_key_has_to_be_named(moto_options: AwsOptions) -> None:
+    assert "KEYVAULT_AWS_MASTER_KEYS" in await refusal(dataclasses.replace(moto_options, master_keys={}))
+
+
+async def test_a_master_key_of_another_region_is_refused(moto_options: AwsOptions) -> None:
+    elsewhere = {"1": ARN.replace("eu-central-1", "us-east-1")}
+    assert "another region" in await refusal(dataclasses.replace(moto_options, master_keys=elsewhere))
+
+
+async def test_a_region_has_to_be_found(moto_options: AwsOptions) -> None:
+    assert "KEYVAULT_AWS_REGION" in await refusal(dataclasses.replace(moto_options, region=None))
+
+
+async def test_the_region_may_come_from_the_environment(
+    moto_options: AwsOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    async with open_aws(dataclasses.replace(moto_options, region=None)) as (keys, _):
+        await keys.check()
+
+
+async def test_a_bad_endpoint_and_a_missing_bundle_are_refused(moto_options: AwsOptions) -> None:
+    assert "no client" in await refusal(dataclasses.replace(moto_options, kms_endpoint="no url"))
+    missing = dataclasses.replace(moto_options, dynamodb_endpoint="https://127.0.0.1:1", ca_bundle="/no/such.pem")
+    assert "table keyvault" in await refusal(missing)
+
+
+async def test_plaintext_to_another_machine_is_refused_whoever_asked_for_it(
+    moto_options: AwsOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = "http://10.0.0.1:8000"
+    for asked in (
+        dataclasses.replace(moto_options, kms_endpoint=elsewhere),
+        dataclasses.replace(moto_options, dynamodb_endpoint=elsewhere),
+    ):
+        assert "has to be https" in await refusal(asked)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", elsewhere)
+    assert "has to be https" in await refusal(dataclasses.replace(moto_options, kms_endpoint=None))
+
+
+async def test_a_missing_table_is_refused(moto_options: AwsOptions) -> None:
+    assert "keyvault-server init" in await refusal(dataclasses.replace(moto_options, table="missing"))
+
+
+@pytest.mark.parametrize(
+    ("names", "kind"),
+    [({"other": "HASH"}, "S"), ({"pk": "HASH"}, "B"), ({"pk": "HASH", "sk": "RANGE"}, "S")],
+)
+async def test_a_table_with_another_key_is_refused(
+    moto_options: AwsOptions, moto_clients: Clients, names: dict[str, str], kind: str
+) -> None:
+    name = "t" + os.urandom(4).hex()
+    await moto_clients[1].call(
+        "create_table",
+        TableName=name,
+        KeySchema=[{"AttributeName": key, "KeyType": role} for key, role in names.items()],
+        AttributeDefinitions=[{"AttributeName": key, "AttributeType": kind} for key in names],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    assert "partition key pk" in await refusal(dataclasses.replace(moto_options, table=name))
+    with pytest.raises(Refused, match="partition key pk"):
+        await create_backend(dataclasses.replace(moto_options, table=name), "alias/keyvault")
+
+
+async def test_a_table_that_deletes_by_itself_is_refused(moto_options: AwsOptions, moto_clients: Clients) -> None:
+    given = dataclasses.replace(moto_options, table="t" + os.urandom(4).hex())
+    await create_backend(given, "alias/keyvault")
+    ttl = {"Enabled": True, "AttributeName": "updated"}
+    await moto_clients[1].call("update_time_to_live", TableName=given.table, TimeToLiveSpecification=ttl)
+    assert "TTL" in await refusal(given)
+
+
+@pytest.mark.parametrize("status", ["ENABLING", "DISABLING"])
+async def test_a_ttl_that_comes_or_goes_is_refused_as_well(aws_identity: None, status: str) -> None:
+    ttl = answer({"TimeToLiveDescription": {"TimeToLiveStatus": status}})
+    assert status in str(await refusal_of(table(), ttl))
+
+
+async def test_an_engine_without_ttl_is_served_from(aws_identity: None) -> None:
+    assert await refusal_of(table(), aws_error("UnknownOperationException")) is None
+    assert "AccessDenied" in str(await refusal_of(table(), aws_error("AccessDeniedException")))
+
+
+@pytest.mark.parametrize("sign", [{"Replicas": [{"RegionName": "us-east-1"}]}, {"GlobalTableVersion": "2017.11.29"}])
+async def test_a_global_table_is_refused_unless_strongly_consistent(
+    aws_identity: None, sign: dict[str, object]
+) -> None:
+    assert "global table" in str(await refusal_of(table(**sign), answer(NO_TTL)))
+    assert "global table" in str(await refusal_of(table(**sign, MultiRegionConsistency="EVENTUAL"), answer(NO_TTL)))
+    assert await refusal_of(table(**sign, MultiRegionConsistency="STRONG"), answer(NO_TTL)) is None
+
+
+async def test_a_table_that_is_not_ready_is_refused(aws_identity: None) -> None:
+    assert await refusal_of(table(TableStatus="UPDATING"), answer(NO_TTL)) is None
+    for status in ("CREATING", "DELETING", "ARCHIVED", "INACCESSIBLE_ENCRYPTION_CREDENTIALS"):
+        assert status in str(await refusal_of(table(TableStatus=status), answer(NO_TTL)))
+
+
+async def test_a_start_while_aws_does_not_answer_is_refused(aws_identity: None) -> None:
+    assert "describe_table: ConnectionClosedError" in str(await refusal_of(RESET))
+    assert "describe_table: AccessDeniedException" in str(await refusal_of(aws_error("AccessDeniedException")))
+    assert "SECRET" not in str(await refusal_of(aws_error("AccessDeniedException")))
+
+
+async def test_init_makes_a_table_and_a_key_and_the_second_time_nothing(moto: str) -> None:
+    given = options(moto, moto, table="t" + os.urandom(4).hex())
+    alias = "alias/" + given.table
+    first = await create_backend(given, alias)
+    assert await create_backend(given, alias) == first
+    async with open_clients(given) as (kms, dynamodb):
+        described = (await dynamodb.call("describe_table", TableName=given.table))["Table"]
+        backups = (await dynamodb.call("describe_continuous_backups", TableName=given.table))[
+            "ContinuousBackupsDescription"
+        ]
+        key = (await kms.call("describe_key", KeyId=first))["KeyMetadata"]
+        aliases = (await kms.call("list_aliases", KeyId=first))["Aliases"]
+    assert described["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
+    assert described["DeletionProtectionEnabled"] is True
+    assert backups["PointInTimeRecoveryDescription"]["PointInTimeRecoveryStatus"] == "ENABLED"
+    assert (key["KeySpec"], key["KeyUsage"]) == ("SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT")
+    assert [entry["AliasName"] for entry in aliases] == [alias]
+
+
+async def test_what_init_made_can_be_served_from(moto: str) -> None:
+    given = options(moto, moto, table="t" + os.urandom(4).hex())
+    arn = await create_backend(given, "alias/" + given.table)
+    async with open_aws(dataclasses.replace(given, master_keys={"1": arn})) as (keys, records):
+        await keys.check()
+        await records.check()
+
+
+async def test_init_keeps_to_aliases_and_to_keys_that_can_wrap(moto: str, moto_clients: Clients) -> None:
+    given = options(moto, moto)
+    with pytest.raises(Refused, match="alias/"):
+        await create_backend(given, "keyvault")
+    made = await moto_clients[0].call("create_key", KeySpec="RSA_2048", KeyUsage="ENCRYPT_DECRYPT")
+    await moto_clients[0].call("create_alias", AliasName="alias/rsa", TargetKeyId=made["KeyMetadata"]["KeyId"])
+    with pytest.raises(Refused, match="symmetric"):
+        await create_backend(given, "alias/rsa")
+
+
+async def test_init_says_in_one_line_what_aws_does_not_allow(aws_identity: None) -> None:
+    async with stub(aws_error("AccessDeniedException")) as served:
+        with pytest.raises(Refused, match="create_table: AccessDeniedException"):
+            await create_backend(options(served.address, served.address), "alias/keyvault")

@@ -1,0 +1,265 @@
+"""The embedded backend: what survives, who may read it, and what a failing disk makes of it."""
+
+import asyncio
+import json
+import os
+import resource
+import signal
+import sqlite3
+from pathlib import Path
+
+import grpc
+import pytest
+
+from keyvault_api.v1 import keyvault_pb2 as pb
+from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
+from keyvault_server.backends.embedded.keyring import Keyring
+from keyvault_server.backends.embedded.sqlite import open_store
+from keyvault_server.core.records import Record
+from keyvault_server.disk.files import DataDirectory, UnsafeDirectory, write_again
+from keyvault_server.operations.composition import open_backend, rotate_master_key
+from keyvault_server.operations.settings import Settings
+from tests.support.sealed import Key, create, mint, update
+from tests.support.serving import embedded, failure_of, server_process
+
+
+async def test_acknowledged_writes_survive_kill_9_and_restart(tmp_path: Path) -> None:
+    acknowledged: dict[str, Key] = {}
+    with server_process(tmp_path / "data") as server:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            stub = KeyVaultStub(channel)
+            key = await mint(stub, "k/")
+
+            async def worker(number: int) -> None:
+                for count in range(10_000):
+                    name = f"k/{number}/{count}"
+                    try:
+                        await stub.Create(create(key, name, name.encode()))
+                    except grpc.aio.AioRpcError:
+                        return
+                    acknowledged[name] = key
+                    if len(acknowledged) == 500:
+                        server.process.kill()
+
+            await asyncio.gather(*(worker(number) for number in range(32)))
+        assert server.process.wait(10) == -signal.SIGKILL
+    assert len(acknowledged) >= 500
+    async with embedded(tmp_path / "data") as again:
+        for name in acknowledged:
+            read = await again.stub.Read(pb.ReadRequest(key_id=name))
+            assert key.open(name, read.envelope) == name.encode()
+        assert (await again.stub.Update(update(key, name, 2))).revision == 2, "the old key still unwraps"
+
+
+def test_everything_in_the_directory_is_for_its_owner_alone(tmp_path: Path) -> None:
+    previous = os.umask(0)
+    try:
+        with server_process(tmp_path / "data") as server:
+            asyncio.run(_write_one(server.address))
+            modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "data").iterdir()}
+    finally:
+        os.umask(previous)
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+    assert {"keyring.json", "records.sqlite3", "records.sqlite3-wal", "lock"} <= set(modes)
+    assert set(modes.values()) == {0o600}
+
+
+async def _write_one(address: str) -> None:
+    async with grpc.aio.insecure_channel(address) as channel:
+        key = await mint(KeyVaultStub(channel), "a")
+        await KeyVaultStub(channel).Create(create(key, "a"))
+
+
+@pytest.mark.parametrize("name", ["keyring.json", "records.sqlite3"])
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
+async def test_a_file_that_others_can_reach_is_refused(tmp_path: Path, name: str, mode: int) -> None:
+    settings = Settings(data=tmp_path)
+    async with open_backend(settings):
+        pass
+    (tmp_path / name).chmod(mode)
+    with pytest.raises(UnsafeDirectory, match="others can read"):
+        async with open_backend(settings):
+            pass
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"version": 1, "master_keys": {"1": "AA=="}}', b"\xff"])
+async def test_a_broken_keyring_is_refused_without_showing_it(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "keyring.json"
+    path.write_bytes(content)
+    path.chmod(0o600)
+    with pytest.raises(UnsafeDirectory, match="is no keyring"):
+        Keyring.load(path)
+
+
+async def test_a_lost_keyring_beside_a_database_is_not_replaced_by_a_new_one(tmp_path: Path) -> None:
+    async with open_backend(Settings(data=tmp_path)):
+        pass
+    (tmp_path / "keyring.json").unlink()
+    with pytest.raises(UnsafeDirectory, match="restore it"):
+        async with open_backend(Settings(data=tmp_path)):
+            pass
+    assert not (tmp_path / "keyring.json").exists()
+
+
+async def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "records.sqlite3"
+    path.write_bytes(b"not a database at all, but long enough to be looked at" * 100)
+    path.chmod(0o600)
+    with pytest.raises(UnsafeDirectory, match="is no KeyVault database"):
+        async with open_store(path):
+            pass
+
+
+async def test_a_database_of_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "records.sqlite3"
+    async with open_store(path):
+        pass
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 2")
+    connection.close()
+    with pytest.raises(UnsafeDirectory, match="schema 2"):
+        async with open_store(path):
+            pass
+
+
+async def test_a_rotated_master_key_wraps_and_the_old_ones_still_unwrap(tmp_path: Path) -> None:
+    settings = Settings(data=tmp_path)
+    async with open_backend(settings) as (keys, _):
+        old = await keys.generate("t", "s")
+    assert rotate_master_key(settings) == "2"
+    async with open_backend(settings) as (keys, _):
+        assert (await keys.generate("t", "s")).wrapped.label == "2"
+        assert await keys.unwrap("t", "s", old.wrapped) == old.plaintext
+        moved = await keys.rewrap("t", "s", old.wrapped)
+        assert moved.label == "2"
+        assert await keys.unwrap("t", "s", moved) == old.plaintext
+    assert set(json.loads((tmp_path / "keyring.json").read_text())["master_keys"]) == {"1", "2"}
+
+
+async def test_the_master_key_is_not_rotated_under_a_running_server(tmp_path: Path) -> None:
+    settings = Settings(data=tmp_path)
+    async with open_backend(settings):
+        with pytest.raises(UnsafeDirectory, match="in use"):
+            rotate_master_key(settings)
+
+
+def test_a_lock_is_given_back(tmp_path: Path) -> None:
+    directory = DataDirectory(tmp_path / "data")
+    for _ in range(2):
+        with directory.locked(), pytest.raises(UnsafeDirectory), directory.locked():
+            pass
+
+
+@pytest.mark.parametrize("size", [0, 1, 4_096, 3_000_001])
+def test_what_is_written_again_stays_the_same(tmp_path: Path, size: int) -> None:
+    content = os.urandom(size)
+    (tmp_path / "log").write_bytes(content)
+    write_again(tmp_path / "log")
+    write_again(tmp_path / "absent")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"log": content}
+
+
+async def test_many_waiting_puts_share_a_commit(tmp_path: Path) -> None:
+    path = tmp_path / "records.sqlite3"
+    async with open_store(path) as store:
+        frames = (tmp_path / "records.sqlite3-wal").stat().st_size
+        for count in (1, 64, 64):
+            before = frames
+            record = Record(os.urandom(72), os.urandom(16), 1, 1, b"x")
+            await asyncio.gather(*(store.put_if("t", f"{count}-{before}-{n}", record, None) for n in range(count)))
+            frames = (tmp_path / "records.sqlite3-wal").stat().st_size
+        assert frames - before < 64 * 4096, "each put had a transaction, and at least a page of the log, of its own"
+
+
+async def test_a_disk_that_takes_no_more_fails_the_write_and_not_the_reads(tmp_path: Path) -> None:
+    async with embedded(tmp_path / "data") as server:
+        key = await mint(server.stub, "d/")
+        await server.stub.Create(create(key, "d/before"))
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        wal = tmp_path / "data" / "records.sqlite3-wal"
+        resource.setrlimit(resource.RLIMIT_FSIZE, (wal.stat().st_size, hard))
+        try:
+            failure = await failure_of(server.stub.Create(create(key, "d/during", bytes(100_000))))
+            assert (await server.stub.Read(pb.ReadRequest(key_id="d/before"))).revision == 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            signal.signal(signal.SIGXFSZ, previous)
+        assert failure.reason in ("STORE_FULL", "BACKEND_UNAVAILABLE")
+        gone = await failure_of(server.stub.Read(pb.ReadRequest(key_id="d/during")))
+        assert gone.reason == "RECORD_NOT_FOUND"
+
+
+async def test_a_full_database_is_store_full_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    async with open_store(tmp_path / "records.sqlite3") as store:
+        writer = store._writer
+        (pages,) = writer.execute("PRAGMA page_count").fetchone()
+        writer.execute(f"PRAGMA max_page_count = {pages + 2}")
+        record = Record(os.urandom(72), os.urandom(16), 1, 1, bytes(100_000))
+        with pytest.raises(Exception, match="full"):
+            await store.put_if("t", "k", record, None)
+        assert await store.get("t", "k") is None
+        writer.execute("PRAGMA max_page_count = 1000000")
+        await store.put_if("t", "k", record, None)
+        assert await store.get("t", "k") == record
+
+
+async def test_a_cancelled_put_still_commits(tmp_path: Path) -> None:
+    record = Record(os.urandom(72), os.urandom(16), 1, 1, b"x")
+    async with open_store(tmp_path / "records.sqlite3") as store:
+        task = asyncio.create_task(store.put_if("t", "k", record, None))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    async with open_store(tmp_path / "records.sqlite3") as store:
+        assert await store.get("t", "k") == record
+
+
+async def test_reads_between_writes_see_them_and_let_the_log_be_used_again(tmp_path: Path) -> None:
+    body = os.urandom(24_000)
+    async with open_store(tmp_path / "db") as store:
+        head = None
+        for number in range(400):
+            record = Record(number.to_bytes(72, "big"), os.urandom(16), 1, number, body)
+            putting = asyncio.create_task(store.put_if("t", "k", record, head))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert (found := await store.get("t", "k")) is None or found.head in (head, record.head)
+            await putting
+            head = record.head
+            assert (found := await store.get("t", "k")) is not None
+            assert found.head == head, "what was answered is what is read"
+        assert (tmp_path / "db-wal").stat().st_size < 6_000_000, (
+            "10 MB were written; the log holds 1,000 pages of 4 KiB"
+        )
+
+
+async def test_a_walk_reports_what_was_written_past_the_vault_and_goes_on(tmp_path: Path) -> None:
+    good = Record(os.urandom(72), os.urandom(16), 1, 1, b"x")
+    rows = [
+        ("CAST(x'ff' AS TEXT)", "'name is no text'", "1", "1"),
+        ("'t'", "CAST(x'ff' AS BLOB)", "1", "1"),
+        ("'t'", "'other format'", "2", "1"),
+        ("'t'", "'format is text'", "CAST(x'ff' AS TEXT)", "1"),
+        ("'t'", "'time is text'", "1", "CAST(x'ff' AS TEXT)"),
+    ]
+    async with open_store(tmp_path / "records.sqlite3") as store:
+        await store.put_if("t", "first", good, None)
+        for tenant, key_id, number, time in rows:
+            store._writer.execute(
+                "INSERT INTO record (tenant, key_id, format, head, ring, created, updated, body)"
+                f" VALUES ({tenant}, {key_id}, {number}, x'00', x'00', {time}, 1, x'00')"
+            )
+        await store.put_if("t", "last", good, None)
+        found = {(tenant, key_id): record async for tenant, key_id, record in store.walk()}
+    planted = Record(b"\0", b"\0", 1, 1, b"\0")
+    assert found == {
+        ("t", "first"): good,
+        ("\\xff", "name is no text"): planted,
+        ("t", "\\xff"): planted,
+        ("t", "other format"): None,
+        ("t", "format is text"): None,
+        ("t", "time is text"): Record(b"\0", b"\0", 0, 1, b"\0"),
+        ("t", "last"): good,
+    }

@@ -1,0 +1,184 @@
+"""What an operator gets wrong: one line that says what to do, exit 2 for bad usage, 1 for a refusal, no traceback."""
+
+import os
+import shlex
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from keyvault_server.backends.embedded.keyring import Keyring
+from keyvault_server.backends.embedded.sqlite import open_store
+from keyvault_server.disk.files import DataDirectory, UnsafeDirectory
+from keyvault_server.operations.cli import app
+from keyvault_server.operations.listening import CannotListen, refuse_taken
+from tests.support.serving import BIN, embedded, server_process
+
+POLICY = """[[caller]]
+identity = "dns:a.example"
+tenant = "a"
+[[caller.allow]]
+methods = ["Read"]
+names = ["x/*"]
+"""
+
+
+def in_shell(line: str, folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """A line for bash, where keyvault-server is found."""
+    return subprocess.run(
+        ["bash", "-c", line],
+        cwd=folder,
+        env=os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def refusal(done: "subprocess.CompletedProcess[str]", status: int) -> str:
+    assert (done.returncode, done.stdout) == (status, "")
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("keyvault-server: ")
+    assert all(other.startswith("{") for other in done.stderr.splitlines()[:-1]), done.stderr
+    return line
+
+
+async def test_a_unix_socket_is_not_taken_away_from_another_server(tmp_path: Path) -> None:
+    path = f"unix:{tmp_path}/s"
+    async with embedded(tmp_path / "data", listen=path):
+        with pytest.raises(CannotListen, match="in use"):
+            async with embedded(tmp_path / "other", listen=path):
+                pass
+    (tmp_path / "s").touch()
+    with pytest.raises(CannotListen, match="no socket"):
+        refuse_taken(path)
+    with pytest.raises(CannotListen, match="no folder"):
+        refuse_taken(f"unix:{tmp_path}/absent/s")
+
+
+async def test_a_socket_that_a_killed_server_left_is_used_again(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(f"{tmp_path}/s")
+    async with embedded(tmp_path / "data", listen=f"unix:{tmp_path}/s"):
+        pass
+
+
+def test_a_name_is_refused_if_one_of_its_addresses_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(CannotListen, match="in use"):
+        refuse_taken(f"localhost:{other.getsockname()[1]}")
+    with pytest.raises(CannotListen):
+        refuse_taken("192.0.2.1:0")
+    refuse_taken("localhost:0")
+
+
+def test_a_taken_port_is_one_line_and_nothing_is_made(tmp_path: Path) -> None:
+    with server_process(tmp_path / "data") as server:
+        done = in_shell(f"keyvault-server serve --data other --listen {server.address}", tmp_path)
+    assert "in use" in refusal(done, 1)
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("mode", [0o720, 0o702, 0o777])
+def test_a_folder_that_others_can_write_is_refused(tmp_path: Path, mode: int) -> None:
+    tmp_path.chmod(mode)
+    with pytest.raises(UnsafeDirectory, match="others can write"), DataDirectory(tmp_path).locked():
+        pass
+
+
+async def test_what_cannot_be_read_or_written_is_refused_by_its_name(tmp_path: Path) -> None:
+    for name in ("keyring.json", "records.sqlite3"):
+        (tmp_path / name).mkdir(mode=0o700)
+    with pytest.raises(UnsafeDirectory, match=r"keyring\.json cannot be read"):
+        Keyring.load(tmp_path / "keyring.json")
+    with pytest.raises(UnsafeDirectory, match=r"records\.sqlite3 cannot be opened"):
+        async with open_store(tmp_path / "records.sqlite3"):
+            pass
+    with pytest.raises(UnsafeDirectory, match=r"absent/keyring\.json cannot be written"):
+        Keyring.create(tmp_path / "absent" / "keyring.json")
+
+
+@pytest.mark.parametrize(
+    "command", ["purge prod/a --yes --insecure-no-audit", "rotate-master-key", "audit verify --against-store log"]
+)
+def test_a_mistyped_directory_is_not_made(tmp_path: Path, command: str) -> None:
+    done = in_shell(f"keyvault-server {command}", tmp_path, KEYVAULT_DATA="mistyped", KEYVAULT_AUDIT_KEY="absent")
+    refusal(done, 1)
+    assert not (tmp_path / "mistyped").exists()
+
+
+@pytest.mark.parametrize("revision", ["0", "-1", "9223372036854775807"])
+def test_a_last_revision_that_is_none_is_refused(tmp_path: Path, revision: str) -> None:
+    line = f"keyvault-server purge prod/a --yes --data x --last-revision {revision}"
+    assert "last-revision" in refusal(in_shell(line, tmp_path), 2)
+
+
+def test_a_question_to_a_policy_that_makes_no_sense_is_bad_usage_and_no_denial(tmp_path: Path) -> None:
+    (tmp_path / "policy.toml").write_text(POLICY)
+    ask = "keyvault-server policy test --policy policy.toml --as dns:a.example"
+    assert "GenerateKey, Create" in refusal(in_shell(f"{ask} Raed x/a", tmp_path), 2)
+    assert "A-Za-z0-9" in refusal(in_shell(f"{ask} Read 'x/a b'", tmp_path), 2)
+
+
+def test_what_check_config_prints_is_what_a_shell_takes(tmp_path: Path) -> None:
+    given = {"KEYVAULT_UNWRAP_SCOPES": '["prod/a", "prod/b"]', "KEYVAULT_REFLECTION": "false"}
+    first = in_shell("keyvault-server check-config", tmp_path, **given)
+    assert "# KEYVAULT_POLICY is unset" in first.stdout.splitlines()
+    (tmp_path / "printed").write_text(first.stdout)
+    again = in_shell("set -a; . ./printed; keyvault-server check-config", tmp_path)
+    assert (again.returncode, again.stdout) == (0, first.stdout), again.stderr
+    assert f"KEYVAULT_UNWRAP_SCOPES={shlex.quote(given['KEYVAULT_UNWRAP_SCOPES'])}" in first.stdout.splitlines()
+
+
+def test_check_config_reads_what_the_settings_name(tmp_path: Path) -> None:
+    (tmp_path / "policy.toml").write_text("[[caller]")
+    assert "policy.toml, line 1" in refusal(
+        in_shell("keyvault-server check-config", tmp_path, KEYVAULT_POLICY="policy.toml"), 1
+    )
+
+
+def test_a_misspelt_setting_is_told_its_name(tmp_path: Path) -> None:
+    assert "KEYVAULT_LISTEN?" in refusal(in_shell("keyvault-server serve", tmp_path, KEYVAULT_LISTNE="x"), 2)
+    assert "docs/settings.md" in refusal(in_shell("keyvault-server serve", tmp_path, KEYVAULT_XYZ="x"), 2)
+
+
+def test_an_init_without_credentials_says_so(tmp_path: Path) -> None:
+    absent = {"HOME": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true", "KEYVAULT_AWS_REGION": "eu-central-1"}
+    line = "unset ${!AWS_*}; export AWS_EC2_METADATA_DISABLED=true; keyvault-server init --backend aws"
+    assert "AWS_PROFILE" in refusal(in_shell(line, tmp_path, **absent), 1)
+
+
+def test_what_cannot_be_printed_is_one_line(tmp_path: Path) -> None:
+    line = "keyvault-server check-config > /dev/full"
+    assert "No space left" in refusal(in_shell(line, tmp_path), 1)
+    line = "keyvault-server serve --data data --listen 127.0.0.1:0 > /dev/full"
+    assert "No space left" in refusal(in_shell(line, tmp_path), 1)
+
+
+def test_a_refusal_without_a_standard_error_is_not_printed_elsewhere(tmp_path: Path) -> None:
+    done = in_shell("keyvault-server rotate-master-key --data absent 2>&-", tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+def test_a_folder_in_place_of_an_audit_log_is_refused(tmp_path: Path) -> None:
+    assert "audit key" in refusal(in_shell("keyvault-server audit verify .", tmp_path), 1)
+
+
+def test_every_command_and_parameter_is_explained() -> None:
+    groups = [app, app["policy"], app["audit"]]
+    commands = [group[name] for group in groups for name in group if not name.startswith("-")]
+    assert len(commands) == 12
+    for command in commands:
+        assert command.help, command.name
+        for argument in () if command in groups else command.assemble_argument_collection(parse_docstring=True):
+            assert argument.parameter.help or argument.children, (command.name, argument.name)
+
+
+def test_roots_for_aws_that_others_may_write_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "roots.pem").touch()
+    (tmp_path / "roots.pem").chmod(0o666)
+    done = in_shell("keyvault-server init --backend aws", tmp_path, KEYVAULT_AWS_CA_BUNDLE="roots.pem")
+    assert "roots.pem" in (line := refusal(done, 1))
+    assert "others may write" in line

@@ -1,0 +1,143 @@
+"""Settings: what is refused, in one line that names the setting and never its value."""
+
+from pathlib import Path
+
+import pytest
+
+from keyvault_server.operations.settings import BadSettings, Settings, load_settings
+from tests.support.repository import DOCS
+
+
+def test_the_default_is_embedded_on_loopback() -> None:
+    settings = load_settings()
+    assert (settings.backend, settings.listen) == ("embedded", "127.0.0.1:50051")
+
+
+def test_a_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEYVAULT_LISTEN", "127.0.0.1:1")
+    assert load_settings().listen == "127.0.0.1:1"
+    assert load_settings(listen="127.0.0.1:2").listen == "127.0.0.1:2"
+    assert load_settings(listen=None).listen == "127.0.0.1:1"
+
+
+def test_an_unknown_variable_is_refused_and_the_commands_own_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEYVAULT_ADDRESS", "127.0.0.1:1")
+    load_settings()
+    monkeypatch.setenv("KEYVAULT_LISTNE", "s3cret")
+    with pytest.raises(BadSettings, match="unknown setting KEYVAULT_LISTNE") as refused:
+        load_settings()
+    assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["keyvault_insecure_no_audit", "KeyVault_Policy", "Keyvault_Nonsense"])
+def test_a_variable_in_small_letters_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "true")
+    with pytest.raises(BadSettings, match=f"unknown setting {name}"):
+        load_settings()
+
+
+LINKS = {
+    "KEYVAULT_SERVICE_HOST": "10.0.0.1",
+    "KEYVAULT_SERVICE_PORT": "50051",
+    "KEYVAULT_SERVICE_PORT_GRPC_TLS": "50051",
+    "KEYVAULT_PORT": "tcp://10.0.0.1:50051",
+    "KEYVAULT_PORT_50051_TCP": "tcp://10.0.0.1:50051",
+    "KEYVAULT_PORT_50051_TCP_PROTO": "tcp",
+    "KEYVAULT_PORT_50051_TCP_PORT": "50051",
+    "KEYVAULT_PORT_50051_TCP_ADDR": "10.0.0.1",
+    "KEYVAULT_PORT_53_UDP": "udp://[fd00::1]:53",
+    "KEYVAULT_METRICS_SERVICE_HOST": "10.0.0.2",
+    "KEYVAULT_METRICS_PORT": "tcp://10.0.0.2:9100",
+    "KEYVAULT_METRICS_PORT_9100_TCP_ADDR": "10.0.0.2",
+}
+"""What Kubernetes tells every pod of the Services `keyvault` and `keyvault-metrics` in its namespace."""
+
+
+def test_what_kubernetes_tells_of_services_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in LINKS.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings() == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "50051"),
+        ("PORT", ""),
+        ("METRICS_PORT", "9100"),
+        ("LISTEN_PORT", "127.0.0.1:50051"),
+        ("PORT_50051", "tcp://10.0.0.1:50051"),
+        ("PORT_HTTP_TCP", "tcp://10.0.0.1:50051"),
+        ("PORT_50051_TCP_NAME", "x"),
+        ("SERVICE_HOSTS", "10.0.0.1"),
+        ("SERVICE", "10.0.0.1"),
+        ("SERVICE_PORT_", "50051"),
+        ("ADDR", "tcp://10.0.0.1:50051"),
+    ],
+)
+def test_what_only_resembles_it_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"KEYVAULT_{name}", value)
+    with pytest.raises(BadSettings, match=f"unknown setting KEYVAULT_{name}"):
+        load_settings()
+
+
+@pytest.mark.parametrize("name", ["AUDIT_FILE", "JWT_KEYS", "DATA", "POLICY"])
+def test_an_empty_variable_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("KEYVAULT_CA", "")
+    load_settings()
+    monkeypatch.setenv(f"KEYVAULT_{name}", "")
+    with pytest.raises(BadSettings, match=f"KEYVAULT_{name} is empty"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AUDIT_FILE", "."),
+        ("BACKEND", "s3cret"),
+        ("LISTEN", "s3cret"),
+        ("LISTEN", "127.0.0.1:99999"),
+        ("METRICS_LISTEN", "unix:/s3cret"),
+        ("CONCURRENT_CALLS", "0"),
+        ("CALL_SECONDS", "s3cret"),
+        ("UNWRAP_SCOPES", "s3cret"),
+        ("UNWRAP_SCOPES", '["prod/"]'),
+        ("AWS_MASTER_KEYS", "s3cret"),
+        ("TLS_CERTIFICATE", "/nowhere/s3cret"),
+    ],
+)
+def test_a_bad_value_is_refused_by_the_settings_name_alone(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"KEYVAULT_{name}", value)
+    with pytest.raises(BadSettings, match=name.lower()) as refused:
+        load_settings()
+    assert "s3cret" not in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_certificate_and_its_key_come_together(tmp_path: Path) -> None:
+    pem = tmp_path / "pem"
+    pem.write_text("x")
+    with pytest.raises(BadSettings, match="come together"):
+        load_settings(tls_certificate=pem)
+    with pytest.raises(BadSettings, match="tls_client_ca needs"):
+        load_settings(tls_client_ca=pem)
+    assert load_settings(tls_certificate=pem, tls_private_key=pem).tls_private_key == pem
+
+
+def test_tokens_need_an_issuer_and_an_audience() -> None:
+    with pytest.raises(BadSettings, match="jwt_issuer"):
+        load_settings(jwt_keys="keys.json", jwt_audience="keyvault")
+
+
+def test_what_is_said_of_tokens_without_their_keys_is_refused() -> None:
+    for name in ("jwt_issuer", "jwt_audience"):
+        with pytest.raises(BadSettings, match="need jwt_keys"):
+            load_settings(**{name: "x"})
+
+
+def test_every_setting_is_documented() -> None:
+    text = (DOCS / "settings.md").read_text()
+    missing = [name for name in Settings.model_fields if f"`KEYVAULT_{name.upper()}`" not in text]
+    assert not missing

@@ -1,0 +1,104 @@
+"""Markdown pages whose blocks run as tests, as a reader runs them.
+
+What is changed for a test: the port that a page names, for a free one; the folder, for a new one.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.repository import ROOT
+from tests.support.serving import BIN
+
+PORT = "127.0.0.1:50051"
+Block = tuple[str, str]
+"""Its language and its text."""
+
+
+def blocks_of(page: str) -> list[Block]:
+    """The fenced blocks of a page, whose path starts at the root."""
+    return re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
+
+
+def with_commands(**environment: str) -> dict[str, str]:
+    """The environment of a reader who has `keyvault` on the PATH."""
+    return os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"} | environment
+
+
+class Reader:
+    """Runs blocks in one folder, against servers that run elsewhere than the page says."""
+
+    def __init__(self, folder: Path, address: str) -> None:
+        """`address` is where the server is that the page has at PORT."""
+        self.folder = folder
+        self.moved = {PORT: address}
+        self.environment = with_commands(KEYVAULT_ADDRESS=address)
+
+    def add_to_path(self, program: Path) -> None:
+        """Lets blocks call this program by its name."""
+        self.environment["PATH"] = f"{program.parent}{os.pathsep}{self.environment['PATH']}"
+
+    def run(self, language: str, block: str) -> str:
+        """Standard output of a block that succeeds."""
+        done = self._run(language, block, subprocess.PIPE)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def show(self, blocks: Iterable[str]) -> list[str]:
+        """Runs these in one shell, which has to succeed; what its screen shows of each, errors too."""
+        mark = "-- the next block --"
+        done = self._run("sh", f"echo '{mark}'\n".join(blocks), subprocess.STDOUT)
+        assert done.returncode == 0, done.stdout
+        shown = done.stdout
+        for there, here in self.moved.items():
+            shown = shown.replace(here, there)
+        return shown.split(mark + "\n")
+
+    def _run(self, language: str, block: str, stderr: int) -> "subprocess.CompletedProcess[str]":
+        program = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}[language]
+        for there, here in self.moved.items():
+            block = block.replace(there, here)
+        return subprocess.run(
+            [*program, block],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+
+
+@contextmanager
+def started(block: str, folder: Path, **environment: str) -> Iterator[str]:
+    """Runs a block that ends in a server; yields the address that the server announces."""
+    process = subprocess.Popen(
+        ["bash", "-euo", "pipefail", "-c", block],
+        cwd=folder,
+        env=with_commands(**{"KEYVAULT_LISTEN": "127.0.0.1:0"} | environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    with process, process.stdout:
+        try:
+            ready = re.search(r"is ready on (\S+)", process.stdout.readline())
+            assert ready
+            yield ready[1]
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(30)
+
+
+def shows(screen: str, expected: str) -> bool:
+    """Whether a screen has the expected text; "..." there stands for any, and blanks are as good as tabs and breaks."""
+    parts = [re.escape(" ".join(part.split())) for part in expected.split("...")]
+    return re.fullmatch(".*?".join(part.replace(r"\ ", " ") for part in parts), " ".join(screen.split())) is not None

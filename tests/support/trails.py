@@ -1,0 +1,95 @@
+"""What tests of the audit trail share: a place for it, calls to note, and its lines as anybody reads them."""
+
+import asyncio
+import itertools
+import json
+import os
+import resource
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from keyvault_server.audit.key import AuditKey
+from keyvault_server.audit.trail import Audit, Call, Change, open_audit
+from keyvault_server.audit.verify import Report, verify
+from keyvault_server.core.records import Record, digest
+
+CALL = Call("req-1", "spiffe://acme/billing", "Update", "acme", "prod/db")
+
+
+@dataclass(frozen=True)
+class Trail:
+    """The files of one audit trail."""
+
+    folder: Path
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "audit.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "audit.jsonl.checkpoints"
+
+    @property
+    def key_path(self) -> Path:
+        return self.folder / "audit.key"
+
+    @property
+    def key(self) -> AuditKey:
+        return AuditKey.load(self.key_path)
+
+    @asynccontextmanager
+    async def open(self, **options: Any) -> AsyncIterator[Audit]:
+        async with open_audit(self.path, self.key_path, **options) as audit:
+            yield audit
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.path.read_bytes().splitlines()]
+
+    def archives(self) -> list[Path]:
+        """What FILE was before, the oldest first."""
+        return sorted(self.folder.glob("audit.jsonl.0*"))
+
+    def lines_of_all_files(self) -> list[dict[str, Any]]:
+        """As one log: without the lines with which files begin as others end."""
+        files = [path.read_bytes().splitlines() for path in (*self.archives(), self.path)]
+        for before, after in itertools.pairwise(files):
+            assert after[0] == before[-1]
+        return [json.loads(line) for lines in (files[0], *(later[1:] for later in files[1:])) for line in lines]
+
+    def phases(self) -> list[str]:
+        return [line["phase"] for line in self.lines()]
+
+    def verified(self) -> Report:
+        report = verify([self.path], self.key, patience=0)
+        assert report.whole, report.bad
+        return report
+
+
+def some_change(revision: int = 1, size: int = 100) -> tuple[Change, Record]:
+    """A record as no vault made it, but as one would look."""
+    envelope = bytes.fromhex("4b56450101010000") + revision.to_bytes(8, "big") + os.urandom(72 + size)
+    record = Record(envelope[:72], digest(envelope), 1, 2, envelope[72:])
+    return Change.of(record), record
+
+
+async def note(audit: Audit, count: int, prefix: str = "r") -> None:
+    """So many outcomes at once."""
+    await asyncio.gather(*(audit.outcome(CALL._replace(request=f"{prefix}{n}"), "OK") for n in range(count)))
+
+
+@contextmanager
+def small_files(trail: Trail) -> Iterator[Callable[[], None]]:
+    """No file may grow over some 60 kB; gives what takes that back."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_001, hard))
+    try:
+        yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, previous)
