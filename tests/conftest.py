@@ -8,7 +8,7 @@ import pytest
 
 from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
 from keyvault_client import KeyVault
-from tests.support.serving import Served, embedded
+from tests.support.servers import Served, embedded
 
 pytest_plugins = ("tests.support.engines",)
 

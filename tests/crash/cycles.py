@@ -26,9 +26,10 @@ from keyvault_api.envelope import Kind
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
 from tests.crash.power import Disk, Entry, Recorder, compiled, recording
-from tests.support import sealed
-from tests.support.sealed import Key, mint
-from tests.support.serving import Served, embedded, server_process
+from tests.support import requests
+from tests.support.processes import server_process
+from tests.support.requests import Key, mint
+from tests.support.servers import Served, embedded
 
 WRITERS = 16
 EVER = 2**63
@@ -99,14 +100,14 @@ class Writer:
         revision = len(self.writes) + 1
         data = self._random.randbytes(self._random.choice((0, 40, 1_000, 20_000)))
         if step == "create":
-            created = sealed.create(self._present, self._name, data, revision)
+            created = requests.create(self._present, self._name, data, revision)
             await self._note(self._stub.Create, created)
         elif step == "update":
-            await self._note(self._stub.Update, sealed.update(self._present, self._name, revision, data))
+            await self._note(self._stub.Update, requests.update(self._present, self._name, revision, data))
         elif step == "delete":
-            await self._note(self._stub.Delete, sealed.delete(self._present, self._name, revision))
+            await self._note(self._stub.Delete, requests.delete(self._present, self._name, revision))
         else:
-            request = sealed.rotate(self._present, self._other, self._name, revision, data)
+            request = requests.rotate(self._present, self._other, self._name, revision, data)
             self._present, self._other = self._other, self._present
             await self._note(self._stub.RotateKey, request)
 
@@ -184,9 +185,9 @@ async def _still_owned(served: Served, name: str, write: Write, revision: int) -
     write.key.open(name, write.envelope)
     try:
         if write.envelope[5] == Kind.TOMBSTONE:
-            await served.stub.Create(sealed.create(write.key, name, b"again", revision), timeout=10)
+            await served.stub.Create(requests.create(write.key, name, b"again", revision), timeout=10)
         else:
-            await served.stub.Update(sealed.update(write.key, name, revision), timeout=10)
+            await served.stub.Update(requests.update(write.key, name, revision), timeout=10)
     except grpc.aio.AioRpcError as failed:
         return [f"{name}: its owner is answered {failed.code().name}"]
     return []

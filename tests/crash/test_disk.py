@@ -24,8 +24,10 @@ from keyvault_server.backends.embedded.keyring import Keyring
 from keyvault_server.disk.files import DataDirectory
 from tests.crash.cycles import WRITERS, Ledger, Writer, look, whole
 from tests.crash.power import Disk, Recorder, recording
-from tests.support.sealed import Key, create, mint, update
-from tests.support.serving import BIN, ServerProcess, embedded, read_failure, server_process
+from tests.support.processes import BIN, ServerProcess, server_process
+from tests.support.refusals import read_failure
+from tests.support.requests import Key, create, mint, update
+from tests.support.servers import embedded
 from tests.support.trails import Trail
 
 SIZE = 100_000

@@ -7,8 +7,9 @@ from typing import Any
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_server.core.errors import RecordExists, StaleRevision, VaultError
 from tests.support.fakes import FakeKeyService, FakeRecordStore
+from tests.support.refusals import failure_of
 from tests.support.repository import ROOT
-from tests.support.serving import failure_of, on_ports
+from tests.support.servers import on_ports
 
 PAGE = (ROOT / "docs" / "clients.md").read_text()
 ANSWERS = re.findall(r"^\| `([A-Z_]+)` \| `([A-Z_]+)` \|", PAGE, re.MULTILINE)

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.pages import Reader, blocks_of, shows, started
+from tests.support.processes import server_process
 from tests.support.repository import ROOT
-from tests.support.serving import server_process
 from tests.support.tools import TOOLS, tool, toolchain
 
 LISTEN = re.compile(r"(?<=--listen )127\.0\.0\.1:\d+")

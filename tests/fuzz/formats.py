@@ -14,7 +14,7 @@ from keyvault_server.access.policy import BadPolicy, Policy
 from keyvault_server.core.errors import MalformedWrappedKey
 from keyvault_server.core.wrapped_key import parse_wrapped_key
 from tests.fuzz.edits import draw_edit, edited
-from tests.support.protected import METHODS, TENANTS, identity, policy
+from tests.support.production_server import METHODS, TENANTS, identity, policy
 from tests.vectors import reference
 from tests.vectors import wrapped_key as wrapped_reference
 from tests.vectors.layout import every_test, read

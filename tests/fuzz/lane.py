@@ -17,8 +17,8 @@ from tests.fuzz.edits import edited
 from tests.fuzz.recipes import KNOWN, Recipe, draw
 from tests.fuzz.rule import KINDS, REQUESTS, RESPONSES, Book, Fate, Known, Stored
 from tests.fuzz.targets import Answer, Target
-from tests.support.protected import TENANTS, UNWRAPPED
-from tests.support.sealed import Key
+from tests.support.production_server import TENANTS, UNWRAPPED
+from tests.support.requests import Key
 
 KNOWN_NAME = "known/record"
 EXACT, OUTSIDE = 2, 6

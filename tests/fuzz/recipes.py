@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, TypedDict
 
 from tests.fuzz.edits import draw_edit
-from tests.support.protected import METHODS
+from tests.support.production_server import METHODS
 
 KNOWN = -1
 """As a name: the record that everybody may see and nobody here may change."""

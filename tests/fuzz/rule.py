@@ -16,7 +16,7 @@ from keyvault_api import envelope as kve1
 from keyvault_api.envelope import Kind
 from keyvault_api.names import MAX_WRAPPED_KEY, covers, is_key_id, is_scope
 from keyvault_api.v1 import keyvault_pb2 as pb
-from tests.support.sealed import Key
+from tests.support.requests import Key
 
 REQUESTS: dict[str, Any] = {
     "GenerateKey": pb.GenerateKeyRequest,

@@ -22,8 +22,8 @@ from tests.fuzz.formats import checked
 from tests.fuzz.lane import KNOWN_NAME, Report, minted, opened
 from tests.fuzz.rule import Fate, Known
 from tests.fuzz.targets import Target, in_process, wire
-from tests.support import sealed
-from tests.support.protected import protected_process
+from tests.support import requests
+from tests.support.production_server import production_server
 
 LANES = 32
 SHOWN = 20
@@ -38,7 +38,7 @@ async def fuzzed(target: Target, messages: int, seed: int, lanes: int = LANES) -
     """Sends so many messages over so many lanes; the known record and a new one are tried afterwards."""
     report = Report()
     owner = await minted(target, "alice", KNOWN_NAME)
-    created = sealed.create(owner.key, KNOWN_NAME, b"known")
+    created = requests.create(owner.key, KNOWN_NAME, b"known")
     first = await target.send("Create", "alice", created.SerializeToString())
     assert first.status == "OK", first
     known = (owner, created.envelope)
@@ -63,11 +63,11 @@ async def _afterwards(target: Target, owner: Known, envelope: bytes) -> list[str
     found = pb.ReadResponse.FromString(read.body)
     if found.envelope != envelope or owner.key.open(KNOWN_NAME, found.envelope) != b"known":
         wrong.append(f"the known record is not intact: {read}")
-    last = await target.send("Update", "alice", sealed.update(owner.key, KNOWN_NAME, 2).SerializeToString())
+    last = await target.send("Update", "alice", requests.update(owner.key, KNOWN_NAME, 2).SerializeToString())
     if last.status != "OK":
         wrong.append(f"the known record's owner is answered {last}")
     fresh = await minted(target, "bob", "after")
-    made = await target.send("Create", "bob", sealed.create(fresh.key, "after").SerializeToString())
+    made = await target.send("Create", "bob", requests.create(fresh.key, "after").SerializeToString())
     if made.status != "OK":
         wrong.append(f"a new record is answered {made}")
     return wrong
@@ -103,7 +103,7 @@ async def fuzz_in_process(messages: int, seed: int) -> bool:
 async def fuzz_wire(messages: int, seed: int) -> bool:
     """To a server process, which has to stop in order and to have met nothing unexpected."""
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder, protected_process(Path(folder)) as server:
+    with tempfile.TemporaryDirectory() as folder, production_server(Path(folder)) as server:
         async with wire(server) as target:
             report = await fuzzed(target, messages, seed)
         if status := server.server.stop():

@@ -18,14 +18,14 @@ from keyvault_api.v1.keyvault_pb2_grpc import add_KeyVaultServicer_to_server
 from keyvault_server.core.ports import KeyService, RecordStore
 from keyvault_server.core.vault import Vault
 from keyvault_server.operations.composition import open_backend, open_gate
-from keyvault_server.operations.settings import load_settings
+from keyvault_server.operations.environment import load_settings
 from keyvault_server.rpc.access_log import AccessLog
 from keyvault_server.rpc.guard import SERVICE, CallGuard, Limits
 from keyvault_server.rpc.metrics import Metrics
 from keyvault_server.rpc.service import KeyVaultService
 from tests.support.certificates import LOCALHOST, Authority, uri
-from tests.support.protected import TENANTS, UNWRAPPED, Protected, identity, policy
-from tests.support.serving import read_failure
+from tests.support.production_server import TENANTS, UNWRAPPED, ProductionServer, identity, policy
+from tests.support.refusals import read_failure
 
 SECONDS = 60.0
 """Longer than any call may take."""
@@ -190,7 +190,7 @@ class Wire:
 
 
 @asynccontextmanager
-async def wire(server: Protected) -> AsyncIterator[Wire]:
+async def wire(server: ProductionServer) -> AsyncIterator[Wire]:
     """Connected while the body runs."""
     async with AsyncExitStack() as connections:
         channels = {name: await connections.enter_async_context(server.channel(name)) for name in TENANTS}

@@ -17,8 +17,8 @@ from tests.fuzz.lane import KNOWN_NAME, Report, minted, opened
 from tests.fuzz.rule import Fate
 from tests.fuzz.run import fuzzed
 from tests.fuzz.targets import in_process, wire
-from tests.support.protected import protected_process
-from tests.support.sealed import create
+from tests.support.production_server import production_server
+from tests.support.requests import create
 
 CORPUS = {path.name: json.loads(path.read_text()) for path in Path(__file__).with_name("corpus").iterdir()}
 CASES = pytest.mark.parametrize("name", sorted(name for name, kept in CORPUS.items() if "recipes" in kept))
@@ -64,7 +64,7 @@ async def test_messages_to_the_service_are_answered_as_the_rule_has_it(tmp_path:
 
 
 async def test_messages_over_the_wire_are_answered_as_the_rule_has_it(tmp_path: Path) -> None:
-    with protected_process(tmp_path) as server:
+    with production_server(tmp_path) as server:
         async with wire(server) as target:
             report = await fuzzed(target, 1_500, seed=1, lanes=8)
         assert server.server.stop() == 0

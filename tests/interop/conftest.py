@@ -6,7 +6,7 @@ import pytest
 
 from tests.interop.matrix import TITLE, Matrix
 from tests.interop.programs import Programs
-from tests.support.serving import server_process
+from tests.support.processes import server_process
 
 MATRIX = pytest.StashKey[Matrix]()
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.interop.clients import Client, KeyvaultCommand
+from tests.support.processes import BIN
 from tests.support.repository import ROOT
-from tests.support.serving import BIN
 from tests.support.tools import toolchain
 
 EXAMPLES = ROOT / "examples"

@@ -7,7 +7,7 @@ import pytest
 
 from tests.interop.clients import Client, KeyvaultCommand
 from tests.interop.programs import LANGUAGES, Programs
-from tests.support.serving import BIN
+from tests.support.processes import BIN
 
 pytestmark = pytest.mark.parametrize("language", LANGUAGES)
 

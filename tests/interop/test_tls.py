@@ -14,7 +14,8 @@ import pytest
 
 from tests.interop.programs import LANGUAGES, Programs
 from tests.support.certificates import Authority, dns
-from tests.support.serving import server_process
+from tests.support.processes import server_process
+from tests.support.servers import grpc_server
 
 EVERY_LANGUAGE = pytest.mark.parametrize("language", LANGUAGES)
 
@@ -117,19 +118,14 @@ class Recorder(grpc.GenericRpcHandler):
 @asynccontextmanager
 async def recording(files: Files | None) -> AsyncIterator[tuple[Recorder, int]]:
     """A server that only notes; its port."""
-    recorder = Recorder()
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers((recorder,))
-    if files is None:
-        port = server.add_insecure_port("127.0.0.1:0")
-    else:
+    recorder, credentials = Recorder(), None
+    if files is not None:
         certificate, key = (path.read_bytes() for path in files.server)
-        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, certificate)]))
-    await server.start()
-    try:
+        credentials = grpc.ssl_server_credentials([(key, certificate)])
+    async with grpc_server(
+        lambda server: server.add_generic_rpc_handlers((recorder,)), credentials=credentials
+    ) as port:
         yield recorder, port
-    finally:
-        await server.stop(None)
 
 
 @pytest.fixture

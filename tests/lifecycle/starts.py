@@ -31,8 +31,8 @@ from keyvault_server.core.records import FORMAT, successor
 from keyvault_server.core.wrapped_key import WrappedKey
 from keyvault_server.operations.composition import open_backend
 from keyvault_server.operations.settings import Settings
-from tests.support.sealed import Key
-from tests.support.serving import server_process
+from tests.support.processes import server_process
+from tests.support.requests import Key
 
 GOAL_SECONDS = 2.0
 SCOPE = "m/"

@@ -26,10 +26,10 @@ import grpc
 
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
-from tests.support import sealed
-from tests.support.protected import TENANTS, Protected, protected_process
-from tests.support.sealed import Key, mint
-from tests.support.serving import embedded
+from tests.support import requests
+from tests.support.production_server import TENANTS, ProductionServer, production_server
+from tests.support.requests import Key, mint
+from tests.support.servers import embedded
 
 CONNECTIONS, WRITERS = 2, 32
 SIZES = (10, 1_000, 300_000)
@@ -104,13 +104,13 @@ class Client:
         data = bytes(self.chance.choice(SIZES))
         match step:
             case "create":
-                return self.stub.Create, sealed.create(present, self.name, data, revision)
+                return self.stub.Create, requests.create(present, self.name, data, revision)
             case "update":
-                return self.stub.Update, sealed.update(present, self.name, revision, data)
+                return self.stub.Update, requests.update(present, self.name, revision, data)
             case "delete":
-                return self.stub.Delete, sealed.delete(present, self.name, revision)
+                return self.stub.Delete, requests.delete(present, self.name, revision)
             case _:
-                return self.stub.RotateKey, sealed.rotate(present, other, self.name, revision)
+                return self.stub.RotateKey, requests.rotate(present, other, self.name, revision)
 
     async def _call(self, call: Callable[..., Any], request: Any) -> bool:
         """True if it was done."""
@@ -125,7 +125,7 @@ class Client:
 
 async def cycle(folder: Path, seed: int) -> Outcome:
     """One server's life and end, on what earlier ones left in the folder."""
-    with protected_process(folder) as server:
+    with production_server(folder) as server:
         clients = await _load(server, seed)
         status = await asyncio.to_thread(server.server.process.wait, 30)
         outcome = compared(clients, logged(server.server.log))
@@ -136,7 +136,7 @@ async def cycle(folder: Path, seed: int) -> Outcome:
     return outcome
 
 
-async def _load(server: Protected, seed: int) -> list[Client]:
+async def _load(server: ProductionServer, seed: int) -> list[Client]:
     """Clients at work until after the SIGTERM."""
     chance = random.Random(seed)
     channels = [server.channel() for _ in range(CONNECTIONS)]

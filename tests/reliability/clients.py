@@ -16,16 +16,16 @@ from tests.reliability.history import (
     Answer,
     Done,
     Got,
+    OperatorError,
     Read,
     Recorder,
-    Refused,
     Request,
     Rotate,
     Sealed,
     Unknown,
     Write,
 )
-from tests.support.sealed import Key
+from tests.support.requests import Key
 
 ELSEWHERE = "prod/elsewhere"
 """A record that nobody asks for; envelopes are sealed for it to be presented for others."""
@@ -172,10 +172,10 @@ class Caller:
                 belief.revision, belief.live = revision, not deleted
                 if sealed := self._scene.sealed(name):
                     self._scene.owner[record] = sealed.key
-            case Refused("STALE_REVISION" | "RECORD_EXISTS", int(revision)):
+            case OperatorError("STALE_REVISION" | "RECORD_EXISTS", int(revision)):
                 exists = answer.reason == "RECORD_EXISTS"
                 belief.revision, belief.live = revision, exists or not _creates(message)
-            case Refused("RECORD_NOT_FOUND"):
+            case OperatorError("RECORD_NOT_FOUND"):
                 belief.live = False
 
     def _choose(self) -> Message:

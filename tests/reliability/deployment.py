@@ -21,7 +21,7 @@ from keyvault_server.core.ports import KeyService, NewDataKey, RecordStore, Walk
 from keyvault_server.core.records import Record, StoredHead
 from keyvault_server.core.vault import Found, Vault, Written
 from tests.reliability.clients import Message, Scene
-from tests.reliability.history import Answer, Done, Got, Read, Refused, Rotate, Unknown, Write
+from tests.reliability.history import Answer, Done, Got, OperatorError, Read, Rotate, Unknown, Write
 from tests.reliability.network import CALL_TIMEOUT, CALL_TROUBLES, Fate, Network
 from tests.support.fakes import FakeKeyService, FakeRecordStore
 
@@ -137,7 +137,7 @@ async def ask(vault: Vault, message: Message, scene: Scene) -> Answer:
     except VaultError as error:
         return refusal(error)
     except Exception as error:  # the wire would say INTERNAL: no model allows that
-        return Refused(f"INTERNAL {error!r}")
+        return OperatorError(f"INTERNAL {error!r}")
 
 
 def refusal(error: VaultError) -> Answer:
@@ -145,7 +145,7 @@ def refusal(error: VaultError) -> Answer:
     if isinstance(error, (BackendUnavailable, DeadlineExceeded)):
         return Unknown(error.reason)
     current = error.metadata.get("current_revision")
-    return Refused(error.reason, None if current is None else int(current))
+    return OperatorError(error.reason, None if current is None else int(current))
 
 
 def _done(written: Written) -> Answer:
@@ -187,7 +187,7 @@ class Server:
         fate = self._network.fate(CALL_TROUBLES)
         await self._network.hop(fate)
         if fate is Fate.REFUSED:
-            return Refused("RATE_LIMITED")
+            return OperatorError("RATE_LIMITED")
         if fate is Fate.LATE:
             self._network.later(lambda: self._work(message, scene, None), CALL_TIMEOUT)
         if fate in (Fate.LATE, Fate.REQUEST_LOST):

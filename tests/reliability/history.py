@@ -105,7 +105,7 @@ class Got:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class OperatorError:
     """A definite refusal, by the reason of its ErrorInfo."""
 
     reason: str
@@ -125,7 +125,7 @@ class Unknown:
         return f"unknown {self.why}".rstrip()
 
 
-Answer: TypeAlias = Done | Got | Refused | Unknown
+Answer: TypeAlias = Done | Got | OperatorError | Unknown
 
 
 @dataclass(frozen=True, slots=True)

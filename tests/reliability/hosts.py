@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.support.engines import REGION, dynalite_process
-from tests.support.serving import BIN, ServerProcess, server_process
+from tests.support.processes import BIN, ServerProcess, server_process
 
 IDENTITY = {
     "AWS_ACCESS_KEY_ID": "testing",

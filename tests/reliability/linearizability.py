@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tests.reliability.history import History, Operation, Read, Refused, Request, Unknown, by_record, readable
+from tests.reliability.history import History, Operation, OperatorError, Read, Request, Unknown, by_record, readable
 from tests.reliability.model import State, apply
 
 SAYS_NOTHING = frozenset({"BACKEND_THROTTLED", "RATE_LIMITED", "MASTER_KEY_UNUSABLE", "STORE_FULL", "HEAD_CHANGED"})
@@ -127,4 +127,4 @@ def _twins(operations: Sequence[Operation]) -> list[int]:
 def _constrains(operation: Operation) -> bool:
     if isinstance(operation.answer, Unknown):
         return not isinstance(operation.request, Read)
-    return not isinstance(operation.answer, Refused) or operation.answer.reason not in SAYS_NOTHING
+    return not isinstance(operation.answer, OperatorError) or operation.answer.reason not in SAYS_NOTHING

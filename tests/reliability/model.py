@@ -7,7 +7,7 @@ nothing. It is deterministic: a state and a request have exactly one answer and 
 from dataclasses import dataclass
 
 from keyvault_api.envelope import Kind
-from tests.reliability.history import Answer, Done, Got, Purge, Read, Refused, Request, Rotate, Sealed, Write
+from tests.reliability.history import Answer, Done, Got, OperatorError, Purge, Read, Request, Rotate, Sealed, Write
 
 RING = 16
 """Accepted envelopes, the stored one included, that are known when they come again."""
@@ -15,10 +15,10 @@ RING = 16
 FORGED = "x"
 """The names of wrapped keys that may not unwrap for the caller's tenant and the record's scope begin so."""
 
-_NOT_FOUND = Refused("RECORD_NOT_FOUND")
-_NOT_AUTHORIZED = Refused("NOT_AUTHORIZED")
-_NOT_UNDER_KEY = Refused("ENVELOPE_NOT_UNDER_KEY")
-_SAME_DATA_KEY = Refused("SAME_DATA_KEY")
+_NOT_FOUND = OperatorError("RECORD_NOT_FOUND")
+_NOT_AUTHORIZED = OperatorError("NOT_AUTHORIZED")
+_NOT_UNDER_KEY = OperatorError("ENVELOPE_NOT_UNDER_KEY")
+_SAME_DATA_KEY = OperatorError("SAME_DATA_KEY")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,25 +80,25 @@ def _replay(record: str, request: Write | Rotate) -> Answer:
     return refused or Done(request.envelope.revision, replayed=True)
 
 
-def _revision(state: State, request: Write | Rotate) -> Refused | None:
+def _revision(state: State, request: Write | Rotate) -> OperatorError | None:
     creates = isinstance(request, Write) and request.method == "create"
     live = state.stored is not None and state.stored.kind is Kind.DATA
     if creates and live:
-        return Refused("RECORD_EXISTS", state.revision)
+        return OperatorError("RECORD_EXISTS", state.revision)
     if not creates and not live:
         return _NOT_FOUND
     if request.envelope.revision != state.revision + 1:
-        return Refused("STALE_REVISION", state.revision)
+        return OperatorError("STALE_REVISION", state.revision)
     return None
 
 
-def _ownership(state: State, request: Write | Rotate) -> Refused | None:
+def _ownership(state: State, request: Write | Rotate) -> OperatorError | None:
     """A tombstone has an owner; a name that was never used, or was purged, has none."""
     owned = state.stored is None or state.stored.key == request.key
     return None if owned and _unwraps(request) else _NOT_AUTHORIZED
 
 
-def _opens(record: str, request: Write | Rotate) -> Refused | None:
+def _opens(record: str, request: Write | Rotate) -> OperatorError | None:
     """Of a replay and of a new envelope alike: do the keys unwrap, and does all that has to open under them?"""
     if not _unwraps(request):
         return _NOT_AUTHORIZED

@@ -14,10 +14,10 @@ from keyvault_server.core.purge import purge
 from keyvault_server.core.wrapped_key import WrappedKey, parse_wrapped_key
 from tests.reliability.clients import Caller, Message, Scene
 from tests.reliability.deployment import CALLER, TENANT, Deployment, FarStore, Server, ask, refusal
-from tests.reliability.history import Answer, Done, History, Purge, Read, Recorder, Refused
+from tests.reliability.history import Answer, Done, History, OperatorError, Purge, Read, Recorder
 from tests.reliability.network import Network, Weather
 from tests.reliability.virtual_time import run
-from tests.support.sealed import Key
+from tests.support.requests import Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Simulation:
         try:
             return Done(await purge(FarStore(self.network, self._engine), CALLER, record))
         except HeadChanged:
-            return Refused("HEAD_CHANGED")
+            return OperatorError("HEAD_CHANGED")
         except VaultError as error:
             return refusal(error)
 

@@ -21,7 +21,7 @@ from functools import partial
 
 from tests.reliability.bugs import BUGS
 from tests.reliability.deployment import Deployment
-from tests.reliability.history import Answer, Done, Refused, readable
+from tests.reliability.history import Answer, Done, OperatorError, readable
 from tests.reliability.linearizability import NotLinearizable, check
 from tests.reliability.schedule import simulate
 
@@ -136,7 +136,7 @@ def _listed(counts: Counter[str]) -> str:
 
 def _name(answer: Answer) -> str:
     match answer:
-        case Refused(reason):
+        case OperatorError(reason):
             return reason
         case Done(_, replayed):
             return "replayed" if replayed else "done"

@@ -15,9 +15,9 @@ from tests.reliability.history import (
     Got,
     History,
     Operation,
+    OperatorError,
     Purge,
     Read,
-    Refused,
     Request,
     Rotate,
     Sealed,
@@ -28,7 +28,7 @@ from tests.reliability.linearizability import SAYS_NOTHING, NotLinearizable, che
 from tests.reliability.model import RING, State, apply
 
 NAME, OTHER = "prod/a", "prod/b"
-NOT_FOUND, NOT_AUTHORIZED = Refused("RECORD_NOT_FOUND"), Refused("NOT_AUTHORIZED")
+NOT_FOUND, NOT_AUTHORIZED = OperatorError("RECORD_NOT_FOUND"), OperatorError("NOT_AUTHORIZED")
 NEVER = math.inf
 
 
@@ -79,12 +79,12 @@ GOOD: dict[str, History] = {
     ],
     "of two creates one is refused": [
         op(0, 5, create(E1), Done(1)),
-        op(1, 4, create(sealed(1, "k2", "f1")), Refused("RECORD_EXISTS", 1)),
+        op(1, 4, create(sealed(1, "k2", "f1")), OperatorError("RECORD_EXISTS", 1)),
     ],
     "of two updates one is stale": [
         op(0, 1, create(E1), Done(1)),
         op(2, 5, update(E2), Done(2)),
-        op(3, 4, update(sealed(2, name="f2")), Refused("STALE_REVISION", 2)),
+        op(3, 4, update(sealed(2, name="f2")), OperatorError("STALE_REVISION", 2)),
     ],
     "a lost write is never seen": [op(0, 1, create(E1), Unknown()), op(2, 3, Read(), NOT_FOUND)],
     "a write whose reply was lost is seen": [op(0, 1, create(E1), Unknown()), op(2, 3, Read(), Got(1, "e1"))],
@@ -136,7 +136,7 @@ GOOD: dict[str, History] = {
         (create(E1), Done(1)),
         (Purge(), Done(1)),
         (Read(include_deleted=True), NOT_FOUND),
-        (create(E1), Refused("STALE_REVISION", 1)),
+        (create(E1), OperatorError("STALE_REVISION", 1)),
         (create(sealed(2, "k2")), Done(2)),
     ),
     "a rotation hands the record over": one_after_the_other(
@@ -148,10 +148,10 @@ GOOD: dict[str, History] = {
     ),
     "an envelope is known for 16 revisions": one_after_the_other(*STEPS, (create(E1), Done(1, replayed=True))),
     "an envelope is forgotten after 16 newer ones": one_after_the_other(
-        *STEPS, (update(sealed(RING + 1)), Done(RING + 1)), (create(E1), Refused("RECORD_EXISTS", RING + 1))
+        *STEPS, (update(sealed(RING + 1)), Done(RING + 1)), (create(E1), OperatorError("RECORD_EXISTS", RING + 1))
     ),
     "a refusal of the backend says nothing of the record": one_after_the_other(
-        (create(E1), Refused("BACKEND_THROTTLED")), (Read(), NOT_FOUND), (create(E1), Done(1))
+        (create(E1), OperatorError("BACKEND_THROTTLED")), (Read(), NOT_FOUND), (create(E1), Done(1))
     ),
     "a known revision is not modified": one_after_the_other((create(E1), Done(1)), (Read(1), Got(1, ""))),
     "bytes are sent again before the first are answered": [
@@ -172,7 +172,7 @@ GOOD: dict[str, History] = {
         op(5, 6, create(E3), Unknown()),
         op(7, 8, Read(), Got(3, "e3")),
         op(9, 10, update(sealed(4)), Done(4)),
-        op(11, 12, create(E1), Refused("RECORD_EXISTS", 4)),
+        op(11, 12, create(E1), OperatorError("RECORD_EXISTS", 4)),
     ],
     "a purge landed after a create": [
         *one_after_the_other((create(E1), Done(1)), (delete(2), Done(2))),
@@ -227,24 +227,24 @@ BAD: dict[str, History] = {
     "a retry of an applied update is stale": [
         op(0, 1, create(E1), Done(1)),
         op(2, 3, update(E2), Unknown()),
-        op(4, 5, update(E2), Refused("STALE_REVISION", 2)),
+        op(4, 5, update(E2), OperatorError("STALE_REVISION", 2)),
     ],
     "a retry of an applied create is told that a record exists": [
         op(0, 1, create(E1), Unknown()),
-        op(2, 3, create(E1), Refused("RECORD_EXISTS", 1)),
+        op(2, 3, create(E1), OperatorError("RECORD_EXISTS", 1)),
     ],
     "an envelope is written twice": one_after_the_other((create(E1), Done(1)), (create(E1), Done(1))),
     "a replay of what was never written": one_after_the_other((create(E1), Done(1, replayed=True))),
     "a replay is known for longer than 16 revisions": one_after_the_other(
         *STEPS, (update(sealed(RING + 1)), Done(RING + 1)), (create(E1), Done(1, replayed=True))
     ),
-    "a replay is forgotten before": one_after_the_other(*STEPS, (create(E1), Refused("RECORD_EXISTS", RING))),
+    "a replay is forgotten before": one_after_the_other(*STEPS, (create(E1), OperatorError("RECORD_EXISTS", RING))),
     "a replay is answered to whoever cannot open it": one_after_the_other(
         (create(E1), Done(1)), (create(E1, "k2"), Done(1, replayed=True))
     ),
     "a refusal names a revision before it was written": [
         op(0, 1, create(E1), Done(1)),
-        op(2, 3, update(sealed(2, name="f2")), Refused("STALE_REVISION", 2)),
+        op(2, 3, update(sealed(2, name="f2")), OperatorError("STALE_REVISION", 2)),
         op(4, 5, update(E2), Done(2)),
     ],
     "a deleted record is updated": one_after_the_other(
@@ -276,10 +276,10 @@ BAD: dict[str, History] = {
     ),
     "a rotation to the same key": one_after_the_other((create(E1), Done(1)), (rotate(2, "k1", "k1"), Done(2))),
     "a write is seen that was surely not done": one_after_the_other(
-        (create(E1), Refused("BACKEND_THROTTLED")), (Read(), Got(1, "e1"))
+        (create(E1), OperatorError("BACKEND_THROTTLED")), (Read(), Got(1, "e1"))
     ),
     "bytes are read that nobody wrote": one_after_the_other((create(E1), Done(1)), (Read(), Got(1, "e7"))),
-    "a fault of ours": one_after_the_other((Read(), Refused("INTERNAL"))),
+    "a fault of ours": one_after_the_other((Read(), OperatorError("INTERNAL"))),
     "one record of two is wrong": [
         op(0, 1, create(E1), Done(1)),
         op(2, 3, Read(), Got(1, "e1")),
@@ -318,7 +318,7 @@ def exists_an_order(history: Sequence[Operation], state: State | None = None) ->
         if any(other.returned < one.called for other in rest):
             continue
         after, answer = apply(one.record, state, one.request)
-        if isinstance(one.answer, Refused) and one.answer.reason in SAYS_NOTHING:
+        if isinstance(one.answer, OperatorError) and one.answer.reason in SAYS_NOTHING:
             after, answer = state, one.answer
         if (isinstance(one.answer, Unknown) or one.answer == answer) and exists_an_order(rest, after):
             return True
@@ -394,8 +394,8 @@ def other_answers(history: History) -> st.SearchStrategy[Answer]:
     made_up = st.one_of(
         st.builds(Done, st.integers(1, 4), st.booleans()),
         st.builds(Got, st.integers(1, 4), st.sampled_from(["e0", "e1", "e2", ""]), st.booleans()),
-        st.builds(Refused, st.just("STALE_REVISION"), st.integers(0, 4)),
-        st.builds(Refused, st.sampled_from(["RECORD_NOT_FOUND", "NOT_AUTHORIZED", "BACKEND_THROTTLED"])),
+        st.builds(OperatorError, st.just("STALE_REVISION"), st.integers(0, 4)),
+        st.builds(OperatorError, st.sampled_from(["RECORD_NOT_FOUND", "NOT_AUTHORIZED", "BACKEND_THROTTLED"])),
     )
     return st.one_of(st.sampled_from([one.answer for one in history]), made_up)
 

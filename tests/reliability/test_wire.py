@@ -10,7 +10,7 @@ from tests.reliability.deployment import Deployment
 from tests.reliability.hosts import hosts
 from tests.reliability.wire import Figure, play, rounds
 from tests.support.fakes import FakeKeyService
-from tests.support.serving import on_ports
+from tests.support.servers import on_ports
 
 
 @pytest.mark.parametrize(("deployment", "histories"), [("embedded", 40), ("replicas", 12)])

@@ -26,11 +26,11 @@ from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
 from keyvault_server.core.wrapped_key import WrappedKey, parse_wrapped_key
 from tests.reliability.clients import Caller, Message, Scene
-from tests.reliability.history import Answer, Done, Got, History, Read, Recorder, Refused, Rotate, Unknown, Write
+from tests.reliability.history import Answer, Done, Got, History, OperatorError, Read, Recorder, Rotate, Unknown, Write
 from tests.reliability.hosts import Host, hosts
 from tests.reliability.linearizability import NotLinearizable, check
-from tests.support.sealed import Key, mint
-from tests.support.serving import read_failure
+from tests.support.refusals import read_failure
+from tests.support.requests import Key, mint
 
 Disturb = Callable[[], Awaitable[None]]
 """Runs beside the clients, and ends with everything back in order."""
@@ -108,7 +108,7 @@ def _refusal(failed: grpc.aio.AioRpcError) -> Answer:
     if failed.code() in _NO_ANSWER:
         return Unknown(failure.reason or failure.status)
     current = failure.metadata.get("current_revision")
-    return Refused(failure.reason or failure.status, None if current is None else int(current))
+    return OperatorError(failure.reason or failure.status, None if current is None else int(current))
 
 
 async def play(addresses: Sequence[str], disturb: Disturb, *, seed: int, records: int = ROUND) -> list[History]:

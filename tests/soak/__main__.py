@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests.soak.load import Mix
 from tests.soak.watch import MAY_GROW, Growth, Sample, Watched, growth
-from tests.support.protected import protected_process
+from tests.support.production_server import production_server
 
 LOOKS = 240
 """In a run, at most one in two seconds."""
@@ -49,7 +49,7 @@ async def soaked(folder: Path, minutes: float, seed: int, *, hasty: bool) -> Soa
     counts = folder / "counts"
     found = Soaked()
     program = (sys.executable, "-m", "tests.soak.counted")
-    with protected_process(folder, program, SOAK_COUNTS=str(counts)) as server:
+    with production_server(folder, program, SOAK_COUNTS=str(counts)) as server:
         watched, mix = Watched(server.server.process.pid, counts), Mix(server, seed, hasty)
         async with server.channel() as channel:
             await asyncio.wait_for(channel.channel_ready(), 30)

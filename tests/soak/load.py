@@ -21,10 +21,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
-from tests.support import sealed
-from tests.support.protected import Protected
-from tests.support.sealed import Key, mint
-from tests.support.secure import channel as connected
+from tests.support import requests
+from tests.support.connections import channel as connected
+from tests.support.production_server import ProductionServer
+from tests.support.requests import Key, mint
 
 NAMES = 16
 """Of each author: the database does not grow for ever."""
@@ -50,7 +50,7 @@ class Page:
 class Mix:
     """One server under load."""
 
-    server: Protected
+    server: ProductionServer
     seed: int
     hasty: bool
     """Who comes gives calls up."""
@@ -93,16 +93,16 @@ class Mix:
         async with self.server.channel() as channel:
             stub = KeyVaultStub(channel)
             key, other = await mint(stub, prefix), await mint(stub, prefix)
-            await stub.Create(sealed.create(key, f"{prefix}a"))
+            await stub.Create(requests.create(key, f"{prefix}a"))
             raw: Any = channel.unary_unary("/keyvault.v1.KeyVault/Update")
             while True:
                 envelope = chance.randbytes(200)
                 await self._refused("NOT_FOUND", stub.Read(pb.ReadRequest(key_id=f"{prefix}none"), timeout=TIMEOUT))
                 bad = pb.CreateRequest(key_id=f"{prefix}b", wrapped_key=key.wrapped, envelope=envelope)
                 await self._refused("INVALID_ARGUMENT", stub.Create(bad, timeout=TIMEOUT))
-                stolen = sealed.update(other, f"{prefix}a", 2)
+                stolen = requests.update(other, f"{prefix}a", 2)
                 await self._refused("PERMISSION_DENIED", stub.Update(stolen, timeout=TIMEOUT))
-                stale = sealed.update(key, f"{prefix}a", 7)
+                stale = requests.update(key, f"{prefix}a", 7)
                 await self._refused("ABORTED", stub.Update(stale, timeout=TIMEOUT))
                 await self._refused("INVALID_ARGUMENT", raw(envelope, timeout=TIMEOUT))
                 await self._done("round of refusals", chance)
@@ -120,12 +120,12 @@ class Mix:
         async with self.server.channel() as channel:
             stub = KeyVaultStub(channel)
             key = await mint(stub, prefix)
-            await stub.Create(sealed.create(key, f"{prefix}a", bytes(BIG)))
+            await stub.Create(requests.create(key, f"{prefix}a", bytes(BIG)))
             while True:
                 revision = (await stub.Read(pb.ReadRequest(key_id=f"{prefix}a"), timeout=TIMEOUT)).revision
                 patience = chance.uniform(0, 0.01)
                 calls: list[Any] = [
-                    stub.Update(sealed.update(key, f"{prefix}a", revision + 1, bytes(BIG)), timeout=patience),
+                    stub.Update(requests.update(key, f"{prefix}a", revision + 1, bytes(BIG)), timeout=patience),
                     stub.Read(pb.ReadRequest(key_id=f"{prefix}a")),
                     stub.GenerateKey(pb.GenerateKeyRequest(scope=prefix)),
                 ]
@@ -194,18 +194,18 @@ async def _turn(stub: KeyVaultStub, name: str, page: Page, step: str, data: byte
     """One call that has to succeed. Raises AioRpcError, AssertionError."""
     revision = page.revision + 1
     if not page.live:
-        await stub.Create(sealed.create(page.key, name, data, revision), timeout=TIMEOUT)
+        await stub.Create(requests.create(page.key, name, data, revision), timeout=TIMEOUT)
     elif step == "read":
         read = await stub.Read(pb.ReadRequest(key_id=name), timeout=TIMEOUT)
         assert page.key.open(name, read.envelope) == page.data
         return
     elif step == "update":
-        await stub.Update(sealed.update(page.key, name, revision, data), timeout=TIMEOUT)
+        await stub.Update(requests.update(page.key, name, revision, data), timeout=TIMEOUT)
     elif step == "rotate":
-        await stub.RotateKey(sealed.rotate(page.key, page.other, name, revision, data), timeout=TIMEOUT)
+        await stub.RotateKey(requests.rotate(page.key, page.other, name, revision, data), timeout=TIMEOUT)
         page.key, page.other = page.other, page.key
     else:
-        await stub.Delete(sealed.delete(page.key, name, revision), timeout=TIMEOUT)
+        await stub.Delete(requests.delete(page.key, name, revision), timeout=TIMEOUT)
         page.revision, page.live = revision, False
         return
     page.revision, page.live, page.data = revision, True, data

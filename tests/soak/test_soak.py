@@ -9,7 +9,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.soak.__main__ import both
 from tests.soak.watch import Sample, Watched, growth
-from tests.support.protected import protected_process
+from tests.support.production_server import production_server
 
 MINUTES = 0.4
 
@@ -25,7 +25,7 @@ async def test_servers_under_mixed_load_answer_right_and_do_not_grow(tmp_path: P
 async def test_the_tasks_of_a_server_are_counted_from_outside(tmp_path: Path) -> None:
     counts = tmp_path / "counts"
     program = (sys.executable, "-m", "tests.soak.counted")
-    with protected_process(tmp_path, program, SOAK_COUNTS=str(counts)) as server:
+    with production_server(tmp_path, program, SOAK_COUNTS=str(counts)) as server:
         watched = Watched(server.server.process.pid, counts)
         before = await watched.look()
         async with server.channel() as channel:

@@ -8,12 +8,13 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support.processes import BIN, announced
 from tests.support.repository import ROOT
-from tests.support.serving import BIN
 
 PORT = "127.0.0.1:50051"
 Block = tuple[str, str]
@@ -77,25 +78,24 @@ class Reader:
 
 @contextmanager
 def started(block: str, folder: Path, **environment: str) -> Iterator[str]:
-    """Runs a block that ends in a server; yields the address that the server announces."""
-    process = subprocess.Popen(
-        ["bash", "-euo", "pipefail", "-c", block],
-        cwd=folder,
-        env=with_commands(**{"KEYVAULT_LISTEN": "127.0.0.1:0"} | environment),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    with process, process.stdout:
-        try:
-            ready = re.search(r"is ready on (\S+)", process.stdout.readline())
-            assert ready
-            yield ready[1]
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(30)
+    """Run a block that ends in a server; yields the address that the server announces."""
+    with tempfile.NamedTemporaryFile(prefix="page", suffix=".log") as log:
+        process = subprocess.Popen(
+            ["bash", "-euo", "pipefail", "-c", block],
+            cwd=folder,
+            env=with_commands(**{"KEYVAULT_LISTEN": "127.0.0.1:0"} | environment),
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        with process, process.stdout:
+            try:
+                yield announced(process, Path(log.name))
+            finally:
+                os.killpg(process.pid, signal.SIGTERM)
+                process.wait(30)
 
 
 def shows(screen: str, expected: str) -> bool:

@@ -4,7 +4,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from tests.support.serving import BIN
+from tests.support.processes import BIN
 
 
 class Shell:

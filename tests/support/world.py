@@ -3,14 +3,11 @@
 import hashlib
 from collections.abc import Awaitable, Callable
 
-import pytest
-
 from keyvault_api.envelope import Kind
 from keyvault_server.core.caller import Caller
-from keyvault_server.core.errors import VaultError
 from keyvault_server.core.vault import Vault, Written
 from tests.support.fakes import FakeKeyService, FakeRecordStore
-from tests.support.sealed import Key
+from tests.support.requests import Key
 
 TENANT, NAME = "acme", "prod/db"
 CALLER = Caller(TENANT)
@@ -54,9 +51,3 @@ class World:
         found = await self.vault.read(CALLER, NAME)
         assert found.envelope is not None
         return key.open(NAME, found.envelope)
-
-
-async def refused(call: Awaitable[object]) -> VaultError:
-    with pytest.raises(VaultError) as error:
-        await call
-    return error.value

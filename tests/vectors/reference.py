@@ -17,11 +17,11 @@ LABEL = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM"
 
 
 class Malformed(Exception):
-    """Refused in phase "parse", without a key."""
+    """OperatorError in phase "parse", without a key."""
 
 
 class DoesNotOpen(Exception):
-    """Refused in phase "open"; no reason is given."""
+    """OperatorError in phase "open"; no reason is given."""
 
 
 @dataclass(frozen=True)

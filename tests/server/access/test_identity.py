@@ -16,9 +16,11 @@ from keyvault_server.access.tls import ServerTls
 from keyvault_server.access.tokens import TokenRules, Tokens
 from keyvault_server.core.errors import Unauthenticated
 from tests.support.certificates import HOUR, LOCALHOST, Authority, dns, uri
+from tests.support.clock import Clock
+from tests.support.identity_server import IdentityServer, identity_of, identity_server
 from tests.support.issuer import AUDIENCE, ISSUER, SUBJECT, Issuer
-from tests.support.secure import Clock, Secure, identity_of, secure
-from tests.support.serving import failure_of
+from tests.support.meters import RecordedMeter
+from tests.support.refusals import failure_of
 
 ALICE = uri("spiffe://keyvault.test/alice")
 AUTHORITY, ISSUED_BY = Authority(), Issuer()
@@ -28,31 +30,31 @@ AUTHORITY, ISSUED_BY = Authority(), Issuer()
 async def tokens(tmp_path: Path) -> AsyncIterator[Tokens]:
     path = tmp_path / "keys.json"
     path.write_bytes(ISSUED_BY.key_set())
-    async with open_key_source(str(path)) as keys:
+    async with open_key_source(str(path), meter=RecordedMeter()) as keys:
         yield Tokens(TokenRules(ISSUER, AUDIENCE), keys)
 
 
 def tls(folder: Path, *, mutual: bool = True) -> grpc.ServerCredentials:
     certificate, key = AUTHORITY.issue(*LOCALHOST).write(folder, "server")
     (folder / "ca.pem").write_bytes(AUTHORITY.pem)
-    return ServerTls(certificate, key, folder / "ca.pem" if mutual else None).credentials()
+    return ServerTls(certificate, key, folder / "ca.pem" if mutual else None, meter=RecordedMeter()).credentials()
 
 
 @pytest.fixture
-async def mutual(tmp_path: Path) -> AsyncIterator[Secure]:
+async def mutual(tmp_path: Path) -> AsyncIterator[IdentityServer]:
     """A server that knows its callers by their certificates."""
-    async with secure(tls(tmp_path), Identifier(certificates=True)) as server:
+    async with identity_server(tls(tmp_path), Identifier(certificates=True)) as server:
         yield server
 
 
 @pytest.fixture
-async def both(tmp_path: Path, tokens: Tokens) -> AsyncIterator[Secure]:
+async def both(tmp_path: Path, tokens: Tokens) -> AsyncIterator[IdentityServer]:
     """A server that asks for certificates and takes tokens."""
-    async with secure(tls(tmp_path), Identifier(certificates=True, tokens=tokens)) as server:
+    async with identity_server(tls(tmp_path), Identifier(certificates=True, tokens=tokens)) as server:
         yield server
 
 
-async def named(server: Secure, *names: x509.GeneralName) -> str:
+async def named(server: IdentityServer, *names: x509.GeneralName) -> str:
     return await identity_of(server.address, AUTHORITY.pem, AUTHORITY.issue(*names))
 
 
@@ -75,7 +77,7 @@ async def refusal(call: Any) -> str:
     ],
 )
 async def test_the_name_is_the_spiffe_id_or_else_the_uri_or_else_the_dns_name(
-    mutual: Secure, names: list[x509.GeneralName], identity: str
+    mutual: IdentityServer, names: list[x509.GeneralName], identity: str
 ) -> None:
     assert await named(mutual, *names) == identity
 
@@ -110,22 +112,22 @@ async def test_the_name_is_the_spiffe_id_or_else_the_uri_or_else_the_dns_name(
     ],
 )
 async def test_a_certificate_that_does_not_name_one_caller_is_nobodys(
-    mutual: Secure, names: list[x509.GeneralName], sentence: str
+    mutual: IdentityServer, names: list[x509.GeneralName], sentence: str
 ) -> None:
     assert sentence in await refusal(named(mutual, *names))
 
 
 async def test_where_nothing_is_configured_everybody_is_anonymous(tmp_path: Path) -> None:
     identifier = Identifier(certificates=False)
-    async with secure(None, identifier) as server:
+    async with identity_server(None, identifier) as server:
         assert await identity_of(server.address, None) == ANONYMOUS
         assert await identity_of(server.address, None, None, "no token at all") == ANONYMOUS
-    async with secure(tls(tmp_path, mutual=False), identifier) as server:
+    async with identity_server(tls(tmp_path, mutual=False), identifier) as server:
         assert await identity_of(server.address, AUTHORITY.pem) == ANONYMOUS
 
 
 async def test_a_token_names_its_subject(tmp_path: Path, tokens: Tokens) -> None:
-    async with secure(tls(tmp_path, mutual=False), Identifier(certificates=False, tokens=tokens)) as server:
+    async with identity_server(tls(tmp_path, mutual=False), Identifier(certificates=False, tokens=tokens)) as server:
         for kid in ("ec", "ed", "rsa"):
             assert await identity_of(server.address, AUTHORITY.pem, None, ISSUED_BY.token(kid)) == f"jwt:{SUBJECT}"
         assert "authorization: Bearer" in await refusal(identity_of(server.address, AUTHORITY.pem))
@@ -135,7 +137,7 @@ async def test_a_token_names_its_subject(tmp_path: Path, tokens: Tokens) -> None
         assert expired[:20] not in told
 
 
-async def test_a_token_that_is_sent_decides_over_the_certificate(both: Secure) -> None:
+async def test_a_token_that_is_sent_decides_over_the_certificate(both: IdentityServer) -> None:
     alice = AUTHORITY.issue(ALICE)
 
     async def whom(*tokens: str) -> str:
@@ -149,12 +151,12 @@ async def test_a_token_that_is_sent_decides_over_the_certificate(both: Secure) -
     assert "one token" in await refusal(whom(""))
 
 
-async def test_a_token_does_not_open_the_door_for_who_has_no_certificate(both: Secure) -> None:
+async def test_a_token_does_not_open_the_door_for_who_has_no_certificate(both: IdentityServer) -> None:
     failure = await failure_of(identity_of(both.address, AUTHORITY.pem, None, ISSUED_BY.token()))
     assert failure.status == "UNAVAILABLE"
 
 
-async def test_where_tokens_are_not_configured_they_are_not_looked_at(mutual: Secure) -> None:
+async def test_where_tokens_are_not_configured_they_are_not_looked_at(mutual: IdentityServer) -> None:
     alice = AUTHORITY.issue(ALICE)
     for token in (ISSUED_BY.token(sub="spiffe://keyvault.test/bob"), "rubbish"):
         assert await identity_of(mutual.address, AUTHORITY.pem, alice, token) == "spiffe://keyvault.test/alice"
@@ -176,7 +178,7 @@ async def test_a_resumed_session_ends_with_its_certificate(tmp_path: Path) -> No
     clock = Clock(0.0)
     alice, sessions = AUTHORITY.issue(ALICE, until=HOUR), cygrpc.SSLSessionCacheLRU(8)
     expires = x509.load_pem_x509_certificate(alice.certificate).not_valid_after_utc.timestamp()
-    async with secure(tls(tmp_path), Identifier(certificates=True, clock=clock)) as server:
+    async with identity_server(tls(tmp_path), Identifier(certificates=True, clock=clock)) as server:
         for now, good in ((expires - 60, True), (expires - 60, True), (expires + 60, False)):
             clock.now = now
             call = identity_of(server.address, AUTHORITY.pem, alice, sessions=sessions)

@@ -15,12 +15,14 @@ import pytest
 from keyvault_server.access.identity import Identifier
 from keyvault_server.access.key_source import MAX_KEY_SET, Timing, open_key_source, timing_within
 from keyvault_server.access.tokens import TokenRules, Tokens
-from keyvault_server.core.errors import Refused, Unauthenticated
+from keyvault_server.core.errors import OperatorError, Unauthenticated
 from tests.server.backends.aws.stub import HALF, RESET, SILENCE, Answer, Reply, Stub, stub
 from tests.support.certificates import Authority, dns, replace
+from tests.support.connections import channel
+from tests.support.identity_server import identity_of, identity_over, identity_server
 from tests.support.issuer import AUDIENCE, ISSUER, SUBJECT, Issuer
-from tests.support.secure import channel, identity_of, identity_over, secure
-from tests.support.serving import failure_of
+from tests.support.meters import RecordedMeter
+from tests.support.refusals import failure_of
 
 ISSUED_BY = Issuer()
 RULES = TokenRules(ISSUER, AUDIENCE)
@@ -36,14 +38,14 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def test_a_file_is_followed_and_a_bad_one_leaves_the_last_good_set(tmp_path: Path) -> None:
-    path, told = tmp_path / "keys.json", []
+    path, meter = tmp_path / "keys.json", RecordedMeter()
     path.write_bytes(EC_ONLY.body)
-    async with open_key_source(str(path), on_reading=lambda name, good: told.append((name, good))) as keys:
+    async with open_key_source(str(path), meter=meter) as keys:
         assert set(keys.current) == {"ec"}
         replace(path, ISSUED_BY.key_set(only=("ec", "ed")))
         await until(lambda: "ed" in keys.current)
         replace(path, b"not a key set")
-        await until(lambda: ("token keys", False) in told)
+        await until(lambda: ("token keys", False) in meter.readings)
         assert set(keys.current) == {"ec", "ed"}
 
 
@@ -51,24 +53,30 @@ async def test_a_file_that_is_no_key_set_is_refused_at_the_start(tmp_path: Path)
     path = tmp_path / "keys.json"
     for content, sentence in ((b"s3cret", "no key set"), (bytes(MAX_KEY_SET + 1), "right file")):
         path.write_bytes(content)
-        with pytest.raises(Refused, match=sentence) as error:
-            async with open_key_source(str(path)):
+        with pytest.raises(OperatorError, match=sentence) as error:
+            async with open_key_source(str(path), meter=RecordedMeter()):
                 pass
         assert str(path) in str(error.value)
         assert "s3cret" not in str(error.value)
-    with pytest.raises(Refused, match="No such file"):
-        async with open_key_source(str(tmp_path / "nothing")):
+    with pytest.raises(OperatorError, match="No such file"):
+        async with open_key_source(str(tmp_path / "nothing"), meter=RecordedMeter()):
             pass
 
 
 async def test_a_url_is_fetched_again_and_again() -> None:
-    async with stub(EC_ONLY, EC_ONLY, GOOD) as served, open_key_source(f"{served.address}/keys", timing=QUICK) as keys:
+    async with (
+        stub(EC_ONLY, EC_ONLY, GOOD) as served,
+        open_key_source(f"{served.address}/keys", timing=QUICK, meter=RecordedMeter()) as keys,
+    ):
         assert set(keys.current) == {"ec"}
         await until(lambda: set(keys.current) == {"ec", "ed", "rsa"})
 
 
 async def test_a_key_that_is_new_is_fetched_when_a_token_names_it() -> None:
-    async with stub(EC_ONLY, GOOD) as served, open_key_source(served.address, timing=RARELY) as keys:
+    async with (
+        stub(EC_ONLY, GOOD) as served,
+        open_key_source(served.address, timing=RARELY, meter=RecordedMeter()) as keys,
+    ):
         verifier = Tokens(RULES, keys)
         with pytest.raises(Unauthenticated, match="try again"):
             verifier.subject(ISSUED_BY.token("ed"))
@@ -78,7 +86,10 @@ async def test_a_key_that_is_new_is_fetched_when_a_token_names_it() -> None:
 
 
 async def test_a_flood_of_unknown_keys_is_one_fetch_in_a_while() -> None:
-    async with stub(EC_ONLY) as served, open_key_source(served.address, timing=changed(RARELY, shortest=0.5)) as keys:
+    async with (
+        stub(EC_ONLY) as served,
+        open_key_source(served.address, timing=changed(RARELY, shortest=0.5), meter=RecordedMeter()) as keys,
+    ):
         verifier = Tokens(RULES, keys)
         began = asyncio.get_running_loop().time()
         while len(served.requests) < 3:
@@ -90,7 +101,7 @@ async def test_a_flood_of_unknown_keys_is_one_fetch_in_a_while() -> None:
 
 
 async def test_without_an_unknown_key_nothing_is_fetched_before_its_time() -> None:
-    async with stub(GOOD) as served, open_key_source(served.address, timing=RARELY) as keys:
+    async with stub(GOOD) as served, open_key_source(served.address, timing=RARELY, meter=RecordedMeter()) as keys:
         for kid in ("ec", "ed", "rsa") * 5:
             assert Tokens(RULES, keys).subject(ISSUED_BY.token(kid)) == SUBJECT
             await asyncio.sleep(0.02)
@@ -130,15 +141,13 @@ BAD: dict[str, tuple[Answer, str]] = {
 async def test_a_bad_answer_leaves_the_last_good_set_is_told_once_and_forgotten_when_it_is_over(
     caplog: pytest.LogCaptureFixture, answer: Answer, sentence: str
 ) -> None:
-    told: list[tuple[str, bool]] = []
+    meter = RecordedMeter()
     with caplog.at_level(logging.INFO, "keyvault_server"):
         async with (
             stub(GOOD, answer) as served,
-            open_key_source(
-                f"{served.address}/keys?s3cret", on_reading=lambda name, good: told.append((name, good)), timing=QUICK
-            ) as keys,
+            open_key_source(f"{served.address}/keys?s3cret", meter=meter, timing=QUICK) as keys,
         ):
-            await until(lambda: told.count(("token keys", False)) >= 3)
+            await until(lambda: meter.readings.count(("token keys", False)) >= 3)
             assert Tokens(RULES, keys).subject(ISSUED_BY.token("rsa")) == SUBJECT
             (line,) = caplog.records
             assert sentence in line.__dict__["cause"]
@@ -146,31 +155,33 @@ async def test_a_bad_answer_leaves_the_last_good_set_is_told_once_and_forgotten_
             assert "s3cret" not in str(line.__dict__)
             served.answers[:] = [EC_ONLY]
             await until(lambda: set(keys.current) == {"ec"})
-            assert told[-1] == ("token keys", True)
+            assert meter.readings[-1] == ("token keys", True)
             assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
 
 
 @pytest.mark.parametrize(("answer", "sentence"), BAD.values(), ids=BAD.keys())
 async def test_a_server_that_has_never_had_a_key_set_does_not_start(answer: Answer, sentence: str) -> None:
     async with stub(answer) as served:
-        with pytest.raises(Refused, match=sentence) as error:
-            async with open_key_source(served.address, timing=QUICK):
+        with pytest.raises(OperatorError, match=sentence) as error:
+            async with open_key_source(served.address, timing=QUICK, meter=RecordedMeter()):
                 pass
         assert served.address in str(error.value)
         assert "s3cret" not in str(error.value)
 
 
 async def test_a_url_where_nobody_listens_is_refused_at_the_start() -> None:
-    with pytest.raises(Refused, match="cannot be reached"):
-        async with open_key_source("http://127.0.0.1:1/keys"):
+    with pytest.raises(OperatorError, match="cannot be reached"):
+        async with open_key_source("http://127.0.0.1:1/keys", meter=RecordedMeter()):
             pass
 
 
 async def test_an_answer_without_end_is_cut_off() -> None:
     server = await asyncio.start_server(forever, "127.0.0.1", 0)
     try:
-        with pytest.raises(Refused, match="more than"):
-            async with open_key_source(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"):
+        with pytest.raises(OperatorError, match="more than"):
+            async with open_key_source(
+                f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", meter=RecordedMeter()
+            ):
                 pass
     finally:
         server.close()
@@ -180,15 +191,15 @@ async def test_an_answer_without_end_is_cut_off() -> None:
 async def test_a_set_that_is_too_old_is_believed_no_more_until_the_issuer_answers_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    readings: list[bool] = []
+    meter = RecordedMeter()
     async with (
         stub(GOOD) as served,
         open_key_source(
             f"{served.address}/keys?s3cret",
-            on_reading=lambda _, good: readings.append(good),
+            meter=meter,
             timing=changed(QUICK, oldest=1.0),
         ) as keys,
-        secure(None, Identifier(certificates=False, tokens=Tokens(RULES, keys))) as server,
+        identity_server(None, Identifier(certificates=False, tokens=Tokens(RULES, keys))) as server,
     ):
         assert await identity_of(server.address, None, None, ISSUED_BY.token()) == f"jwt:{SUBJECT}"
         served.answers[:] = [Reply(500)]
@@ -199,8 +210,8 @@ async def test_a_set_that_is_too_old_is_believed_no_more_until_the_issuer_answer
                 assert (told.status, told.reason) == ("UNAVAILABLE", "BACKEND_UNAVAILABLE")
                 assert "issuer" in told.message
             assert (await failure_of(identity_over(connection, "no token"))).status == "UNAUTHENTICATED"
-        readings.clear()
-        await until(lambda: len(readings) >= 5)
+        meter.readings.clear()
+        await until(lambda: len(meter.readings) >= 5)
         served.answers[:] = [GOOD]
         await until(lambda: keys.age < 1)
         assert await identity_of(server.address, None, None, ISSUED_BY.token()) == f"jwt:{SUBJECT}"
@@ -212,7 +223,7 @@ async def test_a_set_that_is_too_old_is_believed_no_more_until_the_issuer_answer
 async def test_a_file_does_not_grow_old(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     path.write_bytes(GOOD.body)
-    async with open_key_source(str(path), timing=changed(QUICK, oldest=0.001)) as keys:
+    async with open_key_source(str(path), timing=changed(QUICK, oldest=0.001), meter=RecordedMeter()) as keys:
         await asyncio.sleep(0.01)
         assert set(keys.current) == {"ec", "ed", "rsa"}
         assert keys.age == 0
@@ -226,9 +237,12 @@ def test_a_set_is_fetched_several_times_before_it_is_too_old(oldest: float) -> N
 
 
 async def test_calls_go_on_while_the_issuer_is_silent() -> None:
-    async with stub(GOOD, SILENCE) as served, open_key_source(served.address, timing=RARELY) as keys:
+    async with (
+        stub(GOOD, SILENCE) as served,
+        open_key_source(served.address, timing=RARELY, meter=RecordedMeter()) as keys,
+    ):
         identifier = Identifier(certificates=False, tokens=Tokens(RULES, keys))
-        async with secure(None, identifier) as server:
+        async with identity_server(None, identifier) as server:
             with pytest.raises(Unauthenticated):
                 identifier.identify({}, (("authorization", f"Bearer {ISSUED_BY.token(header={'kid': 'new'})}"),))
             await until(lambda: len(served.requests) == 2)  # the fetch is at work and hangs
@@ -249,25 +263,25 @@ async def over_tls(folder: Path, authority: Authority, name: str) -> AsyncIterat
 
 async def test_an_https_url_is_believed_by_its_certificate_and_name_alone(tmp_path: Path) -> None:
     async def keys_from(address: str, ca: Path | None) -> set[str]:
-        async with open_key_source(f"{address}/keys", ca=ca) as keys:
+        async with open_key_source(f"{address}/keys", ca=ca, meter=RecordedMeter()) as keys:
             return set(keys.current)
 
     authority = Authority()
     async with over_tls(tmp_path, authority, "localhost") as served:
         assert await keys_from(served.address, tmp_path / "ca.pem") == {"ec", "ed", "rsa"}
-        with pytest.raises(Refused, match="certificate trusted"):
+        with pytest.raises(OperatorError, match="certificate trusted"):
             await keys_from(served.address, None)
         assert len(served.requests) == 1
     async with over_tls(tmp_path, authority, "other.test") as served:
-        with pytest.raises(Refused, match="certificate trusted"):
+        with pytest.raises(OperatorError, match="certificate trusted"):
             await keys_from(served.address, tmp_path / "ca.pem")
         assert served.requests == []
     (tmp_path / "ca.pem").chmod(0o666)
-    with pytest.raises(Refused, match=r"ca\.pem has mode 0666"):
+    with pytest.raises(OperatorError, match=r"ca\.pem has mode 0666"):
         await keys_from("https://localhost:1", tmp_path / "ca.pem")
     (tmp_path / "ca.pem").chmod(0o644)
     (tmp_path / "ca.pem").write_bytes(b"garbage")
-    with pytest.raises(Refused, match="no certificates in PEM"):
+    with pytest.raises(OperatorError, match="no certificates in PEM"):
         await keys_from("https://localhost:1", tmp_path / "ca.pem")
 
 
@@ -287,8 +301,8 @@ async def test_an_https_url_is_believed_by_its_certificate_and_name_alone(tmp_pa
     ],
 )
 async def test_a_url_that_others_can_bend_is_refused(location: str) -> None:
-    with pytest.raises(Refused, match="https") as error:
-        async with open_key_source(location):
+    with pytest.raises(OperatorError, match="https") as error:
+        async with open_key_source(location, meter=RecordedMeter()):
             pass
     assert "s3cret" not in str(error.value)
 
@@ -296,5 +310,5 @@ async def test_a_url_that_others_can_bend_is_refused(location: str) -> None:
 async def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    async with stub(GOOD) as served, open_key_source(served.address) as keys:
+    async with stub(GOOD) as served, open_key_source(served.address, meter=RecordedMeter()) as keys:
         assert "ec" in keys.current

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from keyvault_server.access.policy import BadPolicy, Policy
-from keyvault_server.core.errors import Refused
+from keyvault_server.core.errors import OperatorError
 
 GOOD = """\
 [[caller]]
@@ -96,7 +96,7 @@ def test_what_cannot_be_used_is_refused_in_one_line_that_names_its_line(
         Policy.parse(bad)
     assert str(refused.value).startswith(f"line {line}: ")
     assert str(refused.value).isprintable()
-    assert isinstance(refused.value, Refused)
+    assert isinstance(refused.value, OperatorError)
 
 
 @pytest.mark.parametrize(

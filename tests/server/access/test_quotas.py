@@ -13,7 +13,7 @@ from keyvault_api.names import MAX_MESSAGE
 from keyvault_server.access.policy import METHODS
 from keyvault_server.access.quotas import MAX_RETRY_AFTER, READ_BYTES, AtWork, Limits, Quotas, Rate
 from keyvault_server.core.errors import RateLimited
-from tests.support.secure import Clock
+from tests.support.clock import Clock
 
 MEMBER = "spiffe://example.org/web"
 PROPERTY = settings(deadline=None, database=None, max_examples=300)

@@ -19,10 +19,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from keyvault_server.access.identity import Identifier
 from keyvault_server.access.tls import BadTlsFile, ServerTls
-from keyvault_server.core.errors import Refused
+from keyvault_server.core.errors import OperatorError
 from keyvault_server.disk.watched import LOOK_SECONDS
 from tests.support.certificates import HOUR, LOCALHOST, Authority, Issued, pem_of, replace, uri
-from tests.support.secure import Clock, Secure, channel, identity_of, identity_over, secure
+from tests.support.clock import Clock
+from tests.support.connections import channel
+from tests.support.identity_server import IdentityServer, identity_of, identity_over, identity_server
+from tests.support.meters import RecordedMeter
 
 ALICE = "spiffe://keyvault.test/alice"
 
@@ -55,7 +58,7 @@ class Files:
 
     def tls(self) -> ServerTls:
         paths = (self.folder / "server.pem", self.folder / "server.key", self.client_ca)
-        return ServerTls(*paths, lambda _, good: self.told.append(good), clock=self.clock)
+        return ServerTls(*paths, lambda _, good: self.told.append(good), clock=self.clock, meter=RecordedMeter())
 
     def look(self) -> None:
         """The next handshake looks at the files again."""
@@ -69,10 +72,10 @@ def files(tmp_path: Path) -> Files:
 
 def mutual(tls: ServerTls) -> Any:
     """A server that asks for certificates."""
-    return secure(tls.credentials(), Identifier(certificates=True))
+    return identity_server(tls.credentials(), Identifier(certificates=True))
 
 
-def serial_shown(server: Secure, files: Files) -> int:
+def serial_shown(server: IdentityServer, files: Files) -> int:
     """The serial number of the certificate that a new connection is shown."""
     context = ssl.create_default_context(cadata=files.authority.pem.decode())
     alice = files.clients.issue(uri(ALICE)).write(files.folder, "someone")
@@ -83,7 +86,7 @@ def serial_shown(server: Secure, files: Files) -> int:
     return x509.load_der_x509_certificate(shown).serial_number
 
 
-def handshake(server: Secure | int, context: ssl.SSLContext, **options: Any) -> ssl.SSLSocket:
+def handshake(server: IdentityServer | int, context: ssl.SSLContext, **options: Any) -> ssl.SSLSocket:
     """A TLS connection by OpenSSL, which knows nothing of gRPC. Raises OSError."""
     context.set_alpn_protocols(["h2"])
     port = server if isinstance(server, int) else int(server.address.rpartition(":")[2])
@@ -117,8 +120,8 @@ async def test_a_client_whose_certificate_a_client_ca_signed_is_let_in_and_nobod
 
 async def test_without_a_client_ca_no_certificate_is_asked_for(tmp_path: Path) -> None:
     files = Files(tmp_path)
-    tls = ServerTls(tmp_path / "server.pem", tmp_path / "server.key")
-    async with secure(tls.credentials(), Identifier(certificates=False)) as server:
+    tls = ServerTls(tmp_path / "server.pem", tmp_path / "server.key", meter=RecordedMeter())
+    async with identity_server(tls.credentials(), Identifier(certificates=False)) as server:
         assert await identity_of(server.address, files.authority.pem) == "anonymous"
 
 
@@ -172,7 +175,7 @@ async def test_another_client_ca_locks_the_old_ones_clients_out_of_new_connectio
 async def test_a_session_of_before_does_not_go_on_after_its_ca_is_gone(files: Files) -> None:
     """Resuming a session skips the check of the certificate: it has to be refused with the CA."""
 
-    def resume(server: Secure, context: ssl.SSLContext, session: Any) -> bool:
+    def resume(server: IdentityServer, context: ssl.SSLContext, session: Any) -> bool:
         with handshake(server, context, session=session) as connection:
             return bool(connection.session_reused)
 
@@ -301,7 +304,7 @@ BAD: dict[str, tuple[Damage, str]] = {
 @pytest.mark.parametrize(("do", "sentence"), BAD.values(), ids=BAD.keys())
 def test_what_is_bad_at_the_start_is_refused_in_one_sentence(files: Files, do: Damage, sentence: str) -> None:
     do(files)
-    with pytest.raises(Refused, match=sentence) as error:
+    with pytest.raises(OperatorError, match=sentence) as error:
         files.tls()
     told = str(error.value)
     assert str(files.folder) in told

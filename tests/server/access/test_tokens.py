@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from keyvault_server.access.key_set import BadKeySet, KeySet, parse_key_set
 from keyvault_server.access.tokens import CACHE_SECONDS, MAX_TOKEN, BadTokenRules, TokenCache, TokenRules, Tokens
 from keyvault_server.core.errors import Unauthenticated
+from tests.support.clock import Clock
 from tests.support.issuer import AUDIENCE, ISSUER, SUBJECT, Issuer, by_hand, claims_with, jwk_of
-from tests.support.secure import Clock
 
 ISSUED_BY = Issuer()
 RULES = TokenRules(ISSUER, AUDIENCE)

@@ -16,18 +16,19 @@ from keyvault_server.access.tokens import TokenRules, Tokens
 from keyvault_server.core.errors import AuditUnavailable, BackendUnavailable
 from keyvault_server.rpc.access_log import AccessLog
 from keyvault_server.rpc.guard import Limits
-from tests.support.audited import Disk, audited
-from tests.support.gated import bearer
+from tests.support.audit_server import Disk, audit_server
+from tests.support.connections import bearer
 from tests.support.issuer import AUDIENCE, ISSUER, Issuer
-from tests.support.sealed import create, mint
-from tests.support.serving import failure_of
+from tests.support.meters import RecordedMeter
+from tests.support.refusals import failure_of
+from tests.support.requests import create, mint
 from tests.support.trails import CALL, Trail
 
 UNAVAILABLE = ("UNAVAILABLE", BackendUnavailable.reason)
 
 
 async def test_every_call_ends_and_nothing_is_written_while_the_disk_hangs(tmp_path: Path) -> None:
-    async with asyncio.timeout(30), audited(tmp_path, patience=1.0) as server:
+    async with asyncio.timeout(30), audit_server(tmp_path, patience=1.0) as server:
         key = await mint(server.stub, "a/")
         server.disk.hang()
         for call in (
@@ -39,7 +40,7 @@ async def test_every_call_ends_and_nothing_is_written_while_the_disk_hangs(tmp_p
             failure = await failure_of(call)
             assert (failure.status, failure.reason) == UNAVAILABLE
         assert server.records.calls["put_if"] == 0
-        server.disk.mend()
+        server.disk.heal()
         await server.stub.Create(create(key, "a/b"))
     server.trail.verified()
     assert server.statuses()[-1] == "OK"
@@ -47,7 +48,7 @@ async def test_every_call_ends_and_nothing_is_written_while_the_disk_hangs(tmp_p
 
 async def test_a_call_that_is_out_of_time_ends_too(tmp_path: Path) -> None:
     limits = Limits(call_seconds=0.1)
-    async with asyncio.timeout(30), audited(tmp_path, limits=limits, patience=0.3) as server:
+    async with asyncio.timeout(30), audit_server(tmp_path, limits=limits, patience=0.3) as server:
         server.disk.hang()
         failure = await failure_of(server.stub.GenerateKey(pb.GenerateKeyRequest()))
         assert (failure.status, failure.reason) == UNAVAILABLE
@@ -55,7 +56,7 @@ async def test_a_call_that_is_out_of_time_ends_too(tmp_path: Path) -> None:
 
 async def test_a_call_that_its_callers_deadline_ends_is_in_the_access_log(tmp_path: Path) -> None:
     told = StringIO()
-    async with asyncio.timeout(30), audited(tmp_path, access_log=AccessLog(told)) as server:
+    async with asyncio.timeout(30), audit_server(tmp_path, access_log=AccessLog(told)) as server:
         await server.stub.GenerateKey(pb.GenerateKeyRequest())  # so that the deadline is not spent on connecting
         server.disk.hang()
         failure = await failure_of(server.stub.Read(pb.ReadRequest(key_id="no name"), timeout=0.5))
@@ -66,7 +67,7 @@ async def test_a_call_that_its_callers_deadline_ends_is_in_the_access_log(tmp_pa
 
 
 async def test_reads_that_are_spared_are_answered_while_the_disk_hangs(tmp_path: Path) -> None:
-    async with asyncio.timeout(30), audited(tmp_path, spares_reads=True, patience=1.0) as server:
+    async with asyncio.timeout(30), audit_server(tmp_path, spares_reads=True, patience=1.0) as server:
         key = await mint(server.stub, "a/")
         await server.stub.Create(create(key, "a/b"))
         server.disk.hang()
@@ -76,7 +77,7 @@ async def test_reads_that_are_spared_are_answered_while_the_disk_hangs(tmp_path:
 
 async def test_calls_that_were_refused_hold_no_place_of_those_at_work(tmp_path: Path) -> None:
     limits = Limits(concurrent_calls=1)
-    async with asyncio.timeout(60), audited(tmp_path, limits=limits, patience=20.0) as server:
+    async with asyncio.timeout(60), audit_server(tmp_path, limits=limits, patience=20.0) as server:
         server.records.before("get", lambda: asyncio.sleep(60))
         at_work = asyncio.create_task(failure_of(server.stub.Read(pb.ReadRequest(key_id="a"))))
         while not server.records.calls["get"]:
@@ -89,24 +90,24 @@ async def test_calls_that_were_refused_hold_no_place_of_those_at_work(tmp_path: 
             while server.records.calls["get"] < 2:
                 with suppress(grpc.aio.AioRpcError):
                     await server.stub.Read(pb.ReadRequest(key_id="c"), timeout=0.2)
-        server.disk.mend()
+        server.disk.heal()
         assert "RATE_LIMITED" in [(await task).reason for task in refused]
 
 
 async def test_strangers_hold_no_place_of_those_at_work(tmp_path: Path) -> None:
     issuer, path, read = Issuer(), tmp_path / "keys.json", pb.ReadRequest(key_id="a")
     path.write_bytes(issuer.key_set())
-    async with asyncio.timeout(30), open_key_source(str(path)) as keys:
+    async with asyncio.timeout(30), open_key_source(str(path), meter=RecordedMeter()) as keys:
         tokens = Tokens(TokenRules(ISSUER, AUDIENCE), keys)
         identifier, limits = Identifier(certificates=False, tokens=tokens), Limits(concurrent_calls=1)
-        async with audited(tmp_path, identifier=identifier, limits=limits, patience=20.0) as server:
+        async with audit_server(tmp_path, identifier=identifier, limits=limits, patience=20.0) as server:
             server.disk.hang()
             stranger = asyncio.create_task(failure_of(server.stub.Read(read)))
             await asyncio.to_thread(server.disk.reached.wait, 10)
             known = asyncio.create_task(failure_of(server.stub.Read(read, metadata=bearer(issuer.token()))))
             while not server.records.calls["get"]:
                 await asyncio.sleep(0.01)
-            server.disk.mend()
+            server.disk.heal()
             assert [(await task).status for task in (stranger, known)] == ["UNAUTHENTICATED", "NOT_FOUND"]
 
 
@@ -121,14 +122,14 @@ async def test_a_stop_leaves_what_a_hanging_disk_does_not_take_and_says_how_much
             assert all(isinstance(answer, AuditUnavailable) for answer in answers)
         (told,) = caplog.records
         assert (told.levelno, told.__dict__["lines"]) == (logging.CRITICAL, 3)
-        disk.mend()
+        disk.heal()
         while len(trail.lines()) < 3:
             await asyncio.sleep(0.01)
     trail.verified()
 
 
 async def test_what_waits_for_a_hanging_disk_is_bounded(tmp_path: Path) -> None:
-    async with asyncio.timeout(30), audited(tmp_path, patience=20.0) as server:
+    async with asyncio.timeout(30), audit_server(tmp_path, patience=20.0) as server:
         server.disk.hang()
         waiting = [asyncio.create_task(server.audit.outcome(CALL, "OK")) for _ in range(10_000)]
         await asyncio.to_thread(server.disk.reached.wait, 10)
@@ -137,6 +138,6 @@ async def test_what_waits_for_a_hanging_disk_is_bounded(tmp_path: Path) -> None:
         for task in refused:
             with pytest.raises(AuditUnavailable):
                 task.result()
-        server.disk.mend()
+        server.disk.heal()
         await asyncio.gather(*others)
     assert len(server.statuses()) == len(others)

@@ -27,7 +27,7 @@ from keyvault_server.core.records import Record, StoredHead, digest, state_of
 from keyvault_server.core.vault import Vault, Written
 from keyvault_server.rpc.guard import status_of
 from tests.support.fakes import FakeKeyService, FakeRecordStore, Hooks
-from tests.support.sealed import Key
+from tests.support.requests import Key
 from tests.support.trails import CALL, Trail
 
 TENANT, NAME = "acme", "prod/db"

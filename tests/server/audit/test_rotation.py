@@ -16,7 +16,7 @@ from keyvault_server.audit.reading import open_logs
 from keyvault_server.audit.replay import against_store
 from keyvault_server.audit.verify import Report, verify
 from keyvault_server.backends.embedded.sqlite import open_store
-from tests.support.serving import embedded
+from tests.support.servers import embedded
 from tests.support.trails import CALL, Trail, note, some_change
 
 SEED = 20_251_125

@@ -25,7 +25,7 @@ from keyvault_server.audit.file import UnusableAuditFile
 from keyvault_server.audit.key import AuditKey, UnusableAuditKey, load_key
 from keyvault_server.audit.trail import Call, Change
 from keyvault_server.audit.verify import verify
-from keyvault_server.core.errors import AuditUnavailable, BackendUnavailable, Refused
+from keyvault_server.core.errors import AuditUnavailable, BackendUnavailable, OperatorError
 from keyvault_server.core.records import vacancy
 from tests.support.repository import DOCS
 from tests.support.tools import toolchain
@@ -414,7 +414,7 @@ async def test_a_start_refuses_what_no_crash_can_have_left(trail: Trail, case: s
     spoil, why = REFUSED[case]
     spoil(trail)
     before = {path: path.read_bytes() for path in (trail.path, trail.checkpoints) if path.exists()}
-    with pytest.raises(Refused, match=why):
+    with pytest.raises(OperatorError, match=why):
         async with trail.open():
             pass
     assert {path: path.read_bytes() for path in (trail.path, trail.checkpoints) if path.exists()} == before

@@ -29,8 +29,9 @@ from keyvault_server.core.errors import (
 from keyvault_server.core.purge import purge
 from keyvault_server.core.records import Record
 from keyvault_server.core.vault import Written
-from tests.support.sealed import Key
-from tests.support.world import CALLER, NAME, TENANT, World, refused
+from tests.support.refusals import refused
+from tests.support.requests import Key
+from tests.support.world import CALLER, NAME, TENANT, World
 
 
 @pytest.fixture

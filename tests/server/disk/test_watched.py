@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from keyvault_server.core.errors import Refused
+from keyvault_server.core.errors import OperatorError
 from keyvault_server.disk.watched import LOOK_SECONDS, RETRY_SECONDS, Unreadable, Watched, read_file
 from tests.support.certificates import replace
-from tests.support.secure import Clock
+from tests.support.clock import Clock
+from tests.support.meters import RecordedMeter
 
 
 class Reader:
@@ -20,15 +21,15 @@ class Reader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.readings = 0
-        self.told: list[tuple[str, bool]] = []
+        self.meter = RecordedMeter()
         self.clock = Clock()
-        self.watched = Watched("numbers", [path], self.read, lambda *told: self.told.append(told), clock=self.clock)
+        self.watched = Watched("numbers", [path], self.read, self.meter, clock=self.clock)
 
     def read(self) -> int:
         self.readings += 1
         content = read_file(self.path, 100)
         if not content.strip().isdigit():
-            raise Refused(f"{self.path.name} holds no number")
+            raise OperatorError(f"{self.path.name} holds no number")
         return int(content)
 
     def later(self, seconds: float = LOOK_SECONDS) -> int:
@@ -46,7 +47,7 @@ def reader(tmp_path: Path) -> Reader:
 def test_files_that_stay_are_read_once(reader: Reader) -> None:
     assert [reader.later() for _ in range(10)] == [1] * 10
     assert reader.readings == 1
-    assert reader.told == [("numbers", True)]
+    assert reader.meter.readings == [("numbers", True)]
 
 
 def test_the_files_are_looked_at_once_a_second_at_most(reader: Reader) -> None:
@@ -97,13 +98,13 @@ def test_a_bad_change_keeps_the_last_good_value_and_is_told_once_without_content
         assert str(reader.path) in line.__dict__["sources"]
         assert "number" in line.__dict__["cause"]
         assert "s3cret" not in str(line.__dict__)
-        assert ("numbers", False) in reader.told
+        assert ("numbers", False) in reader.meter.readings
         assert reader.watched.failed_since is not None
         replace(reader.path, b"3")
         assert reader.later() == 3
         assert reader.watched.failed_since is None
         assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
-        assert reader.told[-1] == ("numbers", True)
+        assert reader.meter.readings[-1] == ("numbers", True)
 
 
 def test_another_bad_change_is_another_line(reader: Reader, caplog: pytest.LogCaptureFixture) -> None:
@@ -120,10 +121,10 @@ def test_a_bad_state_is_tried_again_though_the_files_look_the_same(tmp_path: Pat
 
     def read() -> int:
         if not good.pop(0):
-            raise Refused("not yet valid")
+            raise OperatorError("not yet valid")
         return len(good)
 
-    watched = Watched("w", [tmp_path / "watched"], read, clock=clock)
+    watched = Watched("w", [tmp_path / "watched"], read, RecordedMeter(), clock=clock)
     (tmp_path / "watched").write_bytes(b"yy")
     clock.now += LOOK_SECONDS
     assert (watched.get(), len(good)) == (2, 1)
@@ -138,7 +139,7 @@ def test_a_reader_that_breaks_in_its_own_way_does_not_take_the_value_with_it(
 ) -> None:
     path, clock = tmp_path / "x", Clock()
     path.write_text("1")
-    watched = Watched("w", [path], lambda: int(path.read_text()), clock=clock)
+    watched = Watched("w", [path], lambda: int(path.read_text()), RecordedMeter(), clock=clock)
     path.write_text("s3cret")
     clock.now += LOOK_SECONDS
     assert watched.get() == 1
@@ -157,23 +158,23 @@ def test_files_that_are_replaced_one_by_one_while_they_are_read_are_read_again(t
         if written:
             two.write_text(written.pop())  # somebody finishes while we read
         if one.read_text() != second:
-            raise Refused("they do not fit together")
+            raise OperatorError("they do not fit together")
         return second
 
-    told: list[bool] = []
-    watched = Watched("pair", [one, two], read, lambda _, good: told.append(good), clock=clock)
+    meter = RecordedMeter()
+    watched = Watched("pair", [one, two], read, meter, clock=clock)
     one.write_text("22")
     written.append("22")
     clock.now += LOOK_SECONDS
     assert watched.get() == "22"
-    assert told == [True, True]
+    assert meter.readings == [("pair", True), ("pair", True)]
 
 
 def test_what_cannot_be_read_at_first_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Unreadable, match="No such file"):
         Reader(tmp_path / "nothing")
     (tmp_path / "word").write_text("s3cret")
-    with pytest.raises(Refused, match="holds no number"):
+    with pytest.raises(OperatorError, match="holds no number"):
         Reader(tmp_path / "word")
 
 
@@ -191,7 +192,7 @@ def test_many_threads_read_while_the_file_changes_and_see_only_good_values(tmp_p
     path = tmp_path / "number"
     path.write_bytes(b"0")
     ticks = iter(range(10**9))
-    watched = Watched("n", [path], lambda: int(read_file(path)), clock=lambda: float(next(ticks)))
+    watched = Watched("n", [path], lambda: int(read_file(path)), RecordedMeter(), clock=lambda: float(next(ticks)))
     seen: list[int] = []
     done = threading.Event()
 
@@ -270,6 +271,6 @@ def test_a_file_that_comes_to_be_writable_is_not_read_again_until_it_is_mended(r
     replace(reader.path, b"2")
     reader.path.chmod(0o666)
     assert reader.later() == 1
-    assert reader.told == [("numbers", True), ("numbers", False)]
+    assert reader.meter.readings == [("numbers", True), ("numbers", False)]
     reader.path.chmod(0o644)
     assert reader.later() == 2

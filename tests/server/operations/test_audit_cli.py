@@ -12,7 +12,7 @@ from cyclopts import App, CycloptsError
 
 from keyvault_server.audit.key import AuditKey
 from keyvault_server.backends.embedded.sqlite import open_store
-from keyvault_server.core.errors import Refused
+from keyvault_server.core.errors import OperatorError
 from keyvault_server.core.ports import RecordStore
 from keyvault_server.core.records import Record, vacancy
 from keyvault_server.operations.audit_cli import audit_app
@@ -57,7 +57,7 @@ class Command:
             )
         except CycloptsError as error:
             status, refusal = 2, str(error)
-        except Refused as error:
+        except OperatorError as error:
             status, refusal = 1, str(error)
         assert "\n" not in refusal
         return Ran(status, self._output.readouterr().out, refusal)

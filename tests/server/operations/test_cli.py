@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from keyvault_client import DataKey, KeyVault, NotFound
-from tests.support.serving import BIN, server_process
+from tests.support.processes import BIN, server_process
+from tests.support.refusals import refusal
 
 
 def run(*arguments: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -21,13 +22,6 @@ def run(*arguments: str | Path, **environment: str) -> "subprocess.CompletedProc
         timeout=30,
         check=False,
     )
-
-
-def refusal(done: "subprocess.CompletedProcess[str]", status: int) -> str:
-    assert (done.returncode, done.stdout) == (status, "")
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert done.stderr.startswith("keyvault-server: ")
-    return done.stderr
 
 
 def test_the_banner_says_where_the_data_is_and_how_to_try_it(tmp_path: Path) -> None:

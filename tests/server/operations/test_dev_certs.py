@@ -17,7 +17,8 @@ from keyvault_server.access.identity import Identifier
 from keyvault_server.access.tls import ServerTls
 from keyvault_server.operations.dev_certs import CannotWriteCerts, DevCerts, Pair, write_dev_certs
 from tests.support.certificates import Issued
-from tests.support.secure import identity_of, secure
+from tests.support.identity_server import identity_of, identity_server
+from tests.support.meters import RecordedMeter
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +39,8 @@ def certificate(pair: Pair) -> x509.Certificate:
 
 
 async def test_a_server_and_its_clients_work_with_them_and_strangers_do_not(made: DevCerts, tmp_path: Path) -> None:
-    tls = ServerTls(made.server.certificate, made.server.private_key, made.ca)
-    async with secure(tls.credentials(), Identifier(certificates=True)) as server:
+    tls = ServerTls(made.server.certificate, made.server.private_key, made.ca, meter=RecordedMeter())
+    async with identity_server(tls.credentials(), Identifier(certificates=True)) as server:
         for name, pair in made.clients.items():
             for host in ("localhost", "127.0.0.1"):
                 address = server.address.replace("localhost", host)

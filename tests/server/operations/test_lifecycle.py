@@ -22,8 +22,10 @@ from keyvault_server.core.errors import BackendUnavailable
 from keyvault_server.operations.listening import CannotListen
 from tests.support.fakes import FakeKeyService, FakeRecordStore, Hooks
 from tests.support.frames import rude
-from tests.support.sealed import create, mint, update
-from tests.support.serving import BIN, Failure, Served, embedded, failure_of, on_ports, server_process
+from tests.support.processes import BIN, server_process
+from tests.support.refusals import Failure, failure_of
+from tests.support.requests import create, mint, update
+from tests.support.servers import Served, embedded, on_ports
 
 
 class Gate:

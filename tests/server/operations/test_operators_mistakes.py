@@ -4,6 +4,7 @@ import os
 import shlex
 import socket
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from keyvault_server.backends.embedded.sqlite import open_store
 from keyvault_server.disk.files import DataDirectory, UnsafeDirectory
 from keyvault_server.operations.cli import app
 from keyvault_server.operations.listening import CannotListen, refuse_taken
-from tests.support.serving import BIN, embedded, server_process
+from tests.support.processes import BIN, server_process
+from tests.support.refusals import refusal as refusal_of
+from tests.support.servers import embedded
 
 POLICY = """[[caller]]
 identity = "dns:a.example"
@@ -37,12 +40,8 @@ def in_shell(line: str, folder: Path, **environment: str) -> "subprocess.Complet
     )
 
 
-def refusal(done: "subprocess.CompletedProcess[str]", status: int) -> str:
-    assert (done.returncode, done.stdout) == (status, "")
-    line = done.stderr.splitlines()[-1]
-    assert line.startswith("keyvault-server: ")
-    assert all(other.startswith("{") for other in done.stderr.splitlines()[:-1]), done.stderr
-    return line
+refusal = partial(refusal_of, after_log=True)
+"""The server may have logged before it refused."""
 
 
 async def test_a_unix_socket_is_not_taken_away_from_another_server(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from keyvault_server.operations.environment import BadSettings, load_settings
 from keyvault_server.operations.protections import PROTECTIONS, RELEASED, Unprotected, refuse_unprotected, what_is_off
-from keyvault_server.operations.settings import BadSettings, Settings, load_settings
+from keyvault_server.operations.settings import Settings
 
 
 @pytest.fixture

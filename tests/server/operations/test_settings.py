@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from keyvault_server.operations.settings import BadSettings, Settings, load_settings
+from keyvault_server.operations.environment import BadSettings, load_settings
+from keyvault_server.operations.settings import Settings
 from tests.support.repository import DOCS
 
 

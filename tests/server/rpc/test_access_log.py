@@ -17,7 +17,8 @@ import grpc
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
 from keyvault_server.rpc.access_log import MAX_LINES, AccessLog
-from tests.support.serving import BIN, failure_of
+from tests.support.processes import BIN
+from tests.support.refusals import failure_of
 
 MANY = 1_000
 """Lines, more than a pipe holds."""

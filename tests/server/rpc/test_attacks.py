@@ -23,8 +23,9 @@ from keyvault_server.core.ports import WrappedBlob
 from keyvault_server.core.purge import purge
 from keyvault_server.core.wrapped_key import WrappedKey, parse_wrapped_key
 from tests.support.fakes import FakeKeyService
-from tests.support.sealed import Key
-from tests.support.world import CALLER, NAME, TENANT, World, refused
+from tests.support.refusals import refused
+from tests.support.requests import Key
+from tests.support.world import CALLER, NAME, TENANT, World
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ from google.protobuf.message import Message
 
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
-from tests.support.sealed import create, delete, mint, rotate, update
-from tests.support.serving import read_failure, server_process
+from tests.support.processes import server_process
+from tests.support.refusals import read_failure
+from tests.support.requests import create, delete, mint, rotate, update
 
 MESSAGES = 10_000
 ANSWERS = {

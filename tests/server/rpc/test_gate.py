@@ -14,39 +14,42 @@ import grpc
 import pytest
 
 from keyvault_api.v1 import keyvault_pb2 as pb
-from keyvault_server.core.errors import BackendUnavailable, Refused
+from keyvault_server.core.errors import BackendUnavailable, OperatorError
 from keyvault_server.rpc.metrics import SCRAPE_SECONDS
 from tests.server.backends.aws.stub import Reply, stub
-from tests.support import sealed
+from tests.support import requests
 from tests.support.certificates import Authority, replace, uri
-from tests.support.gated import BILLING, POLICY, Gated, bearer, gated
+from tests.support.connections import bearer
 from tests.support.issuer import Issuer
-from tests.support.serving import failure_of
+from tests.support.policy_server import BILLING, POLICY, PolicyServer, policy_server
+from tests.support.refusals import failure_of
 
 
 @pytest.fixture
-async def gate(tmp_path: Path) -> AsyncIterator[Gated]:
-    async with gated(tmp_path) as served:
+async def gate(tmp_path: Path) -> AsyncIterator[PolicyServer]:
+    async with policy_server(tmp_path) as served:
         yield served
 
 
 @pytest.fixture
-async def tokens(tmp_path: Path) -> AsyncIterator[Gated]:
-    async with gated(tmp_path, certificates=False, tokens=True) as served:
+async def tokens(tmp_path: Path) -> AsyncIterator[PolicyServer]:
+    async with policy_server(tmp_path, certificates=False, tokens=True) as served:
         yield served
 
 
-async def test_a_known_caller_does_all_that_the_policy_grants_as_its_tenant(gate: Gated) -> None:
+async def test_a_known_caller_does_all_that_the_policy_grants_as_its_tenant(gate: PolicyServer) -> None:
     async with gate.stub(gate.authority.issue(BILLING)) as stub:
-        key = await sealed.mint(stub, "prod/billing/")
+        key = await requests.mint(stub, "prod/billing/")
         assert key.tenant == "acme"
-        await stub.Create(sealed.create(key, "prod/billing/db"))
-        await stub.Update(sealed.update(key, "prod/billing/db", 2))
+        await stub.Create(requests.create(key, "prod/billing/db"))
+        await stub.Update(requests.update(key, "prod/billing/db", 2))
         read = await stub.Read(pb.ReadRequest(key_id="prod/billing/db"))
         assert (read.tenant, key.open("prod/billing/db", read.envelope)) == ("acme", b"data")
 
 
-async def test_a_client_without_a_certificate_or_with_a_foreign_ca_is_turned_away_in_the_handshake(gate: Gated) -> None:
+async def test_a_client_without_a_certificate_or_with_a_foreign_ca_is_turned_away_in_the_handshake(
+    gate: PolicyServer,
+) -> None:
     for client in (None, Authority("other").issue(BILLING)):
         async with gate.stub(client) as stub:
             failure = await failure_of(stub.Read(pb.ReadRequest(key_id="a"), timeout=30))
@@ -54,7 +57,7 @@ async def test_a_client_without_a_certificate_or_with_a_foreign_ca_is_turned_awa
     assert gate.backend_calls() == 0
 
 
-async def test_an_identity_that_the_policy_does_not_map_is_denied_and_is_not_tenant_default(gate: Gated) -> None:
+async def test_an_identity_that_the_policy_does_not_map_is_denied_and_is_not_tenant_default(gate: PolicyServer) -> None:
     async with gate.stub(gate.authority.issue(uri("spiffe://test.example/other"))) as stub:
         for call in (
             stub.GenerateKey(pb.GenerateKeyRequest()),
@@ -66,17 +69,19 @@ async def test_an_identity_that_the_policy_does_not_map_is_denied_and_is_not_ten
     assert gate.backend_calls() == 0
 
 
-async def test_a_certificate_that_names_nobody_is_unauthenticated(gate: Gated) -> None:
+async def test_a_certificate_that_names_nobody_is_unauthenticated(gate: PolicyServer) -> None:
     async with gate.stub(gate.authority.issue()) as stub:
         failure = await failure_of(stub.Read(pb.ReadRequest(key_id="prod/billing/db")))
     assert (failure.status, failure.reason) == ("UNAUTHENTICATED", "UNAUTHENTICATED")
     assert gate.backend_calls() == 0
 
 
-async def test_every_method_is_denied_outside_the_policy_and_the_answer_never_tells_what_is_there(gate: Gated) -> None:
+async def test_every_method_is_denied_outside_the_policy_and_the_answer_never_tells_what_is_there(
+    gate: PolicyServer,
+) -> None:
     name = "prod/other/db"
     wrapped = b"\x01\x011" + len(name).to_bytes(2, "big") + name.encode() + b"blob"
-    key = sealed.Key(bytes(32), wrapped, "acme")
+    key = requests.Key(bytes(32), wrapped, "acme")
     async with gate.stub(gate.authority.issue(BILLING)) as stub:
         told = {
             (failure.status, failure.reason, failure.message)
@@ -86,11 +91,11 @@ async def test_every_method_is_denied_outside_the_policy_and_the_answer_never_te
                     stub.GenerateKey(pb.GenerateKeyRequest(scope="prod/other/")),
                     stub.GenerateKey(pb.GenerateKeyRequest(scope="prod/")),
                     stub.GenerateKey(pb.GenerateKeyRequest()),
-                    stub.Create(sealed.create(key, name)),
+                    stub.Create(requests.create(key, name)),
                     stub.Read(pb.ReadRequest(key_id=name)),
-                    stub.Update(sealed.update(key, name, 2)),
-                    stub.Delete(sealed.delete(key, name, 2)),
-                    stub.RotateKey(sealed.rotate(key, key, name, 2)),
+                    stub.Update(requests.update(key, name, 2)),
+                    stub.Delete(requests.delete(key, name, 2)),
+                    stub.RotateKey(requests.rotate(key, key, name, 2)),
                     stub.RewrapKey(pb.RewrapKeyRequest(wrapped_key=wrapped)),
                     stub.UnwrapKey(pb.UnwrapKeyRequest(wrapped_key=wrapped)),
                 )
@@ -101,7 +106,9 @@ async def test_every_method_is_denied_outside_the_policy_and_the_answer_never_te
     assert gate.backend_calls() == 0
 
 
-async def test_an_expired_or_foreign_token_is_unauthenticated_and_a_good_one_is_its_subject(tokens: Gated) -> None:
+async def test_an_expired_or_foreign_token_is_unauthenticated_and_a_good_one_is_its_subject(
+    tokens: PolicyServer,
+) -> None:
     now = int(time.time())
     read = pb.ReadRequest(key_id="a")
     async with tokens.stub(None) as stub:
@@ -127,7 +134,7 @@ async def test_tokens_are_the_servers_fault_while_the_issuer_has_been_silent_for
     request = pb.GenerateKeyRequest()
     async with stub(Reply(body=Issuer().key_set()), Reply(500)) as issuer:
         keys: dict[str, Any] = {"jwt_keys": issuer.address, "jwt_keys_seconds": 0.5}
-        async with gated(tmp_path, certificates=False, tokens=True, **keys) as gate, gate.stub(None) as calls:
+        async with policy_server(tmp_path, certificates=False, tokens=True, **keys) as gate, gate.stub(None) as calls:
             issued = bearer(gate.issuer.token())
             reason = ""
             async with asyncio.timeout(10):
@@ -144,7 +151,7 @@ async def test_tokens_are_the_servers_fault_while_the_issuer_has_been_silent_for
                         await calls.GenerateKey(request, metadata=issued)
 
 
-async def test_a_caller_over_its_quota_is_told_how_long_to_wait(gate: Gated) -> None:
+async def test_a_caller_over_its_quota_is_told_how_long_to_wait(gate: PolicyServer) -> None:
     async with gate.stub(gate.authority.issue(BILLING)) as stub:
         for _ in range(3):
             await stub.GenerateKey(pb.GenerateKeyRequest(scope="prod/billing/a"))
@@ -155,7 +162,7 @@ async def test_a_caller_over_its_quota_is_told_how_long_to_wait(gate: Gated) -> 
         assert gate.backend_calls() == calls
 
 
-def held(gate: Gated, calls: int) -> asyncio.Event:
+def held(gate: PolicyServer, calls: int) -> asyncio.Event:
     """Holds so many calls of GenerateKey at the key service until the event is set."""
     go_on = asyncio.Event()
     for _ in range(calls):
@@ -163,7 +170,7 @@ def held(gate: Gated, calls: int) -> asyncio.Event:
     return go_on
 
 
-async def reached(gate: Gated, calls: int) -> None:
+async def reached(gate: PolicyServer, calls: int) -> None:
     async with asyncio.timeout(10):
         while gate.keys.calls["generate"] < calls:
             await asyncio.sleep(0.01)
@@ -182,12 +189,12 @@ names = ["*"]
 
 async def test_a_caller_has_half_of_the_calls_at_work_and_no_slow_one_locks_out_the_others(tmp_path: Path) -> None:
     async with (
-        gated(tmp_path, policy_text=SLOW, concurrent_calls=5) as gate,
+        policy_server(tmp_path, policy_text=SLOW, concurrent_calls=5) as gate,
         gate.stub(gate.authority.issue(BILLING)) as billing,
         gate.stub(gate.authority.issue(uri("spiffe://test.example/web"))) as web,
     ):
         go_on = held(gate, 2)
-        slow = [asyncio.create_task(sealed.mint(billing, "prod/billing/a")) for _ in range(2)]
+        slow = [asyncio.create_task(requests.mint(billing, "prod/billing/a")) for _ in range(2)]
         await reached(gate, 2)
         calls = gate.backend_calls()
         for refused in (billing.GenerateKey(MINT), billing.Read(pb.ReadRequest(key_id="prod/billing/a"))):
@@ -195,10 +202,10 @@ async def test_a_caller_has_half_of_the_calls_at_work_and_no_slow_one_locks_out_
             assert (failure.status, failure.reason) == ("RESOURCE_EXHAUSTED", "RATE_LIMITED")
             assert "RetryInfo" in failure.kinds
         assert gate.backend_calls() == calls
-        await sealed.mint(web, "prod/billing/a")
+        await requests.mint(web, "prod/billing/a")
         go_on.set()
         await asyncio.gather(*slow)
-        await sealed.mint(billing, "prod/billing/a")
+        await requests.mint(billing, "prod/billing/a")
         outcomes = [line for line in gate.lines() if line["phase"] == "outcome" and line.get("reason")]
         assert {(line["caller"], line["tenant"]) for line in outcomes} == {("spiffe://test.example/billing", "acme")}
 
@@ -206,11 +213,11 @@ async def test_a_caller_has_half_of_the_calls_at_work_and_no_slow_one_locks_out_
 async def test_the_policy_says_how_many_calls_of_a_caller_are_at_work(tmp_path: Path) -> None:
     text = SLOW + "[caller.limits]\ncalls_at_work = 3\n"
     async with (
-        gated(tmp_path, policy_text=text, concurrent_calls=4) as gate,
+        policy_server(tmp_path, policy_text=text, concurrent_calls=4) as gate,
         gate.stub(gate.authority.issue(BILLING)) as billing,
     ):
         go_on = held(gate, 3)
-        slow = [asyncio.create_task(sealed.mint(billing, "prod/billing/a")) for _ in range(3)]
+        slow = [asyncio.create_task(requests.mint(billing, "prod/billing/a")) for _ in range(3)]
         await reached(gate, 3)
         assert (await failure_of(billing.GenerateKey(MINT))).reason == "RATE_LIMITED"
         slow.pop().cancel()
@@ -225,20 +232,20 @@ async def test_the_policy_says_how_many_calls_of_a_caller_are_at_work(tmp_path: 
 async def test_where_nobody_is_asked_who_calls_all_of_them_have_all_places(tmp_path: Path) -> None:
     text = SLOW.replace("spiffe://test.example/*", "anonymous")
     async with (
-        gated(tmp_path, certificates=False, policy_text=text, concurrent_calls=2) as gate,
+        policy_server(tmp_path, certificates=False, policy_text=text, concurrent_calls=2) as gate,
         gate.stub(None) as stub,
     ):
         go_on = held(gate, 2)
-        slow = [asyncio.create_task(sealed.mint(stub, "prod/billing/a")) for _ in range(2)]
+        slow = [asyncio.create_task(requests.mint(stub, "prod/billing/a")) for _ in range(2)]
         await reached(gate, 2)
         go_on.set()
         await asyncio.gather(*slow)
 
 
-async def test_reads_are_paid_for_in_bytes(gate: Gated) -> None:
+async def test_reads_are_paid_for_in_bytes(gate: PolicyServer) -> None:
     async with gate.stub(gate.authority.issue(BILLING)) as stub:
-        key = await sealed.mint(stub, "prod/billing/")
-        await stub.Create(sealed.create(key, "prod/billing/big", bytes(5_000)))
+        key = await requests.mint(stub, "prod/billing/")
+        await stub.Create(requests.create(key, "prod/billing/big", bytes(5_000)))
         await stub.Read(pb.ReadRequest(key_id="prod/billing/big"))
         failure = await failure_of(stub.Read(pb.ReadRequest(key_id="prod/billing/big")))
         assert (failure.status, failure.reason) == ("RESOURCE_EXHAUSTED", "RATE_LIMITED")
@@ -246,13 +253,13 @@ async def test_reads_are_paid_for_in_bytes(gate: Gated) -> None:
         assert (await failure_of(not_modified)).reason == "RATE_LIMITED", "until the debt is paid"
 
 
-async def test_a_changed_policy_counts_without_a_restart_and_a_bad_one_does_not(gate: Gated) -> None:
+async def test_a_changed_policy_counts_without_a_restart_and_a_bad_one_does_not(gate: PolicyServer) -> None:
     async with gate.stub(gate.authority.issue(BILLING)) as stub:
-        await sealed.mint(stub, "prod/billing/")
+        await requests.mint(stub, "prod/billing/")
         replace(gate.folder / "policy.toml", b"[[caller]]\nnonsense")
         while 'keyvault_reload_failing{what="policy"} 1.0' not in await metrics(gate):
             await asyncio.sleep(0.05)
-        await sealed.mint(stub, "prod/billing/")
+        await requests.mint(stub, "prod/billing/")
         replace(gate.folder / "policy.toml", POLICY.replace("prod/billing/*", "prod/other/*").encode())
         reason = "RECORD_NOT_FOUND"
         async with asyncio.timeout(10):
@@ -266,14 +273,14 @@ async def test_a_changed_policy_counts_without_a_restart_and_a_bad_one_does_not(
 async def test_a_file_that_says_who_may_what_and_that_others_may_write_stops_the_start(
     tmp_path: Path, name: str
 ) -> None:
-    with pytest.raises(Refused, match=f"{tmp_path / name} has mode 0646.*chmod"):
-        async with gated(tmp_path, tokens=True, modes={name: 0o646}):
+    with pytest.raises(OperatorError, match=f"{tmp_path / name} has mode 0646.*chmod"):
+        async with policy_server(tmp_path, tokens=True, modes={name: 0o646}):
             pass
 
 
-async def test_what_is_counted_is_served_to_prometheus_and_holds_no_name(gate: Gated) -> None:
+async def test_what_is_counted_is_served_to_prometheus_and_holds_no_name(gate: PolicyServer) -> None:
     async with gate.stub(gate.authority.issue(BILLING)) as stub:
-        await sealed.mint(stub, "prod/billing/")
+        await requests.mint(stub, "prod/billing/")
         await failure_of(stub.Read(pb.ReadRequest(key_id="prod/other")))
     text = await metrics(gate)
     assert 'keyvault_calls_total{method="GenerateKey",status="OK"} 1.0' in text
@@ -284,7 +291,7 @@ async def test_what_is_counted_is_served_to_prometheus_and_holds_no_name(gate: G
     assert not any(name in text for name in ("prod/", "billing", "acme"))
 
 
-async def test_silent_connections_to_the_metrics_are_few_and_end(gate: Gated) -> None:
+async def test_silent_connections_to_the_metrics_are_few_and_end(gate: PolicyServer) -> None:
     assert gate.running
     before = threading.active_count()
     strangers = [await asyncio.open_connection("127.0.0.1", gate.running.metrics_port) for _ in range(100)]
@@ -298,7 +305,7 @@ async def test_silent_connections_to_the_metrics_are_few_and_end(gate: Gated) ->
         writer.close()
 
 
-async def metrics(gate: Gated) -> str:
+async def metrics(gate: PolicyServer) -> str:
     """As Prometheus asks for them."""
     assert gate.running
     url = f"http://127.0.0.1:{gate.running.metrics_port}/metrics"
@@ -311,13 +318,13 @@ async def metrics(gate: Gated) -> str:
     return await asyncio.to_thread(fetch)
 
 
-async def test_all_that_happens_is_in_the_audit_log(gate: Gated) -> None:
+async def test_all_that_happens_is_in_the_audit_log(gate: PolicyServer) -> None:
     async with gate.stub(gate.authority.issue(BILLING)) as stub:
-        key = await sealed.mint(stub, "prod/billing/")
-        request = sealed.create(key, "prod/billing/db")
+        key = await requests.mint(stub, "prod/billing/")
+        request = requests.create(key, "prod/billing/db")
         await stub.Create(request)
         await stub.Create(request)
-        await failure_of(stub.Update(sealed.update(key, "prod/billing/db", 5)))
+        await failure_of(stub.Update(requests.update(key, "prod/billing/db", 5)))
         await failure_of(stub.Read(pb.ReadRequest(key_id="prod/other")))
     async with gate.stub(gate.authority.issue()) as stub:
         await failure_of(stub.Read(pb.ReadRequest(key_id="prod/billing/db")))
@@ -344,13 +351,13 @@ async def test_all_that_happens_is_in_the_audit_log(gate: Gated) -> None:
 
 
 async def test_nothing_is_written_or_answered_that_the_audit_log_does_not_take(tmp_path: Path) -> None:
-    async with gated(tmp_path) as gate, gate.stub(gate.authority.issue(BILLING)) as stub:
-        key = await sealed.mint(stub, "prod/billing/")
-        await stub.Create(sealed.create(key, "prod/billing/db"))
+    async with policy_server(tmp_path) as gate, gate.stub(gate.authority.issue(BILLING)) as stub:
+        key = await requests.mint(stub, "prod/billing/")
+        await stub.Create(requests.create(key, "prod/billing/db"))
         gate.audit_file.rename(tmp_path / "moved")
         puts = gate.records.calls["put_if"]
         for call in (
-            stub.Update(sealed.update(key, "prod/billing/db", 2)),
+            stub.Update(requests.update(key, "prod/billing/db", 2)),
             stub.Read(pb.ReadRequest(key_id="prod/billing/db")),
             stub.Read(pb.ReadRequest(key_id="prod/other")),
         ):
@@ -362,10 +369,13 @@ async def test_nothing_is_written_or_answered_that_the_audit_log_does_not_take(t
 
 
 async def test_reads_may_be_spared_and_changes_may_not(tmp_path: Path) -> None:
-    async with gated(tmp_path, audit_spares_reads=True) as gate, gate.stub(gate.authority.issue(BILLING)) as stub:
-        key = await sealed.mint(stub, "prod/billing/")
-        await stub.Create(sealed.create(key, "prod/billing/db"))
+    async with (
+        policy_server(tmp_path, audit_spares_reads=True) as gate,
+        gate.stub(gate.authority.issue(BILLING)) as stub,
+    ):
+        key = await requests.mint(stub, "prod/billing/")
+        await stub.Create(requests.create(key, "prod/billing/db"))
         gate.audit_file.rename(tmp_path / "moved")
         assert (await stub.Read(pb.ReadRequest(key_id="prod/billing/db"))).revision == 1
-        failure = await failure_of(stub.Update(sealed.update(key, "prod/billing/db", 2)))
+        failure = await failure_of(stub.Update(requests.update(key, "prod/billing/db", 2)))
         assert failure.status == "UNAVAILABLE"

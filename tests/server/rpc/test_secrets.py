@@ -14,11 +14,12 @@ import pytest
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
 from keyvault_server.backends.aws.clients import AwsOptions
-from tests.support import sealed
+from tests.support import requests
+from tests.support.connections import bearer
 from tests.support.engines import REGION
-from tests.support.gated import bearer
 from tests.support.issuer import AUDIENCE, ISSUER, Issuer
-from tests.support.serving import BIN, failure_of, server_process
+from tests.support.processes import BIN, server_process
+from tests.support.refusals import failure_of
 
 PLAINTEXT, NEWER = b"hunter2-the-plaintext-itself", b"hunter3-the-plaintext-after-it"
 NAME = "prod/db"
@@ -56,15 +57,15 @@ async def session(address: str, ca: bytes, token: str) -> list[bytes]:
         stub = KeyVaultStub(channel)
         mine = bearer(token)
         made = [await stub.GenerateKey(pb.GenerateKeyRequest(scope=NAME), metadata=mine) for _ in range(3)]
-        key, new, other = (sealed.Key(one.plaintext_key, one.wrapped_key, one.tenant) for one in made)
-        created = sealed.create(key, NAME, PLAINTEXT)
+        key, new, other = (requests.Key(one.plaintext_key, one.wrapped_key, one.tenant) for one in made)
+        created = requests.create(key, NAME, PLAINTEXT)
         await stub.Create(created, metadata=mine)
         await stub.Create(created, metadata=mine)
         await stub.Read(pb.ReadRequest(key_id=NAME), metadata=mine)
-        await stub.Update(sealed.update(key, NAME, 2, NEWER), metadata=mine)
-        await failure_of(stub.Update(sealed.update(key, NAME, 9, NEWER), metadata=mine))
-        await failure_of(stub.Update(sealed.update(other, NAME, 3, NEWER), metadata=mine))
-        broken = sealed.update(key, NAME, 3, NEWER)
+        await stub.Update(requests.update(key, NAME, 2, NEWER), metadata=mine)
+        await failure_of(stub.Update(requests.update(key, NAME, 9, NEWER), metadata=mine))
+        await failure_of(stub.Update(requests.update(other, NAME, 3, NEWER), metadata=mine))
+        broken = requests.update(key, NAME, 3, NEWER)
         broken.envelope = broken.envelope[:-1] + b"?"
         await failure_of(stub.Update(broken, metadata=mine))
         broken.wrapped_key = broken.wrapped_key[:-1] + b"?"
@@ -75,10 +76,10 @@ async def session(address: str, ca: bytes, token: str) -> list[bytes]:
         await failure_of(stub.Read(pb.ReadRequest(key_id=NAME), metadata=bearer(token + "x")))
         raw: Any = channel.unary_unary("/keyvault.v1.KeyVault/Create")
         await failure_of(raw(PLAINTEXT + key.plaintext, metadata=mine))
-        await stub.RotateKey(sealed.rotate(key, new, NAME, 3, NEWER), metadata=mine)
+        await stub.RotateKey(requests.rotate(key, new, NAME, 3, NEWER), metadata=mine)
         await stub.RewrapKey(pb.RewrapKeyRequest(wrapped_key=new.wrapped), metadata=mine)
         await stub.UnwrapKey(pb.UnwrapKeyRequest(wrapped_key=new.wrapped), metadata=mine)
-        await stub.Delete(sealed.delete(new, NAME, 4), metadata=mine)
+        await stub.Delete(requests.delete(new, NAME, 4), metadata=mine)
         secrets = [part for one in (key, new, other) for part in (one.plaintext, one.wrapped[-40:])]
         return [*secrets, PLAINTEXT, NEWER, token.encode()]
 

@@ -7,8 +7,9 @@ import pytest
 from keyvault_api.envelope import Kind
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
-from tests.support.sealed import create, delete, mint, rotate, update
-from tests.support.serving import Served, embedded, failure_of
+from tests.support.refusals import failure_of
+from tests.support.requests import create, delete, mint, rotate, update
+from tests.support.servers import Served, embedded
 
 NAME = "prod/db-password"
 

@@ -20,9 +20,10 @@ from keyvault_server.backends.embedded.sqlite import open_store
 from keyvault_server.core.errors import AuditUnavailable
 from keyvault_server.rpc.gatekeeper import STRANGERS
 from keyvault_server.rpc.guard import Limits
-from tests.support.audited import Disk, audited
-from tests.support.gated import bearer, gated
-from tests.support.serving import failure_of
+from tests.support.audit_server import Disk, audit_server
+from tests.support.connections import bearer
+from tests.support.policy_server import policy_server
+from tests.support.refusals import failure_of
 from tests.support.trails import CALL, Trail, note, small_files, some_change
 
 FLOOD = 10_000
@@ -61,7 +62,7 @@ def refusals(lines: Iterable[dict[str, Any]]) -> tuple[Counter[tuple[str, str]],
 
 
 async def test_a_flood_of_strangers_is_a_few_lines_that_tell_of_every_call(tmp_path: Path) -> None:
-    async with gated(tmp_path, certificates=False, tokens=True) as gate, gate.stub(None) as stub:
+    async with policy_server(tmp_path, certificates=False, tokens=True) as gate, gate.stub(None) as stub:
         flood = asyncio.create_task(strangers(stub, FLOOD))
         known = [
             stub.Read(pb.ReadRequest(key_id=f"known/{number}"), metadata=bearer(gate.issuer.token()))
@@ -83,7 +84,7 @@ async def test_a_flood_of_strangers_is_a_few_lines_that_tell_of_every_call(tmp_p
 
 async def test_those_that_no_server_has_room_for_are_counted_apart(tmp_path: Path) -> None:
     identifier = Identifier(certificates=True)
-    async with audited(tmp_path, identifier=identifier, limits=Limits(concurrent_calls=1)) as server:
+    async with audit_server(tmp_path, identifier=identifier, limits=Limits(concurrent_calls=1)) as server:
         told = await strangers(server.stub, 1_000)
     listed, counted = refusals(server.trail.lines())
     assert {reason: number for (_, reason), number in (listed + counted).items()} == told
@@ -91,7 +92,7 @@ async def test_those_that_no_server_has_room_for_are_counted_apart(tmp_path: Pat
 
 
 async def test_where_nobody_is_asked_who_calls_every_call_has_its_line(tmp_path: Path) -> None:
-    async with audited(tmp_path) as server:
+    async with audit_server(tmp_path) as server:
         told = await strangers(server.stub, 3 * int(STRANGERS.burst))
     assert told == {"RECORD_NOT_FOUND": 3 * STRANGERS.burst}
     assert refusals(server.trail.lines()) == ({("NOT_FOUND", "RECORD_NOT_FOUND"): 3 * STRANGERS.burst}, {})
@@ -148,7 +149,7 @@ async def test_a_stop_while_a_sum_is_on_its_way_to_the_disk_tells_it_once(trail:
     await asyncio.to_thread(disk.reached.wait, 10)
     stopped = asyncio.create_task(opened.__aexit__(None, None, None))
     await asyncio.sleep(0.05)
-    disk.mend()
+    disk.heal()
     await stopped
     assert trail.verified().refused == 1
 

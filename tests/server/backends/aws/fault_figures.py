@@ -20,7 +20,7 @@ from tests.server.backends.aws.fault_proxy import FAULTS, Fault, fault_proxy
 from tests.server.backends.aws.site import Site, master_key, site, status_of
 from tests.server.backends.aws.standins.account import account
 from tests.support.engines import REGION
-from tests.support.sealed import Key, create, mint, update
+from tests.support.requests import Key, create, mint, update
 
 CALL_SECONDS = 5.0
 """The default of KEYVAULT_AWS_CALL_SECONDS."""

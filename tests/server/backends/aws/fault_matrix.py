@@ -16,7 +16,7 @@ import grpc
 from keyvault_api.v1 import keyvault_pb2 as pb
 from tests.server.backends.aws.fault_proxy import FAULTS, Fault
 from tests.server.backends.aws.site import UNWRAPPABLE, Site, status_of
-from tests.support.sealed import Key, create, delete, mint, rotate, update
+from tests.support.requests import Key, create, delete, mint, rotate, update
 
 SCOPE = "prod/"
 UNKNOWN = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})

@@ -17,7 +17,7 @@ from keyvault_server.backends.aws.setup import create_backend
 from tests.server.backends.aws.fault_proxy import Fault, FaultProxy, fault_proxy
 from tests.server.backends.aws.standins.account import Account, account
 from tests.support.engines import options
-from tests.support.serving import on_ports
+from tests.support.servers import on_ports
 
 UNWRAPPABLE = "prod/unwrappable"
 """The scope for which UnwrapKey is on."""

@@ -11,7 +11,7 @@ import pytest
 from keyvault_server.backends.aws.calls import AwsClient
 from keyvault_server.backends.aws.clients import AwsOptions, open_aws, open_clients
 from keyvault_server.backends.aws.setup import create_backend
-from keyvault_server.core.errors import Refused
+from keyvault_server.core.errors import OperatorError
 from tests.server.backends.aws.stub import RESET, Answer, Reply, aws_error, stub
 from tests.support.engines import options
 
@@ -26,7 +26,7 @@ NO_TTL = {"TimeToLiveDescription": {"TimeToLiveStatus": "DISABLED"}}
 
 async def refusal(given: AwsOptions) -> str:
     """The one line with which a start with these options is refused."""
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(OperatorError) as refused:
         async with open_aws(given):
             pass
     assert "\n" not in str(refused.value)
@@ -44,7 +44,7 @@ async def refusal_of(*answers: Answer) -> str | None:
         try:
             async with open_aws(given):
                 return None
-        except Refused as refused:
+        except OperatorError as refused:
             return str(refused)
 
 
@@ -141,7 +141,7 @@ async def test_a_table_with_another_key_is_refused(
         BillingMode="PAY_PER_REQUEST",
     )
     assert "partition key pk" in await refusal(dataclasses.replace(moto_options, table=name))
-    with pytest.raises(Refused, match="partition key pk"):
+    with pytest.raises(OperatorError, match="partition key pk"):
         await create_backend(dataclasses.replace(moto_options, table=name), "alias/keyvault")
 
 
@@ -214,15 +214,15 @@ async def test_what_init_made_can_be_served_from(moto: str) -> None:
 
 async def test_init_keeps_to_aliases_and_to_keys_that_can_wrap(moto: str, moto_clients: Clients) -> None:
     given = options(moto, moto)
-    with pytest.raises(Refused, match="alias/"):
+    with pytest.raises(OperatorError, match="alias/"):
         await create_backend(given, "keyvault")
     made = await moto_clients[0].call("create_key", KeySpec="RSA_2048", KeyUsage="ENCRYPT_DECRYPT")
     await moto_clients[0].call("create_alias", AliasName="alias/rsa", TargetKeyId=made["KeyMetadata"]["KeyId"])
-    with pytest.raises(Refused, match="symmetric"):
+    with pytest.raises(OperatorError, match="symmetric"):
         await create_backend(given, "alias/rsa")
 
 
 async def test_init_says_in_one_line_what_aws_does_not_allow(aws_identity: None) -> None:
     async with stub(aws_error("AccessDeniedException")) as served:
-        with pytest.raises(Refused, match="create_table: AccessDeniedException"):
+        with pytest.raises(OperatorError, match="create_table: AccessDeniedException"):
             await create_backend(options(served.address, served.address), "alias/keyvault")

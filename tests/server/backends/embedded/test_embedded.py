@@ -19,8 +19,10 @@ from keyvault_server.core.records import Record
 from keyvault_server.disk.files import DataDirectory, UnsafeDirectory, write_again
 from keyvault_server.operations.composition import open_backend, rotate_master_key
 from keyvault_server.operations.settings import Settings
-from tests.support.sealed import Key, create, mint, update
-from tests.support.serving import embedded, failure_of, server_process
+from tests.support.processes import server_process
+from tests.support.refusals import failure_of
+from tests.support.requests import Key, create, mint, update
+from tests.support.servers import embedded
 
 
 async def test_acknowledged_writes_survive_kill_9_and_restart(tmp_path: Path) -> None:

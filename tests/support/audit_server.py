@@ -1,0 +1,99 @@
+"""A server whose audit log is written as the test says, on fakes of the two ports: for disks that hang."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub, add_KeyVaultServicer_to_server
+from keyvault_server.access.identity import Identifier
+from keyvault_server.audit.trail import Audit
+from keyvault_server.core.vault import Vault
+from keyvault_server.rpc.access_log import AccessLog
+from keyvault_server.rpc.gatekeeper import Gatekeeper
+from keyvault_server.rpc.guard import CallGuard, Limits
+from keyvault_server.rpc.metrics import Metrics
+from keyvault_server.rpc.service import KeyVaultService
+from tests.support.connections import channel
+from tests.support.fakes import FakeKeyService, FakeRecordStore
+from tests.support.servers import grpc_server
+from tests.support.trails import Trail
+
+
+class Disk:
+    """Takes as good as no time until the test lets it hang, and again once it is healed."""
+
+    def __init__(self) -> None:
+        self._healthy = threading.Event()
+        self._healthy.set()
+        self.reached = threading.Event()
+        """Something waits for it."""
+
+    def hang(self) -> None:
+        """Let the next sync wait."""
+        self.reached.clear()
+        self._healthy.clear()
+
+    def heal(self) -> None:
+        """Let every sync go on."""
+        self._healthy.set()
+
+    def __call__(self, file: int) -> None:
+        """Sync, as the audit log asks for it."""
+        self.reached.set()
+        assert self._healthy.wait(60)
+
+
+@dataclass
+class AuditServer:
+    """The server, its log and the disk below it."""
+
+    trail: Trail
+    audit: Audit
+    stub: KeyVaultStub
+    disk: Disk
+    records: FakeRecordStore = field(default_factory=FakeRecordStore)
+
+    def statuses(self) -> list[str]:
+        """Of the outcomes in the log."""
+        return [line["status"] for line in self.trail.lines() if line["phase"] == "outcome"]
+
+
+@asynccontextmanager
+async def audit_server(
+    folder: Path,
+    *,
+    limits: Limits | None = None,
+    access_log: AccessLog | None = None,
+    spares_reads: bool = False,
+    identifier: Identifier | None = None,
+    **options: Any,
+) -> AsyncIterator[AuditServer]:
+    """Serve while the body runs; the disk is healed then."""
+    trail, disk, records = Trail(folder), Disk(), FakeRecordStore()
+    async with trail.open(sync=disk, **options) as audit:
+        gate = Gatekeeper(identifier, audit=audit, spares_reads=spares_reads)
+        guard = CallGuard(limits or Limits(), gate, Metrics(), access_log)
+        service = KeyVaultService(Vault(FakeKeyService(), records))
+        try:
+            async with (
+                grpc_server(partial(add_KeyVaultServicer_to_server, service), interceptors=(guard,)) as port,
+                channel(f"127.0.0.1:{port}", None) as connection,
+                healed(disk),
+            ):
+                yield AuditServer(trail, audit, KeyVaultStub(connection), disk, records)
+        finally:
+            await asyncio.wait_for(guard.wait_idle(), 10)
+
+
+@asynccontextmanager
+async def healed(disk: Disk) -> AsyncIterator[None]:
+    """Heal the disk at the end, before the server stops: calls wait for it."""
+    try:
+        yield
+    finally:
+        disk.heal()

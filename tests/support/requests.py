@@ -1,0 +1,53 @@
+"""Requests as a caller without our client library makes them."""
+
+import hashlib
+from dataclasses import dataclass
+
+from keyvault_api import envelope
+from keyvault_api.envelope import Kind
+from keyvault_api.v1 import keyvault_pb2 as pb
+from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
+
+
+@dataclass(frozen=True)
+class Key:
+    """A data key in both forms."""
+
+    plaintext: bytes
+    wrapped: bytes
+    tenant: str = "default"
+
+    def seal(self, key_id: str, revision: int, data: bytes = b"data", kind: Kind = Kind.DATA) -> bytes:
+        return envelope.seal(self.plaintext, self.tenant, key_id, revision, data, kind)
+
+    def open(self, key_id: str, sealed: bytes) -> bytes:
+        return envelope.open(self.plaintext, self.tenant, key_id, sealed)
+
+
+async def mint(stub: KeyVaultStub, scope: str) -> Key:
+    made = await stub.GenerateKey(pb.GenerateKeyRequest(scope=scope))
+    return Key(made.plaintext_key, made.wrapped_key, made.tenant)
+
+
+def create(key: Key, key_id: str, data: bytes = b"data", revision: int = 1) -> pb.CreateRequest:
+    return pb.CreateRequest(key_id=key_id, wrapped_key=key.wrapped, envelope=key.seal(key_id, revision, data))
+
+
+def update(key: Key, key_id: str, revision: int, data: bytes = b"data") -> pb.UpdateRequest:
+    return pb.UpdateRequest(key_id=key_id, wrapped_key=key.wrapped, envelope=key.seal(key_id, revision, data))
+
+
+def delete(key: Key, key_id: str, revision: int) -> pb.DeleteRequest:
+    tombstone = key.seal(key_id, revision, b"", Kind.TOMBSTONE)
+    return pb.DeleteRequest(key_id=key_id, wrapped_key=key.wrapped, envelope=tombstone)
+
+
+def rotate(key: Key, new: Key, key_id: str, revision: int, data: bytes = b"data") -> pb.RotateKeyRequest:
+    sealed = new.seal(key_id, revision, data)
+    return pb.RotateKeyRequest(
+        key_id=key_id,
+        wrapped_key=key.wrapped,
+        authorization=key.seal(key_id, revision, hashlib.sha256(sealed).digest(), Kind.REKEY),
+        new_wrapped_key=new.wrapped,
+        envelope=sealed,
+    )
