@@ -1,41 +1,39 @@
-"""What every test shares: an environment without the user's settings, and a server with its client."""
+"""What every test shares: a clean environment, tiers that are held, and what the run says at its end.
 
-import os
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+The rule of this file: the environment is cleaned before anything imports gRPC, which reads it once. So fixtures live in
+tests/support and come as plugins, which pytest imports after this file.
+"""
+
+from typing import Any
 
 import pytest
 
-from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
-from keyvault_client import KeyVault
-from tests.support.servers import Served, embedded
+from tests.support import environment, properties
+from tests.support.tools import MISSING
 
-pytest_plugins = ("tests.support.engines",)
+environment.clean()
+properties.register()
 
-
-@pytest.fixture(scope="session", autouse=True)
-def environment_without_settings() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("KEYVAULT_")]:
-            patch.delenv(name)
-        yield
+pytest_plugins = ("tests.support.tiers", "tests.support.fixtures", "tests.support.engines", "tests.interop.matrix")
 
 
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Served]:
-    """The embedded server in this process, on a free port."""
-    async with embedded(tmp_path / "data") as served:
-        yield served
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Hand a worker what was removed from the environment before it was started."""
+    node.workerinput["removed"] = environment.removed
 
 
-@pytest.fixture
-def stub(server: Served) -> KeyVaultStub:
-    """Raw calls to it, as generated stubs make them."""
-    return server.stub
+def pytest_configure(config: pytest.Config) -> None:
+    """Take over, in a worker, what the process that started it had removed."""
+    environment.removed.update(getattr(config, "workerinput", {}).get("removed", {}))
 
 
-@pytest.fixture
-async def vault(server: Served) -> AsyncIterator[KeyVault]:
-    """Our client library, connected to it."""
-    async with KeyVault(server.address) as client:
-        yield client
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests were skipped for want of which tools."""
+    reasons = [str(report.longrepr) for report in terminalreporter.getreports("skipped")]
+    wanting = sorted(reason.partition(MISSING)[2].strip("()'\" ") for reason in reasons if MISSING in reason)
+    if wanting:
+        terminalreporter.section("not tested here")
+        terminalreporter.write_line(f"{len(wanting)} tests were skipped for want of tools:")
+        for tool in dict.fromkeys(wanting):
+            terminalreporter.write_line(f"  {wanting.count(tool):4} {tool}")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from keyvault_server.core.ports import KeyService, RecordStore, WrappedBlob
@@ -18,6 +18,7 @@ from tests.fuzz.rule import Fate
 from tests.fuzz.run import fuzzed
 from tests.fuzz.targets import in_process, wire
 from tests.support.production_server import production_server
+from tests.support.properties import examples
 from tests.support.requests import create
 
 CORPUS = {path.name: json.loads(path.read_text()) for path in Path(__file__).with_name("corpus").iterdir()}
@@ -81,7 +82,7 @@ def test_inputs_of_every_format_are_read_alike_by_two_readers() -> None:
 
 
 @pytest.mark.parametrize("kind", CHECKS)
-@settings(deadline=None, database=None, max_examples=200)
+@examples(200)
 @given(data=st.data())
 def test_any_edits_of_a_good_input_are_read_alike_by_two_readers(kind: str, data: st.DataObject) -> None:
     changed = data.draw(st.sampled_from(GOOD[kind]))

@@ -1,14 +1,12 @@
-"""What the tests of this folder share: the programs, a server, and the table at the end."""
+"""What the tests of this folder share: the programs and a server."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.interop.matrix import TITLE, Matrix
+from tests.interop.matrix import PAIR
 from tests.interop.programs import Programs
 from tests.support.processes import server_process
-
-MATRIX = pytest.StashKey[Matrix]()
 
 
 @pytest.fixture(scope="session")
@@ -24,13 +22,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def matrix(pytestconfig: pytest.Config) -> Matrix:
-    """What the summary shows at the end."""
-    return pytestconfig.stash.setdefault(MATRIX, Matrix())
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Prints the matrix, also when all is well."""
-    if MATRIX in config.stash:
-        terminalreporter.section(TITLE)
-        terminalreporter.write_line(config.stash[MATRIX].table())
+def pair(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> None:
+    """Let the summary show how the test of this pair of languages ended."""
+    parameters = request.node.callspec.params
+    record_property(PAIR, (parameters["creator"], parameters["other"]))

@@ -1,34 +1,37 @@
-"""Which language understands which, as a table at the end of a test run."""
+"""Which language understands which, as a table at the end of a test run.
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+The rule of this file: it is a plugin of the whole run and takes what it shows from the tests' reports, because the
+process that prints the summary is not the worker that ran them.
+"""
 
 import pytest
 
-from tests.interop.programs import LANGUAGES
+from tests.interop.languages import LANGUAGES
 
 TITLE = "who creates (down) and who then reads, updates, rotates and deletes (across)"
+PAIR = "interop"
+"""Name of the property that a test records: its creator and the other language."""
+_cells: dict[tuple[str, str], str] = {}
 
 
-class Matrix:
-    """A cell for each pair; empty where no test came by."""
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note how the test of a pair ends."""
+    words = {"passed": "ok", "failed": "FAILED", "skipped": "skipped"}
+    for name, pair in report.user_properties:
+        if name == PAIR and isinstance(pair, tuple | list) and report.when == "call":
+            creator, other = pair
+            _cells[creator, other] = words[report.outcome]
 
-    def __init__(self) -> None:
-        self._cells: dict[tuple[str, str], str] = {}
 
-    @contextmanager
-    def cell(self, creator: str, other: str) -> Iterator[None]:
-        """Notes how the body ends."""
-        self._cells[creator, other] = "FAILED"
-        try:
-            yield
-        except pytest.skip.Exception as skipped:
-            self._cells[creator, other] = str(skipped)
-            raise
-        self._cells[creator, other] = "ok"
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the table, also when all is well."""
+    if _cells:
+        terminalreporter.section(TITLE)
+        terminalreporter.write_line(table())
 
-    def table(self) -> str:
-        """One line a creator."""
-        lines = [["", *LANGUAGES]]
-        lines += [[creator, *(self._cells.get((creator, other), "") for other in LANGUAGES)] for creator in LANGUAGES]
-        return "\n".join("".join(word.ljust(12) for word in line).rstrip() for line in lines)
+
+def table() -> str:
+    """One line a creator; a cell is empty where no test came by."""
+    lines = [["", *LANGUAGES]]
+    lines += [[creator, *(_cells.get((creator, other), "") for other in LANGUAGES)] for creator in LANGUAGES]
+    return "\n".join("".join(word.ljust(12) for word in line).rstrip() for line in lines)

@@ -8,12 +8,18 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.interop.clients import Client, KeyvaultCommand
+from tests.interop.languages import LANGUAGES
+from tests.support.environment import for_downloads
 from tests.support.processes import BIN
 from tests.support.repository import ROOT
 from tests.support.tools import toolchain
 
 EXAMPLES = ROOT / "examples"
+TOGETHER = [pytest.mark.external, pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("interop")]
+"""Marks of the tests that use the programs: one worker builds them once, and no build runs next to a program's test."""
 
 
 def python(_: Path) -> Client:
@@ -45,7 +51,7 @@ def node(_: Path) -> Client:
 
 
 BUILDERS: dict[str, Callable[[Path], Client]] = {"python": python, "go": go, "java": java, "node": node}
-LANGUAGES = list(BUILDERS)
+assert list(BUILDERS) == LANGUAGES
 
 
 class Programs:
@@ -70,10 +76,17 @@ class Programs:
 
 
 def run(example: str, *command: str | Path) -> str:
-    """Runs this in an example's folder; what it said."""
+    """Run this in an example's folder, with what downloads need; return what it said."""
     folder = EXAMPLES / example
     done = subprocess.run(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900, check=False
+        command,
+        cwd=folder,
+        env=for_downloads(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=900,
+        check=False,
     )
     assert done.returncode == 0, done.stdout[-5000:]
     return done.stdout

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from tests.interop.clients import Client, KeyvaultCommand
-from tests.interop.programs import LANGUAGES, Programs
+from tests.interop.languages import LANGUAGES
+from tests.interop.programs import TOGETHER, Programs
 from tests.support.processes import BIN
 
-pytestmark = pytest.mark.parametrize("language", LANGUAGES)
+pytestmark = [*TOGETHER, pytest.mark.parametrize("language", LANGUAGES)]
 
 
 @pytest.fixture

@@ -5,21 +5,22 @@ from pathlib import Path
 import pytest
 
 from tests.interop.clients import Client
-from tests.interop.matrix import Matrix
-from tests.interop.programs import LANGUAGES, Programs
+from tests.interop.languages import LANGUAGES
+from tests.interop.programs import TOGETHER, Programs
 
+pytestmark = TOGETHER
 EVERY_BYTE = bytes(range(256)) + b"\r\n\x00\n"
 TWO_CHUNKS_AND_MORE = bytes(i % 251 for i in range(40_000))
 
 
+@pytest.mark.usefixtures("pair")
 @pytest.mark.parametrize("other", LANGUAGES)
 @pytest.mark.parametrize("creator", LANGUAGES)
 def test_what_one_language_creates_another_one_uses(
-    creator: str, other: str, programs: Programs, address: str, matrix: Matrix, tmp_path: Path
+    creator: str, other: str, programs: Programs, address: str, tmp_path: Path
 ) -> None:
-    with matrix.cell(creator, other):
-        first, second = (programs.get(language).at(address) for language in (creator, other))
-        pass_to_and_fro(first, second, f"interop/{creator}-{other}", tmp_path)
+    first, second = (programs.get(language).at(address) for language in (creator, other))
+    pass_to_and_fro(first, second, f"interop/{creator}-{other}", tmp_path)
 
 
 def pass_to_and_fro(first: Client, second: Client, name: str, folder: Path) -> None:

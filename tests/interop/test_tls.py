@@ -12,11 +12,13 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.interop.programs import LANGUAGES, Programs
+from tests.interop.languages import LANGUAGES
+from tests.interop.programs import TOGETHER, Programs
 from tests.support.certificates import Authority, dns
 from tests.support.processes import server_process
 from tests.support.servers import grpc_server
 
+pytestmark = TOGETHER
 EVERY_LANGUAGE = pytest.mark.parametrize("language", LANGUAGES)
 
 

@@ -4,9 +4,10 @@ from collections import Counter
 
 import pytest
 
-from tests.interop.programs import Programs, run
+from tests.interop.programs import TOGETHER, Programs, run
 from tests.vectors.layout import every_test, read
 
+pytestmark = TOGETHER
 RUNNERS = {
     "go": ["go", "test", "-count=1", "-v", "./..."],
     "java": ["mvn", "--quiet", "--batch-mode", "test"],

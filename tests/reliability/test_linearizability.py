@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from keyvault_api.envelope import Kind
@@ -26,6 +26,7 @@ from tests.reliability.history import (
 )
 from tests.reliability.linearizability import SAYS_NOTHING, NotLinearizable, check, explain
 from tests.reliability.model import RING, State, apply
+from tests.support.properties import examples
 
 NAME, OTHER = "prod/a", "prod/b"
 NOT_FOUND, NOT_AUTHORIZED = OperatorError("RECORD_NOT_FOUND"), OperatorError("NOT_AUTHORIZED")
@@ -400,7 +401,7 @@ def other_answers(history: History) -> st.SearchStrategy[Answer]:
     return st.one_of(st.sampled_from([one.answer for one in history]), made_up)
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(sequential_runs(longest=6), st.data())
 def test_one_wrong_answer_is_judged_as_trying_everything_judges_it(history: History, data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(history) - 1))
@@ -410,7 +411,7 @@ def test_one_wrong_answer_is_judged_as_trying_everything_judges_it(history: Hist
     assert is_accepted(history) == exists_an_order(history)
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(st.lists(sequential_runs(longest=4), min_size=2, max_size=2))
 def test_two_runs_shuffled_into_one_are_judged_as_trying_everything_judges_them(runs: list[History]) -> None:
     history = [*runs[0], *runs[1]][:7]

@@ -69,14 +69,14 @@ async def audit_server(
     *,
     limits: Limits | None = None,
     access_log: AccessLog | None = None,
-    spares_reads: bool = False,
+    reads_without_audit: bool = False,
     identifier: Identifier | None = None,
     **options: Any,
 ) -> AsyncIterator[AuditServer]:
     """Serve while the body runs; the disk is healed then."""
     trail, disk, records = Trail(folder), Disk(), FakeRecordStore()
     async with trail.open(sync=disk, **options) as audit:
-        gate = Gatekeeper(identifier, audit=audit, spares_reads=spares_reads)
+        gate = Gatekeeper(identifier, audit=audit, reads_without_audit=reads_without_audit)
         guard = CallGuard(limits or Limits(), gate, Metrics(), access_log)
         service = KeyVaultService(Vault(FakeKeyService(), records))
         try:

@@ -32,9 +32,12 @@ class IdentityServer:
     """Set when a slow call is in flight."""
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
     """Lets slow calls go on."""
+    peers: list[str] = field(default_factory=list)
+    """The connection that each call came over, in the order of the calls."""
 
     async def generate_key(self, request: pb.GenerateKeyRequest, context: Any) -> pb.GenerateKeyResponse:
         """Answer with the caller's identity."""
+        self.peers.append(context.peer())
         identity = self.identifier.identify(context.auth_context(), context.invocation_metadata())
         if request.scope == SLOW:
             self.reached.set()

@@ -1,6 +1,6 @@
 """Programs that are not Python's: toolchains, and what `python3 dev.py tools` puts under `.tools/`.
 
-A missing one skips the tests that need it, and is a failure in CI.
+A missing one skips the tests that need it, and is a failure in CI. A test that asks for one is marked `external`.
 """
 
 import os
@@ -11,28 +11,33 @@ from typing import NoReturn
 import pytest
 
 from tests.support.repository import ROOT
+from tests.support.tiers import need_external
 
 TOOLS = ROOT / ".tools"
+MISSING = "missing tool: "
+"""Begins the reason of each skip for want of a tool; the end of the run counts them."""
 
 
 def tool(name: str, path: str) -> Path:
-    """The program at this path under .tools, or else on the PATH."""
+    """Return the program at this path under .tools, or else on the PATH."""
+    need_external(name)
     if (TOOLS / path).exists():
         return TOOLS / path
     found = shutil.which(name)
     if found is None:
-        _missing(f"no {name}: `python3 dev.py tools` gets it")
+        _missing(f"{name} (`python3 dev.py tools` gets it)")
     return Path(found)
 
 
 def toolchain(*names: str) -> None:
-    """What a language needs on the PATH to be built and run."""
+    """Skip the test unless a language has what it needs on the PATH to be built and run."""
     for name in names:
+        need_external(name)
         if not shutil.which(name):
-            _missing(f"no {name}")
+            _missing(name)
 
 
-def _missing(reason: str) -> NoReturn:
+def _missing(name: str) -> NoReturn:
     if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
+        pytest.fail(f"{MISSING}{name}")
+    pytest.skip(f"{MISSING}{name}")

@@ -5,18 +5,18 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_server.access.policy import METHODS, BadPolicy, Policy
 from keyvault_server.access.quotas import READ_BYTES, Limits, Rate
+from tests.support.properties import examples
 from tests.support.repository import DOCS
 
 PAGE = (DOCS / "policy.md").read_text()
 (EXAMPLE,) = re.findall(r"^```toml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
-PROPERTY = settings(deadline=None, database=None, max_examples=150)
-"""Not timed, nothing kept on disk."""
+PROPERTY = examples(150)
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class WrittenRule:
     def is_sound(self) -> bool:
         if "UnwrapKey" not in self.methods:
             return not any(name.endswith("/") for name in self.names)
-        return not any(name.endswith("*" if self.methods == ("UnwrapKey",) else ("*", "/")) for name in self.names)
+        alone = set(self.methods) == {"UnwrapKey"}
+        return not any(name.endswith("*" if alone else ("*", "/")) for name in self.names)
 
     def allows(self, method: str, name: str) -> bool:
         listed = method in self.methods or ("*" in self.methods and method != "UnwrapKey")
@@ -80,7 +81,7 @@ SOUND_RULE = st.one_of(
     ),
     st.builds(
         WrittenRule,
-        st.just(("UnwrapKey",)),
+        st.sampled_from([("UnwrapKey",), ("UnwrapKey", "UnwrapKey")]),
         st.lists(st.text("ab/", min_size=1, max_size=4), min_size=1, max_size=3).map(tuple),
     ),
 )
@@ -183,6 +184,13 @@ def test_unwrap_key_is_granted_by_its_own_name_for_scopes_written_out_and_by_no_
         caller = belongs_to(callers, identity)
         assert caller is not None
         assert any("UnwrapKey" in rule.methods and name in rule.names for rule in caller.rules)
+
+
+def test_a_method_that_is_listed_twice_is_listed_once() -> None:
+    for methods in (("UnwrapKey",), ("UnwrapKey", "UnwrapKey")):
+        callers = [WrittenCaller("jwt:a", "acme", (WrittenRule(methods, ("a/",)),))]
+        assert is_sound(callers)
+        assert Policy.parse(written(callers).text).decide("jwt:a", "UnwrapKey", "a/").allowed
 
 
 @PROPERTY
@@ -318,22 +326,22 @@ def test_limits_are_the_defaults_but_for_what_the_file_says() -> None:
     assert export is not None
     assert export.limits == Limits()
     assert billing.limits["GenerateKey"] == Rate(1, 10)
-    assert billing.limits.calls_at_work == 32
+    assert billing.limits.calls_in_flight == 32
     assert billing.limits[READ_BYTES] == Rate(4_000_000, 8_000_000)
     assert billing.limits["Read"] == Limits()["Read"]
 
 
-def test_calls_at_work_are_the_servers_default_unless_the_file_says_how_many() -> None:
+def test_calls_in_flight_are_the_servers_default_unless_the_file_says_how_many() -> None:
     limits = "[caller.limits]\n"
     caller = '[[caller]]\nidentity = "jwt:a"\ntenant = "acme"\n'
     for written_limits, calls in (
         ("", None),
-        ("calls_at_work = 7\n", 7),
+        ("calls_in_flight = 7\n", 7),
         ("Read = { per_second = 1, burst = 2 }\n", None),
     ):
         entry = Policy.parse(caller + limits + written_limits).caller("jwt:a")
         assert entry is not None
-        assert entry.limits.calls_at_work == calls
+        assert entry.limits.calls_in_flight == calls
 
 
 def test_the_example_in_the_docs_does_what_its_comments_say() -> None:

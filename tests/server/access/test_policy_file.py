@@ -3,11 +3,12 @@
 import json
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from keyvault_server.access.policy import BadPolicy, Policy
 from keyvault_server.core.errors import OperatorError
+from tests.support.properties import examples
 
 GOOD = """\
 [[caller]]
@@ -57,11 +58,11 @@ tenant = "acme"
         ("prod/billing/*", "", 7, "a name is 1 to 255"),
         ("prod/billing/*", "ä*", 7, r"'\\xe4\*': a name is 1 to 255"),
         ("prod/billing/*", "x" * 256, 7, r"\.\.\.': a name is 1 to 255"),
-        ("Read = {", "calls_at_work = 0\nRead = {", 10, "calls_at_work has to be a whole number of at least 1"),
-        ("Read = {", "calls_at_work = true\nRead = {", 10, "calls_at_work has to be a whole number"),
-        ("Read = {", "calls_at_work = 1.5\nRead = {", 10, "calls_at_work has to be a whole number"),
-        ("Read = {", "calls_at_work = { burst = 1 }\nRead = {", 10, "calls_at_work has to be a whole number"),
-        ("Read = {", "calls = 5\nRead = {", 10, "unknown key 'calls': here stand GenerateKey.*calls_at_work"),
+        ("Read = {", "calls_in_flight = 0\nRead = {", 10, "calls_in_flight has to be a whole number of at least 1"),
+        ("Read = {", "calls_in_flight = true\nRead = {", 10, "calls_in_flight has to be a whole number"),
+        ("Read = {", "calls_in_flight = 1.5\nRead = {", 10, "calls_in_flight has to be a whole number"),
+        ("Read = {", "calls_in_flight = { burst = 1 }\nRead = {", 10, "calls_in_flight has to be a whole number"),
+        ("Read = {", "calls = 5\nRead = {", 10, "unknown key 'calls': here stand GenerateKey.*calls_in_flight"),
         ("per_second = 500", "per_second = 0", 10, "Read: per_second has to be above 0"),
         ("per_second = 500", "per_second = -1", 10, "Read: per_second has to be above 0"),
         ("per_second = 500", "per_second = nan", 10, "Read: per_second has to be above 0"),
@@ -159,7 +160,7 @@ PIECES = [
 ]  # fmt: skip
 
 
-@settings(deadline=None, database=None, max_examples=500)
+@examples(500)
 @given(st.data())
 def test_a_file_with_anything_changed_is_a_policy_or_refused_in_one_line(data: st.DataObject) -> None:
     text = GOOD
@@ -171,7 +172,7 @@ def test_a_file_with_anything_changed_is_a_policy_or_refused_in_one_line(data: s
     is_policy_or_refused(text)
 
 
-@settings(deadline=None, database=None, max_examples=500)
+@examples(500)
 @given(st.one_of(st.text(), st.lists(st.sampled_from([*PIECES, " = ", "caller", "tenant"])).map("".join)))
 @example("[[caller]]\n" * 3)
 @example('[[caller]]\nidentity = "jwt:a"\ntenant = "a"\nallow = [1]')

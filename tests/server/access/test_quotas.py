@@ -6,17 +6,18 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from keyvault_api.names import MAX_MESSAGE
 from keyvault_server.access.policy import METHODS
-from keyvault_server.access.quotas import MAX_RETRY_AFTER, READ_BYTES, AtWork, Limits, Quotas, Rate
+from keyvault_server.access.quotas import MAX_RETRY_AFTER, READ_BYTES, InFlight, Limits, Quotas, Rate
 from keyvault_server.core.errors import RateLimited
 from tests.support.clock import Clock
+from tests.support.properties import examples
 
 MEMBER = "spiffe://example.org/web"
-PROPERTY = settings(deadline=None, database=None, max_examples=300)
+PROPERTY = examples(300)
 
 
 @dataclass
@@ -274,10 +275,10 @@ def test_a_rate_that_no_bucket_has_is_refused(per_second: float, burst: float) -
 
 @PROPERTY
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), st.integers(1, 3), st.booleans())))
-def test_of_the_calls_at_work_each_caller_has_as_many_as_it_may_and_those_without_are_forgotten(
+def test_of_the_calls_in_flight_each_caller_has_as_many_as_it_may_and_those_without_are_forgotten(
     steps: list[tuple[str, int, bool]],
 ) -> None:
-    at_work, counted = AtWork(), Counter[str]()
+    at_work, counted = InFlight(), Counter[str]()
     for identity, most, comes in steps:
         if not comes and counted[identity]:
             at_work.leave(identity)

@@ -16,7 +16,7 @@ from tests.support.refusals import refusal
 def run(*arguments: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [BIN / "keyvault-server", *arguments],
-        env=os.environ | environment,
+        env=os.environ | {"KEYVAULT_LISTEN": "127.0.0.1:0"} | environment,
         capture_output=True,
         text=True,
         timeout=30,

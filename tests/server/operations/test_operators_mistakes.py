@@ -1,6 +1,5 @@
 """What an operator gets wrong: one line that says what to do, exit 2 for bad usage, 1 for a refusal, no traceback."""
 
-import os
 import shlex
 import socket
 import subprocess
@@ -14,7 +13,8 @@ from keyvault_server.backends.embedded.sqlite import open_store
 from keyvault_server.disk.files import DataDirectory, UnsafeDirectory
 from keyvault_server.operations.cli import app
 from keyvault_server.operations.listening import CannotListen, refuse_taken
-from tests.support.processes import BIN, server_process
+from tests.support.pages import with_commands
+from tests.support.processes import server_process
 from tests.support.refusals import refusal as refusal_of
 from tests.support.servers import embedded
 
@@ -32,7 +32,7 @@ def in_shell(line: str, folder: Path, **environment: str) -> "subprocess.Complet
     return subprocess.run(
         ["bash", "-c", line],
         cwd=folder,
-        env=os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"} | environment,
+        env=with_commands(**{"KEYVAULT_LISTEN": "127.0.0.1:0"} | environment),
         capture_output=True,
         text=True,
         timeout=60,

@@ -1,0 +1,3 @@
+"""The languages that take part."""
+
+LANGUAGES = ["python", "go", "java", "node"]
