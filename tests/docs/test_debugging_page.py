@@ -1,6 +1,6 @@
 """Every block of docs/debugging.md runs, in order, and shows what the page says that it shows.
 
-The page is one session of a shell, and another one beside each server that it starts. A section that needs a server of
+The page is one session of a shell, and another one for each server that it starts. A section that needs a server of
 its own, one with a policy say, begins with its block of `keyvault-server serve`, and is tested by being there.
 """
 
@@ -36,7 +36,7 @@ def sessions() -> list[list[tuple[str, str]]]:
 
 @pytest.fixture
 def reader(tmp_path: Path) -> Iterator[Reader]:
-    """In what the page needs of a checkout, beside a running server."""
+    """A reader in what the page needs of a checkout, with a running server."""
     toolchain("openssl")
     grpcurl = tool("grpcurl", "bin/grpcurl")
     shutil.copytree(ROOT / "protos", tmp_path / "protos")
@@ -48,6 +48,9 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
         yield reader
 
 
+@pytest.mark.process
+@pytest.mark.external
+@pytest.mark.slow
 def test_the_page_shows_what_a_screen_shows(reader: Reader) -> None:
     first, *beside_servers = sessions()
     compare(reader, first)
