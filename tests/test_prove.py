@@ -51,7 +51,7 @@ def test_the_short_form_writes_nothing(page: Path, capfd: pytest.CaptureFixture[
         ({"a": WORKS, "c": WORKS}, r"has to have <!-- figures: c -->"),
     ],
 )
-def test_what_is_missing_is_told_before_anything_runs(
+def test_what_is_missing_is_reported_before_anything_runs(
     page: Path, capfd: pytest.CaptureFixture[str], steps: dict[str, Step], sentence: str
 ) -> None:
     assert main([], steps, page) == 1
@@ -61,9 +61,7 @@ def test_what_is_missing_is_told_before_anything_runs(
     assert page.read_text() == TEXT
 
 
-def test_a_step_that_fails_ends_it_and_what_was_made_before_stays(
-    page: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failing_step_ends_it_and_earlier_figures_stay(page: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main([], {"a": WORKS, "b": FAILS}, page) == 1
     assert "b failed with status 2, and its figures are not written" in capfd.readouterr().err
     assert page.read_text().count("```text") == 1
@@ -74,7 +72,7 @@ def test_an_unknown_name_is_refused(page: Path, capfd: pytest.CaptureFixture[str
     assert "there is no c: a" in capfd.readouterr().err
 
 
-def test_the_page_has_a_place_for_every_step_and_for_nothing_else() -> None:
+def test_the_page_has_places_for_every_step_and_no_other() -> None:
     text = PAGE.read_text()
     for name in STEPS:
         placed(text, name, "")

@@ -10,7 +10,7 @@ from tests.support.fakes import FakeKeyService, FakeRecordStore
 ONE, TWO, THREE = (vacancy(revision, 1) for revision in (1, 2, 3))
 
 
-async def test_a_disabled_master_key_is_the_operators_business_until_it_is_enabled() -> None:
+async def test_a_disabled_master_key_is_unusable_until_it_is_enabled() -> None:
     keys = FakeKeyService("1")
     made = await keys.generate("acme", "prod/")
     keys.disable("1")
@@ -46,7 +46,8 @@ async def test_a_removed_label_is_refused_without_a_call() -> None:
     assert keys.calls == {"generate": 1}
 
 
-async def test_what_whoever_may_encrypt_wraps_is_refused_unless_of_32_bytes() -> None:
+async def test_a_wrapped_key_that_is_not_of_32_bytes_is_refused() -> None:
+    """What anyone who may encrypt wraps is refused unless it has 32 bytes."""
     keys = FakeKeyService()
     for size in (0, 31, 33):
         with pytest.raises(NotAuthorized):
@@ -54,7 +55,7 @@ async def test_what_whoever_may_encrypt_wraps_is_refused_unless_of_32_bytes() ->
     assert await keys.unwrap("acme", "prod/", keys.wrap("acme", "prod/", bytes(32))) == bytes(32)
 
 
-async def test_a_lost_request_does_nothing_and_a_lost_reply_does_everything() -> None:
+async def test_a_lost_request_does_nothing_a_lost_reply_all() -> None:
     store = FakeRecordStore()
     store.fail_before("put_if", BackendUnavailable())
     store.fail_after("put_if", BackendUnavailable())

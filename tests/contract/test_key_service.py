@@ -98,7 +98,7 @@ async def test_rewrap_under_the_same_master_key_keeps_the_data_key(keys: KeyServ
     assert await keys.unwrap(TENANT, SCOPE, rewrapped) == made.plaintext
 
 
-async def test_after_a_rotation_old_wrapped_keys_unwrap_and_rewrap_moves_them(key_services: KeyServices) -> None:
+async def test_a_rotation_keeps_old_wrapped_keys_and_rewrap_moves_them(key_services: KeyServices) -> None:
     before, after = key_services
     old = await before.generate(TENANT, SCOPE)
     new = await after.generate(TENANT, SCOPE)

@@ -72,7 +72,7 @@ async def test_a_head_where_nothing_is_stored_writes_nothing(store: RecordStore,
     assert await store.get(TENANT, key_id) is None
 
 
-async def test_a_vacancy_has_neither_ring_nor_body_and_can_be_written_over(store: RecordStore, key_id: str) -> None:
+async def test_a_vacancy_is_empty_and_can_be_written_over(store: RecordStore, key_id: str) -> None:
     first, empty, again = some_record(), vacancy(2**63 - 2, 1_700_000_000_000_003), some_record()
     await store.put_if(TENANT, key_id, first, None)
     await store.put_if(TENANT, key_id, empty, first.head)
@@ -139,9 +139,8 @@ async def test_names_differ_by_case_and_by_every_byte(store: RecordStore, key_id
     assert [await store.get(TENANT, name) for name in names] == records
 
 
-async def test_of_many_creates_at_once_one_wins_and_each_loser_sees_the_winner(
-    atomic_store: RecordStore, key_id: str
-) -> None:
+async def test_of_many_creates_at_once_one_wins(atomic_store: RecordStore, key_id: str) -> None:
+    """Each loser sees the winner."""
     records = [some_record() for _ in range(WRITERS)]
     answers = await asyncio.gather(
         *(atomic_store.put_if(TENANT, key_id, record, None) for record in records), return_exceptions=True

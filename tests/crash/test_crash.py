@@ -22,7 +22,8 @@ async def test_nothing_acknowledged_is_lost_by_a_kill_or_a_power_cut(recorder: R
         assert (verdict.lost, verdict.wrong) == (0, []), kind
 
 
-async def test_a_log_that_is_not_synced_loses_writes_in_a_power_cut_and_no_kill_shows_it(recorder: Recorder) -> None:
+async def test_a_power_cut_costs_an_unsynced_log_writes(recorder: Recorder) -> None:
+    """A log that is not synced loses writes in a power cut, and no kill shows it."""
     found = await lives(recorder, 21, 22, cuts=4, deaf="-wal")  # what synchronous=NORMAL leaves out
     assert found["kill -9"].lost == 0
     assert found["power cut"].lost > 0

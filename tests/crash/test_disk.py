@@ -20,8 +20,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
+from keyvault_server.backends.embedded.data_directory import DataDirectory
 from keyvault_server.backends.embedded.keyring import Keyring
-from keyvault_server.disk.files import DataDirectory
 from tests.crash.cycles import WRITERS, Ledger, Writer, look, whole
 from tests.crash.power import Disk, Recorder, recording
 from tests.support.processes import BIN, ServerProcess, server_process
@@ -115,9 +115,10 @@ LATE = [f"d/late/{number}" for number in range(16)]
 ALL = {bytes(SIZE)}
 
 
-async def test_a_full_disk_refuses_writes_serves_reads_and_takes_the_same_bytes_when_there_is_room(
+async def test_a_full_disk_refuses_writes_and_serves_reads(
     place: Place,
 ) -> None:
+    """It takes the same bytes when there is room."""
     async with place.served() as (server, stub):
         key = await mint(stub, "d/")
         assert await told(stub, requests(key, EARLY)) == {"OK": len(EARLY)}
@@ -135,7 +136,8 @@ async def test_a_full_disk_refuses_writes_serves_reads_and_takes_the_same_bytes_
         assert await opened(again.stub, key, EARLY + LATE) == ALL
 
 
-async def test_what_a_full_disk_refused_is_not_there_after_a_kill_and_all_else_is(place: Place) -> None:
+async def test_what_a_full_disk_refused_is_not_there_after_a_kill(place: Place) -> None:
+    """All else is."""
     async with place.served() as (server, stub):
         key = await mint(stub, "d/")
         assert await told(stub, requests(key, EARLY)) == {"OK": len(EARLY)}
@@ -150,9 +152,8 @@ async def test_what_a_full_disk_refused_is_not_there_after_a_kill_and_all_else_i
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.parametrize("mended", [True, False])
-async def test_a_failing_fsync_stops_all_writes_until_a_restart_and_no_reads(
-    place: Place, end: signal.Signals, mended: bool
-) -> None:
+async def test_a_failing_fsync_stops_writes_until_a_restart(place: Place, end: signal.Signals, mended: bool) -> None:
+    """Reads go on."""
     async with place.served() as (server, stub):
         key = await mint(stub, "d/")
         assert await told(stub, requests(key, EARLY)) == {"OK": len(EARLY)}
@@ -187,9 +188,8 @@ async def not_serving(server: ServerProcess) -> None:
 
 
 @pytest.mark.parametrize("fault", ["sync", "kill"])
-async def test_what_a_restart_finds_of_an_unknown_write_is_durable_before_anybody_sees_it(
-    place: Place, fault: str
-) -> None:
+async def test_a_restart_syncs_an_unknown_write_before_it_is_seen(place: Place, fault: str) -> None:
+    """What a restart finds of an unknown write is durable before anybody sees it."""
     async with place.served() as (server, stub):
         key = await mint(stub, "d/")
         assert await told(stub, requests(key, EARLY)) == {"OK": len(EARLY)}
@@ -209,9 +209,7 @@ async def test_what_a_restart_finds_of_an_unknown_write_is_durable_before_anybod
 
 @pytest.mark.parametrize("fault", ["sync", "kill"])
 @pytest.mark.parametrize("last", ["line", "checkpoint", "copy of a checkpoint"])
-async def test_no_power_cut_after_a_restart_costs_the_audit_log_a_line_that_the_restart_built_on(
-    place: Place, fault: str, last: str
-) -> None:
+async def test_no_power_cut_costs_a_line_that_a_restart_built_on(place: Place, fault: str, last: str) -> None:
     """The first server's `last` bytes were written and not synced; a cut comes after each thing the next one does."""
     async with place.served(audited=True) as (server, stub):
         key = await mint(stub, "d/")
@@ -293,7 +291,8 @@ async def fill(stub: KeyVaultStub, key: Key, prefix: str) -> None:
 
 @pytest.mark.parametrize("fault", ["full", "sync"])
 @pytest.mark.parametrize("seed", [31, 32])
-async def test_nothing_acknowledged_is_lost_when_the_disk_fails_under_load(place: Place, fault: str, seed: int) -> None:
+async def test_nothing_acknowledged_is_lost_when_a_disk_fails(place: Place, fault: str, seed: int) -> None:
+    """The disk fails under load."""
     chance = random.Random(seed)
     async with place.served() as (server, stub):
         keys = await mint(stub, "k/"), await mint(stub, "k/")
@@ -316,7 +315,7 @@ async def test_nothing_acknowledged_is_lost_when_the_disk_fails_under_load(place
 
 @pytest.mark.parametrize("fault", ["full", "sync"])
 @pytest.mark.parametrize("made_before", [False, True])
-def test_a_disk_that_fails_at_the_start_is_told_in_one_line(place: Place, fault: str, made_before: bool) -> None:
+def test_a_disk_that_fails_at_the_start_is_one_line(place: Place, fault: str, made_before: bool) -> None:
     if made_before:
         place.data.mkdir(mode=0o700)
         Keyring.create(DataDirectory(place.data).keyring)

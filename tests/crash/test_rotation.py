@@ -41,9 +41,10 @@ def recorded(recorder: Recorder, tmp_path_factory: pytest.TempPathFactory) -> tu
 
 
 @pytest.mark.parametrize(("end", "seed"), [("kill", 0), ("power cut", 0), *(("names torn", seed) for seed in range(4))])
-async def test_a_start_completes_a_rotation_that_ended_between_any_two_steps(
+async def test_a_start_completes_a_rotation_that_a_crash_ended(
     recorded: tuple[Path, Path], tmp_path: Path, end: str, seed: int
 ) -> None:
+    """The crash may come between any two steps."""
     folder, log = recorded
     disk, left, told, moments = Disk(folder), Trail(tmp_path / "left"), "", 0
     dice = random.Random(seed) if end == "names torn" else None

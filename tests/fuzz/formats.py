@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from keyvault_api import envelope as kve1
-from keyvault_api.names import is_scope
+from keyvault_api.names import METHODS, is_scope
 from keyvault_server.access.policy import BadPolicy, Policy
 from keyvault_server.core.errors import MalformedWrappedKey
 from keyvault_server.core.wrapped_key import parse_wrapped_key
 from tests.fuzz.edits import draw_edit, edited
-from tests.support.production_server import METHODS, TENANTS, identity, policy
+from tests.support.production_server import TENANTS, identity, policy
 from tests.vectors import reference
 from tests.vectors import wrapped_key as wrapped_reference
 from tests.vectors.layout import every_test, read

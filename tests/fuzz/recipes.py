@@ -14,8 +14,8 @@ import random
 from collections.abc import Callable
 from typing import Any, TypedDict
 
+from keyvault_api.names import METHODS
 from tests.fuzz.edits import draw_edit
-from tests.support.production_server import METHODS
 
 KNOWN = -1
 """As a name: the record that everybody may see and nobody here may change."""

@@ -90,7 +90,9 @@ def test_a_record_lives_behind_client_certificates(
 
 
 @EVERY_LANGUAGE
-def test_no_stranger_is_spoken_to(language: str, programs: Programs, port: str, files: Files, tmp_path: Path) -> None:
+def test_an_unidentified_server_gets_no_request(
+    language: str, programs: Programs, port: str, files: Files, tmp_path: Path
+) -> None:
     client = replace(programs.get(language), environment={"GRPC_VERBOSITY": "ERROR"})  # else Python's core adds lines
     name, key = f"tls/{language}-strange", tmp_path / "a.key"
     client.at(f"localhost:{port}", ca=files.ca, **files.shown).create(name, key, b"one")

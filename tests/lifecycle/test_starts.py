@@ -7,7 +7,7 @@ from tests.lifecycle.starts import filled, forget, start
 RECORDS = 50_000
 
 
-async def test_a_server_over_many_records_starts_and_serves_any_of_them(tmp_path: Path) -> None:
+async def test_a_server_over_many_records_starts_and_serves_any(tmp_path: Path) -> None:
     key = await filled(tmp_path / "data", RECORDS)
     forget(tmp_path / "data")
     for number in (0, RECORDS - 1):

@@ -11,7 +11,8 @@ from tests.lifecycle.stops import Client, Outcome, compared, cycle
 STOPS = 20
 
 
-async def test_a_stop_under_load_fails_no_accepted_call_and_does_no_other(tmp_path: Path) -> None:
+async def test_a_stop_under_load_fails_no_accepted_call(tmp_path: Path) -> None:
+    """It does no other call."""
     total = Outcome()
     for seed in range(STOPS):
         total += await cycle(tmp_path, seed)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from keyvault_api import envelope as kve1
 from keyvault_api.envelope import HEAD_SIZE, Kind
+from keyvault_api.names import REMEMBERED_ENVELOPES
 from keyvault_server.core.caller import Caller
 from keyvault_server.core.errors import (
     BackendThrottled,
@@ -26,7 +27,6 @@ from keyvault_server.core.mutation import Mutation
 from keyvault_server.core.ports import HeadChanged, NewDataKey, RecordStore, Walked, WrappedBlob
 from keyvault_server.core.records import (
     DIGEST_SIZE,
-    RING_LENGTH,
     Record,
     StoredHead,
     digest,
@@ -262,7 +262,7 @@ class UnownedRecord(Vault):
         try:
             return await super()._apply(caller, mutation)
         except NotAuthorized:
-            presented = (await self._unwrap_all(mutation)).present
+            presented = (await self._unwrap_all(mutation)).current
             stored = await self._records.get_head(mutation.tenant, mutation.key_id)
         if stored is None or (kind := state_of(stored).kind) is None:
             raise NotAuthorized
@@ -296,7 +296,7 @@ class _Shown(Between):
     async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
         if expected == self._as.head:
             ring = record.ring[:DIGEST_SIZE] + self._stored.ring
-            expected, record = self._stored.head, replace(record, ring=ring[: RING_LENGTH * DIGEST_SIZE])
+            expected, record = self._stored.head, replace(record, ring=ring[: REMEMBERED_ENVELOPES * DIGEST_SIZE])
         await super().put_if(tenant, key_id, record, expected)
 
 

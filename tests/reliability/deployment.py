@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from keyvault_server.core.caller import Caller
 from keyvault_server.core.errors import (
     BackendThrottled,
     BackendUnavailable,
@@ -23,10 +22,11 @@ from keyvault_server.core.vault import Found, Vault, Written
 from tests.reliability.clients import Message, Scene
 from tests.reliability.history import Answer, Done, Got, OperatorError, Read, Rotate, Unknown, Write
 from tests.reliability.network import CALL_TIMEOUT, CALL_TROUBLES, Fate, Network
+from tests.support.callers import Unrestricted
 from tests.support.fakes import FakeKeyService, FakeRecordStore
 
 TENANT = "acme"
-CALLER = Caller(TENANT)
+CALLER = Unrestricted(TENANT)
 
 _T = TypeVar("_T")
 

@@ -301,7 +301,7 @@ def test_is_not_linearizable(history: History) -> None:
         check(history)
 
 
-def test_what_is_wrong_is_told_readably() -> None:
+def test_what_is_wrong_is_reported_readably() -> None:
     with pytest.raises(NotLinearizable) as wrong:
         check(BAD["an acknowledged update is gone"])
     text = str(wrong.value)
@@ -403,7 +403,8 @@ def other_answers(history: History) -> st.SearchStrategy[Answer]:
 
 @examples(400)
 @given(sequential_runs(longest=6), st.data())
-def test_one_wrong_answer_is_judged_as_trying_everything_judges_it(history: History, data: st.DataObject) -> None:
+def test_one_wrong_answer_is_judged_as_brute_force_judges_it(history: History, data: st.DataObject) -> None:
+    """Brute force tries every order."""
     at = data.draw(st.integers(0, len(history) - 1))
     answer = data.draw(other_answers(history))
     returned = NEVER if isinstance(answer, Unknown) else min(history[at].returned, history[at].called + 20)
@@ -413,6 +414,7 @@ def test_one_wrong_answer_is_judged_as_trying_everything_judges_it(history: Hist
 
 @examples(400)
 @given(st.lists(sequential_runs(longest=4), min_size=2, max_size=2))
-def test_two_runs_shuffled_into_one_are_judged_as_trying_everything_judges_them(runs: list[History]) -> None:
+def test_shuffled_runs_are_judged_as_brute_force_judges_them(runs: list[History]) -> None:
+    """Two runs are shuffled into one; brute force tries every order."""
     history = [*runs[0], *runs[1]][:7]
     assert is_accepted(history) == exists_an_order(history)

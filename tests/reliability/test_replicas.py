@@ -17,7 +17,7 @@ SEED = 7
 HISTORIES = 50
 
 
-async def test_histories_of_two_replicas_with_faults_before_aws_are_right() -> None:
+async def test_histories_of_two_replicas_over_a_faulty_aws_are_right() -> None:
     async with replicas(SEED) as sites:
         figure = await rounds(sites, HISTORIES, SEED)
         assert sum(site.hits for site in sites) > 100, "hardly anything was disturbed"

@@ -40,7 +40,7 @@ def test_one_seed_is_one_schedule() -> None:
         assert first[1] == second[1]
 
 
-def test_a_seed_tells_the_same_story_in_every_process() -> None:
+def test_a_seed_gives_the_same_history_in_every_process() -> None:
     stories = {_story("1"), _story("2")}
     assert len(stories) == 1
     assert stories.pop().endswith("\nlinearizable\n")

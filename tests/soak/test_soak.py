@@ -52,7 +52,8 @@ def test_a_flat_server_is_good_and_its_slope_is_small() -> None:
     assert abs(found["memory"].per_hour) < 0.1
 
 
-def test_what_grpc_loses_with_calls_that_are_given_up_is_no_growth_of_ours() -> None:
+def test_what_grpc_loses_with_abandoned_calls_is_not_ours() -> None:
+    """It is no growth of ours."""
     samples = [Sample(each.time, each.memory + each.time / 3600 * 16, 1, 1, 1) for each in flat(60)]
     assert [each.good for each in growth(samples, given_up=100_000)] == [True] * 4
     assert [each.good for each in growth(samples, given_up=10_000)] == [False, True, True, True]
@@ -66,7 +67,7 @@ def test_the_warm_up_does_not_count() -> None:
 @pytest.mark.parametrize(
     ("name", "per_hour"), [("memory", 8), ("descriptors", 12), ("threads", 16), ("tasks", 60)]
 )  # fmt: skip
-def test_what_grows_is_told(name: str, per_hour: float) -> None:
+def test_what_grows_is_reported(name: str, per_hour: float) -> None:
     rows = [
         {field: getattr(each, field) for field in Sample.__slots__}
         | {name: getattr(each, name) + each.time / 3600 * per_hour}

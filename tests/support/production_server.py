@@ -12,11 +12,11 @@ from pathlib import Path
 
 import grpc
 
+from keyvault_api.names import METHODS
 from tests.support.certificates import Issued
 from tests.support.connections import channel
 from tests.support.processes import BIN, ServerProcess, server_process
 
-METHODS = ("GenerateKey", "Create", "Read", "Update", "Delete", "RotateKey", "RewrapKey", "UnwrapKey")
 BUCKETS = (*METHODS, "read_bytes")
 TENANTS = {"alice": "acme", "bob": "beta"}
 """The clients of `keyvault-server dev-certs`, by name, and the tenant that the policy gives each."""
@@ -47,7 +47,7 @@ names = ["*"]
 methods = ["UnwrapKey"]
 names = ["{UNWRAPPED}"]
 [caller.limits]
-calls_at_work = 1_000_000
+calls_in_flight = 1_000_000
 {limits}
 """
 

@@ -4,13 +4,13 @@ import hashlib
 from collections.abc import Awaitable, Callable
 
 from keyvault_api.envelope import Kind
-from keyvault_server.core.caller import Caller
 from keyvault_server.core.vault import Vault, Written
+from tests.support.callers import Unrestricted
 from tests.support.fakes import FakeKeyService, FakeRecordStore
 from tests.support.requests import Key
 
 TENANT, NAME = "acme", "prod/db"
-CALLER = Caller(TENANT)
+CALLER = Unrestricted(TENANT)
 
 
 class World:
@@ -27,7 +27,7 @@ class World:
         return self.now
 
     async def mint(self, scope: str = NAME, tenant: str = TENANT) -> Key:
-        made = await self.vault.generate_key(Caller(tenant), scope)
+        made = await self.vault.generate_key(Unrestricted(tenant), scope)
         return Key(made.plaintext, made.wrapped_key, tenant)
 
     async def create(self, key: Key, revision: int = 1, data: bytes = b"data", name: str = NAME) -> bytes:

@@ -10,10 +10,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # the session cache has no public name
 
-from keyvault_server.access.identity import ANONYMOUS, Identifier, certificate_identity
+from keyvault_server.access.identity import Identifier, certificate_identity
 from keyvault_server.access.key_source import open_key_source
 from keyvault_server.access.tls import ServerTls
 from keyvault_server.access.tokens import TokenRules, Tokens
+from keyvault_server.core.caller import ANONYMOUS
 from keyvault_server.core.errors import Unauthenticated
 from tests.support.certificates import HOUR, LOCALHOST, Authority, dns, uri
 from tests.support.clock import Clock
@@ -76,7 +77,7 @@ async def refusal(call: Any) -> str:
         ([dns("alice.test"), x509.RFC822Name("alice@alice.test")], "dns:alice.test"),
     ],
 )
-async def test_the_name_is_the_spiffe_id_or_else_the_uri_or_else_the_dns_name(
+async def test_an_identity_is_a_spiffe_id_else_a_uri_else_a_dns_name(
     mutual: IdentityServer, names: list[x509.GeneralName], identity: str
 ) -> None:
     assert await named(mutual, *names) == identity
@@ -151,7 +152,7 @@ async def test_a_token_that_is_sent_decides_over_the_certificate(both: IdentityS
     assert "one token" in await refusal(whom(""))
 
 
-async def test_a_token_does_not_open_the_door_for_who_has_no_certificate(both: IdentityServer) -> None:
+async def test_a_token_does_not_stand_in_for_a_certificate(both: IdentityServer) -> None:
     failure = await failure_of(identity_of(both.address, AUTHORITY.pem, None, ISSUED_BY.token()))
     assert failure.status == "UNAVAILABLE"
 
@@ -163,12 +164,13 @@ async def test_where_tokens_are_not_configured_they_are_not_looked_at(mutual: Id
 
 
 @pytest.mark.parametrize("value", ["Basic YTpi", "Bearer", "bearer ", "token", ""])
-def test_another_kind_of_authorization_is_refused_where_tokens_are_taken(tokens: Tokens, value: str) -> None:
+def test_another_kind_of_authorization_is_refused_with_tokens(tokens: Tokens, value: str) -> None:
+    """Where tokens are taken, another scheme is refused."""
     with pytest.raises(Unauthenticated, match="authorization: Bearer"):
         Identifier(certificates=False, tokens=tokens).identify({}, (("authorization", value),))
 
 
-def test_the_schemes_case_does_not_matter_and_other_metadata_neither(tokens: Tokens) -> None:
+def test_the_schemes_case_and_other_metadata_do_not_matter(tokens: Tokens) -> None:
     metadata = (("x-request-id", "1"), ("authorization", f"bearer {ISSUED_BY.token()}"), ("x-bin", b"\x00"))
     assert Identifier(certificates=False, tokens=tokens).identify({}, metadata) == f"jwt:{SUBJECT}"
 

@@ -37,7 +37,8 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_file_is_followed_and_a_bad_one_leaves_the_last_good_set(tmp_path: Path) -> None:
+async def test_a_file_is_followed_but_not_into_a_bad_set(tmp_path: Path) -> None:
+    """A bad one leaves the last good set."""
     path, meter = tmp_path / "keys.json", RecordedMeter()
     path.write_bytes(EC_ONLY.body)
     async with open_key_source(str(path), meter=meter) as keys:
@@ -100,7 +101,7 @@ async def test_a_flood_of_unknown_keys_is_one_fetch_in_a_while() -> None:
         assert asyncio.get_running_loop().time() - began > 0.9, "the third came after twice the shortest time"
 
 
-async def test_without_an_unknown_key_nothing_is_fetched_before_its_time() -> None:
+async def test_nothing_is_fetched_early_without_an_unknown_key() -> None:
     async with stub(GOOD) as served, open_key_source(served.address, timing=RARELY, meter=RecordedMeter()) as keys:
         for kid in ("ec", "ed", "rsa") * 5:
             assert Tokens(RULES, keys).subject(ISSUED_BY.token(kid)) == SUBJECT
@@ -138,9 +139,10 @@ BAD: dict[str, tuple[Answer, str]] = {
 
 
 @pytest.mark.parametrize(("answer", "sentence"), BAD.values(), ids=BAD.keys())
-async def test_a_bad_answer_leaves_the_last_good_set_is_told_once_and_forgotten_when_it_is_over(
+async def test_a_bad_answer_leaves_the_last_good_set(
     caplog: pytest.LogCaptureFixture, answer: Answer, sentence: str
 ) -> None:
+    """It is logged once, and forgotten when it is over."""
     meter = RecordedMeter()
     with caplog.at_level(logging.INFO, "keyvault_server"):
         async with (
@@ -175,7 +177,7 @@ async def test_a_url_where_nobody_listens_is_refused_at_the_start() -> None:
             pass
 
 
-async def test_an_answer_without_end_is_cut_off() -> None:
+async def test_an_answer_without_end_is_truncated() -> None:
     server = await asyncio.start_server(forever, "127.0.0.1", 0)
     try:
         with pytest.raises(OperatorError, match="more than"):
@@ -188,9 +190,10 @@ async def test_an_answer_without_end_is_cut_off() -> None:
         await server.wait_closed()
 
 
-async def test_a_set_that_is_too_old_is_believed_no_more_until_the_issuer_answers_again(
+async def test_a_set_that_is_too_old_is_not_believed(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """Until the issuer answers again."""
     meter = RecordedMeter()
     async with (
         stub(GOOD) as served,
@@ -236,7 +239,7 @@ def test_a_set_is_fetched_several_times_before_it_is_too_old(oldest: float) -> N
     assert timing.shortest <= timing.refresh <= min(300, oldest / 4)
 
 
-async def test_calls_go_on_while_the_issuer_is_silent() -> None:
+async def test_calls_go_on_while_the_issuer_does_not_respond() -> None:
     async with (
         stub(GOOD, SILENCE) as served,
         open_key_source(served.address, timing=RARELY, meter=RecordedMeter()) as keys,
@@ -261,7 +264,7 @@ async def over_tls(folder: Path, authority: Authority, name: str) -> AsyncIterat
         yield served
 
 
-async def test_an_https_url_is_believed_by_its_certificate_and_name_alone(tmp_path: Path) -> None:
+async def test_https_is_believed_by_its_certificate_and_name_alone(tmp_path: Path) -> None:
     async def keys_from(address: str, ca: Path | None) -> set[str]:
         async with open_key_source(f"{address}/keys", ca=ca, meter=RecordedMeter()) as keys:
             return set(keys.current)

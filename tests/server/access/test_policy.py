@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from keyvault_api.names import METHODS
 from keyvault_api.v1 import keyvault_pb2 as pb
-from keyvault_server.access.policy import METHODS, BadPolicy, Policy
+from keyvault_server.access.policy import BadPolicy, Policy
 from keyvault_server.access.quotas import READ_BYTES, Limits, Rate
 from tests.support.properties import examples
 from tests.support.repository import DOCS
@@ -142,9 +143,10 @@ def written(
 @given(
     callers=SOUND, identities=st.lists(SUBJECTS, min_size=2, max_size=6), names=st.lists(CALLED, min_size=1, max_size=6)
 )
-def test_tenants_and_decisions_are_those_of_an_oracle_that_tries_every_pattern(
+def test_decisions_are_those_of_an_oracle(
     callers: list[WrittenCaller], identities: list[str], names: list[str]
 ) -> None:
+    """Tenants and decisions are those of an oracle that tries every pattern."""
     policy = Policy.parse(written(callers).text)
     for identity in [*identities, "dns:a.example", "anonymous"]:
         entry, expected = policy.caller(identity), belongs_to(callers, identity)
@@ -158,7 +160,7 @@ def test_tenants_and_decisions_are_those_of_an_oracle_that_tries_every_pattern(
 
 @PROPERTY
 @given(callers=SOUND, other=callers_of(SOUND_RULE), identity=SUBJECTS, name=CALLED, at=st.integers(0, 8))
-def test_what_the_file_says_of_others_changes_nothing_for_an_identity(
+def test_rules_of_others_change_nothing_for_an_identity(
     callers: list[WrittenCaller], other: WrittenCaller, identity: str, name: str, at: int
 ) -> None:
     assume(not means(other.identity, identity) and other.identity not in {caller.identity for caller in callers})
@@ -171,9 +173,10 @@ def test_what_the_file_says_of_others_changes_nothing_for_an_identity(
 
 @PROPERTY
 @given(callers=st.lists(callers_of(ANY_RULE), max_size=3), identity=SUBJECTS, name=CALLED)
-def test_unwrap_key_is_granted_by_its_own_name_for_scopes_written_out_and_by_no_wildcard(
+def test_unwrap_key_is_granted_by_name_and_by_no_wildcard(
     callers: list[WrittenCaller], identity: str, name: str
 ) -> None:
+    """It is granted by its own name, for scopes that are written out."""
     try:
         policy = Policy.parse(written(callers).text)
     except BadPolicy:
@@ -195,9 +198,8 @@ def test_a_method_that_is_listed_twice_is_listed_once() -> None:
 
 @PROPERTY
 @given(pattern=NAMES, scope=st.text("ab/", max_size=3).map("{}/".format), key_id=st.text("ab/", max_size=5))
-def test_a_scope_or_key_id_is_allowed_by_a_prefix_that_begins_it_and_a_key_id_by_its_name_too(
-    pattern: str, scope: str, key_id: str
-) -> None:
+def test_scopes_and_key_ids_are_allowed_by_their_prefixes(pattern: str, scope: str, key_id: str) -> None:
+    """A key_id is allowed by its name too."""
     assume(not pattern.endswith("/"))
     rule = WrittenRule(("GenerateKey", "Read"), (pattern,))
     entry = Policy.parse(written([WrittenCaller("jwt:a", "acme", (rule,))]).text).caller("jwt:a")
@@ -218,7 +220,8 @@ def test_the_longest_prefix_wins_however_deep_they_nest(literals: list[str], sub
     assert (entry and entry.identity.literal) == (f"jwt:{max(fitting, key=len)}" if fitting else None)
 
 
-def test_an_exact_pattern_wins_over_every_prefix_its_own_included() -> None:
+def test_an_exact_pattern_wins_over_every_prefix() -> None:
+    """Its own prefix included."""
     callers = [WrittenCaller(identity, "acme", ()) for identity in ("jwt:alice*", "jwt:alice", "jwt:*")]
     policy = Policy.parse(written(callers).text)
     found = {identity: policy.caller(identity) for identity in ("jwt:alice", "jwt:alice2", "jwt:bob", "jwt:", "jwt")}
@@ -253,9 +256,8 @@ def in_any_quotes(data: st.DataObject) -> Callable[[str], str]:
 
 @PROPERTY
 @given(callers=SOUND, data=st.data())
-def test_the_line_that_decides_is_that_of_the_rule_or_of_the_caller_without_one(
-    callers: list[WrittenCaller], data: st.DataObject
-) -> None:
+def test_a_decision_names_the_line_of_its_rule(callers: list[WrittenCaller], data: st.DataObject) -> None:
+    """Without a rule it names the line of the caller."""
     file = written(callers, lambda: data.draw(st.sampled_from(NOISE)), in_any_quotes(data))
     policy = Policy.parse(file.text)
     for number, caller in enumerate(callers):
@@ -291,7 +293,8 @@ names = ["*"]'''
     assert policy.decide(identity, "Delete", "x")[:2] == (False, 2)
 
 
-def test_a_string_of_many_lines_may_end_in_more_quotes_than_three() -> None:
+def test_a_multi_line_string_may_end_in_many_quotes() -> None:
+    """More than three."""
     caller = "[[caller]]\nidentity = '''jwt:a'''' # ''''\ntenant = 'acme'\n"
     rule = "[[caller.allow]] # '''\nmethods = ['*']\nnames = ['*']"
     assert Policy.parse(caller + rule).decide("jwt:a'", "Read", "x")[:2] == (True, 4)
@@ -331,7 +334,7 @@ def test_limits_are_the_defaults_but_for_what_the_file_says() -> None:
     assert billing.limits["Read"] == Limits()["Read"]
 
 
-def test_calls_in_flight_are_the_servers_default_unless_the_file_says_how_many() -> None:
+def test_in_flight_calls_are_the_default_unless_the_file_says() -> None:
     limits = "[caller.limits]\n"
     caller = '[[caller]]\nidentity = "jwt:a"\ntenant = "acme"\n'
     for written_limits, calls in (

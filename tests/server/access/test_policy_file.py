@@ -87,9 +87,7 @@ tenant = "acme"
         (GOOD, GOOD + "[[", 15, "this is no TOML"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_used_is_refused_in_one_line_that_names_its_line(
-    old: str, new: str, line: int, words: str
-) -> None:
+def test_a_bad_file_is_refused_by_its_line(old: str, new: str, line: int, words: str) -> None:
     assert old in GOOD
     last = old == "jwt:alice" or old.startswith("[[caller]]\n")
     bad = new.join(GOOD.rsplit(old, 1)) if last else GOOD.replace(old, new, 1)
@@ -112,7 +110,8 @@ def test_what_cannot_be_used_is_refused_in_one_line_that_names_its_line(
         "cn:alice", "anonymous*", "anonymous2", "anon*", "jwt:a\nb", "jwt:a\x7f", "jwt:" + "a" * 2_048,
     ],
 )  # fmt: skip
-def test_a_pattern_of_identities_that_is_none_or_admits_strangers_is_refused(identity: str) -> None:
+def test_a_pattern_that_is_invalid_or_too_wide_is_refused(identity: str) -> None:
+    """One that admits unidentified callers, for example."""
     with pytest.raises(BadPolicy, match=r"^line 13: '"):
         Policy.parse(GOOD.replace('"jwt:alice"', json.dumps(identity)))
 
@@ -162,7 +161,7 @@ PIECES = [
 
 @examples(500)
 @given(st.data())
-def test_a_file_with_anything_changed_is_a_policy_or_refused_in_one_line(data: st.DataObject) -> None:
+def test_a_changed_file_is_a_policy_or_refused_in_one_line(data: st.DataObject) -> None:
     text = GOOD
     for _ in range(data.draw(st.integers(1, 4))):
         start = data.draw(st.integers(0, len(text)))

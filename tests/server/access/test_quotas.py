@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyvault_api.names import MAX_MESSAGE
-from keyvault_server.access.policy import METHODS
+from keyvault_api.names import MAX_MESSAGE, METHODS
 from keyvault_server.access.quotas import MAX_RETRY_AFTER, READ_BYTES, InFlight, Limits, Quotas, Rate
 from keyvault_server.core.errors import RateLimited
 from tests.support.clock import Clock
@@ -72,7 +71,8 @@ def test_each_identity_and_each_rpc_has_a_bucket_of_its_own() -> None:
             assert refused(quotas, identity, bucket, rate)
 
 
-def test_who_is_refused_is_told_the_true_wait_rounded_up_and_never_0() -> None:
+def test_a_refusal_says_the_true_wait_and_never_0() -> None:
+    """Rounded up."""
     clock = Clock()
     quotas = Quotas(clock)
     quotas.spend(MEMBER, "Read", Rate(3, 1))
@@ -83,14 +83,14 @@ def test_who_is_refused_is_told_the_true_wait_rounded_up_and_never_0() -> None:
     assert refused(quotas, MEMBER, "Create", Rate(1 / 3_600, 1)) == MAX_RETRY_AFTER
 
 
-def test_the_wait_is_told_of_one_refusal_and_not_of_all() -> None:
+def test_the_wait_is_that_of_one_refusal_and_not_of_all() -> None:
     quotas = Quotas(Clock())
     quotas.spend(MEMBER, "Create", Rate(1 / 30, 1))
     assert refused(quotas, MEMBER, "Create", Rate(1 / 30, 1)) == pytest.approx(30, abs=0.002)
     assert RateLimited().retry_after == 0.1
 
 
-def test_bytes_go_into_debt_and_the_next_call_waits_until_it_is_paid() -> None:
+def test_bytes_go_into_debt_that_the_next_call_waits_for() -> None:
     clock = Clock()
     quotas, rate = Quotas(clock), Rate(per_second=1_000, burst=2_000)
     quotas.spend(MEMBER, READ_BYTES, rate)
@@ -122,9 +122,10 @@ STEPS = st.lists(
 
 @PROPERTY
 @given(per_second=ROUND, burst=st.integers(1, 5), steps=STEPS)
-def test_every_answer_is_that_of_an_exact_model_and_a_clock_set_back_stands_still(
+def test_every_answer_is_that_of_an_exact_model(
     per_second: float, burst: int, steps: list[tuple[str, str, int, float]]
 ) -> None:
+    """A clock that is set back stands still."""
     clock, rate = Clock(), Rate(per_second, burst)
     quotas, model = Quotas(clock), {identity: Bucket(rate) for identity in "ab"}
     for identity, action, amount, later in steps:
@@ -147,7 +148,7 @@ def test_every_answer_is_that_of_an_exact_model_and_a_clock_set_back_stands_stil
     start=st.floats(-1e9, 1e9),
     pauses=st.lists(st.floats(0, 3), max_size=60),
 )
-def test_with_any_numbers_the_answers_are_those_of_the_model_but_for_microseconds(
+def test_any_numbers_give_the_models_answers_to_a_microsecond(
     per_second: float, burst: float, start: float, pauses: list[float]
 ) -> None:
     clock, rate = Clock(start), Rate(per_second, burst)
@@ -166,7 +167,7 @@ def test_with_any_numbers_the_answers_are_those_of_the_model_but_for_microsecond
 
 @PROPERTY
 @given(per_second=st.floats(0.02, 10_000), burst=st.floats(1, 20), calls=st.integers(1, 60))
-def test_who_waits_as_long_as_told_is_not_refused_again(per_second: float, burst: float, calls: int) -> None:
+def test_who_waits_as_long_as_asked_is_not_refused_again(per_second: float, burst: float, calls: int) -> None:
     clock, rate = Clock(), Rate(per_second, burst)
     quotas = Quotas(clock)
     for _ in range(calls):
@@ -193,7 +194,8 @@ def test_many_identities_keep_few_buckets_and_each_is_let_in() -> None:
     assert len(quotas) == 51
 
 
-def test_who_is_pushed_out_comes_back_to_one_call_and_not_to_a_burst() -> None:
+def test_an_evicted_caller_comes_back_to_one_call() -> None:
+    """Not to a burst."""
     quotas, rate = Quotas(Clock(), most=10), Rate(1, 20)
     assert granted(quotas, MEMBER, rate) == 20
     for number in range(10):
@@ -219,7 +221,8 @@ def test_a_full_bucket_is_forgotten_at_no_cost_to_anyone() -> None:
     assert granted(quotas, "a", rate) == 20
 
 
-def test_newcomers_have_their_burst_again_once_all_that_was_forgotten_would_be_full() -> None:
+def test_newcomers_have_their_burst_again_in_time() -> None:
+    """Once all that was forgotten would be full."""
     clock = Clock()
     quotas, rate = Quotas(clock, most=1), Rate(1, 20)
     assert granted(quotas, "a", rate) == 20
@@ -231,7 +234,8 @@ def test_newcomers_have_their_burst_again_once_all_that_was_forgotten_would_be_f
     assert granted(quotas, "e", rate) == 20
 
 
-def test_what_was_forgotten_nearly_full_does_not_cover_what_was_forgotten_empty() -> None:
+def test_a_nearly_full_bucket_does_not_cover_an_empty_one() -> None:
+    """When both are forgotten."""
     clock = Clock()
     quotas, rate = Quotas(clock, most=2), Rate(1, 20)
     assert granted(quotas, "empty", rate) == 20
@@ -253,9 +257,8 @@ def test_a_flood_of_one_rpc_forgets_nothing_of_another() -> None:
 
 @PROPERTY
 @given(most=st.integers(1, 4), burst=st.integers(1, 4), callers=st.lists(st.integers(0, 8), max_size=200))
-def test_a_call_beyond_the_burst_costs_as_many_calls_of_others_as_there_are_buckets(
-    most: int, burst: int, callers: list[int]
-) -> None:
+def test_a_call_beyond_the_burst_takes_as_many_as_all_buckets(most: int, burst: int, callers: list[int]) -> None:
+    """It costs as many calls of other callers as there are buckets."""
     quotas, rate = Quotas(Clock(), most), Rate(1, burst)
     passed = [number for number in callers if not refused(quotas, str(number), "Read", rate)]
     for number in range(9):
@@ -275,9 +278,10 @@ def test_a_rate_that_no_bucket_has_is_refused(per_second: float, burst: float) -
 
 @PROPERTY
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), st.integers(1, 3), st.booleans())))
-def test_of_the_calls_in_flight_each_caller_has_as_many_as_it_may_and_those_without_are_forgotten(
+def test_each_caller_has_as_many_calls_in_flight_as_it_may(
     steps: list[tuple[str, int, bool]],
 ) -> None:
+    """Callers without one are forgotten."""
     at_work, counted = InFlight(), Counter[str]()
     for identity, most, comes in steps:
         if not comes and counted[identity]:
@@ -293,7 +297,7 @@ def test_of_the_calls_in_flight_each_caller_has_as_many_as_it_may_and_those_with
         assert len(at_work) == len(+counted)
 
 
-def test_generate_key_is_the_tightest_of_the_defaults_and_every_rpc_has_one() -> None:
+def test_every_rpc_has_a_default_and_generate_key_the_tightest() -> None:
     limits = Limits()
     assert set(limits.rates) == {*METHODS, READ_BYTES}
     tightest = limits["GenerateKey"]
@@ -302,6 +306,7 @@ def test_generate_key_is_the_tightest_of_the_defaults_and_every_rpc_has_one() ->
         assert limits[method].burst > tightest.burst
 
 
-def test_the_default_in_bytes_stays_within_what_a_partition_gives_and_takes_a_whole_message() -> None:
+def test_the_default_in_bytes_fits_a_partition_and_a_message() -> None:
+    """It stays within what a partition gives, and takes a whole message."""
     assert 0.9 * 3_000 * 4_096 < Limits()[READ_BYTES].per_second < 3_000 * 4_096
     assert Limits()[READ_BYTES].burst > MAX_MESSAGE

@@ -38,7 +38,7 @@ class Files:
     authority: Authority = field(default_factory=Authority)
     clients: Authority = field(default_factory=lambda: Authority("clients' CA"))
     clock: Clock = field(default_factory=Clock)
-    told: list[bool] = field(default_factory=list)
+    meter: RecordedMeter = field(default_factory=RecordedMeter)
 
     def __post_init__(self) -> None:
         self.renew()
@@ -58,7 +58,7 @@ class Files:
 
     def tls(self) -> ServerTls:
         paths = (self.folder / "server.pem", self.folder / "server.key", self.client_ca)
-        return ServerTls(*paths, lambda _, good: self.told.append(good), clock=self.clock, meter=RecordedMeter())
+        return ServerTls(*paths, clock=self.clock, meter=self.meter)
 
     def look(self) -> None:
         """The next handshake looks at the files again."""
@@ -108,7 +108,7 @@ async def refused(address: str, files: Files, client: Issued | None) -> None:
     assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_a_client_whose_certificate_a_client_ca_signed_is_let_in_and_nobody_else(files: Files) -> None:
+async def test_only_certificates_of_a_client_ca_are_let_in(files: Files) -> None:
     async with mutual(files.tls()) as server:
         alice = files.clients.issue(uri(ALICE))
         assert await identity_of(server.address, files.authority.pem, alice) == ALICE
@@ -125,7 +125,8 @@ async def test_without_a_client_ca_no_certificate_is_asked_for(tmp_path: Path) -
         assert await identity_of(server.address, files.authority.pem) == "anonymous"
 
 
-async def test_a_renewed_certificate_is_shown_to_new_connections_and_old_ones_stay(files: Files) -> None:
+async def test_new_connections_see_a_renewed_certificate(files: Files) -> None:
+    """Old ones stay."""
     async with mutual(files.tls()) as server:
         alice = files.clients.issue(uri(ALICE))
         async with channel(server.address, files.authority.pem, alice) as old:
@@ -136,7 +137,7 @@ async def test_a_renewed_certificate_is_shown_to_new_connections_and_old_ones_st
                 assert await in_thread(serial_shown, server, files) == renewed.serial
             assert await in_thread(serial_shown, server, files) == renewed.serial, "and it stays"
             assert await identity_over(old) == ALICE
-    assert files.told == [True] * 4
+    assert files.meter.readings == [("tls", True)] * 4
 
 
 async def test_a_secret_that_kubernetes_swaps_is_taken_over(files: Files) -> None:
@@ -155,7 +156,8 @@ async def test_a_secret_that_kubernetes_swaps_is_taken_over(files: Files) -> Non
         assert await in_thread(serial_shown, server, files) == second.serial
 
 
-async def test_another_client_ca_locks_the_old_ones_clients_out_of_new_connections(files: Files) -> None:
+async def test_another_client_ca_locks_the_old_clients_out(files: Files) -> None:
+    """Out of new connections."""
     async with mutual(files.tls()) as server:
         old, new = files.clients, Authority("the next CA")
         alice, bob = old.issue(uri(ALICE)), new.issue(uri("spiffe://keyvault.test/bob"))
@@ -172,7 +174,7 @@ async def test_another_client_ca_locks_the_old_ones_clients_out_of_new_connectio
             assert await identity_over(connected) == ALICE, "a connection lives on: bound its age"
 
 
-async def test_a_session_of_before_does_not_go_on_after_its_ca_is_gone(files: Files) -> None:
+async def test_an_earlier_session_ends_with_its_ca(files: Files) -> None:
     """Resuming a session skips the check of the certificate: it has to be refused with the CA."""
 
     def resume(server: IdentityServer, context: ssl.SSLContext, session: Any) -> bool:
@@ -330,14 +332,14 @@ async def test_what_goes_bad_later_leaves_the_last_good_files_in_use(
             (line,) = caplog.records
             assert sentence in line.__dict__["cause"]
             assert "s3cret" not in str(line.__dict__)
-            assert files.told == [True, False]
+            assert files.meter.readings == [("tls", True), ("tls", False)]
             assert tls.files.failed_since is not None
             files.trust(files.clients.pem)
             renewed = files.renew()
             files.look()
             assert await in_thread(serial_shown, server, files) == renewed.serial
         assert tls.files.failed_since is None
-        assert files.told == [True, False, True]
+        assert files.meter.readings == [("tls", True), ("tls", False), ("tls", True)]
 
 
 @pytest.mark.parametrize(
@@ -352,13 +354,14 @@ async def test_other_keys_than_p_256_shake_hands(files: Files, key: Any) -> None
         assert await in_thread(serial_shown, server, files) == made.serial
 
 
-async def test_a_bundle_with_a_ca_of_yesterday_beside_one_of_today_is_good(files: Files) -> None:
+async def test_a_bundle_with_an_expired_and_a_current_ca_is_good(files: Files) -> None:
     files.trust(Authority("yesterday", until=-60).pem + files.clients.pem + Authority("tomorrow", since=HOUR).pem)
     async with mutual(files.tls()) as server:
         assert await identity_of(server.address, files.authority.pem, files.clients.issue(uri(ALICE))) == ALICE
 
 
-def test_a_key_that_its_group_can_read_is_good_as_kubernetes_mounts_it(files: Files) -> None:
+def test_a_key_that_its_group_can_read_is_good(files: Files) -> None:
+    """As Kubernetes mounts it."""
     (files.folder / "server.key").chmod(0o640)
     assert files.tls().expires > 0
 

@@ -183,7 +183,8 @@ def test_the_clock_of_the_issuer_may_be_off_by_the_leeway() -> None:
             tokens(TokenRules(ISSUER, AUDIENCE, leeway_seconds=0)).subject(ISSUED_BY.token(**claims))
 
 
-def test_a_token_for_ever_is_remembered_for_a_minute_like_any_other() -> None:
+def test_a_token_without_end_is_remembered_for_a_minute() -> None:
+    """Like any other."""
     verifier = tokens()
     token = ISSUED_BY.token(exp=10**400)
     assert [verifier.subject(token) for _ in range(2)] == [SUBJECT] * 2
@@ -241,7 +242,8 @@ def test_a_verified_token_is_not_believed_beyond_its_time() -> None:
         verifier.subject(token)
 
 
-def test_a_verified_token_is_not_believed_once_its_key_is_withdrawn() -> None:
+def test_a_token_is_not_believed_once_its_key_is_withdrawn() -> None:
+    """A token that had been verified already."""
     keys = Keys()
     verifier = tokens(keys=keys)
     token = ISSUED_BY.token("ec")
@@ -251,7 +253,8 @@ def test_a_verified_token_is_not_believed_once_its_key_is_withdrawn() -> None:
         verifier.subject(token)
 
 
-def test_a_verified_token_is_remembered_for_a_minute_until_it_expires_and_for_its_key_set() -> None:
+def test_a_verified_token_is_remembered_for_a_minute() -> None:
+    """Until it expires, and for its key set."""
     clock, keys, others = Clock(), Keys().current, Keys().current
     cache = TokenCache(clock)
     cache.put(b"long", "a", clock.now + 3600, keys)
@@ -328,7 +331,8 @@ def test_a_key_set_with_a_secret_or_without_a_key_is_refused(content: bytes, sen
         {},
     ],
 )
-def test_a_key_that_cannot_verify_here_is_left_out_and_the_others_stay(entry: dict[str, Any]) -> None:
+def test_a_key_that_cannot_verify_here_is_left_out(entry: dict[str, Any]) -> None:
+    """The others stay."""
     keys = parse_key_set(ISSUED_BY.key_set({**entry, "kid": "odd"}))
     assert set(keys) == {"ec", "ed", "rsa"}
 

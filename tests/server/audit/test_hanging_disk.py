@@ -27,7 +27,7 @@ from tests.support.trails import CALL, Trail
 UNAVAILABLE = ("UNAVAILABLE", BackendUnavailable.reason)
 
 
-async def test_every_call_ends_and_nothing_is_written_while_the_disk_hangs(tmp_path: Path) -> None:
+async def test_calls_end_and_nothing_is_written_while_the_disk_hangs(tmp_path: Path) -> None:
     async with asyncio.timeout(30), audit_server(tmp_path, patience=1.0) as server:
         key = await mint(server.stub, "a/")
         server.disk.hang()
@@ -54,7 +54,8 @@ async def test_a_call_that_is_out_of_time_ends_too(tmp_path: Path) -> None:
         assert (failure.status, failure.reason) == UNAVAILABLE
 
 
-async def test_a_call_that_its_callers_deadline_ends_is_in_the_access_log(tmp_path: Path) -> None:
+async def test_a_call_that_a_deadline_ends_is_in_the_access_log(tmp_path: Path) -> None:
+    """The caller's deadline."""
     told = StringIO()
     async with asyncio.timeout(30), audit_server(tmp_path, access_log=AccessLog(told)) as server:
         await server.stub.GenerateKey(pb.GenerateKeyRequest())  # so that the deadline is not spent on connecting
@@ -67,7 +68,7 @@ async def test_a_call_that_its_callers_deadline_ends_is_in_the_access_log(tmp_pa
 
 
 async def test_reads_that_are_spared_are_answered_while_the_disk_hangs(tmp_path: Path) -> None:
-    async with asyncio.timeout(30), audit_server(tmp_path, spares_reads=True, patience=1.0) as server:
+    async with asyncio.timeout(30), audit_server(tmp_path, reads_without_audit=True, patience=1.0) as server:
         key = await mint(server.stub, "a/")
         await server.stub.Create(create(key, "a/b"))
         server.disk.hang()
@@ -75,7 +76,7 @@ async def test_reads_that_are_spared_are_answered_while_the_disk_hangs(tmp_path:
         assert (await failure_of(server.stub.Read(pb.ReadRequest(key_id="a/c")))).status == "NOT_FOUND"
 
 
-async def test_calls_that_were_refused_hold_no_place_of_those_at_work(tmp_path: Path) -> None:
+async def test_refused_calls_hold_no_place_of_those_in_flight(tmp_path: Path) -> None:
     limits = Limits(concurrent_calls=1)
     async with asyncio.timeout(60), audit_server(tmp_path, limits=limits, patience=20.0) as server:
         server.records.before("get", lambda: asyncio.sleep(60))
@@ -94,7 +95,7 @@ async def test_calls_that_were_refused_hold_no_place_of_those_at_work(tmp_path: 
         assert "RATE_LIMITED" in [(await task).reason for task in refused]
 
 
-async def test_strangers_hold_no_place_of_those_at_work(tmp_path: Path) -> None:
+async def test_unidentified_callers_hold_no_place_in_flight(tmp_path: Path) -> None:
     issuer, path, read = Issuer(), tmp_path / "keys.json", pb.ReadRequest(key_id="a")
     path.write_bytes(issuer.key_set())
     async with asyncio.timeout(30), open_key_source(str(path), meter=RecordedMeter()) as keys:
@@ -111,9 +112,10 @@ async def test_strangers_hold_no_place_of_those_at_work(tmp_path: Path) -> None:
             assert [(await task).status for task in (stranger, known)] == ["UNAUTHENTICATED", "NOT_FOUND"]
 
 
-async def test_a_stop_leaves_what_a_hanging_disk_does_not_take_and_says_how_much(
+async def test_a_stop_says_how_much_a_hanging_disk_did_not_take(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """And leaves it."""
     trail, disk = Trail(tmp_path), Disk()
     async with asyncio.timeout(30):
         async with trail.open(sync=disk, patience=0.2) as audit:

@@ -19,18 +19,19 @@ from keyvault_server.audit.reading import BadPlace
 from keyvault_server.audit.replay import StoreReport, against_store
 from keyvault_server.audit.trail import Audit, Call, Change
 from keyvault_server.backends.embedded.sqlite import SqliteStore, open_store
-from keyvault_server.core.caller import Caller
 from keyvault_server.core.errors import BackendThrottled, BackendUnavailable, VaultError
 from keyvault_server.core.ports import RecordStore, Walked
 from keyvault_server.core.purge import purge
 from keyvault_server.core.records import Record, StoredHead, digest, state_of
 from keyvault_server.core.vault import Vault, Written
-from keyvault_server.rpc.guard import status_of
+from keyvault_server.rpc.status import status_of
+from tests.support.callers import Unrestricted
 from tests.support.fakes import FakeKeyService, FakeRecordStore, Hooks
 from tests.support.requests import Key
 from tests.support.trails import CALL, Trail
 
 TENANT, NAME = "acme", "prod/db"
+CALLER = Unrestricted(TENANT)
 SEED = 20_251_125
 STATUS = {
     "BACKEND_THROTTLED": "RESOURCE_EXHAUSTED",
@@ -81,7 +82,7 @@ class AuditedStore(Hooks):
 
     async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
         noted = _noted.get()
-        noted.intent = await self._audit.intent(noted.call, Change.of(record), over=expected)
+        noted.intent = await self._audit.intent(noted.call, Change.of(record), expected=expected)
         await self._enter("put_if")
         await self._records.put_if(tenant, key_id, record, expected)
         await self._leave("put_if")
@@ -96,7 +97,7 @@ class Replica:
         self.vault = Vault(keys, self.records)
 
     async def mint(self, scope: str = "prod/") -> Key:
-        made = await self.vault.generate_key(Caller(TENANT), scope)
+        made = await self.vault.generate_key(CALLER, scope)
         return Key(made.plaintext, made.wrapped_key, TENANT)
 
     async def call(
@@ -125,20 +126,26 @@ class Replica:
     async def create(self, key: Key, revision: int = 1, name: str = NAME, *, tell: bool = True) -> str:
         sealed = key.seal(name, revision)
         return await self.call(
-            "Create", sealed, lambda: self.vault.create(Caller(TENANT), name, key.wrapped, sealed), name, tell=tell
+            "Create",
+            sealed,
+            lambda: self.vault.create(CALLER, name, key.wrapped, sealed),
+            name,
+            tell=tell,
         )
 
     async def update(self, key: Key, revision: int, name: str = NAME, *, tell: bool = True, sealed: bytes = b"") -> str:
         sealed = sealed or key.seal(name, revision)
         return await self.call(
-            "Update", sealed, lambda: self.vault.update(Caller(TENANT), name, key.wrapped, sealed), name, tell=tell
+            "Update",
+            sealed,
+            lambda: self.vault.update(CALLER, name, key.wrapped, sealed),
+            name,
+            tell=tell,
         )
 
     async def delete(self, key: Key, revision: int, name: str = NAME) -> str:
         sealed = key.seal(name, revision, b"", Kind.TOMBSTONE)
-        return await self.call(
-            "Delete", sealed, lambda: self.vault.delete(Caller(TENANT), name, key.wrapped, sealed), name
-        )
+        return await self.call("Delete", sealed, lambda: self.vault.delete(CALLER, name, key.wrapped, sealed), name)
 
     async def rotate(self, key: Key, new: Key, revision: int, name: str = NAME) -> str:
         sealed = new.seal(name, revision)
@@ -146,7 +153,7 @@ class Replica:
         return await self.call(
             "RotateKey",
             sealed,
-            lambda: self.vault.rotate_key(Caller(TENANT), name, key.wrapped, permit, new.wrapped, sealed),
+            lambda: self.vault.rotate_key(CALLER, name, key.wrapped, permit, new.wrapped, sealed),
             name,
         )
 
@@ -305,9 +312,10 @@ async def test_a_write_that_was_surely_refused_may_not_be_there(site: Site) -> N
     assert "revision 6 is in no log" in await site.the_finding()
 
 
-async def test_a_purge_is_no_fault_and_is_told_since_the_logs_do_not_know_who_ordered_it(site: Site) -> None:
+async def test_a_purge_that_no_log_ordered_is_reported(site: Site) -> None:
+    """It is no fault; the logs do not know who ordered it."""
     await five_revisions(site)
-    await purge(site.records, Caller(TENANT), NAME)
+    await purge(site.records, CALLER, NAME)
     assert await site.report() == StoreReport(records=1, vacancies=["acme prod/db (revision 5)"])
     new = await site.one.mint()
     assert await site.two.create(new, 6) == "OK"
@@ -317,10 +325,11 @@ async def test_a_purge_is_no_fault_and_is_told_since_the_logs_do_not_know_who_or
     assert "(revision 5), before " in told
 
 
-async def test_a_purge_of_which_the_logs_know_is_not_told_and_not_to_be_undone(site: Site) -> None:
+async def test_a_purge_in_the_logs_is_not_reported(site: Site) -> None:
+    """And not to be undone."""
     await five_revisions(site)
     before = site.save()
-    await purge(site.records, Caller(TENANT), NAME)
+    await purge(site.records, CALLER, NAME)
     vacant = await site.records.get_head(TENANT, NAME)
     assert vacant is not None
     await site.one.audit.outcome(CALL._replace(method="Purge"), "OK", change=Change.of(vacant))
@@ -333,7 +342,8 @@ async def test_a_purge_of_which_the_logs_know_is_not_told_and_not_to_be_undone(s
     assert await site.report() == StoreReport(records=1)
 
 
-async def test_random_histories_of_two_replicas_with_faults_are_never_complained_of(tmp_path: Path) -> None:
+async def test_random_histories_of_two_replicas_raise_no_complaint(tmp_path: Path) -> None:
+    """With faults."""
     print(f"seed {SEED}")  # noqa: T201
     dice = random.Random(SEED)
     async with opened(tmp_path) as site:
@@ -367,7 +377,7 @@ async def random_step(site: Site, dice: random.Random, key: Key, new: Key) -> No
         case 1:
             await replica.create(dice.choice([key, new]), revision + dice.randrange(2), name)
         case 2 if stored is not None:
-            await purge(site.records, Caller(TENANT), name)
+            await purge(site.records, CALLER, name)
         case _ if not live:
             await replica.create(owner, revision, name, tell=dice.random() < 0.8)
         case 3 | 4:
@@ -509,7 +519,7 @@ async def test_a_rollback_is_found_after_the_vault_wrote_over_it(site: Site) -> 
     assert any("was written twice" in finding for finding in findings)
 
 
-async def test_a_rollback_is_found_after_the_same_bytes_were_written_again(site: Site) -> None:
+async def test_a_rollback_is_found_after_a_retry_of_the_same_bytes(site: Site) -> None:
     key = await site.one.mint()
     sealed = key.seal(NAME, 2)
     assert await site.one.create(key) == "OK"
@@ -529,7 +539,7 @@ async def test_a_deletion_is_found_after_the_name_was_taken_again(site: Site) ->
     assert any("revision 1 was written twice" in finding for finding in findings)
 
 
-async def test_a_takeover_is_found_after_the_vault_wrote_over_the_swapped_head(site: Site) -> None:
+async def test_a_takeover_is_found_after_a_write_over_the_swapped_head(site: Site) -> None:
     """The logs alone prove it: no intent of the owner's is for the head that the taker's was written over."""
     await five_revisions(site)
     stranger = await site.two.mint(NAME)
@@ -569,7 +579,7 @@ async def test_a_log_that_is_not_whole_is_not_believed(site: Site) -> None:
         await site.report(copy)
 
 
-async def test_a_store_that_is_written_during_the_walk_is_not_complained_of(site: Site) -> None:
+async def test_a_store_written_during_the_walk_is_no_complaint(site: Site) -> None:
     key = await five_revisions(site)
     for number in range(70):
         assert await site.one.create(key, name=f"prod/{number}") == "OK"

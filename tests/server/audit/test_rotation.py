@@ -241,7 +241,8 @@ def test_no_random_tampering_with_several_files_goes_undetected(files: Files) ->
     assert undetected == []
 
 
-def test_older_files_may_be_elsewhere_if_the_operator_says_where_the_others_begin(files: Files) -> None:
+def test_older_files_may_be_elsewhere_if_the_operator_says(files: Files) -> None:
+    """The operator says where the others begin."""
     dice = random.Random(SEED)
     for count in range(1, len(files.whole)):
         left = files.whole[count:]
@@ -273,7 +274,7 @@ async def test_the_oldest_file_is_missed_unless_the_operator_says_so(trail: Trai
     assert verify([trail.path], trail.key, since=[begins], patience=0).whole
 
 
-async def test_files_that_were_moved_away_are_named_and_found_with_the_others(trail: Trail) -> None:
+async def test_moved_files_are_named_and_found_with_the_others(trail: Trail) -> None:
     await write(trail)
     archive = trail.folder / "archive"
     archive.mkdir()
@@ -318,7 +319,7 @@ async def test_the_store_is_held_against_all_files(trail: Trail) -> None:
         async with trail.open(file_bytes=SMALL) as audit:
             for name in names:
                 call, (change, record) = CALL._replace(key_id=name), some_change()
-                seq = await audit.intent(call, change, over=None)
+                seq = await audit.intent(call, change, expected=None)
                 await records.put_if(call.tenant, name, record, None)
                 await audit.outcome(call, "OK", change=change, intent=seq)
         assert len(trail.archives()) > 3

@@ -58,10 +58,10 @@ class Syncs:
 # What a line says
 
 
-async def test_a_mutation_leaves_an_intent_and_an_outcome_that_refers_to_it(trail: Trail) -> None:
+async def test_a_mutation_leaves_an_intent_and_its_outcome(trail: Trail) -> None:
     change, record = some_change(7)
     async with trail.open(clock=lambda: 1_763_985_600.123456) as audit:
-        seq = await audit.intent(CALL, change, over=os.urandom(72))
+        seq = await audit.intent(CALL, change, expected=os.urandom(72))
         await audit.outcome(CALL, "OK", change=change, intent=seq)
     intent, outcome = trail.lines()[2:4]
     assert intent["seq"] == seq == outcome["intent"]
@@ -78,7 +78,7 @@ async def test_a_mutation_leaves_an_intent_and_an_outcome_that_refers_to_it(trai
 async def test_what_there_is_not_is_left_out(trail: Trail) -> None:
     async with trail.open() as audit:
         await audit.outcome(Call("req-2", "", "RewrapKey", ""), "UNAUTHENTICATED", "UNAUTHENTICATED")
-        await audit.intent(CALL, some_change()[0], over=None)
+        await audit.intent(CALL, some_change()[0], expected=None)
     outcome, intent = trail.lines()[2:4]
     assert list(outcome) == ["seq", "ts", "boot", "request", "phase", "method", "status", "reason", "prev", "mac"]
     assert "over" not in intent
@@ -91,10 +91,11 @@ async def test_a_purge_can_be_noted(trail: Trail) -> None:
     assert "envelope" not in trail.lines()[2]
 
 
-async def test_no_name_and_no_envelope_is_in_clear_unless_the_operator_wants_names(trail: Trail) -> None:
+async def test_no_name_and_no_envelope_is_in_plaintext(trail: Trail) -> None:
+    """Unless the operator wants names."""
     change, record = some_change()
     async with trail.open() as audit:
-        await audit.intent(CALL, change, over=record.head)
+        await audit.intent(CALL, change, expected=record.head)
         await audit.outcome(CALL, "OK", change=change)
     content = trail.path.read_bytes()
     assert b"prod/db" not in content
@@ -109,7 +110,7 @@ async def test_no_name_and_no_envelope_is_in_clear_unless_the_operator_wants_nam
     assert "key_id" not in unnamed
 
 
-async def test_equal_values_are_equal_in_every_log_of_a_key_and_in_none_of_another(tmp_path: Path) -> None:
+async def test_equal_values_are_equal_in_logs_of_one_key_only(tmp_path: Path) -> None:
     trails = [Trail(tmp_path / name) for name in "abc"]
     for trail in trails:
         trail.folder.mkdir()
@@ -158,12 +159,13 @@ async def test_a_line_counts_when_it_is_synced_and_not_before(trail: Trail) -> N
         assert synced == [True]
 
 
-async def test_a_thousand_lines_at_once_are_there_once_in_order_and_share_their_fsyncs(trail: Trail) -> None:
+async def test_a_thousand_lines_at_once_share_their_fsyncs(trail: Trail) -> None:
+    """Each is there once, in order."""
     syncs = Syncs()
     async with trail.open(sync=syncs) as audit:
         before = syncs.count
         seqs = await asyncio.gather(
-            *(audit.intent(CALL._replace(request=f"r{n}"), some_change()[0], over=None) for n in range(1_000))
+            *(audit.intent(CALL._replace(request=f"r{n}"), some_change()[0], expected=None) for n in range(1_000))
         )
         assert syncs.count - before <= 20
     lines = trail.lines()
@@ -186,7 +188,8 @@ async def test_callers_that_come_in_waves_share_fsyncs_too(trail: Trail) -> None
         assert syncs.count < 640 / 8
 
 
-async def test_a_batch_waits_a_moment_for_as_many_lines_as_the_last_one_had(trail: Trail) -> None:
+async def test_a_batch_waits_for_as_many_lines_as_the_last_had(trail: Trail) -> None:
+    """For a moment."""
     syncs, shared = Syncs(), []
     async with trail.open(sync=syncs) as audit:
         for _ in range(20):  # the moment may pass on a busy machine, but not each time
@@ -200,7 +203,7 @@ async def test_a_batch_waits_a_moment_for_as_many_lines_as_the_last_one_had(trai
     assert any(shared)
 
 
-async def test_a_line_that_waits_for_the_next_batch_is_written_at_the_close(trail: Trail) -> None:
+async def test_a_waiting_line_is_written_at_the_close(trail: Trail) -> None:
     syncs = Syncs()
     async with trail.open(sync=syncs) as audit:
         syncs.before = lambda: time.sleep(0.05)
@@ -226,7 +229,8 @@ async def test_a_cancelled_callers_line_is_written(trail: Trail) -> None:
 # Checkpoints
 
 
-async def test_a_checkpoint_comes_at_start_and_close_and_after_so_many_lines(trail: Trail) -> None:
+async def test_checkpoints_come_at_start_and_close_and_between(trail: Trail) -> None:
+    """After so many lines."""
     async with trail.open(checkpoint_lines=5) as audit:
         await note(audit, 12)
     reasons = [line["reason"] for line in trail.lines() if line["phase"] == "checkpoint"]
@@ -235,7 +239,7 @@ async def test_a_checkpoint_comes_at_start_and_close_and_after_so_many_lines(tra
     assert trail.checkpoints.read_bytes() == b"".join(marked)
 
 
-async def test_lines_that_wait_get_a_checkpoint_and_a_quiet_log_gets_none(trail: Trail) -> None:
+async def test_waiting_lines_get_a_checkpoint_a_quiet_log_none(trail: Trail) -> None:
     async with trail.open(checkpoint_seconds=0.01) as audit:
         await note(audit, 3)
         async with asyncio.timeout(10):
@@ -246,7 +250,7 @@ async def test_lines_that_wait_get_a_checkpoint_and_a_quiet_log_gets_none(trail:
         assert trail.path.stat().st_size == size
 
 
-async def test_whoever_has_the_documentation_and_the_keys_can_check_a_log(trail: Trail) -> None:
+async def test_the_documentation_and_the_keys_suffice_to_check_a_log(trail: Trail) -> None:
     async with trail.open(checkpoint_lines=3) as audit:
         await note(audit, 10)
     content = json.loads(trail.key_path.read_bytes())
@@ -291,7 +295,7 @@ async def test_openssl_checks_a_checkpoint_with_the_public_key(trail: Trail) -> 
 
 async def test_every_field_of_every_line_is_documented(trail: Trail) -> None:
     async with trail.open(clear_names=True) as audit:
-        seq = await audit.intent(CALL, some_change()[0], over=bytes(72))
+        seq = await audit.intent(CALL, some_change()[0], expected=bytes(72))
         await audit.outcome(CALL, "ABORTED", "STALE_REVISION", change=some_change()[0], intent=seq, replayed=True)
         audit.count_refused("UNAUTHENTICATED", "UNAUTHENTICATED")
     with trail.path.open("ab") as file:
@@ -321,7 +325,7 @@ async def test_a_restart_continues_seq_and_chain(trail: Trail) -> None:
     assert trail.verified().starts == 3
 
 
-async def test_a_log_is_rotated_by_moving_both_files_while_no_server_runs(trail: Trail) -> None:
+async def test_a_stopped_log_is_rotated_by_moving_both_files(trail: Trail) -> None:
     async with trail.open() as audit:
         await note(audit, 3)
     trail.path.rename(trail.folder / "audit-1.jsonl")
@@ -342,7 +346,7 @@ async def test_a_start_is_quick_to_find_its_place_in_a_long_log(trail: Trail) ->
 
 
 @pytest.mark.parametrize("torn", [b"{", b'{"seq":6,"ts":1', b"\0" * 5_000, "last line"])
-async def test_a_torn_last_line_is_cut_off_and_the_boot_line_says_so(trail: Trail, torn: bytes | str) -> None:
+async def test_a_torn_last_line_is_truncated_and_reported_at_boot(trail: Trail, torn: bytes | str) -> None:
     async with trail.open() as audit:
         await note(audit, 2)
     whole = trail.path.read_bytes()
@@ -359,7 +363,7 @@ async def test_a_torn_last_line_is_cut_off_and_the_boot_line_says_so(trail: Trai
     trail.verified()
 
 
-async def test_a_checkpoint_that_was_not_shipped_before_a_crash_is_shipped_at_the_start(trail: Trail) -> None:
+async def test_a_start_ships_the_checkpoint_that_a_crash_kept_back(trail: Trail) -> None:
     async with trail.open() as audit:
         await note(audit, 2)
     shipped = trail.checkpoints.read_bytes()
@@ -400,9 +404,9 @@ REFUSED: dict[str, tuple[Spoiling, str]] = {
     "checkpoints of another log": (lambda trail: flip(trail.checkpoints, -300), "cut off or replaced"),
     "a key that is gone": (lambda trail: trail.key_path.unlink(), "missing beside its log"),
     "another key": (replace_key, "another audit key"),
-    "a key that others can read": (lambda trail: trail.key_path.chmod(0o640), "others can read"),
+    "a key that others can read": (lambda trail: trail.key_path.chmod(0o604), "others can read"),
     "a key that is none": (lambda trail: trail.key_path.write_bytes(b'{"version": 1}'), "is no audit key"),
-    "a log that others can write": (lambda trail: trail.path.chmod(0o620), "others can write"),
+    "a log that others can write": (lambda trail: trail.path.chmod(0o602), "others can write"),
     "checkpoints that others can write": (lambda trail: trail.checkpoints.chmod(0o602), "others can write"),
 }
 
@@ -445,7 +449,8 @@ async def test_a_start_refuses_a_line_that_was_touched_after_a_crash(trail: Trai
     assert crashed.verified().crashes == 1
 
 
-async def test_a_start_after_a_crash_finds_a_checkpoint_that_is_far_back(trail: Trail) -> None:
+async def test_a_start_finds_a_checkpoint_that_is_far_back(trail: Trail) -> None:
+    """After a crash."""
     crashed = Trail(trail.folder / "crashed")
     async with trail.open() as audit:
         await asyncio.gather(*(audit.outcome(CALL._replace(caller="x" * 2_000), "OK") for _ in range(900)))
@@ -552,7 +557,8 @@ def small_disk(trail: Trail) -> Iterator[Callable[[], None]]:
 
 
 @pytest.mark.parametrize("limited", [small_disk, small_files])
-async def test_a_full_disk_takes_no_half_lines_and_goes_on_when_there_is_room(trail: Trail, limited: Limit) -> None:
+async def test_a_full_disk_takes_no_half_lines(trail: Trail, limited: Limit) -> None:
+    """It goes on when there is room."""
     with limited(trail) as make_room:
         async with trail.open() as audit:
             accepted, refused = 0, 0
@@ -625,7 +631,7 @@ GONE: dict[str, Spoiling] = {
 
 
 @pytest.mark.parametrize("case", GONE)
-async def test_a_sink_that_is_not_what_was_left_takes_no_line_until_the_next_start(trail: Trail, case: str) -> None:
+async def test_a_changed_sink_takes_no_line_until_the_next_start(trail: Trail, case: str) -> None:
     async with trail.open(checkpoint_lines=2) as audit:
         await note(audit, 2)
         GONE[case](trail)
@@ -657,7 +663,7 @@ async def test_a_failed_fsync_stops_the_trail_until_the_next_start(trail: Trail)
     assert trail.verified().crashes == 1
 
 
-async def test_a_start_that_cannot_make_durable_what_it_finds_is_refused(trail: Trail) -> None:
+async def test_a_start_that_cannot_sync_what_it_finds_is_refused(trail: Trail) -> None:
     async with trail.open() as audit:
         await note(audit, 3)
     syncs, before = Syncs(), trail.path.read_bytes()
@@ -682,7 +688,8 @@ async def test_a_cancelled_caller_keeps_no_other_from_being_refused(trail: Trail
         assert all(isinstance(answer, AuditUnavailable) for answer in answers)
 
 
-async def test_whoever_is_refused_a_line_is_told_that_the_outcome_is_unknown(trail: Trail) -> None:
+async def test_a_refused_line_means_an_unknown_outcome(trail: Trail) -> None:
+    """The caller is answered that the outcome is unknown."""
     async with trail.open() as audit:
         trail.path.unlink()
         with pytest.raises(BackendUnavailable, match="send the same bytes again") as refused:

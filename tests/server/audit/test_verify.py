@@ -33,7 +33,7 @@ async def write_a_day(trail: Trail) -> None:
             for number in range(4):
                 change, record = some_change(number + 1)
                 call = CALL._replace(request=f"d{day}-{number}")
-                seq = await audit.intent(call, change, over=record.head if number else None)
+                seq = await audit.intent(call, change, expected=record.head if number else None)
                 await audit.outcome(call, "OK", change=change, intent=seq)
             await audit.outcome(CALL, "NOT_FOUND", "RECORD_NOT_FOUND")
 
@@ -285,7 +285,7 @@ def test_a_bad_shipped_checkpoint_is_named(logs: Logs, case: str) -> None:
     assert why in str(report.bad)
 
 
-def test_shipped_checkpoints_that_lag_behind_are_counted_and_no_fault(logs: Logs) -> None:
+def test_shipped_checkpoints_that_lag_are_counted_and_no_fault(logs: Logs) -> None:
     report = logs.verified(b"".join(logs.lines), b"".join(logs.checkpoints[:-2]))
     assert report.whole
     assert report.unshipped == 2
@@ -298,7 +298,8 @@ def test_a_file_that_is_gone_is_named(logs: Logs) -> None:
         assert str(report.bad) == f"{shipped}: it cannot be read: No such file or directory"
 
 
-async def test_without_shipped_checkpoints_those_beside_each_log_are_compared(tmp_path: Path) -> None:
+async def test_without_shipped_checkpoints_the_logs_own_are_compared(tmp_path: Path) -> None:
+    """Those next to each log."""
     trails = [Trail(tmp_path / name) for name in "ab"]
     for trail in trails:
         trail.folder.mkdir()
@@ -388,7 +389,8 @@ def rewritten(lines: Lines, key: AuditKey, log: str = "") -> Lines:
     return made
 
 
-def test_whoever_has_the_whole_key_cannot_rewrite_what_shipped_checkpoints_cover(logs: Logs) -> None:
+def test_the_whole_key_cannot_rewrite_shipped_checkpoints(logs: Logs) -> None:
+    """Nor what they cover."""
     made = rewritten(logs.lines, logs.key)
     own = [line for line in made if b'"phase":"checkpoint"' in line]
     assert len(own) == len(logs.checkpoints)
@@ -399,7 +401,8 @@ def test_whoever_has_the_whole_key_cannot_rewrite_what_shipped_checkpoints_cover
     assert logs.verified(b"".join(made), b"".join(logs.checkpoints[:1])).whole, "nor behind what was shipped"
 
 
-def test_whoever_has_the_hmac_key_alone_cannot_rewrite_what_a_checkpoint_covers(logs: Logs) -> None:
+def test_the_hmac_key_cannot_rewrite_what_a_checkpoint_covers(logs: Logs) -> None:
+    """The HMAC key alone."""
     content = json.loads((logs.folder / "audit.key").read_bytes())
     stolen = logs.folder / "stolen.key"
     if not stolen.exists():

@@ -6,7 +6,6 @@ from collections.abc import Awaitable
 import pytest
 
 from keyvault_api.envelope import Kind
-from keyvault_server.core.caller import Caller
 from keyvault_server.core.errors import (
     BackendUnavailable,
     EnvelopeNotUnderKey,
@@ -29,6 +28,7 @@ from keyvault_server.core.errors import (
 from keyvault_server.core.purge import purge
 from keyvault_server.core.records import Record
 from keyvault_server.core.vault import Written
+from tests.support.callers import Unrestricted
 from tests.support.refusals import refused
 from tests.support.requests import Key
 from tests.support.world import CALLER, NAME, TENANT, World
@@ -39,7 +39,8 @@ def world() -> World:
     return World()
 
 
-async def test_times_are_carried_on_and_reset_by_a_create_after_a_delete(world: World) -> None:
+async def test_times_are_kept_until_a_create_after_a_delete(world: World) -> None:
+    """Which resets them."""
     key = await world.mint()
     await world.create(key)
     second = await world.update(key, 2)
@@ -106,7 +107,8 @@ async def test_what_is_absent_or_deleted_cannot_be_mutated(world: World, mutatio
     assert isinstance(await refused(world.rotation(key, await world.mint(), 3)()), RecordNotFound)
 
 
-async def test_the_envelope_has_to_be_sealed_for_this_tenant_name_revision_and_key(world: World) -> None:
+async def test_an_envelope_is_sealed_for_one_place_and_key(world: World) -> None:
+    """For this tenant, name, revision and key."""
     key = await world.mint("prod/")
     other = await world.mint("prod/")
     for envelope in (
@@ -120,7 +122,7 @@ async def test_the_envelope_has_to_be_sealed_for_this_tenant_name_revision_and_k
     assert not world.records.records
 
 
-async def test_an_envelope_sent_again_is_answered_and_written_once(world: World) -> None:
+async def test_a_retried_envelope_is_answered_and_written_once(world: World) -> None:
     key = await world.mint()
     envelope = await world.create(key)
     again = await world.vault.create(CALLER, NAME, key.wrapped, envelope)
@@ -128,7 +130,8 @@ async def test_an_envelope_sent_again_is_answered_and_written_once(world: World)
     assert world.records.calls["put_if"] == 1
 
 
-async def test_a_replay_is_known_for_sixteen_revisions_and_stale_from_then_on(world: World) -> None:
+async def test_a_replay_is_known_for_sixteen_revisions(world: World) -> None:
+    """And stale from then on."""
     key = await world.mint()
     envelope = await world.create(key)
     for revision in range(2, 17):
@@ -146,7 +149,7 @@ async def test_a_replay_has_to_be_proved_by_its_key(world: World) -> None:
     assert isinstance(await refused(world.vault.create(CALLER, NAME, stranger.wrapped, envelope)), NotAuthorized)
 
 
-async def test_an_updates_replay_is_answered_after_the_record_was_deleted(world: World) -> None:
+async def test_an_updates_replay_is_answered_after_a_delete(world: World) -> None:
     key = await world.mint()
     await world.create(key)
     envelope = key.seal(NAME, 2)
@@ -156,7 +159,8 @@ async def test_an_updates_replay_is_answered_after_the_record_was_deleted(world:
     assert (replay.revision, replay.replayed) == (2, True)
 
 
-async def test_a_write_whose_reply_is_lost_is_answered_as_done_when_it_is_sent_again(world: World) -> None:
+async def test_a_retry_after_a_lost_reply_is_answered_as_done(world: World) -> None:
+    """The write is retried with the same bytes."""
     key = await world.mint()
     world.records.fail_after("put_if", BackendUnavailable())
     envelope = key.seal(NAME, 1)
@@ -165,7 +169,7 @@ async def test_a_write_whose_reply_is_lost_is_answered_as_done_when_it_is_sent_a
     assert (done.revision, done.replayed) == (1, True)
 
 
-async def test_a_write_that_was_lost_is_done_when_it_is_sent_again(world: World) -> None:
+async def test_a_lost_write_is_done_when_it_is_retried(world: World) -> None:
     key = await world.mint()
     world.records.fail_before("put_if", BackendUnavailable())
     envelope = key.seal(NAME, 1)
@@ -173,7 +177,7 @@ async def test_a_write_that_was_lost_is_done_when_it_is_sent_again(world: World)
     assert not (await world.vault.create(CALLER, NAME, key.wrapped, envelope)).replayed
 
 
-async def test_the_loser_of_a_race_is_told_the_revision_that_won(world: World) -> None:
+async def test_the_loser_of_a_race_learns_the_winning_revision(world: World) -> None:
     key = await world.mint()
     await world.create(key)
 
@@ -186,7 +190,8 @@ async def test_the_loser_of_a_race_is_told_the_revision_that_won(world: World) -
     assert await world.opened(key) == b"theirs"
 
 
-async def test_the_same_envelope_racing_with_itself_is_done_once_and_answered_twice(world: World) -> None:
+async def test_an_envelope_racing_with_itself_is_done_once(world: World) -> None:
+    """And answered twice."""
     key = await world.mint()
     await world.create(key)
     envelope = key.seal(NAME, 2)
@@ -212,7 +217,7 @@ async def test_two_creates_race_and_one_of_them_wins(world: World) -> None:
     assert await world.opened(other) == b"theirs"
 
 
-async def test_a_condition_that_fails_without_a_reason_is_no_definite_answer(world: World) -> None:
+async def test_a_condition_failing_without_reason_is_not_definite(world: World) -> None:
     key = await world.mint()
     await world.create(key)
     stored = world.records.records[TENANT, NAME]
@@ -254,14 +259,16 @@ async def test_a_rotation_needs_both_keys_and_its_own_permit(world: World) -> No
     assert await world.opened(key) == b"data"
 
 
-async def test_a_rotation_to_the_same_data_key_is_refused_even_if_it_is_wrapped_anew(world: World) -> None:
+async def test_a_rotation_to_the_same_data_key_is_refused(world: World) -> None:
+    """Even if the data key is wrapped a second time."""
     key = await world.mint()
     await world.create(key)
     moved = Key(key.plaintext, await world.vault.rewrap_key(CALLER, key.wrapped), TENANT)
     assert isinstance(await refused(world.rotation(key, moved, 2)()), SameDataKey)
 
 
-async def test_a_rotation_whose_reply_is_lost_is_answered_as_done_when_it_is_sent_again(world: World) -> None:
+async def test_a_retried_rotation_is_answered_as_done(world: World) -> None:
+    """After its reply was lost."""
     key, new = await world.mint(), await world.mint()
     await world.create(key)
     rotation = world.rotation(key, new, 2)
@@ -273,7 +280,8 @@ async def test_a_rotation_whose_reply_is_lost_is_answered_as_done_when_it_is_sen
     assert (await rotation()).replayed
 
 
-async def test_an_update_sent_again_after_somebody_rotated_is_answered_as_done(world: World) -> None:
+async def test_an_update_retried_after_a_rotation_is_done(world: World) -> None:
+    """The rotation is another caller's."""
     key, new = await world.mint(), await world.mint()
     await world.create(key)
     envelope = key.seal(NAME, 2)
@@ -293,7 +301,7 @@ async def test_a_disabled_master_key_stops_mutations_and_not_reads(world: World)
     assert await world.opened(key) == b"data"
 
 
-async def test_a_record_with_a_rotten_body_is_not_read_and_its_owner_can_repair_it(world: World) -> None:
+async def test_a_rotten_body_is_not_read_and_its_owner_repairs_it(world: World) -> None:
     key = await world.mint()
     await world.create(key)
     stored = world.records.records[TENANT, NAME]
@@ -305,7 +313,7 @@ async def test_a_record_with_a_rotten_body_is_not_read_and_its_owner_can_repair_
 
 
 @pytest.mark.parametrize("head", [b"", b"KVE", bytes(72), b"\x00" * 8], ids=["none", "short", "zeroes", "revision 0"])
-async def test_what_is_no_record_is_said_to_be_corrupt_and_only_a_purge_helps(world: World, head: bytes) -> None:
+async def test_an_invalid_record_is_corrupt_and_only_a_purge_helps(world: World, head: bytes) -> None:
     key = await world.mint()
     world.records.records[TENANT, NAME] = Record(head, b"", 1, 1, b"")
     assert isinstance(await refused(world.vault.read(CALLER, NAME)), RecordCorrupt)
@@ -333,6 +341,7 @@ async def test_a_purged_name_is_free_for_anyone_at_the_next_revision(world: Worl
 async def test_tenants_do_not_share_names_or_keys(world: World) -> None:
     key = await world.mint()
     await world.create(key)
-    assert isinstance(await refused(world.vault.read(Caller("other"), NAME)), RecordNotFound)
+    assert isinstance(await refused(world.vault.read(Unrestricted("other"), NAME)), RecordNotFound)
     envelope = Key(key.plaintext, b"", "other").seal(NAME, 1)
-    assert isinstance(await refused(world.vault.create(Caller("other"), NAME, key.wrapped, envelope)), NotAuthorized)
+    other = Unrestricted("other")
+    assert isinstance(await refused(world.vault.create(other, NAME, key.wrapped, envelope)), NotAuthorized)

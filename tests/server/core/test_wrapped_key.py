@@ -65,7 +65,7 @@ async def test_what_the_keyring_wraps_opens_in_the_second_reading(scope: str) ->
     assert again.blob != made.wrapped.blob
 
 
-async def test_rewrapping_moves_an_old_data_key_to_the_newest_master_key() -> None:
+async def test_rewrapping_moves_a_data_key_to_the_newest_master_key() -> None:
     old = await Keyring({1: MASTER_KEYS[1]}).generate("acme", "prod/")
     moved = await Keyring(MASTER_KEYS).rewrap("acme", "prod/", old.wrapped)
     assert (old.wrapped.label, moved.label) == ("1", "2")

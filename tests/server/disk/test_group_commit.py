@@ -55,7 +55,8 @@ async def test_what_came_first_goes_first_in_batches_that_fit() -> None:
     assert disk.batches == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
 
 
-async def test_what_waits_is_committed_though_its_writer_is_gone_and_before_the_end() -> None:
+async def test_what_waits_is_committed_before_the_end() -> None:
+    """Also if its writer is gone."""
     disk = Disk()
     gone = asyncio.create_task(disk.write(1))
     await asyncio.sleep(0)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from keyvault_server.core.errors import OperatorError
+from keyvault_server.disk.permissions import UnsafeFile
 from keyvault_server.disk.watched import LOOK_SECONDS, RETRY_SECONDS, Unreadable, Watched, read_file
 from tests.support.certificates import replace
 from tests.support.clock import Clock
@@ -56,14 +57,16 @@ def test_the_files_are_looked_at_once_a_second_at_most(reader: Reader) -> None:
     assert reader.later(LOOK_SECONDS * 0.1) == 2
 
 
-def test_a_file_written_in_place_is_noticed_though_size_and_time_are_the_same(reader: Reader) -> None:
+def test_a_file_written_in_place_is_noticed(reader: Reader) -> None:
+    """Also with the same size and time."""
     before = reader.path.stat()
     reader.path.write_bytes(b"2")
     os.utime(reader.path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert reader.later() == 2
 
 
-def test_a_file_replaced_by_rename_is_noticed_though_size_and_time_are_the_same(reader: Reader) -> None:
+def test_a_file_replaced_by_rename_is_noticed(reader: Reader) -> None:
+    """Also with the same size and time."""
     before = reader.path.stat()
     replace(reader.path, b"2")
     os.utime(reader.path, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -84,9 +87,10 @@ def test_a_folder_swapped_by_a_symbolic_link_is_noticed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["", "s3cret", "9" * 101, None])
-def test_a_bad_change_keeps_the_last_good_value_and_is_told_once_without_content(
+def test_a_bad_change_keeps_the_last_good_value(
     reader: Reader, caplog: pytest.LogCaptureFixture, damage: str | None
 ) -> None:
+    """It is logged once, without content."""
     if damage is None:
         reader.path.unlink()
     else:
@@ -114,7 +118,8 @@ def test_another_bad_change_is_another_line(reader: Reader, caplog: pytest.LogCa
     assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
 
 
-def test_a_bad_state_is_tried_again_though_the_files_look_the_same(tmp_path: Path) -> None:
+def test_a_bad_state_is_tried_again_without_a_change(tmp_path: Path) -> None:
+    """The files look the same."""
     (tmp_path / "watched").write_bytes(b"x")
     good = [True, False, True]
     clock = Clock()
@@ -134,9 +139,8 @@ def test_a_bad_state_is_tried_again_though_the_files_look_the_same(tmp_path: Pat
     assert (watched.get(), len(good)) == (0, 0)
 
 
-def test_a_reader_that_breaks_in_its_own_way_does_not_take_the_value_with_it(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_reader_that_breaks_leaves_the_value(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In its own way."""
     path, clock = tmp_path / "x", Clock()
     path.write_text("1")
     watched = Watched("w", [path], lambda: int(path.read_text()), RecordedMeter(), clock=clock)
@@ -146,7 +150,8 @@ def test_a_reader_that_breaks_in_its_own_way_does_not_take_the_value_with_it(
     assert [record.__dict__["cause"] for record in caplog.records] == ["ValueError"]
 
 
-def test_files_that_are_replaced_one_by_one_while_they_are_read_are_read_again(tmp_path: Path) -> None:
+def test_files_that_change_during_a_reload_are_reloaded(tmp_path: Path) -> None:
+    """They are replaced one by one while they are read."""
     one, two = tmp_path / "one", tmp_path / "two"
     for path in (one, two):
         path.write_text("1")
@@ -188,7 +193,7 @@ async def test_watching_notices_without_a_reader(reader: Reader) -> None:
                 await asyncio.sleep(0.01)
 
 
-def test_many_threads_read_while_the_file_changes_and_see_only_good_values(tmp_path: Path) -> None:
+def test_many_threads_see_only_good_values_of_a_changing_file(tmp_path: Path) -> None:
     path = tmp_path / "number"
     path.write_bytes(b"0")
     ticks = iter(range(10**9))
@@ -226,7 +231,7 @@ def test_a_file_that_everybody_may_write_is_refused(tmp_path: Path, mode: int) -
     path.chmod(mode)
     link.symlink_to(path)
     for name in (path, link):
-        with pytest.raises(Unreadable, match=rf"{name} has mode {mode:04o}.*`chmod go-w`"):
+        with pytest.raises(UnsafeFile, match=rf"{name} has mode {mode:04o}.*`chmod go-w {name}`"):
             read_file(name)
     path.chmod(0o644)
     assert read_file(link) == b""
@@ -259,15 +264,16 @@ def test_a_file_that_another_user_or_group_may_write_is_refused(tmp_path: Path) 
     os.chown(path, -1, NOBODY)
     assert read_file(path) == b"", "a group that may read it is no matter"
     path.chmod(0o664)
-    with pytest.raises(Unreadable, match="others may write"):
+    with pytest.raises(UnsafeFile, match="others can write"):
         read_file(path)
     path.chmod(0o444)
     os.chown(path, NOBODY, -1)
-    with pytest.raises(Unreadable, match=f"belongs to another user .uid {NOBODY}."):
+    with pytest.raises(UnsafeFile, match=f"belongs to another user .uid {NOBODY}."):
         read_file(path)
 
 
-def test_a_file_that_comes_to_be_writable_is_not_read_again_until_it_is_mended(reader: Reader) -> None:
+def test_a_file_that_becomes_writable_is_not_reloaded(reader: Reader) -> None:
+    """Until its mode is fixed."""
     replace(reader.path, b"2")
     reader.path.chmod(0o666)
     assert reader.later() == 1

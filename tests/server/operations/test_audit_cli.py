@@ -74,7 +74,7 @@ async def trail(tmp_path: Path) -> Trail:
     trail = Trail(tmp_path)
     change, record = some_change()
     async with trail.open() as audit, open_store(tmp_path / "records.sqlite3") as records:
-        intent = await audit.intent(CALL, change, over=None)
+        intent = await audit.intent(CALL, change, expected=None)
         await records.put_if(CALL.tenant, CALL.key_id, record, None)
         await audit.outcome(CALL, "OK", change=change, intent=intent)
     return trail
@@ -119,7 +119,8 @@ def test_a_log_that_is_gone_is_exit_1_and_named(command: Command, trail: Trail) 
     assert ran == Ran(1, "", f"{trail.path}: it cannot be read: No such file or directory")
 
 
-async def test_shipped_checkpoints_take_the_place_of_those_beside_the_log(command: Command, trail: Trail) -> None:
+async def test_shipped_checkpoints_replace_the_logs_own(command: Command, trail: Trail) -> None:
+    """Those next to the log."""
     shipped = trail.folder / "shipped"
     shutil.copy(trail.checkpoints, shipped)
     trail.checkpoints.unlink()
@@ -181,7 +182,7 @@ def test_a_store_that_is_not_is_exit_1_and_each_record_is_named(command: Command
     assert ran.refusal.startswith("1 findings in the store, the first: acme prod/db: another envelope")
 
 
-def test_a_vacancy_is_told(command: Command, trail: Trail) -> None:
+def test_a_vacancy_is_reported(command: Command, trail: Trail) -> None:
     change_store(trail.folder, vacancy(1, 1))
     ran = command("verify", trail.path, "--key", trail.key_path, "--against-store")
     assert ran.status == 0
@@ -199,6 +200,6 @@ def test_a_key_that_is_none_is_refused(command: Command, trail: Trail) -> None:
     assert "others can read" in command("public-key", "--key", trail.key_path).refusal
 
 
-def test_the_key_is_looked_for_beside_the_log(command: Command) -> None:
+def test_the_key_is_looked_for_next_to_the_log(command: Command) -> None:
     ran = command("verify", "x")
     assert (ran.status, ran.refusal) == (1, "the audit key x.key cannot be read: No such file or directory")

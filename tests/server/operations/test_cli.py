@@ -81,7 +81,7 @@ def test_rotating_the_keyring_of_nobody_is_refused(tmp_path: Path) -> None:
     assert "no keyring" in refusal(run("rotate-master-key", "--data", tmp_path / "data"), 1)
 
 
-def test_healthcheck_tells_a_serving_server_from_none(tmp_path: Path) -> None:
+def test_healthcheck_knows_a_serving_server_from_none(tmp_path: Path) -> None:
     with server_process(tmp_path / "data") as server:
         assert run("healthcheck", "--address", server.address).returncode == 0
     assert "not serving" in refusal(run("healthcheck", "--address", server.address), 1)
@@ -101,7 +101,8 @@ def test_a_purge_wants_a_yes_and_leaves_a_vacancy(tmp_path: Path) -> None:
         asyncio.run(_take(server.address))
 
 
-def test_a_purge_is_in_the_audit_log_and_the_store_is_still_held_against_it(tmp_path: Path) -> None:
+def test_a_purge_is_audited_and_the_store_still_verifies(tmp_path: Path) -> None:
+    """The store is still held against the log."""
     data, log = tmp_path / "data", tmp_path / "audit.jsonl"
     audited = {"KEYVAULT_AUDIT_FILE": str(log), "KEYVAULT_DATA": str(data)}
     with server_process(data, **audited) as server:
@@ -125,7 +126,8 @@ def test_a_purge_is_in_the_audit_log_and_the_store_is_still_held_against_it(tmp_
     ]
 
 
-def test_a_purge_that_no_audit_log_would_tell_of_is_refused_unless_that_is_meant(tmp_path: Path) -> None:
+def test_a_purge_without_an_audit_log_is_refused(tmp_path: Path) -> None:
+    """Unless that is meant."""
     data = tmp_path / "data"
     with server_process(data, KEYVAULT_AUDIT_FILE=str(tmp_path / "audit.jsonl")) as server:
         asyncio.run(_create(server.address))
@@ -138,7 +140,7 @@ def test_a_purge_that_no_audit_log_would_tell_of_is_refused_unless_that_is_meant
     assert (data / "records.sqlite3").read_bytes() != kept
 
 
-def test_a_purge_needs_no_issuer_of_tokens_and_no_policy_that_can_be_read(tmp_path: Path) -> None:
+def test_a_purge_needs_no_issuer_and_no_readable_policy(tmp_path: Path) -> None:
     data, policy = tmp_path / "data", tmp_path / "policy.toml"
     policy.write_text("broken")
     assert run("init", "--data", data).returncode == 0
@@ -170,7 +172,8 @@ async def _take(address: str) -> None:
         assert (await vault.create("prod/a", b"3", key=key)).revision == 3
 
 
-def test_a_server_off_loopback_names_what_is_missing_and_its_flag(tmp_path: Path) -> None:
+def test_a_non_loopback_server_names_what_is_missing(tmp_path: Path) -> None:
+    """And the flag that allows it."""
     refused = run("serve", "--data", tmp_path / "data", "--listen", "0.0.0.0:0")
     assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
     assert "--insecure-plaintext" in refused.stderr

@@ -38,7 +38,8 @@ def certificate(pair: Pair) -> x509.Certificate:
     return x509.load_pem_x509_certificate(pair.certificate.read_bytes())
 
 
-async def test_a_server_and_its_clients_work_with_them_and_strangers_do_not(made: DevCerts, tmp_path: Path) -> None:
+async def test_only_a_server_and_its_clients_work_with_them(made: DevCerts, tmp_path: Path) -> None:
+    """Unidentified callers do not."""
     tls = ServerTls(made.server.certificate, made.server.private_key, made.ca, meter=RecordedMeter())
     async with identity_server(tls.credentials(), Identifier(certificates=True)) as server:
         for name, pair in made.clients.items():
@@ -65,7 +66,7 @@ def test_an_independent_verifier_finds_them_right(made: DevCerts) -> None:
         PolicyBuilder().store(store).build_client_verifier().verify(certificate(pair), [])
 
 
-def test_a_client_cannot_pass_for_the_server_nor_the_server_for_a_client(made: DevCerts) -> None:
+def test_neither_server_nor_client_can_pass_for_the_other(made: DevCerts) -> None:
     for pair, allowed in (
         (made.server, ExtendedKeyUsageOID.SERVER_AUTH),
         (made.clients["bob"], ExtendedKeyUsageOID.CLIENT_AUTH),
@@ -85,7 +86,7 @@ def test_they_are_for_thirty_days_and_on_p_256(made: DevCerts) -> None:
         assert isinstance(key.curve, ec.SECP256R1)
 
 
-def test_only_their_owner_reads_them_and_the_key_of_the_ca_is_nowhere(made: DevCerts, tmp_path: Path) -> None:
+def test_only_their_owner_reads_them_and_no_ca_key_exists(made: DevCerts, tmp_path: Path) -> None:
     folder = made.ca.parent
     assert folder.stat().st_mode & 0o777 == 0o700
     files = sorted(folder.iterdir())

@@ -73,7 +73,7 @@ async def test_the_admin_port_serves_nothing_but_health(tmp_path: Path) -> None:
         assert failure.status == "UNIMPLEMENTED"
 
 
-async def test_a_server_whose_backend_does_not_answer_is_not_ready_until_it_does() -> None:
+async def test_a_server_is_not_ready_until_its_backend_answers() -> None:
     keys, records = FakeKeyService(), FakeRecordStore()
     records.fail_before("check", BackendUnavailable())
     async with on_ports(keys, records, readiness_seconds=0.05) as server:
@@ -88,7 +88,8 @@ async def test_a_server_whose_backend_does_not_answer_is_not_ready_until_it_does
                 await asyncio.sleep(0.02)
 
 
-async def test_a_watcher_who_does_not_read_holds_up_neither_readiness_nor_the_stop() -> None:
+async def test_a_slow_watcher_delays_neither_readiness_nor_the_stop() -> None:
+    """A watcher who does not read."""
     keys, records = FakeKeyService(), FakeRecordStore()
     async with (
         asyncio.timeout(20),
@@ -171,7 +172,8 @@ async def test_reflection_can_be_turned_off(tmp_path: Path) -> None:
         assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_calls_over_the_limit_are_refused_with_a_time_to_come_back_and_health_is_not() -> None:
+async def test_calls_over_the_limit_are_refused_and_health_is_not() -> None:
+    """With a time to come back."""
     keys, records = FakeKeyService(), FakeRecordStore()
     gate = Gate(records, "get", calls=2)
     async with on_ports(keys, records, concurrent_calls=2) as server:
@@ -185,7 +187,8 @@ async def test_calls_over_the_limit_are_refused_with_a_time_to_come_back_and_hea
         assert [(await task).reason for task in waiting] == ["RECORD_NOT_FOUND"] * 2
 
 
-async def test_a_connection_has_few_calls_that_send_nothing_and_leaves_room_for_others() -> None:
+async def test_a_connection_has_few_calls_that_send_nothing() -> None:
+    """It leaves room for others."""
     keys, records = FakeKeyService(), FakeRecordStore()
     async with (
         asyncio.timeout(20),
@@ -212,7 +215,7 @@ async def test_a_connection_that_says_nothing_is_closed(server: Served) -> None:
     writer.close()
 
 
-async def test_more_calls_at_once_than_a_connection_has_wait_with_their_caller() -> None:
+async def test_calls_beyond_a_connections_own_wait_with_the_caller() -> None:
     async with on_ports(FakeKeyService(), FakeRecordStore(), concurrent_calls=10) as server:
         read = pb.ReadRequest(key_id="a")
         failures = await asyncio.gather(*(failure_of(server.stub.Read(read, timeout=20)) for _ in range(500)))
@@ -256,7 +259,8 @@ async def test_a_message_over_the_limit_is_refused_by_grpc_itself(server: Served
     assert failure.status == "RESOURCE_EXHAUSTED"
 
 
-async def test_a_stopping_server_finishes_the_calls_at_work_and_takes_no_new_ones() -> None:
+async def test_a_stopping_server_finishes_the_calls_in_flight() -> None:
+    """It takes no new ones."""
     keys, records = FakeKeyService(), FakeRecordStore()
     async with AsyncExitStack() as callers:
         async with on_ports(keys, records) as server:
@@ -271,7 +275,7 @@ async def test_a_stopping_server_finishes_the_calls_at_work_and_takes_no_new_one
         socket.create_connection(("127.0.0.1", int(server.address.rpartition(":")[2])), timeout=1)
 
 
-async def test_a_call_that_comes_while_the_server_stops_is_told_so_and_nothing_is_done() -> None:
+async def test_a_call_to_a_stopping_server_does_nothing_and_says_so() -> None:
     keys, records = FakeKeyService(), FakeRecordStore()
     async with AsyncExitStack() as callers:
         async with on_ports(keys, records) as server:
@@ -301,7 +305,8 @@ async def _created(stub: KeyVaultStub, request: pb.CreateRequest) -> int:
     return (await stub.Create(request)).revision
 
 
-def test_sigterm_under_load_fails_no_accepted_call_and_exits_with_0(tmp_path: Path) -> None:
+def test_sigterm_under_load_fails_no_call_and_exits_with_0(tmp_path: Path) -> None:
+    """No call that was accepted."""
     with server_process(tmp_path / "data") as server:
 
         async def load() -> tuple[int, list[str]]:
@@ -365,7 +370,7 @@ def test_a_data_directory_in_use_is_refused_in_one_line(tmp_path: Path) -> None:
     assert "in use by another keyvault-server" in second.stderr
 
 
-async def test_a_taken_unix_socket_is_refused_and_one_that_nobody_serves_is_not(tmp_path: Path) -> None:
+async def test_a_unix_socket_is_refused_only_if_it_is_served(tmp_path: Path) -> None:
     path = f"unix:{tmp_path}/s"
     async with embedded(tmp_path / "data", listen=path), grpc.aio.insecure_channel(path) as channel:
         with pytest.raises(CannotListen, match="in use"):

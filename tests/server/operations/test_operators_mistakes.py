@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from keyvault_server.backends.embedded.data_directory import DataDirectory, UnusableData
 from keyvault_server.backends.embedded.keyring import Keyring
 from keyvault_server.backends.embedded.sqlite import open_store
-from keyvault_server.disk.files import DataDirectory, UnsafeDirectory
+from keyvault_server.disk.permissions import UnsafeFile
+from keyvault_server.disk.watched import Unreadable
 from keyvault_server.operations.cli import app
 from keyvault_server.operations.listening import CannotListen, refuse_taken
+from tests.support.ownership import give_to_foreign_group
 from tests.support.pages import with_commands
 from tests.support.processes import server_process
 from tests.support.refusals import refusal as refusal_of
@@ -82,20 +85,21 @@ def test_a_taken_port_is_one_line_and_nothing_is_made(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o720, 0o702, 0o777])
 def test_a_folder_that_others_can_write_is_refused(tmp_path: Path, mode: int) -> None:
+    give_to_foreign_group(tmp_path)
     tmp_path.chmod(mode)
-    with pytest.raises(UnsafeDirectory, match="others can write"), DataDirectory(tmp_path).locked():
+    with pytest.raises(UnsafeFile, match="others can write"), DataDirectory(tmp_path).locked():
         pass
 
 
 async def test_what_cannot_be_read_or_written_is_refused_by_its_name(tmp_path: Path) -> None:
     for name in ("keyring.json", "records.sqlite3"):
         (tmp_path / name).mkdir(mode=0o700)
-    with pytest.raises(UnsafeDirectory, match=r"keyring\.json cannot be read"):
+    with pytest.raises(Unreadable, match=r"keyring\.json: Is a directory"):
         Keyring.load(tmp_path / "keyring.json")
-    with pytest.raises(UnsafeDirectory, match=r"records\.sqlite3 cannot be opened"):
+    with pytest.raises(UnusableData, match=r"records\.sqlite3 cannot be opened"):
         async with open_store(tmp_path / "records.sqlite3"):
             pass
-    with pytest.raises(UnsafeDirectory, match=r"absent/keyring\.json cannot be written"):
+    with pytest.raises(UnusableData, match=r"absent/keyring\.json cannot be written"):
         Keyring.create(tmp_path / "absent" / "keyring.json")
 
 
@@ -114,7 +118,7 @@ def test_a_last_revision_that_is_none_is_refused(tmp_path: Path, revision: str) 
     assert "last-revision" in refusal(in_shell(line, tmp_path), 2)
 
 
-def test_a_question_to_a_policy_that_makes_no_sense_is_bad_usage_and_no_denial(tmp_path: Path) -> None:
+def test_a_bad_question_to_a_policy_is_bad_usage_not_a_denial(tmp_path: Path) -> None:
     (tmp_path / "policy.toml").write_text(POLICY)
     ask = "keyvault-server policy test --policy policy.toml --as dns:a.example"
     assert "GenerateKey, Create" in refusal(in_shell(f"{ask} Raed x/a", tmp_path), 2)
@@ -138,7 +142,7 @@ def test_check_config_reads_what_the_settings_name(tmp_path: Path) -> None:
     )
 
 
-def test_a_misspelt_setting_is_told_its_name(tmp_path: Path) -> None:
+def test_a_misspelt_setting_gets_a_suggestion(tmp_path: Path) -> None:
     assert "KEYVAULT_LISTEN?" in refusal(in_shell("keyvault-server serve", tmp_path, KEYVAULT_LISTNE="x"), 2)
     assert "docs/settings.md" in refusal(in_shell("keyvault-server serve", tmp_path, KEYVAULT_XYZ="x"), 2)
 
@@ -156,7 +160,7 @@ def test_what_cannot_be_printed_is_one_line(tmp_path: Path) -> None:
     assert "No space left" in refusal(in_shell(line, tmp_path), 1)
 
 
-def test_a_refusal_without_a_standard_error_is_not_printed_elsewhere(tmp_path: Path) -> None:
+def test_a_refusal_without_stderr_is_not_printed_elsewhere(tmp_path: Path) -> None:
     done = in_shell("keyvault-server rotate-master-key --data absent 2>&-", tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
 

@@ -21,7 +21,7 @@ def test_a_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
     assert load_settings(listen=None).listen == "127.0.0.1:1"
 
 
-def test_an_unknown_variable_is_refused_and_the_commands_own_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_variable_is_refused_the_commands_own_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEYVAULT_ADDRESS", "127.0.0.1:1")
     load_settings()
     monkeypatch.setenv("KEYVAULT_LISTNE", "s3cret")
@@ -54,7 +54,7 @@ LINKS = {
 """What Kubernetes tells every pod of the Services `keyvault` and `keyvault-metrics` in its namespace."""
 
 
-def test_what_kubernetes_tells_of_services_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_kubernetes_says_of_services_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in LINKS.items():
         monkeypatch.setenv(name, value)
     assert load_settings() == Settings()

@@ -44,7 +44,8 @@ def read(reader: IO[bytes], last: int) -> list[int]:
     return numbers
 
 
-async def test_what_a_full_pipe_does_not_take_is_written_when_it_is_read() -> None:
+async def test_what_a_full_pipe_does_not_take_is_written_later() -> None:
+    """When the pipe is read."""
     with pipe() as (reader, writer):
         log = AccessLog(writer)
         note(log, range(MANY))

@@ -41,7 +41,8 @@ async def unharmed(world: World, victim: Key) -> bool:
     return world.records.calls["put_if"] == 1 and await world.opened(victim) == b"the victim's"
 
 
-async def test_ten_thousand_own_keys_never_take_over_a_strangers_record(attacked: tuple[World, Key]) -> None:
+async def test_ten_thousand_own_keys_never_take_over_a_record(attacked: tuple[World, Key]) -> None:
+    """Somebody else's record."""
     world, victim = attacked
     for _ in range(10_000):
         own = await world.mint(NAME)
@@ -49,7 +50,7 @@ async def test_ten_thousand_own_keys_never_take_over_a_strangers_record(attacked
     assert await unharmed(world, victim)
 
 
-async def test_own_keys_neither_delete_nor_rotate_a_strangers_record(attacked: tuple[World, Key]) -> None:
+async def test_own_keys_neither_delete_nor_rotate_anothers_record(attacked: tuple[World, Key]) -> None:
     world, victim = attacked
     for _ in range(500):
         own, other = await world.mint(NAME), await world.mint(NAME)
@@ -76,7 +77,8 @@ async def test_the_data_key_without_its_wrapped_key_changes_nothing(attacked: tu
     assert await unharmed(world, victim)
 
 
-async def test_chunks_of_a_stored_envelope_cannot_be_rearranged_into_a_new_one(attacked: tuple[World, Key]) -> None:
+async def test_chunks_of_an_envelope_cannot_be_rearranged(attacked: tuple[World, Key]) -> None:
+    """Into a new one."""
     world, victim = attacked
     name = "prod/long"
     envelope = await world.create(victim, data=os.urandom(40_000), name=name)
@@ -104,7 +106,7 @@ async def test_the_border_between_tenant_and_name_cannot_be_shifted(attacked: tu
     assert isinstance(await refused(world.vault.update(CALLER, NAME, victim.wrapped, shifted)), EnvelopeNotUnderKey)
 
 
-async def test_an_old_envelope_sent_again_neither_rolls_back_nor_writes(attacked: tuple[World, Key]) -> None:
+async def test_a_replayed_envelope_neither_rolls_back_nor_writes(attacked: tuple[World, Key]) -> None:
     world, victim = attacked
     old = (await world.vault.read(CALLER, NAME)).envelope
     assert old is not None
@@ -124,7 +126,7 @@ async def test_an_old_envelope_with_a_raised_revision_does_not_open(attacked: tu
     assert isinstance(await refused(world.vault.update(CALLER, NAME, victim.wrapped, raised)), EnvelopeNotUnderKey)
 
 
-async def test_a_tombstone_cannot_be_made_of_data_nor_data_of_a_tombstone(attacked: tuple[World, Key]) -> None:
+async def test_tombstones_and_data_cannot_be_made_of_each_other(attacked: tuple[World, Key]) -> None:
     world, victim = attacked
     empty = victim.seal(NAME, 2, b"")
     turned = empty[:5] + bytes([Kind.TOMBSTONE]) + empty[6:]
@@ -144,7 +146,7 @@ async def test_nothing_that_no_key_opens_can_be_stored(attacked: tuple[World, Ke
     assert len(world.records.records) == 1
 
 
-async def test_a_deleted_name_is_not_taken_by_a_stranger(attacked: tuple[World, Key]) -> None:
+async def test_a_deleted_name_is_not_taken_by_another_caller(attacked: tuple[World, Key]) -> None:
     world, victim = attacked
     await world.delete(victim, 2)
     for revision in (1, 2, 3):
@@ -153,7 +155,7 @@ async def test_a_deleted_name_is_not_taken_by_a_stranger(attacked: tuple[World, 
     await world.create(victim, 3)
 
 
-async def test_an_update_that_passed_its_check_before_a_delete_does_not_resurrect(attacked: tuple[World, Key]) -> None:
+async def test_an_update_checked_before_a_delete_does_not_resurrect(attacked: tuple[World, Key]) -> None:
     world, victim = attacked
 
     async def the_owner_deletes() -> None:
@@ -241,7 +243,7 @@ async def test_a_wrapped_key_with_a_rewritten_label_does_not_unwrap(attacked: tu
     assert isinstance(await refused(world.vault.rewrap_key(CALLER, b"\x02" + victim.wrapped[1:])), MalformedWrappedKey)
 
 
-async def test_a_blob_of_a_foreign_master_key_is_neither_unwrapped_nor_rewrapped(attacked: tuple[World, Key]) -> None:
+async def test_a_blob_of_a_foreign_master_key_is_not_unwrapped(attacked: tuple[World, Key]) -> None:
     """Whoever holds the data key could else wrap it under a master key of their own and have it rewrapped into ours."""
     world, victim = attacked
     foreign = FakeKeyService("1")
@@ -269,7 +271,7 @@ async def test_a_rotation_to_the_same_data_key_is_no_rotation(attacked: tuple[Wo
     assert await unharmed(world, victim)
 
 
-async def test_the_wrong_key_and_the_broken_key_cannot_be_told_apart(attacked: tuple[World, Key]) -> None:
+async def test_a_wrong_key_looks_like_a_broken_key(attacked: tuple[World, Key]) -> None:
     world, _ = attacked
     own = await world.mint(NAME)
     broken = Key(own.plaintext, own.wrapped[:-1] + bytes([own.wrapped[-1] ^ 1]), TENANT)

@@ -14,6 +14,7 @@ import grpc
 import pytest
 from google.protobuf.message import Message
 
+from keyvault_api.names import METHODS
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
 from tests.support.processes import server_process
@@ -24,7 +25,6 @@ MESSAGES = 10_000
 ANSWERS = {
     "OK", "INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "ABORTED", "PERMISSION_DENIED"
 }  # fmt: skip
-METHODS = ["GenerateKey", "Create", "Read", "Update", "Delete", "RotateKey", "RewrapKey", "UnwrapKey"]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -37,7 +37,8 @@ async def tokens(tmp_path: Path) -> AsyncIterator[PolicyServer]:
         yield served
 
 
-async def test_a_known_caller_does_all_that_the_policy_grants_as_its_tenant(gate: PolicyServer) -> None:
+async def test_a_known_caller_does_what_the_policy_grants(gate: PolicyServer) -> None:
+    """As its tenant."""
     async with gate.stub(gate.authority.issue(BILLING)) as stub:
         key = await requests.mint(stub, "prod/billing/")
         assert key.tenant == "acme"
@@ -47,9 +48,10 @@ async def test_a_known_caller_does_all_that_the_policy_grants_as_its_tenant(gate
         assert (read.tenant, key.open("prod/billing/db", read.envelope)) == ("acme", b"data")
 
 
-async def test_a_client_without_a_certificate_or_with_a_foreign_ca_is_turned_away_in_the_handshake(
+async def test_a_client_without_a_good_certificate_is_rejected(
     gate: PolicyServer,
 ) -> None:
+    """In the handshake: one without a certificate, or with one of a foreign CA."""
     for client in (None, Authority("other").issue(BILLING)):
         async with gate.stub(client) as stub:
             failure = await failure_of(stub.Read(pb.ReadRequest(key_id="a"), timeout=30))
@@ -57,7 +59,8 @@ async def test_a_client_without_a_certificate_or_with_a_foreign_ca_is_turned_awa
     assert gate.backend_calls() == 0
 
 
-async def test_an_identity_that_the_policy_does_not_map_is_denied_and_is_not_tenant_default(gate: PolicyServer) -> None:
+async def test_an_unmapped_identity_is_denied_and_has_no_tenant(gate: PolicyServer) -> None:
+    """The tenant "default" neither."""
     async with gate.stub(gate.authority.issue(uri("spiffe://test.example/other"))) as stub:
         for call in (
             stub.GenerateKey(pb.GenerateKeyRequest()),
@@ -76,9 +79,10 @@ async def test_a_certificate_that_names_nobody_is_unauthenticated(gate: PolicySe
     assert gate.backend_calls() == 0
 
 
-async def test_every_method_is_denied_outside_the_policy_and_the_answer_never_tells_what_is_there(
+async def test_every_method_is_denied_outside_the_policy(
     gate: PolicyServer,
 ) -> None:
+    """The answer never says what is there."""
     name = "prod/other/db"
     wrapped = b"\x01\x011" + len(name).to_bytes(2, "big") + name.encode() + b"blob"
     key = requests.Key(bytes(32), wrapped, "acme")
@@ -106,9 +110,10 @@ async def test_every_method_is_denied_outside_the_policy_and_the_answer_never_te
     assert gate.backend_calls() == 0
 
 
-async def test_an_expired_or_foreign_token_is_unauthenticated_and_a_good_one_is_its_subject(
+async def test_a_good_token_is_its_subject_and_a_bad_one_nobody(
     tokens: PolicyServer,
 ) -> None:
+    """An expired or foreign one is UNAUTHENTICATED."""
     now = int(time.time())
     read = pb.ReadRequest(key_id="a")
     async with tokens.stub(None) as stub:
@@ -130,7 +135,8 @@ async def test_an_expired_or_foreign_token_is_unauthenticated_and_a_good_one_is_
         assert made.tenant == "beta"
 
 
-async def test_tokens_are_the_servers_fault_while_the_issuer_has_been_silent_for_too_long(tmp_path: Path) -> None:
+async def test_tokens_are_the_servers_fault_without_an_issuer(tmp_path: Path) -> None:
+    """While the issuer has not responded for too long."""
     request = pb.GenerateKeyRequest()
     async with stub(Reply(body=Issuer().key_set()), Reply(500)) as issuer:
         keys: dict[str, Any] = {"jwt_keys": issuer.address, "jwt_keys_seconds": 0.5}
@@ -151,7 +157,7 @@ async def test_tokens_are_the_servers_fault_while_the_issuer_has_been_silent_for
                         await calls.GenerateKey(request, metadata=issued)
 
 
-async def test_a_caller_over_its_quota_is_told_how_long_to_wait(gate: PolicyServer) -> None:
+async def test_a_caller_over_its_quota_learns_how_long_to_wait(gate: PolicyServer) -> None:
     async with gate.stub(gate.authority.issue(BILLING)) as stub:
         for _ in range(3):
             await stub.GenerateKey(pb.GenerateKeyRequest(scope="prod/billing/a"))
@@ -187,7 +193,8 @@ names = ["*"]
 """
 
 
-async def test_a_caller_has_half_of_the_calls_at_work_and_no_slow_one_locks_out_the_others(tmp_path: Path) -> None:
+async def test_a_caller_has_half_of_the_calls_in_flight(tmp_path: Path) -> None:
+    """No slow one locks out the others."""
     async with (
         policy_server(tmp_path, policy_text=SLOW, concurrent_calls=5) as gate,
         gate.stub(gate.authority.issue(BILLING)) as billing,
@@ -210,8 +217,8 @@ async def test_a_caller_has_half_of_the_calls_at_work_and_no_slow_one_locks_out_
         assert {(line["caller"], line["tenant"]) for line in outcomes} == {("spiffe://test.example/billing", "acme")}
 
 
-async def test_the_policy_says_how_many_calls_of_a_caller_are_at_work(tmp_path: Path) -> None:
-    text = SLOW + "[caller.limits]\ncalls_at_work = 3\n"
+async def test_the_policy_says_how_many_calls_may_be_in_flight(tmp_path: Path) -> None:
+    text = SLOW + "[caller.limits]\ncalls_in_flight = 3\n"
     async with (
         policy_server(tmp_path, policy_text=text, concurrent_calls=4) as gate,
         gate.stub(gate.authority.issue(BILLING)) as billing,
@@ -229,7 +236,7 @@ async def test_the_policy_says_how_many_calls_of_a_caller_are_at_work(tmp_path: 
         await asyncio.gather(*slow)
 
 
-async def test_where_nobody_is_asked_who_calls_all_of_them_have_all_places(tmp_path: Path) -> None:
+async def test_without_authentication_callers_share_all_places(tmp_path: Path) -> None:
     text = SLOW.replace("spiffe://test.example/*", "anonymous")
     async with (
         policy_server(tmp_path, certificates=False, policy_text=text, concurrent_calls=2) as gate,
@@ -253,7 +260,8 @@ async def test_reads_are_paid_for_in_bytes(gate: PolicyServer) -> None:
         assert (await failure_of(not_modified)).reason == "RATE_LIMITED", "until the debt is paid"
 
 
-async def test_a_changed_policy_counts_without_a_restart_and_a_bad_one_does_not(gate: PolicyServer) -> None:
+async def test_a_changed_policy_counts_without_a_restart(gate: PolicyServer) -> None:
+    """A bad one does not."""
     async with gate.stub(gate.authority.issue(BILLING)) as stub:
         await requests.mint(stub, "prod/billing/")
         replace(gate.folder / "policy.toml", b"[[caller]]\nnonsense")
@@ -270,15 +278,14 @@ async def test_a_changed_policy_counts_without_a_restart_and_a_bad_one_does_not(
 
 
 @pytest.mark.parametrize("name", ["policy.toml", "keys.json", "ca.pem", "server.pem", "server.key"])
-async def test_a_file_that_says_who_may_what_and_that_others_may_write_stops_the_start(
-    tmp_path: Path, name: str
-) -> None:
+async def test_a_policy_that_others_may_write_stops_the_start(tmp_path: Path, name: str) -> None:
+    """And any other file that says who may do what."""
     with pytest.raises(OperatorError, match=f"{tmp_path / name} has mode 0646.*chmod"):
         async with policy_server(tmp_path, tokens=True, modes={name: 0o646}):
             pass
 
 
-async def test_what_is_counted_is_served_to_prometheus_and_holds_no_name(gate: PolicyServer) -> None:
+async def test_metrics_are_served_to_prometheus_and_hold_no_name(gate: PolicyServer) -> None:
     async with gate.stub(gate.authority.issue(BILLING)) as stub:
         await requests.mint(stub, "prod/billing/")
         await failure_of(stub.Read(pb.ReadRequest(key_id="prod/other")))
@@ -291,7 +298,7 @@ async def test_what_is_counted_is_served_to_prometheus_and_holds_no_name(gate: P
     assert not any(name in text for name in ("prod/", "billing", "acme"))
 
 
-async def test_silent_connections_to_the_metrics_are_few_and_end(gate: PolicyServer) -> None:
+async def test_idle_connections_to_the_metrics_are_few_and_end(gate: PolicyServer) -> None:
     assert gate.running
     before = threading.active_count()
     strangers = [await asyncio.open_connection("127.0.0.1", gate.running.metrics_port) for _ in range(100)]
@@ -350,7 +357,8 @@ async def test_all_that_happens_is_in_the_audit_log(gate: PolicyServer) -> None:
     assert request.envelope.hex() not in text
 
 
-async def test_nothing_is_written_or_answered_that_the_audit_log_does_not_take(tmp_path: Path) -> None:
+async def test_nothing_is_done_that_the_audit_log_does_not_take(tmp_path: Path) -> None:
+    """Nothing is written or answered."""
     async with policy_server(tmp_path) as gate, gate.stub(gate.authority.issue(BILLING)) as stub:
         key = await requests.mint(stub, "prod/billing/")
         await stub.Create(requests.create(key, "prod/billing/db"))

@@ -67,7 +67,7 @@ async def test_a_rewrapped_key_is_the_same_data_key(stub: KeyVaultStub) -> None:
     assert (await stub.Update(request)).revision == 2
 
 
-async def test_unwrapping_is_off_but_for_the_scopes_that_the_settings_name(server: Served, tmp_path: Path) -> None:
+async def test_unwrapping_is_off_but_for_scopes_in_the_settings(server: Served, tmp_path: Path) -> None:
     key = await mint(server.stub, NAME)
     refused = await failure_of(server.stub.UnwrapKey(pb.UnwrapKeyRequest(wrapped_key=key.wrapped)))
     assert (refused.status, refused.reason) == ("PERMISSION_DENIED", "POLICY_DENIED")
@@ -79,7 +79,7 @@ async def test_unwrapping_is_off_but_for_the_scopes_that_the_settings_name(serve
         assert refused.reason == "POLICY_DENIED"
 
 
-async def test_every_refusal_has_its_status_one_error_info_and_a_request_id(stub: KeyVaultStub) -> None:
+async def test_a_refusal_has_a_status_an_error_info_and_a_request_id(stub: KeyVaultStub) -> None:
     key, narrow, stranger = await mint(stub, "prod/"), await mint(stub, "prod/x"), await mint(stub, "prod/")
     await stub.Create(create(key, NAME))
     torn = update(key, NAME, 2)

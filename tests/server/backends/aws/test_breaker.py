@@ -43,7 +43,8 @@ async def fall_silent(line: Line) -> None:
     line.dynamodb.requests.clear()
 
 
-async def test_a_silent_backend_is_asked_now_and_then_and_nobody_waits_for_it(line: Line) -> None:
+async def test_a_hanging_backend_is_probed_and_nobody_waits_for_it(line: Line) -> None:
+    """It is asked now and then."""
     await fall_silent(line)
     for _ in range(20):
         assert all(isinstance(outcome, BackendUnavailable) for outcome in await ask(line, 50))
@@ -64,7 +65,8 @@ async def test_the_other_service_is_used_all_the_while(line: Line) -> None:
     assert len((await line.keys.generate(TENANT, "prod/")).plaintext) == 32
 
 
-async def test_callers_who_leave_before_the_silence_ends_count_it_all_the_same(line: Line) -> None:
+async def test_callers_who_leave_count_the_silence_all_the_same(line: Line) -> None:
+    """Callers who leave before it ends."""
     line.dynamodb.break_with(BLACK_HOLE)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1):
@@ -90,9 +92,7 @@ async def test_silence_now_and_then_is_only_that(line: Line) -> None:
         line.dynamodb.heal()
 
 
-async def test_the_log_says_once_that_a_backend_fell_silent_and_that_it_answers_again(
-    line: Line, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_the_log_says_once_that_a_backend_hangs_and_is_back(line: Line, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "keyvault_server.backends.aws.breaker"):
         await fall_silent(line)
         await ask(line, 50)

@@ -43,7 +43,7 @@ async def idle(line: Line) -> None:
     await asyncio.gather(*(line.records.get(TENANT, "absent") for _ in range(POOL)))
 
 
-async def test_no_more_calls_than_connections_are_at_work(open_line: OpenLine) -> None:
+async def test_no_more_calls_than_connections_are_in_flight(open_line: OpenLine) -> None:
     async with open_line(max_connections=POOL) as line:
         line.dynamodb.break_with(Fault(delay=0.01))
         before = line.dynamodb.connections
@@ -60,14 +60,16 @@ async def test_callers_who_leave_a_slow_backend_cost_no_connection(open_line: Op
         assert line.dynamodb.connections <= POOL
 
 
-async def test_what_waits_for_a_connection_is_not_sent_once_its_caller_has_left(open_line: OpenLine) -> None:
+async def test_nothing_is_sent_for_a_caller_who_left_the_queue(open_line: OpenLine) -> None:
+    """What waits for a connection is not sent once its caller has left."""
     async with open_line(max_connections=POOL) as line:
         line.dynamodb.break_with(SLOW)
         await impatiently(*(line.records.get(TENANT, "absent") for _ in range(100)))
         assert line.dynamodb.requests["GetItem"] <= POOL
 
 
-async def test_callers_who_leave_a_black_hole_open_no_more_connections_than_there_may_be(open_line: OpenLine) -> None:
+async def test_leaving_a_black_hole_keeps_connections_bounded(open_line: OpenLine) -> None:
+    """Callers who leave it open no more connections than there may be."""
     async with open_line(max_connections=POOL, call_timeout=30.0) as line:
         line.dynamodb.break_with(BLACK_HOLE)
         for _ in range(5):
@@ -75,7 +77,8 @@ async def test_callers_who_leave_a_black_hole_open_no_more_connections_than_ther
         assert line.dynamodb.connections <= POOL
 
 
-async def test_a_call_in_a_black_hole_and_one_that_waits_for_a_connection_end_in_time(open_line: OpenLine) -> None:
+async def test_calls_in_a_black_hole_end_in_time(open_line: OpenLine) -> None:
+    """And so do those that wait for a connection."""
     async with open_line(max_connections=1, call_timeout=0.5) as line:
         line.dynamodb.break_with(BLACK_HOLE)
         line.kms.break_with(BLACK_HOLE)

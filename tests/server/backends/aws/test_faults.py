@@ -19,7 +19,8 @@ SLACK = 1.0
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-async def test_a_fault_is_survived_or_told_and_what_is_stored_is_what_was_told(fault: Fault) -> None:
+async def test_a_fault_is_survived_or_reported_truly(fault: Fault) -> None:
+    """What is stored is what was reported."""
     async with site(CALL_SECONDS) as opened:
         judge(fault, await hit_once(opened, fault, DEADLINE), once=True)
         judge(fault, await hit_always(opened, fault, DEADLINE), once=False)

@@ -11,11 +11,11 @@ from keyvault_server.backends.aws.calls import AwsClient
 from keyvault_server.backends.aws.clients import open_clients
 from keyvault_server.backends.aws.dynamodb import SEPARATOR, DynamoRecordStore
 from keyvault_server.backends.aws.kms import KmsKeyService
-from keyvault_server.core.caller import Caller
 from keyvault_server.core.errors import RecordCorrupt
 from keyvault_server.core.ports import HeadChanged
 from keyvault_server.core.purge import purge
 from keyvault_server.core.records import Record, state_of, vacancy
+from tests.support.callers import Unrestricted
 from tests.support.engines import options
 
 TENANT = "acme"
@@ -106,13 +106,14 @@ async def test_the_item_has_the_documented_attributes_and_no_other(table: Table)
     }
 
 
-def test_the_separator_is_in_no_name_so_that_every_partition_key_has_one_reading() -> None:
+def test_every_partition_key_has_one_reading() -> None:
+    """The separator is in no name."""
     assert not is_tenant("a" + SEPARATOR)
     assert not is_key_id("a" + SEPARATOR)
 
 
 @pytest.mark.parametrize("spoilt", SPOILT, ids=str)
-async def test_an_item_that_is_no_record_reads_as_corrupt_and_can_be_purged(
+async def test_an_invalid_item_reads_as_corrupt_and_can_be_purged(
     table: Table, spoilt: dict[str, dict[str, Any] | None]
 ) -> None:
     await table.put(**spoilt)
@@ -121,8 +122,8 @@ async def test_an_item_that_is_no_record_reads_as_corrupt_and_can_be_purged(
         with pytest.raises(RecordCorrupt):
             state_of(stored)
     with pytest.raises(RecordCorrupt):
-        await purge(table.store, Caller(TENANT), table.key_id)
-    assert await purge(table.store, Caller(TENANT), table.key_id, 7) == 7
+        await purge(table.store, Unrestricted(TENANT), table.key_id)
+    assert await purge(table.store, Unrestricted(TENANT), table.key_id, 7) == 7
     vacant = await table.store.get_head(TENANT, table.key_id)
     assert vacant is not None
     assert state_of(vacant).revision == 7
@@ -158,7 +159,8 @@ async def test_nobody_but_a_purge_writes_over_an_item_without_a_head(table: Tabl
     assert await table.item() == before
 
 
-async def test_an_empty_expected_head_matches_neither_a_record_nor_nothing(table: Table) -> None:
+async def test_an_empty_expected_head_matches_nothing_at_all(table: Table) -> None:
+    """Neither a record nor the absence of one."""
     with pytest.raises(HeadChanged) as refused:
         await table.store.put_if(TENANT, table.key_id, vacancy(1, 1), b"")
     assert refused.value.stored is None
@@ -170,21 +172,21 @@ async def test_an_empty_expected_head_matches_neither_a_record_nor_nothing(table
 
 
 @pytest.mark.parametrize("number", ["0", "2", "1.5"])
-async def test_a_format_of_another_release_is_neither_read_nor_written_over(table: Table, number: str) -> None:
+async def test_another_releases_format_is_not_read_or_written_over(table: Table, number: str) -> None:
     await table.put(format={"N": number})
     before = await table.item()
     for attempt in (
         table.store.get(TENANT, table.key_id),
         table.store.get_head(TENANT, table.key_id),
         table.store.put_if(TENANT, table.key_id, RECORD, None),
-        purge(table.store, Caller(TENANT), table.key_id, 7),
+        purge(table.store, Unrestricted(TENANT), table.key_id, 7),
     ):
         with pytest.raises(RecordCorrupt):
             await attempt
     assert await table.item() == before
 
 
-async def test_a_walk_reports_what_is_no_record_and_goes_on(table: Table) -> None:
+async def test_a_walk_reports_an_invalid_record_and_goes_on(table: Table) -> None:
     foreign = "no-separator-" + os.urandom(8).hex()
     await table.client.call("put_item", TableName="keyvault", Item={"pk": {"S": foreign}, "more": {"N": "1"}})
     await table.put(format={"N": "2"})

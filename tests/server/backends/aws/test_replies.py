@@ -108,13 +108,13 @@ async def outcomes(keys: KmsKeyService, records: DynamoRecordStore) -> list[obje
 
 
 @pytest.mark.parametrize("answer", NO_ANSWERS, ids=str)
-async def test_what_is_no_clear_answer_of_aws_is_unavailable_and_never_absent(answer: Answer, say: Say) -> None:
+async def test_an_unclear_answer_of_aws_is_unavailable_never_absent(answer: Answer, say: Say) -> None:
     keys, records, _ = say(answer)
     assert [type(outcome) for outcome in await outcomes(keys, records)] == [BackendUnavailable] * 9
 
 
 @pytest.mark.parametrize("answer", THROTTLES, ids=str)
-async def test_a_throttle_is_told_as_one(answer: Reply, say: Say) -> None:
+async def test_a_throttle_is_reported_as_one(answer: Reply, say: Say) -> None:
     keys, records, _ = say(answer)
     assert [type(outcome) for outcome in await outcomes(keys, records)] == [BackendThrottled] * 9
 
@@ -128,7 +128,8 @@ async def test_a_write_is_sent_once_whatever_comes_of_it(answer: Answer, say: Sa
 
 
 @pytest.mark.parametrize("code", OURS)
-async def test_what_our_own_identity_or_bug_causes_is_no_answer_for_a_caller(code: str, say: Say) -> None:
+async def test_faults_of_our_own_are_no_answer_for_a_caller(code: str, say: Say) -> None:
+    """What our identity or a bug of ours causes."""
     keys, records, _ = say(aws_error(code))
     for outcome in await outcomes(keys, records):
         assert isinstance(outcome, AwsFault)
@@ -140,7 +141,7 @@ async def test_what_our_own_identity_or_bug_causes_is_no_answer_for_a_caller(cod
 @pytest.mark.parametrize(
     "code", ["DisabledException", "KMSInvalidStateException", "NotFoundException", "InvalidKeyUsageException"]
 )
-async def test_a_master_key_that_cannot_be_used_is_the_operators_business(code: str, say: Say) -> None:
+async def test_an_unusable_master_key_is_the_operators_business(code: str, say: Say) -> None:
     keys, records, _ = say(aws_error(code))
     assert [type(outcome) for outcome in (await outcomes(keys, records))[:4]] == [MasterKeyUnusable] * 4
 
@@ -184,7 +185,8 @@ async def test_a_master_key_in_another_state_than_enabled_is_not_ready(state: st
         await keys.check()
 
 
-async def test_a_condition_that_failed_without_an_item_is_looked_at_consistently(say: Say) -> None:
+async def test_a_failed_condition_without_item_is_looked_up(say: Say) -> None:
+    """With a consistent read."""
     stored = {
         name: {"B": base64.b64encode(value).decode()} for name, value in (("head", b"x" * 72), ("ring", b"r" * 16))
     }
@@ -198,7 +200,7 @@ async def test_a_condition_that_failed_without_an_item_is_looked_at_consistently
     assert json.loads(served.requests[1][1])["ConsistentRead"] is True
 
 
-async def test_a_condition_that_failed_and_cannot_be_looked_at_is_unknown(say: Say) -> None:
+async def test_a_failed_condition_without_a_look_up_is_unknown(say: Say) -> None:
     _, records, _ = say(aws_error("ConditionalCheckFailedException"), RESET)
     with pytest.raises(BackendUnavailable):
         await records.put_if("acme", "k", RECORD, RECORD.head)

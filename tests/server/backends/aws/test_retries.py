@@ -45,7 +45,7 @@ def sent(line: Line, operation: str) -> int:
 
 
 @pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
-async def test_what_has_no_effect_is_sent_again_until_it_is_answered(
+async def test_what_has_no_effect_is_retried_until_it_is_answered(
     fresh_line: Line, wrapped: WrappedBlob, fault: Fault
 ) -> None:
     for operation, call in WITHOUT_EFFECT.items():
@@ -70,7 +70,8 @@ async def test_it_is_sent_a_few_times_at_most(fresh_line: Line, wrapped: Wrapped
             assert sent(fresh_line, operation) == ATTEMPTS
 
 
-async def test_an_outage_is_not_multiplied_and_what_is_answered_earns_repetitions_again(fresh_line: Line) -> None:
+async def test_an_outage_is_not_multiplied_by_retries(fresh_line: Line) -> None:
+    """What is answered earns retries back."""
     fresh_line.dynamodb.break_with(BEFORE)
     for _ in range(60):
         with pytest.raises(BackendUnavailable):
@@ -157,14 +158,15 @@ async def test_a_write_that_is_not_there_may_still_come_and_is_unknown(line: Lin
     assert await line.records.get(TENANT, key_id) == one
 
 
-async def test_a_throttled_write_is_neither_sent_again_nor_looked_for(line: Line, key_id: str) -> None:
+async def test_a_throttled_write_is_neither_retried_nor_looked_up(line: Line, key_id: str) -> None:
     with pytest.raises(BackendThrottled):
         await put_in_trouble(line, key_id, first(), None, FAULTS["throttling"])
     assert line.dynamodb.requests["GetItem"] == 0
 
 
 @pytest.mark.parametrize("newer", [1, 2, 14])
-async def test_a_write_that_somebody_elses_made_impossible_is_told_as_such(line: Line, key_id: str, newer: int) -> None:
+async def test_a_write_that_anothers_made_impossible_is_reported(line: Line, key_id: str, newer: int) -> None:
+    """As such."""
     one = first()
     history = [one]
     for _ in range(newer):
@@ -175,7 +177,7 @@ async def test_a_write_that_somebody_elses_made_impossible_is_told_as_such(line:
     assert refused.value.stored == await line.records.get_head(TENANT, key_id)
 
 
-async def test_where_the_ring_does_not_reach_back_the_outcome_is_unknown(line: Line, key_id: str) -> None:
+async def test_beyond_the_rings_reach_the_outcome_is_unknown(line: Line, key_id: str) -> None:
     one = first()
     history = [one]
     for _ in range(16):
@@ -204,16 +206,15 @@ async def test_a_write_that_was_written_over_is_unknown(line: Line, key_id: str)
         await put_in_trouble(line, key_id, two, one, BEFORE)
 
 
-async def test_another_attempt_at_the_same_envelope_is_not_taken_for_this_one(line: Line, key_id: str) -> None:
+async def test_another_attempt_with_the_envelope_is_not_this_one(line: Line, key_id: str) -> None:
     envelope = os.urandom(100)
     await store(line.records, key_id, successor(None, envelope, 1, fresh=True))
     with pytest.raises(BackendUnavailable):
         await put_in_trouble(line, key_id, successor(None, envelope, 2, fresh=True), None, BEFORE)
 
 
-async def test_a_write_that_cannot_be_looked_for_is_unknown_whatever_keeps_from_looking(
-    line: Line, key_id: str
-) -> None:
+async def test_a_write_that_cannot_be_looked_up_is_unknown(line: Line, key_id: str) -> None:
+    """Whatever the reason."""
     for fault in (FAULTS["throttling"], BEFORE, FAULTS["HTML with 200 before the effect"]):
         line.dynamodb.rules.clear()
         line.dynamodb.break_with(AFTER, "PutItem")

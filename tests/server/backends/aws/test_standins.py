@@ -118,9 +118,8 @@ async def test_a_key_that_is_off_does_nothing_until_it_is_on_again(
         assert await code_of(attempt()) == "OK"
 
 
-async def test_a_blob_of_another_key_than_the_named_one_is_refused_as_such(
-    kms: AwsClient, key: str, blob: bytes
-) -> None:
+async def test_a_blob_of_another_key_than_the_named_is_refused(kms: AwsClient, key: str, blob: bytes) -> None:
+    """With its own error."""
     other = (await kms.call("create_key"))["KeyMetadata"]["Arn"]
     decrypt = kms.call("decrypt", KeyId=other, CiphertextBlob=blob, EncryptionContext=CONTEXT)
     assert await code_of(decrypt) == "IncorrectKeyException"
@@ -167,7 +166,7 @@ async def test_what_is_at_a_limit_is_not(kms: AwsClient, key: str) -> None:
     assert len((await kms.call("generate_data_key", KeyId=key, NumberOfBytes=1_024))["Plaintext"]) == 1_024
 
 
-async def test_a_key_wrapped_under_somebody_elses_master_key_cannot_be_laundered(kms: AwsClient, key: str) -> None:
+async def test_a_key_of_a_foreign_master_key_cannot_be_laundered(kms: AwsClient, key: str) -> None:
     """A server that did not pin ReEncrypt's source would wrap it under its own key."""
     theirs = (await kms.call("create_key"))["KeyMetadata"]["Arn"]
     context = {"keyvault:v": "1", "keyvault:tenant": "acme", "keyvault:scope": "prod/"}
@@ -213,7 +212,7 @@ async def _create_table(client: AwsClient, name: str) -> None:
     )
 
 
-async def test_a_read_that_does_not_ask_for_consistency_may_be_one_write_late(own: Own) -> None:
+async def test_an_inconsistent_read_may_be_one_write_late(own: Own) -> None:
     async def seen(**given: bool) -> object:
         reply = await own.dynamodb.call("get_item", TableName="keyvault", Key=KEY, **given)
         return reply.get("Item", {}).get("n", {}).get("N")
@@ -282,7 +281,7 @@ async def test_a_condition_that_is_none_is_refused_whatever_is_stored(
     assert await code_of(put(dynamodb, **given)) == "ValidationException"
 
 
-async def test_a_failed_condition_brings_the_item_only_where_it_was_asked_for(dynamodb: AwsClient) -> None:
+async def test_a_failed_condition_brings_the_item_if_asked(dynamodb: AwsClient) -> None:
     await put(dynamodb)
     for wanted, item in (("NONE", None), ("ALL_OLD", KEY)):
         with pytest.raises(AwsFault) as failed:

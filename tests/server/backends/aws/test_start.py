@@ -108,7 +108,7 @@ async def test_a_bad_endpoint_and_a_missing_bundle_are_refused(moto_options: Aws
     assert "table keyvault" in await refusal(missing)
 
 
-async def test_plaintext_to_another_machine_is_refused_whoever_asked_for_it(
+async def test_plaintext_to_another_machine_is_always_refused(
     moto_options: AwsOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = "http://10.0.0.1:8000"
@@ -185,7 +185,7 @@ async def test_a_start_while_aws_does_not_answer_is_refused(aws_identity: None) 
     assert "SECRET" not in str(await refusal_of(aws_error("AccessDeniedException")))
 
 
-async def test_init_makes_a_table_and_a_key_and_the_second_time_nothing(moto: str) -> None:
+async def test_init_makes_a_table_and_a_key_and_does_so_once(moto: str) -> None:
     given = options(moto, moto, table="t" + os.urandom(4).hex())
     alias = "alias/" + given.table
     first = await create_backend(given, alias)

@@ -71,7 +71,7 @@ async def test_behind_a_proxy_the_name_counts_as_well(
 
 
 @pytest.mark.parametrize(("name", "believed"), [("localhost", True), ("evil.example", False)])
-async def test_whoever_hands_out_credentials_must_show_its_name_too(
+async def test_a_credentials_endpoint_must_show_its_name_too(
     authority: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, believed: bool
 ) -> None:
     token = tmp_path / "token"

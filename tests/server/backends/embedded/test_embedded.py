@@ -13,12 +13,15 @@ import pytest
 
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
+from keyvault_server.backends.embedded.data_directory import DataDirectory, UnusableData
 from keyvault_server.backends.embedded.keyring import Keyring
 from keyvault_server.backends.embedded.sqlite import open_store
 from keyvault_server.core.records import Record
-from keyvault_server.disk.files import DataDirectory, UnsafeDirectory, write_again
+from keyvault_server.disk.files import rewrite_durably
+from keyvault_server.disk.permissions import UnsafeFile
 from keyvault_server.operations.composition import open_backend, rotate_master_key
 from keyvault_server.operations.settings import Settings
+from tests.support.ownership import give_to_foreign_group
 from tests.support.processes import server_process
 from tests.support.refusals import failure_of
 from tests.support.requests import Key, create, mint, update
@@ -78,8 +81,9 @@ async def test_a_file_that_others_can_reach_is_refused(tmp_path: Path, name: str
     settings = Settings(data=tmp_path)
     async with open_backend(settings):
         pass
+    give_to_foreign_group(tmp_path / name)
     (tmp_path / name).chmod(mode)
-    with pytest.raises(UnsafeDirectory, match="others can read"):
+    with pytest.raises(UnsafeFile, match="others can read"):
         async with open_backend(settings):
             pass
 
@@ -89,15 +93,16 @@ async def test_a_broken_keyring_is_refused_without_showing_it(tmp_path: Path, co
     path = tmp_path / "keyring.json"
     path.write_bytes(content)
     path.chmod(0o600)
-    with pytest.raises(UnsafeDirectory, match="is no keyring"):
+    with pytest.raises(UnusableData, match="is no keyring"):
         Keyring.load(path)
 
 
-async def test_a_lost_keyring_beside_a_database_is_not_replaced_by_a_new_one(tmp_path: Path) -> None:
+async def test_a_lost_keyring_of_a_database_is_not_replaced(tmp_path: Path) -> None:
+    """By a new one."""
     async with open_backend(Settings(data=tmp_path)):
         pass
     (tmp_path / "keyring.json").unlink()
-    with pytest.raises(UnsafeDirectory, match="restore it"):
+    with pytest.raises(UnusableData, match="restore it"):
         async with open_backend(Settings(data=tmp_path)):
             pass
     assert not (tmp_path / "keyring.json").exists()
@@ -107,7 +112,7 @@ async def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "records.sqlite3"
     path.write_bytes(b"not a database at all, but long enough to be looked at" * 100)
     path.chmod(0o600)
-    with pytest.raises(UnsafeDirectory, match="is no KeyVault database"):
+    with pytest.raises(UnusableData, match="is no KeyVault database"):
         async with open_store(path):
             pass
 
@@ -119,12 +124,12 @@ async def test_a_database_of_a_newer_schema_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 2")
     connection.close()
-    with pytest.raises(UnsafeDirectory, match="schema 2"):
+    with pytest.raises(UnusableData, match="schema 2"):
         async with open_store(path):
             pass
 
 
-async def test_a_rotated_master_key_wraps_and_the_old_ones_still_unwrap(tmp_path: Path) -> None:
+async def test_a_rotated_master_key_wraps_and_old_ones_unwrap(tmp_path: Path) -> None:
     settings = Settings(data=tmp_path)
     async with open_backend(settings) as (keys, _):
         old = await keys.generate("t", "s")
@@ -141,14 +146,14 @@ async def test_a_rotated_master_key_wraps_and_the_old_ones_still_unwrap(tmp_path
 async def test_the_master_key_is_not_rotated_under_a_running_server(tmp_path: Path) -> None:
     settings = Settings(data=tmp_path)
     async with open_backend(settings):
-        with pytest.raises(UnsafeDirectory, match="in use"):
+        with pytest.raises(UnusableData, match="in use"):
             rotate_master_key(settings)
 
 
 def test_a_lock_is_given_back(tmp_path: Path) -> None:
     directory = DataDirectory(tmp_path / "data")
     for _ in range(2):
-        with directory.locked(), pytest.raises(UnsafeDirectory), directory.locked():
+        with directory.locked(), pytest.raises(UnusableData), directory.locked():
             pass
 
 
@@ -156,8 +161,8 @@ def test_a_lock_is_given_back(tmp_path: Path) -> None:
 def test_what_is_written_again_stays_the_same(tmp_path: Path, size: int) -> None:
     content = os.urandom(size)
     (tmp_path / "log").write_bytes(content)
-    write_again(tmp_path / "log")
-    write_again(tmp_path / "absent")
+    rewrite_durably(tmp_path / "log")
+    rewrite_durably(tmp_path / "absent")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"log": content}
 
 
@@ -173,7 +178,7 @@ async def test_many_waiting_puts_share_a_commit(tmp_path: Path) -> None:
         assert frames - before < 64 * 4096, "each put had a transaction, and at least a page of the log, of its own"
 
 
-async def test_a_disk_that_takes_no_more_fails_the_write_and_not_the_reads(tmp_path: Path) -> None:
+async def test_a_full_disk_fails_the_write_and_not_the_reads(tmp_path: Path) -> None:
     async with embedded(tmp_path / "data") as server:
         key = await mint(server.stub, "d/")
         await server.stub.Create(create(key, "d/before"))
@@ -192,7 +197,7 @@ async def test_a_disk_that_takes_no_more_fails_the_write_and_not_the_reads(tmp_p
         assert gone.reason == "RECORD_NOT_FOUND"
 
 
-async def test_a_full_database_is_store_full_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
+async def test_a_full_database_is_store_full_until_there_is_room(tmp_path: Path) -> None:
     async with open_store(tmp_path / "records.sqlite3") as store:
         writer = store._writer
         (pages,) = writer.execute("PRAGMA page_count").fetchone()
@@ -218,7 +223,7 @@ async def test_a_cancelled_put_still_commits(tmp_path: Path) -> None:
         assert await store.get("t", "k") == record
 
 
-async def test_reads_between_writes_see_them_and_let_the_log_be_used_again(tmp_path: Path) -> None:
+async def test_reads_see_the_writes_and_let_the_log_be_reused(tmp_path: Path) -> None:
     body = os.urandom(24_000)
     async with open_store(tmp_path / "db") as store:
         head = None
@@ -237,7 +242,7 @@ async def test_reads_between_writes_see_them_and_let_the_log_be_used_again(tmp_p
         )
 
 
-async def test_a_walk_reports_what_was_written_past_the_vault_and_goes_on(tmp_path: Path) -> None:
+async def test_a_walk_reports_writes_past_the_vault_and_goes_on(tmp_path: Path) -> None:
     good = Record(os.urandom(72), os.urandom(16), 1, 1, b"x")
     rows = [
         ("CAST(x'ff' AS TEXT)", "'name is no text'", "1", "1"),
