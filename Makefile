@@ -1,24 +1,37 @@
-# Shorthands; each line is what CI runs too. `python3 dev.py setup` first.
+# Shorthands; CI runs the same lines. `python3 dev.py setup` first.
 BIN := .venv/bin
 
-.PHONY: check test benchmark image prove
+.PHONY: help check unit test benchmark pythons release image prove
 
-check:
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.* ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+check: ## lint, format, layers, types and contract
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
+	.ci/breaking
 
-test:
-	$(BIN)/python -m pytest
+unit: ## the fast tests: no process, no network but loopback
+	python3 dev.py test --unit
 
-benchmark:
+test: ## all tests
+	python3 dev.py test
+
+benchmark: ## what a call costs, as ratios within one run
 	$(BIN)/python benchmarks/run.py
 
-image:
+pythons: ## the unit tier on each Python that we claim, against the wheel
+	.ci/pythons
+
+release: ## the files of a release, into dist/: a rehearsal without a version
+	.ci/release
+
+image: ## build the image and run it (needs root)
 	PATH="$(CURDIR)/$(BIN):$$PATH" deploy/image.sh
 
-# The full figures of docs/reliability.md: some hours. `make prove FIGURES="crash soak"` makes some of them.
-prove:
+prove: ## the full figures of docs/reliability.md, some hours; FIGURES="crash soak" makes these alone
 	$(BIN)/python -m tests.prove $(FIGURES)

@@ -1,8 +1,9 @@
-"""Set KeyVault up in `.venv` beside this file and run it. Needs Python 3.11 or newer and nothing else.
+"""Set KeyVault up in `.venv` next to this file and run it. Needs Python 3.11 or newer and nothing else.
 
     python3 dev.py serve [...]         the embedded server, data in ./data; arguments go to `keyvault-server serve`
     python3 dev.py test [...]          all tests, on two workers; arguments go to pytest
     python3 dev.py test --unit [...]   the fast tier: no process, no network but loopback
+    python3 dev.py test --coverage     all tests with branch coverage, processes included; fails under 95 %
     python3 dev.py setup               the environment alone, with the development tools
     python3 dev.py tools               programs that some tests need, into ./.tools: grpcurl (Go) and dynalite (Node)
     python3 dev.py pin                 compile requirements/*.txt from pyproject.toml
@@ -18,6 +19,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -27,9 +29,11 @@ BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / "python"
 OLDEST = (3, 11)
 SUPPORTED = ("3.14", "3.13", "3.12", "3.11")
-DISTRIBUTION = "keyvault-grpc"
+NOT_PINNED = ("keyvault-grpc", "keyvault")
+"""Our distribution, and the unrelated project that has the name of our command on the package index."""
 USERS, DEVELOPERS = ("build", "server"), ("build", "dev")
 UNIT = ("-m", "not process and not external and not slow")
+COVERAGE = ("--cov", "--cov-report=term:skip-covered")
 WORKERS = ("-n", "3")
 """A third worker runs while the others wait for processes that they started."""
 TOOLS = {
@@ -61,9 +65,10 @@ def main(command: str, *arguments: str) -> int:
 
 def test(*arguments: str) -> int:
     """Run the tests: all of them, or the unit tier for `--unit`; `-n 0` among the arguments turns the workers off."""
-    chosen = [argument for argument in arguments if argument != "--unit"]
-    tier = UNIT if "--unit" in arguments else ()
-    return run(PYTHON, "-m", "pytest", *WORKERS, *tier, *chosen)
+    options: list[str] = []
+    for argument in arguments:
+        options += {"--unit": UNIT, "--coverage": COVERAGE}.get(argument, (argument,))
+    return run(PYTHON, "-m", "pytest", *WORKERS, *options)
 
 
 def set_up(requirements: tuple[str, ...]) -> None:
@@ -113,22 +118,26 @@ def tools() -> int:
 
 def pin() -> int:
     """Compile the pins; dev.txt comes first and constrains server.txt, so that what ships is what was tested."""
+    folder = ROOT / "requirements"
+    with tempfile.TemporaryDirectory() as temporary:
+        constraints = Path(temporary, "constraints.txt")
+        # No version is below 0: a requirement that leads back to us fails here instead of installing another's package.
+        impossible = [f"{name}<0" for name in NOT_PINNED]
+        constraints.write_text("\n".join(impossible))
+        pin_one(constraints, folder / "dev.txt", "--extra", "server", "--group", "dev", "pyproject.toml")
+        lines = (folder / "dev.txt").read_text().splitlines()
+        pinned = [line.removesuffix(" \\") for line in lines if line[:1].strip()]
+        constraints.write_text("\n".join([*impossible, *pinned]))
+        pin_one(constraints, folder / "server.txt", "--extra", "server", "pyproject.toml")
+        pin_one(constraints, folder / "build.txt", str(folder / "build.in"))
+    return 0
+
+
+def pin_one(constraints: Path, output: Path, *sources: str) -> None:
+    """Compile one file of pins with hashes, for every platform and each supported Python."""
     compile_ = (PYTHON, "-m", "uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11")
     plain = ("--generate-hashes", "--no-emit-index-url", "--no-header", "--no-annotate")
-    folder = ROOT / "requirements"
-    check(*compile_, *plain, "--extra", "server", "--group", "dev", "pyproject.toml", "-o", folder / "dev.txt")
-    pins = folder / "pins.tmp"
-    lines = (folder / "dev.txt").read_text().splitlines()
-    pins.write_text("\n".join(line.removesuffix(" \\") for line in lines if line[:1].strip()))
-    try:
-        constrained = (*compile_, *plain, "--constraints", pins)
-        check(*constrained, "--extra", "server", "pyproject.toml", "-o", folder / "server.txt")
-    finally:
-        pins.unlink()
-    check(*compile_, *plain, folder / "build.in", "-o", folder / "build.txt")
-    if any(line.startswith(f"{DISTRIBUTION}==") for path in folder.glob("*.txt") for line in path.open()):
-        sys.exit(f"dev.py: {DISTRIBUTION} depends on itself: see pyproject.toml")
-    return 0
+    check(*compile_, *plain, "--constraints", constraints, *sources, "--output-file", output)
 
 
 def check(*command: str | Path, environment: dict[str, str] | None = None) -> None:
@@ -147,11 +156,19 @@ def use_newer_python() -> None:
     """Continue with a supported Python if this one is too old and one is on the PATH; else say what is needed."""
     for version in SUPPORTED:
         found = shutil.which(f"python{version}")
-        # A version manager's shim may exist for a version that is not active: it fails when it is run.
-        if found and subprocess.run([found, "-c", "import venv"], capture_output=True, check=False).returncode == 0:
+        if found and makes_environments(found):
             os.execv(found, [found, *sys.argv])
     found = ".".join(map(str, sys.version_info[:2]))
     sys.exit(f"dev.py: KeyVault needs Python 3.11 or newer; this is {found}, and no newer one is on the PATH")
+
+
+def makes_environments(python: str) -> bool:
+    """Say whether this Python runs and has what an environment needs.
+
+    The shim of a version manager exists for versions that are not active; Debian splits ensurepip from the rest.
+    """
+    trial = (python, "-c", "import ensurepip, venv")
+    return subprocess.run(trial, capture_output=True, check=False).returncode == 0
 
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
 # Builds the image of ./Dockerfile and runs it: read-only root, no capabilities, a network of its own with loopback only.
 #
-#   CI=true      what is missing is a failure; otherwise it is said in one line, and is none
-#   BASE=image   build on this image; otherwise on Debian bookworm, made here by debootstrap: no registry is asked
-#   HADOLINT=... the linter's path; otherwise it is looked for beside python and in .venv
+#   CI=true      what is missing is a failure
+#   CI unset     what is missing is reported in one line
+#   BASE=image   build on this image; otherwise on Debian bookworm (deploy/debian.sh): no registry is asked
+#   HADOLINT=... the linter's path; otherwise it is looked for next to python and in .venv
 #
-# Needs root, and installs buildah, crun and debootstrap by apt-get where they are missing. What it makes is in a
-# temporary directory and goes away, but for the Debian base, kept for a month in ${XDG_CACHE_HOME:-~/.cache}.
-# shellcheck disable=SC2016 # what is in single quotes is awk's, apt-get's and the inner shell's to expand
+# Needs root, and installs buildah and crun by apt-get where they are missing. What it makes is in a temporary directory
+# and goes away.
+# shellcheck disable=SC2016 # awk and the inner shell expand what is in single quotes
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 SUITE=bookworm
 PACKAGES=ca-certificates,python3,python3-venv
-CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/keyvault-image"
 UID_=10001
 BIN=/opt/keyvault/bin
 
@@ -48,12 +48,12 @@ lint() {
 
 # ---- the tools
 
-tools() { command -v buildah crun debootstrap >"$work/tools" && [ "$(wc -l <"$work/tools")" = 3 ]; }
+tools() { command -v buildah >/dev/null && command -v crun >/dev/null; }
 
 apt_install() {
-    apt-get install -y --no-install-recommends buildah crun debootstrap && return
+    apt-get install -y --no-install-recommends buildah crun && return
     apt-get update
-    apt-get install -y --no-install-recommends buildah crun debootstrap
+    apt-get install -y --no-install-recommends buildah crun
 }
 
 builder() { buildah --root "$work/storage" --runroot "$work/run" --storage-driver vfs "$@"; }
@@ -65,28 +65,6 @@ oci() {
 }
 
 # ---- the base
-
-# The machine's own Debian mirror; none, and debootstrap takes its default.
-mirror() {
-    apt-get indextargets --format '$(CODENAME) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
-        awk -v suite="$SUITE" '$1 == suite && $2 == "main" && !found { found = 1; print $3 }' || true
-}
-
-bootstrap() {
-    local root="$work/debian" attempt
-    for attempt in 1 2; do
-        rm -rf --one-file-system "$root"
-        # shellcheck disable=SC2046 # no mirror is no argument
-        if timeout 300 debootstrap --variant=minbase --include="$PACKAGES" "$SUITE" "$root" $(mirror); then
-            tar -C "$root" --exclude='./dev/*' --exclude='./var/cache/apt/*' --exclude='./var/lib/apt/lists/*' \
-                -I 'gzip -1' -cf "$1.part" . && mv "$1.part" "$1"
-            rm -rf --one-file-system "$root"
-            return
-        fi
-        echo "debootstrap failed, attempt $attempt" >&2
-    done
-    return 1
-}
 
 # What pip needs to reach its index from here: the machine's settings and the files they name, for this base only.
 pip_settings() {
@@ -234,14 +212,11 @@ lint
 if [ "$(id -u)" != 0 ]; then absent "not root"; exit 0; fi
 if ! tools; then
     if ! command -v apt-get >/dev/null; then absent "no buildah"; exit 0; fi
-    DEBIAN_FRONTEND=noninteractive quiet "installed buildah, crun and debootstrap" apt_install
+    DEBIAN_FRONTEND=noninteractive quiet "installed buildah and crun" apt_install
 fi
 
 if [ -z "${BASE:-}" ]; then
-    base="$CACHE/$SUITE-$(uname -m)-$(echo "$PACKAGES" | cksum | cut -d ' ' -f 1).tar.gz"
-    mkdir -p "$CACHE"
-    find "$CACHE" -name "$SUITE-*" -mtime +30 -delete
-    [ -s "$base" ] || quiet "Debian $SUITE by debootstrap" bootstrap "$base"
+    base=$(deploy/debian.sh "$SUITE" "$PACKAGES") || fail "Debian $SUITE by debootstrap"
     quiet "base image of Debian $SUITE" make_base "$base"
     BASE=localhost/keyvault-base
 fi
@@ -288,7 +263,7 @@ ok "/data can be written to"
 
 status=0
 contained KEYVAULT_LISTEN=0.0.0.0:50051 -- "$BIN/keyvault-server" serve >"$work/log" 2>&1 || status=$?
-equal "exit status of a server off loopback without protections" 1 "$status"
+equal "exit status of a server on a non-loopback address without protections" 1 "$status"
 status=0
 contained -- "${healthcheck[@]}" >"$work/log" 2>&1 || status=$?
 equal "exit status of the health check without a server" 1 "$status"
