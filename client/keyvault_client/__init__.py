@@ -1,4 +1,4 @@
-"""The KeyVault client: `async with KeyVault("host:port") as vault`. docs/client.md shows it at work."""
+"""The KeyVault client: `async with KeyVault("host:port") as vault`. docs/client.md describes it."""
 
 from keyvault_client.errors import (
     AlreadyExists,

@@ -1,18 +1,18 @@
-"""What can go wrong, as exceptions: every one is a KeyVaultError, none holds a secret, no gRPC type is among them.
+"""Exceptions of the client: each is a KeyVaultError, none holds a secret, and none is a gRPC type.
 
 KeyVaultError
-  InvalidRequest      it can never succeed as it is; often found before anything is sent
-  NotFound            no such record, or deleted
+  InvalidRequest      the request can never succeed as it is; often found before it is sent
+  NotFound            no such record, or it was deleted
   AlreadyExists       Create on a live record
-  Conflict            the record is at another revision than the one named
+  Conflict            the record is at another revision than the caller named
   NotAuthorized       the key is not the record's
-  Denied              the server's policy, or no valid identity
-  Busy                a quota, a throttled backend, a full store; surely nothing was written
-  MasterKeyUnusable   the operator has to act
-  Unavailable         no answer; surely nothing was written
-  OutcomeUnknown      a mutation may have been done or not
-  RecordDamaged       what is stored does not open, or is no record
-  RolledBack          the server shows an older revision than it did before
+  Denied              the server's policy forbids the call, or the caller has no valid identity
+  Busy                a quota, a throttled backend or a full store; nothing was written
+  MasterKeyUnusable   the server's master key is unusable; its operator has to act
+  Unavailable         no answer; nothing was written
+  OutcomeUnknown      a mutation was sent and may have been done
+  RecordDamaged       the stored record does not open, or is not a record
+  RolledBack          the server shows an older revision than this client has seen
   ServerFailure       a fault of the server
 """
 
@@ -20,8 +20,8 @@ KeyVaultError
 class KeyVaultError(Exception):
     """Any failure of this library.
 
-    `reason` is the server's `google.rpc.ErrorInfo.reason`, empty if the error arose here; `request_id` finds the call
-    in the server's log.
+    `reason` is the server's `google.rpc.ErrorInfo.reason`, empty if this library found the error. `request_id` finds
+    the call in the server's log.
     """
 
     def __init__(self, message: str, *, reason: str = "", request_id: str = "") -> None:
@@ -35,7 +35,7 @@ class InvalidRequest(KeyVaultError):
 
 
 class NotFound(KeyVaultError):
-    """No such record, or it is deleted."""
+    """There is no such record, or it was deleted."""
 
 
 class WrongRevision(KeyVaultError):
@@ -47,15 +47,15 @@ class WrongRevision(KeyVaultError):
 
 
 class AlreadyExists(WrongRevision):
-    """Create on a live record, whose revision is `current_revision`."""
+    """Create met a live record, which is at `current_revision`; nothing was written."""
 
 
 class Conflict(WrongRevision):
-    """Somebody wrote meanwhile: the stored revision is `current_revision`, not the one that the caller named."""
+    """The record was changed: it is at `current_revision`, not at the revision that the caller named."""
 
 
 class NotAuthorized(KeyVaultError):
-    """The wrapped key does not unwrap, or its data key is not the record's."""
+    """The wrapped key does not unwrap, or its data key does not own the record."""
 
 
 class Denied(KeyVaultError):
@@ -68,33 +68,40 @@ class Busy(KeyVaultError):
     def __init__(self, message: str, *, retry_after: float = 0.0, reason: str = "", request_id: str = "") -> None:
         super().__init__(message, reason=reason, request_id=request_id)
         self.retry_after = retry_after
-        """Seconds after which the server invites another try; 0 if it does not say."""
+        """Seconds to wait before a retry, as the server says; 0 if it does not say."""
 
 
 class MasterKeyUnusable(KeyVaultError):
-    """A master key is unknown, disabled or pending deletion: only the operator can help."""
+    """A master key is unknown, disabled or pending deletion; only the server's operator can fix that."""
 
 
 class Unavailable(KeyVaultError):
-    """The server was not reached, or gave no answer in time; of a mutation, nothing was written."""
+    """The server was not reached, or did not answer in time. Nothing was written."""
 
 
 class OutcomeUnknown(KeyVaultError):
-    """A mutation was sent and its fate is not known: it may be done, or not. Read the record to see."""
+    """A mutation was sent, and it is unknown whether it was done. Read the record to see."""
 
 
 class RecordDamaged(KeyVaultError):
-    """What is stored is no record, or does not open under this key: restore it, or update it with the right key."""
+    """The stored record is invalid or does not open under this key. Use the right key, or restore the record."""
 
 
 class RolledBack(KeyVaultError):
-    """The server shows a revision below one that this client has seen: somebody restored or tampered with its table."""
+    """The server shows a lower revision than this client has seen: its table was restored or tampered with."""
 
     def __init__(self, key_id: str, *, revision: int, seen: int) -> None:
-        super().__init__(f"{key_id} is at revision {revision}, but revision {seen} was seen: the store was rolled back")
+        super().__init__(
+            f"{key_id} is at revision {revision}, but this client has seen revision {seen}: the store was rolled back"
+        )
         self.revision = revision
         self.seen = seen
 
 
 class ServerFailure(KeyVaultError):
-    """A fault of the server, or not a KeyVault server at all."""
+    """A fault of the server, or the address is not a KeyVault server's."""
+
+
+def quote(name: str) -> str:
+    """Return a name as an error message shows it: quoted, printable, and at most 60 characters of it."""
+    return ascii(name if len(name) <= 60 else f"{name[:60]}...")

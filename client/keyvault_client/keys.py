@@ -1,7 +1,8 @@
-"""A data key on the caller's side: 32 bytes that read, and their wrapped form that together with them writes.
+"""Data keys on the caller's side: the 32 bytes read a record; together with their wrapped form they change it.
 
-Saved, it is JSON {"tenant", "scope", "plaintext_key", "wrapped_key"}, bytes in base64, or without "plaintext_key" for
-callers whom the server's settings let unwrap. A file is written 0600, durably, and never over another one.
+A key file is JSON {"tenant", "scope", "plaintext_key", "wrapped_key"}, bytes in base64. "plaintext_key" may be left out
+where the server's settings let the caller unwrap. The rule of this file: a key file is written 0600, durably, and never
+over another file.
 """
 
 import base64
@@ -14,36 +15,36 @@ from keyvault_api.names import DATA_KEY_SIZE, MAX_WRAPPED_KEY, is_scope, is_tena
 from keyvault_client.errors import InvalidRequest
 
 MAX_FILE = 64 * 1024
-"""Bytes in a file that may be a key."""
+"""Most bytes in a key file."""
 
-_SPELT = {"plaintextKey": "plaintext_key", "wrappedKey": "wrapped_key"}  # as protobuf's JSON, and so grpcurl, has them
+_PROTOBUF_NAMES = {"plaintextKey": "plaintext_key", "wrappedKey": "wrapped_key"}  # grpcurl prints these
 
 
 @dataclass(frozen=True, slots=True)
 class DataKey:
-    """A data key for one tenant and one scope. Its repr shows neither form."""
+    """A data key for one tenant and one scope. Its repr shows neither the plaintext nor the wrapped form."""
 
     tenant: str
-    """Whose it is, as the server knows the caller."""
+    """The tenant that the server gave the caller."""
     scope: str
-    """The key_id, or the prefix ending in "/", that it may be used for."""
+    """The key_id, or the prefix that ends in "/", that the key may be used for."""
     wrapped_key: bytes = field(repr=False)
-    """At most 8,192 bytes, opaque."""
+    """1 to 8,192 opaque bytes."""
     plaintext_key: bytes | None = field(default=None, repr=False)
-    """32 bytes; None in a key that was saved without it: `KeyVault.unwrap_key` may get it back."""
+    """32 bytes; None if the key was saved without them. `KeyVault.unwrap_key` may get them back."""
 
     def secret(self) -> bytes:
-        """The 32 bytes. Raises InvalidRequest if only the wrapped form is at hand."""
+        """Return the 32 bytes. Raises InvalidRequest if the key was saved without them."""
         if self.plaintext_key is None:
             raise InvalidRequest("this key has no plaintext_key: unwrap it first (`keyvault unwrap-key`)")
         return self.plaintext_key
 
     def without_plaintext(self) -> "DataKey":
-        """The wrapped form alone."""
+        """Return this key with its wrapped form alone."""
         return replace(self, plaintext_key=None)
 
     def to_json(self) -> str:
-        """The key as JSON, secret included."""
+        """Return the key as JSON, secret included."""
         content = {"tenant": self.tenant, "scope": self.scope}
         if self.plaintext_key is not None:
             content["plaintext_key"] = base64.b64encode(self.plaintext_key).decode()
@@ -52,9 +53,9 @@ class DataKey:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "DataKey":
-        """Reads what `to_json` wrote, or the JSON of a GenerateKeyResponse. Raises InvalidRequest."""
+        """Parse what `to_json` returned, or the JSON of a GenerateKeyResponse. Raises InvalidRequest."""
         try:
-            content = {_SPELT.get(name, name): value for name, value in json.loads(text).items()}
+            content = {_PROTOBUF_NAMES.get(name, name): value for name, value in json.loads(text).items()}
             plaintext = content.get("plaintext_key")
             key = cls(
                 str(content["tenant"]),
@@ -63,17 +64,19 @@ class DataKey:
                 None if plaintext is None else base64.b64decode(plaintext, validate=True),
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise InvalidRequest("this is no key: JSON of tenant, scope, plaintext_key and wrapped_key") from None
+            raise InvalidRequest(
+                "not a data key: expected JSON with tenant, scope, plaintext_key and wrapped_key"
+            ) from None
         if not (is_tenant(key.tenant) and is_scope(key.scope) and 0 < len(key.wrapped_key) <= MAX_WRAPPED_KEY):
-            raise InvalidRequest("this is no key: its tenant, scope or wrapped_key breaks the rules")
+            raise InvalidRequest("not a data key: its tenant, scope or wrapped_key is invalid")
         if key.plaintext_key is not None and len(key.plaintext_key) != DATA_KEY_SIZE:
-            raise InvalidRequest(f"this is no key: its plaintext_key has not {DATA_KEY_SIZE} bytes")
+            raise InvalidRequest(f"not a data key: its plaintext_key must be {DATA_KEY_SIZE} bytes")
         return key
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes a new file of mode 0600 that survives a crash. Raises FileExistsError: no key is written over.
+        """Write a new file of mode 0600 that survives a crash. Raises FileExistsError rather than overwrite a file.
 
-        Raises OSError, and leaves no part of a file, if there is no room.
+        Raises OSError, and leaves no partial file, if the disk is full.
         """
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -88,12 +91,15 @@ class DataKey:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "DataKey":
-        """Reads a saved key. Raises OSError, InvalidRequest."""
+        """Read a saved key. Raises OSError, or InvalidRequest with the name of the file."""
         with Path(path).open("rb") as file:
             content = file.read(MAX_FILE + 1)
         if len(content) > MAX_FILE:
-            raise InvalidRequest(f"this is no key: a key has less than {MAX_FILE} bytes")
-        return cls.from_json(content)
+            raise InvalidRequest(f"{os.fspath(path)}: not a data key: larger than {MAX_FILE} bytes")
+        try:
+            return cls.from_json(content)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"{os.fspath(path)}: {error}") from None
 
 
 def _sync_directory(path: Path) -> None:

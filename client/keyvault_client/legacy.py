@@ -1,7 +1,7 @@
-"""Opens records of the service that KeyVault replaces: base64 of AES-256-ECB with PKCS#7 padding, no integrity.
+"""Records of the service that KeyVault replaces: base64 of AES-256-ECB with PKCS#7 padding, no integrity.
 
-The rule of this file: it is the only one that knows ECB, and it only reads. A wrong secret opens such a record to
-garbage once in 255 tries and nobody can tell: look at what was imported.
+The rule of this file: no other file knows ECB, and this one only decrypts. A wrong secret goes unnoticed once in 255
+tries and then gives garbage: look at what was imported.
 Source: NIST SP 800-38A (ECB), RFC 5652 section 6.3 (padding).
 """
 
@@ -15,18 +15,18 @@ from keyvault_client.errors import InvalidRequest
 
 
 def open_legacy(record: bytes) -> bytes:
-    """The plaintext of a JSON record {"data": base64, "secret": base64 of 32 bytes}. Raises InvalidRequest."""
+    """Return the plaintext of JSON {"data": base64, "secret": base64 of 32 bytes}. Raises InvalidRequest."""
     try:
         content = json.loads(record)
         data = base64.b64decode(content["data"], validate=True)
         secret = base64.b64decode(content["secret"], validate=True)
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise InvalidRequest('this is no old record: JSON {"data": base64, "secret": base64}') from None
+        raise InvalidRequest('not a legacy record: expected JSON {"data": base64, "secret": base64}') from None
     if len(secret) != 32 or not data or len(data) % 16:
-        raise InvalidRequest("this is no old record: a secret has 32 bytes, data one or more blocks of 16")
+        raise InvalidRequest("not a legacy record: secret must be 32 bytes, and data one or more blocks of 16")
     decryptor = Cipher(algorithms.AES256(secret), modes.ECB()).decryptor()
     unpadder = PKCS7(128).unpadder()
     try:
         return unpadder.update(decryptor.update(data) + decryptor.finalize()) + unpadder.finalize()
     except ValueError:
-        raise InvalidRequest("the old record does not open with its secret") from None
+        raise InvalidRequest("the legacy record does not open with its secret") from None

@@ -1,7 +1,7 @@
-"""A gRPC status -> one of our exceptions, by the reason that its google.rpc.ErrorInfo names.
+"""Turn a gRPC status into one of our exceptions, by the reason in its google.rpc.ErrorInfo.
 
-The messages of google.rpc are described here, in a pool of their own, as far as we read them: a client then needs no
-googleapis-common-protos, and nothing clashes with a program that has it.
+The rule of this file: it describes the fields of google.rpc that it reads, in a descriptor pool of its own. The client
+then needs no googleapis-common-protos, and does not clash with a program that has it.
 Source: https://google.aip.dev/193, google/rpc/status.proto and error_details.proto.
 """
 
@@ -72,14 +72,14 @@ _BY_CODE: dict[grpc.StatusCode, type[KeyVaultError]] = {
     _Code.UNAUTHENTICATED: Denied,
     _Code.FAILED_PRECONDITION: MasterKeyUnusable,
     _Code.UNAVAILABLE: Unavailable,
-    _Code.CANCELLED: Unavailable,  # by a server that stops; our own cancelling raises asyncio's CancelledError
+    _Code.CANCELLED: Unavailable,  # the server is stopping; a cancellation of ours raises asyncio.CancelledError
     _Code.DEADLINE_EXCEEDED: Unavailable,
     _Code.DATA_LOSS: RecordDamaged,
 }
 
 
 def error_of(failed: grpc.aio.AioRpcError) -> KeyVaultError:
-    """The exception that a failed call stands for."""
+    """Return the exception for a failed call."""
     info, retry_after = _details(failed)
     message = failed.details() or failed.code().name
     about: dict[str, Any] = {"reason": info.reason, "request_id": info.metadata.get("request_id", "")}
@@ -96,22 +96,23 @@ def error_of(failed: grpc.aio.AioRpcError) -> KeyVaultError:
 
 
 def _details(failed: grpc.aio.AioRpcError) -> tuple[Any, float]:
-    """The ErrorInfo, an empty one if there is none of ours, and the seconds of a RetryInfo."""
+    """Return KeyVault's ErrorInfo (empty if there is none) and the seconds of the RetryInfo (0 if there is none)."""
     info: Any = _ErrorInfo()
     retry_after = 0.0
     for detail in _packed(failed):
         kind = detail.type_url.rpartition("/")[2]
         with contextlib.suppress(DecodeError):
             if kind == "google.rpc.ErrorInfo":
-                told: Any = _ErrorInfo.FromString(detail.value)
-                info = told if told.domain == "keyvault" else info
+                found: Any = _ErrorInfo.FromString(detail.value)
+                info = found if found.domain == "keyvault" else info
             elif kind == "google.rpc.RetryInfo":
-                delay = getattr(_RetryInfo.FromString(detail.value), "retry_delay")  # noqa: B009 - of a class made above
+                delay = getattr(_RetryInfo.FromString(detail.value), "retry_delay")  # noqa: B009 - the class is made at run time
                 retry_after = delay.seconds + delay.nanos / 1e9
     return info, retry_after
 
 
 def _packed(failed: grpc.aio.AioRpcError) -> list[Any]:
+    """Return the details that the status carries, still packed."""
     for name, value in failed.trailing_metadata() or ():
         if name == "grpc-status-details-bin" and isinstance(value, bytes):
             try:

@@ -1,7 +1,7 @@
 """Secrets between files, stdin and stdout: never an argument, never readable by others, not on a screen by mistake.
 
-The rule of this file: what cannot be read or written is an error while it can still be told. Python has None for a
-stream that was closed before it began, and what `print` wrote may fail as late as at the end.
+The rule of this file: a stream that cannot be read or written is an error while it can still be reported. Python sets a
+stream that was closed before the start to None, and what `print` wrote may fail as late as at exit.
 """
 
 import os
@@ -17,15 +17,15 @@ from keyvault_client.keys import DataKey
 
 
 def read_secret() -> bytes:
-    """Standard input to its end, at most what a record holds. Raises InvalidRequest."""
+    """Read standard input to its end, at most what a record holds. Raises InvalidRequest."""
     data = _input().read(MAX_PLAINTEXT + 1)
     if len(data) > MAX_PLAINTEXT:
-        raise InvalidRequest(f"standard input has more than the {MAX_PLAINTEXT} bytes that a record holds")
+        raise InvalidRequest(f"standard input is too long: a record holds at most {MAX_PLAINTEXT} bytes")
     return data
 
 
 def read_message() -> bytes:
-    """Standard input to its end, at most twice a gRPC message: that is one in JSON. Raises InvalidRequest."""
+    """Read standard input to its end, at most twice a gRPC message: one fits as JSON. Raises InvalidRequest."""
     data = _input().read(2 * MAX_MESSAGE + 1)
     if len(data) > 2 * MAX_MESSAGE:
         raise InvalidRequest("standard input is too long for an envelope or a response")
@@ -33,20 +33,20 @@ def read_message() -> bytes:
 
 
 def write_bytes(data: bytes) -> None:
-    """Bytes to standard output as they are. Raises InvalidRequest, OSError."""
+    """Write bytes to standard output as they are. Raises InvalidRequest, OSError."""
     output = _output()
     output.write(data)
     output.flush()
 
 
-def refuse_screen(new_file: Path | None) -> None:
-    """Raises InvalidRequest if a key would go to a screen, where it is read by whoever passes, or nowhere."""
+def refuse_terminal_output(new_file: Path | None) -> None:
+    """Raise InvalidRequest if a key would go to a screen, where others may read it, or to a closed stream."""
     if new_file is None and _output().isatty():
-        raise InvalidRequest("a key would be shown on the screen: send it to a file, as in `... > prod.key`")
+        raise InvalidRequest("refusing to show a key on the screen: send it to a file, as in `... > prod.key`")
 
 
 def write_key(key: DataKey, new_file: Path | None) -> None:
-    """A key to a new file, or to standard output, durably; a regular file there becomes 0600 first."""
+    """Write a key durably to a new file, or to standard output; if that is a regular file, it becomes 0600 first."""
     if new_file is not None:
         key.save(new_file)
         return
@@ -60,7 +60,7 @@ def write_key(key: DataKey, new_file: Path | None) -> None:
 
 
 def load_or_save_key(path: Path, key: DataKey | None) -> DataKey:
-    """The key in the file; or, if one is given, that one, once it is safe on the disk."""
+    """Return the key in the file; or save the given key to it, durably, and return that."""
     if key is None:
         return DataKey.load(path)
     key.save(path)
@@ -68,7 +68,7 @@ def load_or_save_key(path: Path, key: DataKey | None) -> DataKey:
 
 
 def flush_output() -> None:
-    """Writes what is left to be written. Raises OSError; what cannot be written is then dropped."""
+    """Write what is still buffered. Raises OSError, and then drops the rest."""
     if sys.stdout is None:
         return
     try:
@@ -79,20 +79,27 @@ def flush_output() -> None:
 
 
 def quiet_grpc() -> None:
-    """Leaves standard error to this program: grpc's core writes there of each handshake that failed.
+    """Keep gRPC's core from writing to standard error, where it reports each failed handshake.
 
-    It is asked to in GRPC_VERBOSITY, which it reads before any line of ours runs: hence its descriptor goes elsewhere.
+    GRPC_VERBOSITY would silence it, but gRPC reads that before any line of ours runs. So:
+
+    1. this program's standard error moves to a copy of descriptor 2;
+    2. descriptor 2, which gRPC writes to, goes to /dev/null.
+
+    A GRPC_VERBOSITY in the environment shows that the user wants to see these lines: then nothing changes.
     """
     if sys.stderr is None or "GRPC_VERBOSITY" in os.environ:
         return
+    # 1. Ours. A new file object has no error handler; Python's own standard error has this one.
     sys.stderr = os.fdopen(os.dup(2), "w", errors="backslashreplace")
+    # 2. gRPC's.
     nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     os.dup2(nowhere, 2)
     os.close(nowhere)
 
 
-def tell(sentence: str) -> None:
-    """One line on standard error, if there is one."""
+def print_error(sentence: str) -> None:
+    """Write one line to standard error, if it is open."""
     if sys.stderr is not None:
         sys.stderr.write(sentence + "\n")
         sys.stderr.flush()
@@ -100,11 +107,11 @@ def tell(sentence: str) -> None:
 
 def _input() -> BinaryIO:
     if sys.stdin is None:
-        raise InvalidRequest("standard input is closed: send the data there, or `< /dev/null` for none")
+        raise InvalidRequest("standard input is closed: send the data to it, or use `< /dev/null` for empty data")
     return sys.stdin.buffer
 
 
 def _output() -> BinaryIO:
     if sys.stdout is None:
-        raise InvalidRequest("standard output is closed: send it to a file or a pipe")
+        raise InvalidRequest("standard output is closed: redirect it to a file or a pipe")
     return sys.stdout.buffer

@@ -1,4 +1,7 @@
-"""The client's side of TLS: which files, and whether they can be used. The server is always verified."""
+"""The client's side of TLS: its files, and whether they are usable.
+
+The rule of this file: the server is always verified.
+"""
 
 import ssl
 from dataclasses import dataclass
@@ -13,22 +16,22 @@ from keyvault_client.errors import InvalidRequest
 class TLS:
     """PEM files of a TLS connection. The server is always verified, against the system's roots if `ca` is None.
 
-    The files are read again when they change: the next call then goes over a new connection.
+    The files are reloaded when they change: the next call then uses a new connection.
     """
 
     ca: str | Path | None = None
     certificate: str | Path | None = None
-    """The client's chain, where the server asks for one; together with `private_key`."""
+    """The client's chain, where the server requires one; needs `private_key`."""
     private_key: str | Path | None = None
 
     def paths(self) -> list[Path]:
-        """The files."""
+        """Return the paths that are set."""
         return [Path(path) for path in (self.ca, self.certificate, self.private_key) if path is not None]
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """For a channel. Raises InvalidRequest for files that cannot be used: gRPC would only fail to connect."""
+        """Load the files for a channel. Raises InvalidRequest if they are unusable: gRPC would only fail to connect."""
         if (self.certificate is None) is not (self.private_key is None):
-            raise InvalidRequest("a client certificate and its private key come together")
+            raise InvalidRequest("a client certificate and its private key must be given together")
         try:
             read = [Path(path).read_bytes() if path else None for path in (self.ca, self.private_key, self.certificate)]
         except OSError as error:
@@ -42,10 +45,11 @@ class TLS:
             if self.ca is not None:
                 context.load_verify_locations(self.ca)
         except OSError:  # ssl.SSLError is one
-            raise InvalidRequest(f"{self.ca} holds no certificate in PEM") from None
+            raise InvalidRequest(f"{self.ca}: not a PEM certificate") from None
         try:
             if self.certificate is not None:
                 context.load_cert_chain(self.certificate, self.private_key, password=lambda: "")
         except OSError:
-            pair = f"{self.certificate} and {self.private_key}"
-            raise InvalidRequest(f"{pair} are not a certificate and its key in PEM, unencrypted") from None
+            raise InvalidRequest(
+                f"{self.certificate} and {self.private_key}: not a PEM certificate and its unencrypted private key"
+            ) from None

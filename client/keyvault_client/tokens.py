@@ -1,6 +1,6 @@
-"""Bearer tokens, by which a server may know its caller (docs/client.md, "Who you are").
+"""Bearer tokens, by which a server may identify its caller (docs/client.md, "Who you are").
 
-The rule of this file: no error, log line or repr holds anything of a token.
+The rule of this file: no error, log line or repr holds any part of a token.
 """
 
 import logging
@@ -10,38 +10,38 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from keyvault_client.changes import Changes
 from keyvault_client.errors import InvalidRequest, KeyVaultError, Unavailable
+from keyvault_client.file_changes import FileChanges
 
 MAX_TOKEN = 8_000
-"""Characters, the server's limit."""
+"""Most characters in a token, the server's limit."""
 
 TokenSource: TypeAlias = Callable[[], Awaitable[str]]
-"""Gives the token of the next call; is asked before every attempt."""
+"""Returns the token for the next attempt; called before each one."""
 
 _TOKEN = re.compile(rf"[A-Za-z0-9._~+/=-]{{1,{MAX_TOKEN}}}", re.ASCII)  # RFC 6750, section 2.1
 _log = logging.getLogger(__name__)
 
 
 class TokenFile:
-    """A TokenSource: the token in a file, white space around it apart; read again when the file changes.
+    """A TokenSource: the token in a file, without surrounding white space; reloaded when the file changes.
 
-    A file that cannot be read, or holds no token, leaves the last good token in use.
+    If the changed file cannot be read or is not a token, the previous token stays in use.
     """
 
     def __init__(self, path: str | Path, clock: Callable[[], float] = time.monotonic) -> None:
-        """Raises InvalidRequest for a file that cannot be read or holds no token."""
+        """Raises InvalidRequest if the file cannot be read or is not a token."""
         self._path = Path(path)
-        self._changes = Changes([self._path], clock)
+        self._changes = FileChanges([self._path], clock)
         self._token = self._read()
 
     async def __call__(self) -> str:
-        """The token."""
-        if self._changes.seen():
+        """Return the current token."""
+        if self._changes.detected():
             try:
                 self._token = self._read()
             except InvalidRequest as error:
-                _log.error("%s: the token that was read before stays in use", error)
+                _log.error("reload failed: %s; keeping the previous token", error)
         return self._token
 
     def _read(self) -> str:
@@ -52,18 +52,20 @@ class TokenFile:
             raise InvalidRequest(f"{self._path}: {error.strerror}") from None
         token = content.decode("ascii", "replace").strip()
         if not _TOKEN.fullmatch(token):
-            raise InvalidRequest(f"{self._path} holds no bearer token: one line, as its issuer gave it")
+            raise InvalidRequest(f"{self._path}: not a bearer token: expected one line, as the issuer gave it")
         return token
 
 
-async def authorization(source: TokenSource) -> tuple[tuple[str, str], ...]:
-    """The metadata of one attempt. Raises Unavailable if the source fails, InvalidRequest if it gives no token."""
+async def get_authorization(source: TokenSource) -> tuple[tuple[str, str], ...]:
+    """Return the metadata of one attempt. Raises Unavailable if the source fails, InvalidRequest for a bad token."""
     try:
         token = await source()
     except KeyVaultError:
         raise
     except Exception as error:
-        raise Unavailable(f"no token was to be had ({type(error).__name__}): nothing was sent") from error
+        raise Unavailable(f"cannot get a token ({type(error).__name__}); the request was not sent") from error
     if not isinstance(token, str) or not _TOKEN.fullmatch(token):
-        raise InvalidRequest("what the token source gave is no bearer token: one line, as its issuer gave it")
+        raise InvalidRequest(
+            "the token source returned an invalid bearer token: expected one line, as the issuer gave it"
+        )
     return (("authorization", f"Bearer {token}"),)

@@ -1,8 +1,12 @@
-"""`KeyVault`: the eight calls with the envelope out of sight.
+"""`KeyVault`: the eight calls, with records in plaintext on the caller's side only.
 
-The rules of this file: what is sealed is sealed here and never leaves in clear; a key is never minted inside a
-mutation, so whoever rotates has stored the new key before; a mutation without a named revision means "last writer
-wins" and is sealed anew when somebody was faster; one with a named revision is refused as `Conflict` instead.
+The rules of this file:
+
+* Data is sealed here and never leaves this process in plaintext.
+* A mutation never generates a key, so the caller has stored the new key before a rotation.
+* A mutation without a named revision means "last writer wins": if another writer was faster, the data is sealed again
+  for the next revision.
+* A mutation with a named revision raises `Conflict` instead.
 """
 
 import hashlib
@@ -15,23 +19,32 @@ from typing import Self
 from keyvault_api.envelope import MAX_REVISION, Kind, commits_to
 from keyvault_api.names import is_scope
 from keyvault_api.v1 import keyvault_pb2 as pb
-from keyvault_client.errors import AlreadyExists, Conflict, InvalidRequest, WrongRevision
+from keyvault_client.errors import AlreadyExists, Conflict, InvalidRequest, WrongRevision, quote
 from keyvault_client.keys import DataKey
-from keyvault_client.records import MutationResponse, Record, Written, check, head_of, opened, sealed, written
-from keyvault_client.seen import Seen
+from keyvault_client.records import (
+    MutationResponse,
+    Record,
+    Written,
+    check_scope,
+    open_record,
+    parse_head,
+    result_of,
+    seal,
+)
+from keyvault_client.seen_revisions import SeenRevisions
 from keyvault_client.tls import TLS
 from keyvault_client.tokens import TokenFile, TokenSource
 from keyvault_client.transport import Transport, deadline_in
 
 MAX_TIMEOUT = 86_400
-"""Seconds."""
+"""Longest timeout of a call, in seconds."""
 
 
 class KeyVault:
     """A client of one server; use it as an async context manager, from one event loop.
 
-    Every method takes `timeout`, the seconds that the whole of it may last, retries included, at most a day; the
-    constructor's is the default. Every method raises KeyVaultError and nothing else, but for a caller's cancellation.
+    Every method takes `timeout`, the seconds for the whole call, retries included: at most a day, by default what the
+    constructor was given. Every method raises KeyVaultError and nothing else, except when the caller cancels it.
     """
 
     def __init__(
@@ -45,13 +58,13 @@ class KeyVault:
         timeout: float = 10.0,
         remember: int = 10_000,
     ) -> None:
-        """`address` is host:port, dns:///host:port or unix:/path. Off loopback, `tls` or `insecure` has to be given.
+        """`address` is host:port, dns:///host:port or unix:/path. A non-loopback one needs `tls` or `insecure`.
 
-        `token_file` holds a bearer token, read again when it changes; or `token` is an `async` function that gives one,
-        asked before every attempt. Neither goes to another machine but in TLS. Raises InvalidRequest for files that
-        cannot be used.
+        `token_file` holds a bearer token and is reloaded when it changes. `token` is an `async` function instead that
+        returns one, called before every attempt. A token goes to another machine only in TLS. Raises InvalidRequest for
+        unusable files.
 
-        `remember` is how many names' highest seen revisions are kept in memory, to notice a rolled back store.
+        `remember` is the number of names whose highest seen revision is kept in memory, to notice a rolled back store.
         """
         if token_file is not None:
             if token is not None:
@@ -59,7 +72,7 @@ class KeyVault:
             token = TokenFile(token_file)
         self._transport = Transport(address, tls, insecure=insecure, token=token)
         self._timeout = timeout
-        self._seen = Seen(remember)
+        self._seen = SeenRevisions(remember)
 
     async def __aenter__(self) -> Self:
         return self
@@ -70,25 +83,25 @@ class KeyVault:
         await self.close()
 
     async def close(self) -> None:
-        """Closes the connection."""
+        """Close the connection, which ends in-flight calls."""
         await self._transport.close()
 
     async def generate_key(self, scope: str = "", *, timeout: float | None = None) -> DataKey:
-        """A fresh data key for a key_id, or for a prefix ending in "/"; for "", a key_id that the server makes.
+        """Generate a data key for a key_id, or for a prefix ending in "/". For "" the server generates a key_id.
 
-        Save it before you use it: nobody can make it again.
+        Save the key before you use it: it cannot be regenerated.
         """
         if scope and not is_scope(scope):
-            raise InvalidRequest('a scope is 1 to 255 characters of [A-Za-z0-9._~:@/+=-], maybe ending in "/"')
+            raise InvalidRequest(f"invalid scope {quote(scope)}: must be 1 to 255 characters of [A-Za-z0-9._~:@/+=-]")
         request = pb.GenerateKeyRequest(scope=scope)
         deadline = self._deadline(timeout)
         answer = await self._transport.call("GenerateKey", request, deadline, pb.GenerateKeyResponse)
         return DataKey(answer.tenant, answer.scope, answer.wrapped_key, answer.plaintext_key)
 
     async def create(self, key_id: str, plaintext: bytes, *, key: DataKey, timeout: float | None = None) -> Written:
-        """Stores a record of at most 380,000 bytes. Raises AlreadyExists.
+        """Store a new record of at most 380,000 bytes. Raises AlreadyExists.
 
-        Where the record was deleted, the same data key is needed again, and the revision goes on counting.
+        If the record was deleted, it takes the same data key again, and the revisions continue.
         """
         deadline = self._deadline(timeout)
         floor = self._seen.get(key_id)
@@ -99,7 +112,7 @@ class KeyVault:
             return await self._create(key_id, plaintext, key, current + 1, deadline)
 
     async def read(self, key_id: str, *, key: DataKey, timeout: float | None = None) -> Record:
-        """The record, opened. Raises NotFound, RecordDamaged (also for another key than the record's), RolledBack."""
+        """Read and open a record. Raises NotFound, RolledBack, RecordDamaged (also for a key not its own)."""
         record = await self._read(key_id, key, 0, self._deadline(timeout))
         assert record is not None
         return record
@@ -107,51 +120,51 @@ class KeyVault:
     async def read_if_changed(
         self, key_id: str, *, key: DataKey, known_revision: int, timeout: float | None = None
     ) -> Record | None:
-        """As `read`; None if the stored revision is still `known_revision`, and then nothing is sent."""
+        """Read as `read` does, or return None without data if the record is still at `known_revision`."""
         if not 1 <= known_revision <= MAX_REVISION:
-            raise InvalidRequest("a known revision is 1 to 2^63-1")
+            raise InvalidRequest(f"invalid known_revision {known_revision}: must be 1 to 2^63-1")
         return await self._read(key_id, key, known_revision, self._deadline(timeout))
 
     async def update(
         self, key_id: str, plaintext: bytes, *, key: DataKey, revision: int | None = None, timeout: float | None = None
     ) -> Written:
-        """Replaces the record that is at `revision`, or, without one, whatever is there.
+        """Replace the record if it is at `revision`; without a revision, replace it in any case.
 
-        Raises Conflict if a revision was named and the record is at another; NotFound.
+        Raises NotFound, and Conflict if the record is at another revision than the named one.
         """
         deadline = self._deadline(timeout)
 
         async def at(new_revision: int) -> Written:
-            envelope = sealed(key, key_id, new_revision, plaintext)
+            envelope = seal(key, key_id, new_revision, plaintext)
             request = pb.UpdateRequest(key_id=key_id, wrapped_key=key.wrapped_key, envelope=envelope)
             answer = self._transport.call("Update", request, deadline, pb.UpdateResponse, new_revision)
-            return self._written(key_id, await answer)
+            return self._note(key_id, await answer)
 
         return await self._at_revision(key_id, key, revision, deadline, at)
 
     async def delete(
         self, key_id: str, *, key: DataKey, revision: int | None = None, timeout: float | None = None
     ) -> Written:
-        """Deletes the record; its name stays its owner's. Raises as `update`."""
+        """Delete the record; its name stays reserved for its owner. Raises as `update` does."""
         deadline = self._deadline(timeout)
 
         async def at(new_revision: int) -> Written:
-            envelope = sealed(key, key_id, new_revision, b"", Kind.TOMBSTONE)
+            envelope = seal(key, key_id, new_revision, b"", Kind.TOMBSTONE)
             request = pb.DeleteRequest(key_id=key_id, wrapped_key=key.wrapped_key, envelope=envelope)
             answer = self._transport.call("Delete", request, deadline, pb.DeleteResponse, new_revision)
-            return self._written(key_id, await answer)
+            return self._note(key_id, await answer)
 
         return await self._at_revision(key_id, key, revision, deadline, at)
 
     async def rotate_key(
         self, key_id: str, *, key: DataKey, new_key: DataKey, revision: int | None = None, timeout: float | None = None
     ) -> Written:
-        """Hands the record from `key` to `new_key`, which has to be stored safely before. Raises as `update`.
+        """Hand the record from `key` to `new_key`, which must be stored safely before. Raises as `update` does.
 
-        A record that `new_key` opens already was rotated by an earlier try: the answer is then `replayed`.
+        If `new_key` opens the record already, an earlier attempt rotated it: the result is then `replayed`.
         """
         if hmac.compare_digest(key.secret(), new_key.secret()):
-            raise InvalidRequest("key and new_key are the same data key: generate another one")
+            raise InvalidRequest("key and new_key are the same data key: generate a new one")
         deadline = self._deadline(timeout)
         while True:
             record, done = await self._read_for_rotation(key_id, key, new_key, deadline)
@@ -168,50 +181,50 @@ class KeyVault:
                     raise
 
     async def rewrap_key(self, key: DataKey, *, timeout: float | None = None) -> DataKey:
-        """The same data key, wrapped under the server's current master key."""
+        """Wrap the data key under the server's current master key, and return it so."""
         request = pb.RewrapKeyRequest(wrapped_key=key.wrapped_key)
         deadline = self._deadline(timeout)
         answer = await self._transport.call("RewrapKey", request, deadline, pb.RewrapKeyResponse)
         return DataKey(key.tenant, key.scope, answer.wrapped_key, key.plaintext_key)
 
     async def unwrap_key(self, key: DataKey, *, timeout: float | None = None) -> DataKey:
-        """The key with its plaintext, where the server's settings allow that for its scope. Raises Denied."""
+        """Return the key with its plaintext. Raises Denied unless the server's settings allow that for its scope."""
         request = pb.UnwrapKeyRequest(wrapped_key=key.wrapped_key)
         deadline = self._deadline(timeout)
         answer = await self._transport.call("UnwrapKey", request, deadline, pb.UnwrapKeyResponse)
         return DataKey(answer.tenant, answer.scope, key.wrapped_key, answer.plaintext_key)
 
     async def _create(self, key_id: str, plaintext: bytes, key: DataKey, revision: int, deadline: float) -> Written:
-        envelope = sealed(key, key_id, revision, plaintext)
+        envelope = seal(key, key_id, revision, plaintext)
         request = pb.CreateRequest(key_id=key_id, wrapped_key=key.wrapped_key, envelope=envelope)
         try:
             answer = self._transport.call("Create", request, deadline, pb.CreateResponse, revision)
-            return self._written(key_id, await answer)
+            return self._note(key_id, await answer)
         except AlreadyExists as exists:
             self._seen.note(key_id, exists.current_revision)
             raise
 
     async def _rotate(self, key_id: str, record: Record, key: DataKey, new_key: DataKey, deadline: float) -> Written:
         revision = record.revision + 1
-        envelope = sealed(new_key, key_id, revision, record.plaintext)
+        envelope = seal(new_key, key_id, revision, record.plaintext)
         request = pb.RotateKeyRequest(
             key_id=key_id,
             wrapped_key=key.wrapped_key,
-            authorization=sealed(key, key_id, revision, hashlib.sha256(envelope).digest(), Kind.REKEY),
+            authorization=seal(key, key_id, revision, hashlib.sha256(envelope).digest(), Kind.REKEY),
             new_wrapped_key=new_key.wrapped_key,
             envelope=envelope,
         )
         answer = self._transport.call("RotateKey", request, deadline, pb.RotateKeyResponse, revision)
-        return self._written(key_id, await answer)
+        return self._note(key_id, await answer)
 
     async def _read_for_rotation(
         self, key_id: str, key: DataKey, new_key: DataKey, deadline: float
     ) -> tuple[Record, bool]:
-        """The record, and whether it is the new key's already."""
+        """Return the record, and whether `new_key` owns it already."""
         answer = await self._fetch(key_id, 0, deadline)
-        if commits_to(head_of(key_id, answer.envelope), new_key.secret(), new_key.tenant, key_id):
-            return opened(key_id, answer, new_key), True
-        return opened(key_id, answer, key), False
+        if commits_to(parse_head(key_id, answer.envelope), new_key.secret(), new_key.tenant, key_id):
+            return open_record(key_id, answer, new_key), True
+        return open_record(key_id, answer, key), False
 
     async def _at_revision(
         self,
@@ -221,12 +234,12 @@ class KeyVault:
         deadline: float,
         mutate: Callable[[int], Awaitable[Written]],
     ) -> Written:
-        """Mutates at the named revision + 1; without one at the last seen or read one + 1, again while others win."""
+        """Mutate at the named revision + 1; without one at the current one + 1, again while others are faster."""
         if revision is not None:
             if not 1 <= revision < MAX_REVISION:
-                raise InvalidRequest("a revision is 1 to 2^63-2 here: the next one is written")
+                raise InvalidRequest(f"invalid revision {revision}: must be 1 to 2^63-2")
             return await mutate(revision + 1)
-        check(key, key_id)
+        check_scope(key, key_id)
         current = self._seen.get(key_id) or (await self._fetch(key_id, 0, deadline)).revision
         while True:
             floor = self._seen.get(key_id)
@@ -236,25 +249,25 @@ class KeyVault:
                 current = self._seen.advance(key_id, newer.current_revision, floor)
 
     async def _read(self, key_id: str, key: DataKey, known_revision: int, deadline: float) -> Record | None:
-        check(key, key_id)
+        check_scope(key, key_id)
         answer = await self._fetch(key_id, known_revision, deadline)
         if known_revision and answer.not_modified:
             return None
-        return opened(key_id, answer, key)
+        return open_record(key_id, answer, key)
 
     async def _fetch(self, key_id: str, known_revision: int, deadline: float) -> pb.ReadResponse:
-        floor = self._seen.get(key_id)  # before the call: another one of ours may overtake it meanwhile
+        floor = self._seen.get(key_id)  # before the call: a concurrent write of ours may raise it while we wait
         request = pb.ReadRequest(key_id=key_id, known_revision=known_revision)
         answer = await self._transport.call("Read", request, deadline, pb.ReadResponse)
         self._seen.advance(key_id, answer.revision, floor)
         return answer
 
-    def _written(self, key_id: str, answer: MutationResponse) -> Written:
+    def _note(self, key_id: str, answer: MutationResponse) -> Written:
         self._seen.note(key_id, answer.revision)
-        return written(answer)
+        return result_of(answer)
 
     def _deadline(self, timeout: float | None) -> float:
         seconds = self._timeout if timeout is None else timeout
         if not 0 <= seconds <= MAX_TIMEOUT:
-            raise InvalidRequest(f"a timeout is 0 to {MAX_TIMEOUT} seconds")
+            raise InvalidRequest(f"invalid timeout {seconds}: must be 0 to {MAX_TIMEOUT} seconds")
         return deadline_in(seconds)

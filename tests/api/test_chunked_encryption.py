@@ -62,7 +62,7 @@ def test_the_package_has_vectors_of_both_sorts() -> None:
 
 @pytest.mark.usefixtures("with_sha256")
 @pytest.mark.parametrize("vector", GOOD, ids=name_of)
-def test_with_sha_256_the_reference_opens_and_makes_what_others_sealed(vector: dict[str, Any]) -> None:
+def test_with_sha_256_the_reference_does_what_others_do(vector: dict[str, Any]) -> None:
     key, context, message = parts(vector)
     derived = reference.derive(key, message[:24], context)
     assert (derived.aes_key.hex(), derived.base_nonce.hex()) == (vector["aead_key"], vector["base_nonce"])
@@ -86,7 +86,7 @@ def test_the_reference_derives_with_hkdf_expand_of_sha_512(vector: dict[str, Any
 
 
 @pytest.mark.parametrize("vector", GOOD, ids=name_of)
-def test_the_reference_and_cryptography_open_what_the_other_seals(
+def test_the_reference_and_cryptography_open_each_others_seals(
     vector: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, context, message = parts(vector)
@@ -104,7 +104,7 @@ def test_the_reference_and_cryptography_open_what_the_other_seals(
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=name_of)
-def test_cobblestone_256_opens_nothing_that_was_sealed_with_sha_256(vector: dict[str, Any]) -> None:
+def test_cobblestone_256_opens_nothing_sealed_with_sha_256(vector: dict[str, Any]) -> None:
     key, context, message = parts(vector)
     with pytest.raises(InvalidTag if len(key) == 32 else ValueError):
         opened_by_cryptography(key, context, message)

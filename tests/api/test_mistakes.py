@@ -128,8 +128,8 @@ def agrees(implementation: Any, test: Test) -> bool:
         kind, revision = implementation.parse(envelope)
         if test.get("phase") == "parse":
             return False
-        told = kind in set(Kind) and Kind(kind).name, str(revision), implementation.commits_to(envelope, *names)
-        if told != (test["kind"], test["revision"], test["commits"]):
+        answers = kind in set(Kind) and Kind(kind).name, str(revision), implementation.commits_to(envelope, *names)
+        if answers != (test["kind"], test["revision"], test["commits"]):
             return False
         opened = implementation.open_(*names, envelope)
     except implementation.Malformed:

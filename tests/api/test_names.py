@@ -6,6 +6,7 @@ import string
 import pytest
 
 from keyvault_api import names
+from keyvault_api.v1 import keyvault_pb2 as pb
 from tests.support.repository import ROOT
 
 ALLOWED = string.ascii_letters + string.digits + "._~:@/+=-"
@@ -22,18 +23,18 @@ def test_a_key_id_is_a_scope_too(key_id: str) -> None:
 
 
 @pytest.mark.parametrize("scope", ["/", "//", "prod/", "prod/db/", "k" * 254 + "/"])
-def test_a_prefix_that_ends_in_a_slash_is_a_scope_and_no_key_id(scope: str) -> None:
+def test_a_prefix_with_a_slash_is_a_scope_but_not_a_key_id(scope: str) -> None:
     assert names.is_scope(scope)
     assert not names.is_key_id(scope)
 
 
 @pytest.mark.parametrize("text", ["", "k" * 256, "k" * 255 + "/", "k\n", "\nk", "k\x00", " k", "k ", "a b", "prod/*"])
-def test_what_is_too_long_or_empty_or_has_another_character_is_neither(text: str) -> None:
+def test_a_bad_length_or_character_makes_neither(text: str) -> None:
     assert not names.is_scope(text)
     assert not names.is_key_id(text)
 
 
-def test_every_allowed_character_makes_a_scope_and_only_the_slash_no_key_id() -> None:
+def test_every_allowed_character_makes_a_scope() -> None:
     assert all(names.is_scope(character) for character in ALLOWED)
     assert [character for character in ALLOWED if not names.is_key_id(character)] == ["/"]
     assert all(names.is_key_id(f"{character}k") for character in ALLOWED)
@@ -53,7 +54,7 @@ def test_a_tenant_is_1_to_63_small_letters_digits_and_hyphens(tenant: str) -> No
 
 
 @pytest.mark.parametrize("text", ["", "-", "-a", "a" * 64, "A", "aB", "a_b", "a.b", "a/b", "a b", "a\n", "ä"])
-def test_what_breaks_a_rule_is_no_tenant(text: str) -> None:
+def test_text_that_breaks_a_rule_is_not_a_tenant(text: str) -> None:
     assert not names.is_tenant(text)
 
 
@@ -88,15 +89,15 @@ def test_a_scope_covers_its_own_name_and_what_is_below_its_slash(scope: str, key
         ("/", "x"),
     ],
 )
-def test_a_scope_covers_nothing_beside_it(scope: str, key_id: str) -> None:
+def test_a_scope_covers_nothing_next_to_it(scope: str, key_id: str) -> None:
     assert not names.covers(scope, key_id)
 
 
-def test_the_slash_alone_never_covers_a_name_that_does_not_begin_with_it() -> None:
+def test_the_slash_covers_only_names_that_begin_with_it() -> None:
     assert not any(names.covers("/", character) for character in ALLOWED.replace("/", ""))
 
 
-def test_the_contract_tells_the_same_sizes() -> None:
+def test_the_contract_has_the_same_sizes() -> None:
     contract = (ROOT / "protos/keyvault/v1/keyvault.proto").read_text()
     assert f"1 to {names.MAX_KEY_ID} characters of [A-Za-z0-9._~:@/+=-]" in contract
     assert "1 to 63 characters of [a-z0-9-]" in contract
@@ -104,6 +105,10 @@ def test_the_contract_tells_the_same_sizes() -> None:
     assert {int(size.replace(",", "")) for size in wrapped} == {names.MAX_WRAPPED_KEY}
     keys = re.findall(r"data key, (\d+) bytes", contract)
     assert {int(size) for size in keys} == {names.DATA_KEY_SIZE}
+
+
+def test_the_methods_are_the_contracts_in_its_order() -> None:
+    assert tuple(pb.DESCRIPTOR.services_by_name["KeyVault"].methods_by_name) == names.METHODS
 
 
 def test_the_largest_request_fits_a_message() -> None:

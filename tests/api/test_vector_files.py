@@ -1,4 +1,4 @@
-"""The vector files are what the generator makes, fit their schemas, and are described beside them."""
+"""The vector files are what the generator makes, fit their schemas, and are described next to them."""
 
 from typing import Any
 

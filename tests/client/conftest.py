@@ -1,11 +1,11 @@
-"""A server for the tests of the command, and a shell beside it."""
+"""A server for the tests of the command, and a shell next to it."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.serving import server_process
+from tests.support.processes import server_process
 from tests.support.shell import Shell
 
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.padding import PKCS7
 
 from keyvault_api import envelope
 from keyvault_client import DataKey
-from tests.support.serving import BIN
+from tests.support.processes import BIN
 from tests.support.shell import Shell
 
 NAME = "prod/db-password"
@@ -72,7 +72,7 @@ def test_bad_usage_is_one_line_and_exit_2(shell: Shell, line: str) -> None:
 
 def test_no_server_is_one_line_and_exit_1(shell: Shell) -> None:
     shell.ok("generate-key prod/", out="prod.key")
-    assert "no connection to 127.0.0.1:1" in shell.refused(
+    assert "cannot connect to 127.0.0.1:1: connection refused. Is the server running?" in shell.refused(
         "read prod/x --key prod.key --address 127.0.0.1:1 --timeout 1"
     )
 
@@ -100,7 +100,7 @@ def test_a_key_is_not_shown_on_a_screen(shell: Shell) -> None:
     assert b"send it to a file" in done.stderr
 
 
-def test_a_file_that_others_could_read_is_closed_before_the_key_is_in_it(shell: Shell) -> None:
+def test_a_file_that_others_could_read_is_closed_first(shell: Shell) -> None:
     (shell.directory / "open.key").touch(mode=0o644)
     shell.ok("generate-key prod/", out="open.key")
     assert (shell.directory / "open.key").stat().st_mode & 0o777 == 0o600
@@ -123,10 +123,10 @@ def test_what_is_sealed_without_a_server_opens_without_one(shell: Shell) -> None
     shell.ok("generate-key prod/", out="prod.key")
     sealed = shell.ok(f"seal {NAME} --key prod.key --revision 7", b"offline")
     assert shell.ok(f"open {NAME} --key prod.key", sealed) == b"offline"
-    told = shell.ok("inspect", sealed).decode()
-    assert "DATA" in told
-    assert "revision    7" in told
-    assert "plaintext   7 bytes" in told
+    shown = shell.ok("inspect", sealed).decode()
+    assert "DATA" in shown
+    assert "revision    7" in shown
+    assert "plaintext   7 bytes" in shown
     assert "another key" in shell.refused("open prod/other --key prod.key", given=sealed)
     assert "88 to 380456" in shell.refused("inspect", given=b"KVE")
     shell.refused("inspect", status=2, given=b"{}x")
@@ -163,14 +163,14 @@ def test_an_old_record_is_taken_over_under_a_fresh_key(shell: Shell, name: str) 
     assert shell.ok(f"read {name} --key fresh.key") == b"from long ago"
 
 
-def test_an_import_that_failed_half_way_is_finished_with_the_key_that_it_saved(shell: Shell, name: str) -> None:
+def test_a_failed_import_is_finished_with_the_key_it_saved(shell: Shell, name: str) -> None:
     shell.ok(f"generate-key {name}", out="fresh.key")
     shell.ok(f"import-legacy {name} --key fresh.key", old_record(b"x", bytes(32)))
     assert shell.ok(f"read {name} --key fresh.key") == b"x"
 
 
 @pytest.mark.parametrize("record", [b"", b"{}", b'{"data": "", "secret": ""}', b'{"data": "AAAA", "secret": "AAAA"}'])
-def test_what_is_no_old_record_is_refused_and_no_key_is_made(shell: Shell, record: bytes) -> None:
+def test_an_invalid_legacy_record_is_refused_and_no_key_is_made(shell: Shell, record: bytes) -> None:
     shell.refused("import-legacy prod/x --key fresh.key", status=2, given=record)
     assert not (shell.directory / "fresh.key").exists()
 

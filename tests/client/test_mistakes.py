@@ -12,7 +12,7 @@ import pytest
 
 from keyvault_client import DataKey
 from keyvault_client.cli import app
-from tests.support.serving import BIN
+from tests.support.processes import BIN
 from tests.support.shell import Shell
 
 SECRET = "hunter2"
@@ -46,47 +46,47 @@ def one_line(done: "subprocess.CompletedProcess[bytes]", status: int) -> str:
 
 
 def test_data_given_as_an_argument_is_refused_and_not_repeated(shell: Shell, key: Path) -> None:
-    told = shell.refused(f"create prod/x {SECRET} --key {key}", status=2)
-    assert SECRET not in told
-    assert "standard input" in told
+    message = shell.refused(f"create prod/x {SECRET} --key {key}", status=2)
+    assert SECRET not in message
+    assert "standard input" in message
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", DEEP, bytes(100_000)], ids=["empty", "other", "deep", "long"])
-def test_a_file_that_is_no_key_is_refused(shell: Shell, content: bytes) -> None:
+def test_a_file_that_is_not_a_key_is_refused_by_its_name(shell: Shell, content: bytes) -> None:
     (shell.directory / "notes").write_bytes(content)
-    assert "no key" in shell.refused("read prod/x --key notes", status=2)
+    assert "notes: not a data key" in shell.refused("read prod/x --key notes", status=2)
 
 
 def test_a_key_file_without_end_is_refused(shell: Shell) -> None:
-    assert "no key" in shell.refused("read prod/x --key /dev/zero", status=2)
+    assert "/dev/zero: not a data key" in shell.refused("read prod/x --key /dev/zero", status=2)
 
 
 def test_an_old_record_of_any_depth_is_refused(shell: Shell) -> None:
-    assert "no old record" in shell.refused("import-legacy prod/x --key fresh.key", status=2, given=DEEP)
+    assert "not a legacy record" in shell.refused("import-legacy prod/x --key fresh.key", status=2, given=DEEP)
 
 
 @pytest.mark.parametrize("revision", ["0", "9223372036854775808", "99999999999999999999999"])
-def test_a_revision_that_is_none_is_refused(shell: Shell, key: Path, revision: str) -> None:
+def test_an_invalid_revision_is_refused(shell: Shell, key: Path, revision: str) -> None:
     shell.refused(f"seal prod/x --key {key} --revision {revision}", status=2, given=b"x")
 
 
 @pytest.mark.parametrize("timeout", ["0", "-1", "nan", "inf", "1e300"])
-def test_a_timeout_that_is_none_is_refused(shell: Shell, key: Path, timeout: str) -> None:
+def test_an_invalid_timeout_is_refused(shell: Shell, key: Path, timeout: str) -> None:
     assert "timeout" in shell.refused(f"read prod/x --key {key} --timeout {timeout}", status=2)
 
 
 def test_an_address_of_another_machine_names_the_flags(shell: Shell, key: Path) -> None:
-    told = shell.refused(f"read prod/x --key {key} --address vault.example:1", status=2)
-    assert "--tls" in told
-    assert "--insecure" in told
+    message = shell.refused(f"read prod/x --key {key} --address vault.example:1", status=2)
+    assert "--tls" in message
+    assert "--insecure" in message
     assert "host:port" in shell.refused(f"read prod/x --key {key} --address http://127.0.0.1:1", status=2)
 
 
-def test_a_conflict_tells_the_revision_that_there_is(shell: Shell, key: Path) -> None:
-    shell.ok(f"create prod/told --key {key}", b"1")
-    shell.ok(f"update prod/told --key {key}", b"2")
-    assert "at revision 2" in shell.refused(f"update prod/told --key {key} --revision 1", given=b"3")
-    assert "at revision 2" in shell.refused(f"create prod/told --key {key}", given=b"3")
+def test_a_conflict_names_the_current_revision(shell: Shell, key: Path) -> None:
+    shell.ok(f"create prod/conflict --key {key}", b"1")
+    shell.ok(f"update prod/conflict --key {key}", b"2")
+    assert "at revision 2" in shell.refused(f"update prod/conflict --key {key} --revision 1", given=b"3")
+    assert "at revision 2" in shell.refused(f"create prod/conflict --key {key}", given=b"3")
 
 
 def test_a_rotation_to_the_same_data_key_is_refused(shell: Shell, key: Path) -> None:
@@ -98,7 +98,9 @@ def test_a_failed_handshake_is_one_line_too(shell: Shell, key: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=_talk_no_tls, args=(server,), daemon=True).start()
         address = f"127.0.0.1:{server.getsockname()[1]}"
-        assert "does TLS fit it" in shell.refused(f"read prod/x --key {key} --tls --timeout 4 --address {address}")
+        assert "the server does not speak TLS" in shell.refused(
+            f"read prod/x --key {key} --tls --timeout 4 --address {address}"
+        )
 
 
 def _talk_no_tls(server: socket.socket) -> None:
@@ -117,7 +119,7 @@ def test_a_closed_input_is_not_taken_for_an_empty_one(shell: Shell, key: Path, l
 
 
 @pytest.mark.parametrize("line", ["generate-key prod/", "read prod/out --key prod.key"])
-def test_what_cannot_be_written_is_one_line(shell: Shell, key: Path, line: str) -> None:
+def test_output_that_cannot_be_written_is_one_line(shell: Shell, key: Path, line: str) -> None:
     if "read" in line:
         shell.ok("create prod/out --key prod.key", b"x")
     assert "closed" in one_line(in_shell(shell, f"keyvault {line} >&-"), 2)
@@ -153,7 +155,7 @@ def test_an_interrupt_is_one_line(shell: Shell, key: Path) -> None:
     assert (process.returncode, out, err) == (
         130,
         b"",
-        b"keyvault: interrupted: a change that was sent may have been made\n",
+        b"keyvault: interrupted: a change that was sent may have taken effect\n",
     )
 
 

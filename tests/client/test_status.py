@@ -1,4 +1,4 @@
-"""What a server says of a failure, also one that says nonsense."""
+"""Exceptions of a server's failures, valid and invalid ones."""
 
 import grpc
 import pytest
@@ -16,7 +16,7 @@ def failed(*details: Any) -> grpc.aio.AioRpcError:
 
 
 @pytest.mark.parametrize("kind", ["ErrorInfo", "RetryInfo"])
-def test_a_detail_that_cannot_be_read_is_as_none(kind: str) -> None:
+def test_an_unreadable_detail_is_ignored(kind: str) -> None:
     info = Any()
     info.Pack(error_details_pb2.ErrorInfo(reason="BACKEND_UNAVAILABLE", domain="keyvault"))
     error = error_of(failed(info, Any(type_url=f"type.googleapis.com/google.rpc.{kind}", value=b"\xff")))

@@ -16,9 +16,11 @@ from keyvault_server.access.tokens import TokenRules, Tokens
 from keyvault_server.core.errors import BackendUnavailable
 from tests.support.certificates import LOCALHOST, Authority, replace
 from tests.support.fakes import FakeKeyService, FakeRecordStore
+from tests.support.identity_server import IdentityServer, identity_server
 from tests.support.issuer import AUDIENCE, ISSUER, SUBJECT, Issuer
-from tests.support.secure import Secure, secure
-from tests.support.serving import BIN, on_ports
+from tests.support.meters import RecordedMeter
+from tests.support.processes import BIN
+from tests.support.servers import on_ports
 
 ISSUED_BY = Issuer()
 GARBAGE = ["", "  \n", "two words", "a\nb", "caf\u00e9", "x" * 8_001, "\x00"]
@@ -27,14 +29,14 @@ GARBAGE = ["", "  \n", "two words", "a\nb", "caf\u00e9", "x" * 8_001, "\x00"]
 @pytest.fixture
 async def identifier(tmp_path: Path) -> AsyncIterator[Identifier]:
     (tmp_path / "keys.json").write_bytes(ISSUED_BY.key_set())
-    async with open_key_source(str(tmp_path / "keys.json")) as keys:
+    async with open_key_source(str(tmp_path / "keys.json"), meter=RecordedMeter()) as keys:
         yield Identifier(certificates=False, tokens=Tokens(TokenRules(ISSUER, AUDIENCE), keys))
 
 
 @pytest.fixture
-async def server(identifier: Identifier) -> AsyncIterator[Secure]:
+async def server(identifier: Identifier) -> AsyncIterator[IdentityServer]:
     """A server in plaintext that knows its callers by their tokens."""
-    async with secure(None, identifier) as served:
+    async with identity_server(None, identifier) as served:
         yield served
 
 
@@ -50,7 +52,7 @@ async def whom(vault: KeyVault) -> str:
     return (await vault.generate_key("prod/")).tenant
 
 
-async def test_the_token_of_a_file_is_sent(server: Secure, token_file: Path) -> None:
+async def test_the_token_of_a_file_is_sent(server: IdentityServer, token_file: Path) -> None:
     async with KeyVault(server.address, token_file=token_file) as vault:
         assert await whom(vault) == f"jwt:{SUBJECT}"
 
@@ -58,24 +60,22 @@ async def test_the_token_of_a_file_is_sent(server: Secure, token_file: Path) -> 
 async def test_the_token_is_sent_in_tls(identifier: Identifier, token_file: Path, tmp_path: Path) -> None:
     authority = Authority()
     replace(tmp_path / "ca.pem", authority.pem)
-    credentials = ServerTls(*authority.issue(*LOCALHOST).write(tmp_path, "server")).credentials()
+    credentials = ServerTls(*authority.issue(*LOCALHOST).write(tmp_path, "server"), meter=RecordedMeter()).credentials()
     async with (
-        secure(credentials, identifier) as served,
+        identity_server(credentials, identifier) as served,
         KeyVault(served.address, tls=TLS(tmp_path / "ca.pem"), token_file=token_file) as vault,
     ):
         assert await whom(vault) == f"jwt:{SUBJECT}"
 
 
-async def test_without_a_token_the_server_says_what_to_do(server: Secure) -> None:
+async def test_without_a_token_the_server_says_what_to_do(server: IdentityServer) -> None:
     async with KeyVault(server.address) as vault:
         with pytest.raises(Denied, match="authorization: Bearer") as denied:
             await whom(vault)
         assert (denied.value.reason, bool(denied.value.request_id)) == ("UNAUTHENTICATED", True)
 
 
-async def test_a_token_that_the_server_does_not_believe_is_denied_and_not_shown(
-    server: Secure, token_file: Path
-) -> None:
+async def test_a_rejected_token_is_denied_and_not_shown(server: IdentityServer, token_file: Path) -> None:
     token = ISSUED_BY.token(exp=1)
     replace(token_file, token.encode())
     async with KeyVault(server.address, token_file=token_file) as vault:
@@ -85,8 +85,8 @@ async def test_a_token_that_the_server_does_not_believe_is_denied_and_not_shown(
     assert token.split(".")[1] not in f"{denied.value!r} {denied.value}"
 
 
-async def test_a_file_that_changes_is_followed_and_a_bad_one_leaves_the_last_token(
-    server: Secure, token_file: Path, caplog: pytest.LogCaptureFixture
+async def test_a_changed_file_is_reloaded_and_a_bad_one_is_not_used(
+    server: IdentityServer, token_file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with KeyVault(server.address, token_file=token_file) as vault:
         assert await whom(vault) == f"jwt:{SUBJECT}"
@@ -108,7 +108,7 @@ async def test_a_file_that_changes_is_followed_and_a_bad_one_leaves_the_last_tok
 @pytest.mark.parametrize("content", GARBAGE)
 def test_a_file_that_holds_no_token_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "token").write_text(content)
-    with pytest.raises(InvalidRequest, match="holds no bearer token") as refused:
+    with pytest.raises(InvalidRequest, match="not a bearer token") as refused:
         KeyVault(token_file=tmp_path / "token")
     assert content.strip()[:20] not in str(refused.value) or not content.strip()
 
@@ -118,7 +118,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         KeyVault(token_file=tmp_path / "nothing")
 
 
-async def test_a_function_is_asked_for_the_token_of_every_call(server: Secure) -> None:
+async def test_a_function_is_asked_for_the_token_of_every_call(server: IdentityServer) -> None:
     subjects = ["one", "two", "three"]
 
     async def token() -> str:
@@ -129,7 +129,7 @@ async def test_a_function_is_asked_for_the_token_of_every_call(server: Secure) -
         assert [await whom(vault) for _ in range(3)] == ["jwt:one", "jwt:two", "jwt:three"]
 
 
-async def test_a_function_that_fails_is_unavailable_and_its_words_are_not_repeated(server: Secure) -> None:
+async def test_a_failing_function_is_unavailable_and_not_quoted(server: IdentityServer) -> None:
     asked = 0
 
     async def token() -> str:
@@ -142,47 +142,51 @@ async def test_a_function_that_fails_is_unavailable_and_its_words_are_not_repeat
     async with KeyVault(server.address, token=token) as vault:
         assert await whom(vault) == f"jwt:{SUBJECT}", "it is asked again"
         asked = -100
-        with pytest.raises(Unavailable, match=r"no token was to be had \(RuntimeError\)") as failure:
+        with pytest.raises(
+            Unavailable, match=r"cannot get a token \(RuntimeError\); the request was not sent"
+        ) as failure:
             await vault.generate_key("prod/", timeout=0.3)
     assert "s3cret" not in str(failure.value)
 
 
 @pytest.mark.parametrize("content", GARBAGE)
-async def test_a_function_that_gives_no_token_is_refused(server: Secure, content: str) -> None:
+async def test_a_function_that_returns_a_bad_token_is_refused(server: IdentityServer, content: str) -> None:
     async def token() -> str:
         return content
 
     async with KeyVault(server.address, token=token) as vault:
-        with pytest.raises(InvalidRequest, match="no bearer token"):
+        with pytest.raises(InvalidRequest, match="invalid bearer token"):
             await whom(vault)
 
 
-async def test_a_function_that_does_not_come_back_does_not_hold_a_call_beyond_its_timeout(server: Secure) -> None:
+async def test_a_function_that_hangs_ends_with_the_timeout(
+    server: IdentityServer,
+) -> None:
     async def token() -> str:
         await asyncio.Event().wait()
         return ""
 
     async with KeyVault(server.address, token=token, timeout=0.3) as vault:
         async with asyncio.timeout(5):
-            with pytest.raises(Unavailable, match="no token was to be had in time"):
+            with pytest.raises(Unavailable, match="timed out while getting a token; the request was not sent"):
                 await whom(vault)
 
 
 @pytest.mark.parametrize("insecure", [False, True])
-def test_a_token_never_goes_to_another_machine_in_clear(token_file: Path, *, insecure: bool) -> None:
+def test_a_token_never_goes_to_another_machine_in_plaintext(token_file: Path, *, insecure: bool) -> None:
     async def token() -> str:
         return ISSUED_BY.token()
 
     for address in ("vault.example:50051", "10.0.0.1:50051", "dns:///vault.example:50051"):
-        with pytest.raises(InvalidRequest, match="sent in TLS only"):
+        with pytest.raises(InvalidRequest, match="without TLS"):
             KeyVault(address, token_file=token_file, insecure=insecure)
-        with pytest.raises(InvalidRequest, match="sent in TLS only"):
+        with pytest.raises(InvalidRequest, match="without TLS"):
             KeyVault(address, token=token, insecure=insecure)
     with pytest.raises(InvalidRequest, match="not both"):
         KeyVault(token_file=token_file, token=token)
 
 
-async def test_a_mutation_that_was_sent_is_unknown_though_the_next_token_is_bad() -> None:
+async def test_a_sent_mutation_is_unknown_if_the_next_token_is_bad() -> None:
     records, given = FakeRecordStore(), [ISSUED_BY.token(), ISSUED_BY.token(), "no token"]
 
     async def token() -> str:
@@ -211,7 +215,9 @@ async def command(*arguments: str, **environment: str) -> tuple[int, str, str]:
     return process.returncode, out.decode(), err.decode()
 
 
-async def test_the_command_takes_a_file_and_never_a_token(server: Secure, token_file: Path, tmp_path: Path) -> None:
+async def test_the_command_takes_a_file_and_never_a_token(
+    server: IdentityServer, token_file: Path, tmp_path: Path
+) -> None:
     where = ("generate-key", "prod/", "--address", server.address)
     for given in (
         await command(*where, "--token-file", str(token_file)),
@@ -229,4 +235,4 @@ async def test_the_command_takes_a_file_and_never_a_token(server: Secure, token_
     replace(tmp_path / "empty", b"")
     status, out, err = await command(*where, "--token-file", str(tmp_path / "empty"))
     assert (status, out, err.count("\n")) == (2, "", 1)
-    assert "no bearer token" in err
+    assert "not a bearer token" in err

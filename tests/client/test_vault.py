@@ -29,8 +29,9 @@ from keyvault_client.transport import ATTEMPTS
 from keyvault_server.core.errors import BackendThrottled, BackendUnavailable
 from keyvault_server.core.records import Record as StoredRecord
 from tests.support.fakes import FakeKeyService, FakeRecordStore
+from tests.support.processes import server_process
 from tests.support.repository import DOCS
-from tests.support.serving import Served, embedded, on_ports, server_process
+from tests.support.servers import Served, embedded, on_ports
 
 NAME = "prod/db-password"
 
@@ -71,7 +72,7 @@ async def test_create_on_a_live_record_says_so(vault: KeyVault) -> None:
     assert (exists.value.reason, bool(exists.value.request_id)) == ("RECORD_EXISTS", True)
 
 
-async def test_a_named_revision_that_is_not_the_stored_one_is_a_conflict(vault: KeyVault) -> None:
+async def test_another_revision_than_the_named_one_is_a_conflict(vault: KeyVault) -> None:
     key, new = await vault.generate_key(NAME), await vault.generate_key(NAME)
     await vault.create(NAME, b"one", key=key)
     await vault.update(NAME, b"two", key=key, revision=1)
@@ -97,7 +98,7 @@ async def test_without_a_revision_the_last_writer_wins(server: Served) -> None:
     assert (record.revision, record.plaintext) == (22, b"last")
 
 
-async def test_a_rotation_that_was_done_by_an_earlier_try_is_done(vault: KeyVault) -> None:
+async def test_a_rotation_done_by_an_earlier_attempt_is_done(vault: KeyVault) -> None:
     key, new = await vault.generate_key(NAME), await vault.generate_key(NAME)
     await vault.create(NAME, b"one", key=key)
     await vault.rotate_key(NAME, key=key, new_key=new)
@@ -123,7 +124,7 @@ async def test_a_rewrapped_key_goes_on_writing(vault: KeyVault) -> None:
     assert (await vault.update(NAME, b"two", key=moved)).revision == 2
 
 
-async def test_a_key_saved_without_its_plaintext_is_unwrapped_where_that_is_allowed(tmp_path: Path) -> None:
+async def test_a_key_without_plaintext_is_unwrapped_where_allowed(tmp_path: Path) -> None:
     async with embedded(tmp_path / "data", unwrap_scopes=(NAME,)) as server, KeyVault(server.address) as vault:
         key, other = await vault.generate_key(NAME), await vault.generate_key("prod/")
         bare = key.without_plaintext()
@@ -134,9 +135,9 @@ async def test_a_key_saved_without_its_plaintext_is_unwrapped_where_that_is_allo
             await vault.unwrap_key(other)
 
 
-async def test_what_can_never_succeed_is_refused_before_it_is_sent() -> None:
+async def test_an_impossible_request_is_refused_before_it_is_sent() -> None:
     key = DataKey("default", "prod/", b"w", bytes(32))
-    async with KeyVault("127.0.0.1:1") as vault:  # nobody is there: a call would be Unavailable
+    async with KeyVault("127.0.0.1:1") as vault:  # no server there: a call would be Unavailable
         for call in (
             vault.generate_key("a b"),
             vault.read("prod/", key=key),
@@ -149,20 +150,20 @@ async def test_what_can_never_succeed_is_refused_before_it_is_sent() -> None:
                 await call
 
 
-async def test_no_server_is_unavailable_and_surely_nothing_was_written() -> None:
+async def test_no_server_is_unavailable_and_nothing_was_written() -> None:
     key = DataKey("default", "prod/", b"w", bytes(32))
     async with KeyVault("127.0.0.1:1", timeout=1) as vault:
-        with pytest.raises(Unavailable, match="no connection"):
+        with pytest.raises(Unavailable, match=r"cannot connect to 127\.0\.0\.1:1: connection refused"):
             await vault.create(NAME, b"x", key=key)
 
 
 async def test_plaintext_to_another_machine_has_to_be_asked_for() -> None:
-    with pytest.raises(InvalidRequest, match="in clear"):
+    with pytest.raises(InvalidRequest, match="refusing plaintext"):
         KeyVault("vault.example:50051")
     await KeyVault("vault.example:50051", insecure=True).close()
 
 
-async def test_a_mutation_is_sent_again_after_its_reply_was_lost_and_done_once() -> None:
+async def test_a_mutation_is_retried_after_a_lost_reply_and_done_once() -> None:
     records = FakeRecordStore()
     async with on_ports(FakeKeyService(), records) as server, KeyVault(server.address) as vault:
         key = await vault.generate_key(NAME)
@@ -183,7 +184,7 @@ async def test_an_outcome_that_stays_unknown_is_said_to_be_unknown() -> None:
             await vault.create(NAME, b"one", key=key)
 
 
-async def test_after_sixteen_newer_revisions_a_lost_reply_is_unknown_and_not_a_conflict() -> None:
+async def test_after_16_newer_revisions_a_lost_reply_is_unknown() -> None:
     records = FakeRecordStore()
     async with (
         on_ports(FakeKeyService(), records) as server,
@@ -207,10 +208,10 @@ async def test_after_sixteen_newer_revisions_a_lost_reply_is_unknown_and_not_a_c
         records.after("put_if", lost_reply)
         with pytest.raises(OutcomeUnknown):
             await vault.update(NAME, b"ours", key=key)
-        assert (await vault.read(NAME, key=key)).plaintext == b"theirs", "it was not sealed anew"
+        assert (await vault.read(NAME, key=key)).plaintext == b"theirs", "it was not sealed a second time"
 
 
-async def test_a_record_deleted_after_a_lost_reply_leaves_the_outcome_unknown() -> None:
+async def test_a_delete_after_a_lost_reply_leaves_it_unknown() -> None:
     records = FakeRecordStore()
     async with (
         on_ports(FakeKeyService(), records) as server,
@@ -277,7 +278,7 @@ async def test_an_envelope_put_in_anothers_place_is_noticed() -> None:
             await vault.read("prod/b", key=key)
 
 
-async def test_a_busy_server_is_asked_again_after_the_time_that_it_names() -> None:
+async def test_a_busy_server_is_retried_after_the_time_it_names() -> None:
     keys = FakeKeyService()
     async with on_ports(keys, FakeRecordStore()) as server, KeyVault(server.address) as vault:
         keys.fail_before("generate", BackendThrottled())
@@ -320,8 +321,9 @@ async def test_a_call_ends_within_its_timeout() -> None:
 
 
 async def test_a_server_that_comes_back_is_found_again(tmp_path: Path) -> None:
+    """The timeout is generous: what counts is that the waiting call gets there, not how soon."""
     with server_process(tmp_path / "data") as first:
-        async with KeyVault(first.address) as vault:
+        async with KeyVault(first.address, timeout=60) as vault:
             key = await vault.generate_key(NAME)
             await vault.create(NAME, b"one", key=key)
             first.stop()
@@ -342,7 +344,7 @@ def test_no_repr_and_no_error_shows_a_secret(tmp_path: Path) -> None:
         assert key.to_json()[40:80] not in text
 
 
-def test_a_key_is_saved_for_its_owner_alone_and_never_over_another(tmp_path: Path) -> None:
+def test_a_key_file_is_private_and_never_overwritten(tmp_path: Path) -> None:
     key = DataKey("default", NAME, b"wrapped", bytes(range(32)))
     previous = os.umask(0)
     try:
@@ -363,8 +365,8 @@ def test_a_key_is_saved_for_its_owner_alone_and_never_over_another(tmp_path: Pat
     "text",
     ["", "{}", "[]", '{"tenant": "t", "scope": "s", "wrapped_key": "!"}', '{"tenant": "t", "scope": "s"}', "\xff"],
 )
-def test_what_is_no_key_is_refused(text: str) -> None:
-    with pytest.raises(InvalidRequest, match="this is no key"):
+def test_invalid_key_json_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="not a data key"):
         DataKey.from_json(text)
 
 
@@ -376,7 +378,7 @@ def test_the_exported_names_are_the_documented_ones() -> None:
     assert not [name for name in exported if f"`{name}" not in documented]
 
 
-async def test_a_rotation_to_the_same_data_key_is_refused_before_it_looks_done(vault: KeyVault) -> None:
+async def test_a_rotation_to_the_same_data_key_is_refused(vault: KeyVault) -> None:
     key = await vault.generate_key("prod/")
     await vault.create("prod/db", b"data", key=key)
     with pytest.raises(InvalidRequest, match="the same data key"):

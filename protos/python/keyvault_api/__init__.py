@@ -1,4 +1,4 @@
-"""What the server and the client share: the generated stubs, the KVE1 envelope, and the rules for names and addresses.
+"""What the server and the client share: generated stubs, the KVE1 envelope, names, sizes, addresses and file stamps.
 
 The rule of this package: it imports nothing else of ours, and only `envelope` imports cryptography.
 """

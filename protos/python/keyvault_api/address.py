@@ -1,15 +1,15 @@
-"""Where plaintext may go: the one judgement of an address that both sides share."""
+"""Which addresses may be used in plaintext: the one rule, which both sides share."""
 
 import ipaddress
 
 
 def is_loopback(address: str) -> bool:
-    """True for unix sockets and for host:port of a host that only this machine reaches."""
+    """Return True for unix sockets, and for host:port of a host that only this machine reaches."""
     if address.startswith("unix:"):
         return True
     host = address.rpartition(":")[0]
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        return False  # to gRPC it is an IPv6 address as a whole, without a port
+        return False  # gRPC takes all of it for an IPv6 address without a port
     host = host.removeprefix("[").removesuffix("]")
     if host == "localhost":
         return True

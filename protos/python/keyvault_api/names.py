@@ -1,6 +1,6 @@
-"""Names and sizes of the contract, checked by both sides: the client before it sends, the server before it looks.
+"""Names, sizes and methods of the contract. The client checks them before it sends, the server before it acts.
 
-Bytes are compared, nothing is normalised; every name is ASCII, so characters and bytes are the same count.
+Names are compared byte by byte and never normalised. They are ASCII, so characters and bytes are the same count.
 """
 
 import re
@@ -12,27 +12,31 @@ MAX_WRAPPED_KEY = 8_192
 DATA_KEY_SIZE = 32
 """Bytes in a data key (AES-256)."""
 MAX_MESSAGE = 512 * 1024
-"""Bytes in one gRPC message, either way."""
+"""Bytes in one gRPC message, in either direction."""
+REMEMBERED_ENVELOPES = 16
+"""Envelopes that a record remembers by their digests, newest first, and so recognises as replays."""
+METHODS = ("GenerateKey", "Create", "Read", "Update", "Delete", "RotateKey", "RewrapKey", "UnwrapKey")
+"""Methods of the service, in the order of keyvault.proto."""
 
 _NAME = re.compile(r"[A-Za-z0-9._~:@/+=-]{1,255}", re.ASCII)
 _TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 
 
 def is_scope(text: str) -> bool:
-    """True for a key_id, or a prefix of key_ids that ends in "/"."""
+    """Return True for a key_id, or for a prefix of key_ids that ends in "/"."""
     return _NAME.fullmatch(text) is not None
 
 
 def is_key_id(text: str) -> bool:
-    """True for 1 to 255 characters of [A-Za-z0-9._~:@/+=-] that do not end in "/"."""
+    """Return True for 1 to 255 characters of [A-Za-z0-9._~:@/+=-] that do not end in "/"."""
     return is_scope(text) and not text.endswith("/")
 
 
 def is_tenant(text: str) -> bool:
-    """True for 1 to 63 characters of [a-z0-9-] that do not begin with "-"."""
+    """Return True for 1 to 63 characters of [a-z0-9-] that do not begin with "-"."""
     return _TENANT.fullmatch(text) is not None
 
 
 def covers(scope: str, key_id: str) -> bool:
-    """True if a key of this scope may be used for this key_id: it is the same name, or a prefix ending in "/"."""
+    """Return True if a key of this scope may be used for this key_id: the same name, or a prefix that ends in "/"."""
     return scope == key_id or (scope.endswith("/") and key_id.startswith(scope) and len(key_id) > len(scope))

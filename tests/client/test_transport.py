@@ -1,0 +1,135 @@
+"""What the transport knows of the contract, and what it reports when it cannot connect."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from cryptography import x509
+
+from keyvault_api.names import METHODS
+from keyvault_client import TLS, KeyVault, Unavailable, transport
+from keyvault_client.connect_failures import ConnectFailures
+from keyvault_client.transport import Method
+from keyvault_server.access.identity import Identifier
+from keyvault_server.access.tls import ServerTls
+from tests.server.backends.aws.wire import listening
+from tests.support.certificates import LOCALHOST, Authority, replace
+from tests.support.identity_server import identity_server
+from tests.support.meters import RecordedMeter
+
+AUTHORITY = Authority()
+
+
+@pytest.fixture(autouse=True)
+def few_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cause is known after the first attempt: three take into account that localhost has two addresses."""
+    monkeypatch.setattr(transport, "ATTEMPTS", 3)
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> TLS:
+    replace(tmp_path / "ca.pem", AUTHORITY.pem)
+    return TLS(tmp_path / "ca.pem")
+
+
+async def cause(address: str, tls: TLS | None = None) -> str:
+    """The cause that the client reports for this address."""
+    async with KeyVault(address, tls=tls, timeout=20) as vault:
+        with pytest.raises(Unavailable) as unavailable:
+            await vault.generate_key("prod/")
+    sentence = str(unavailable.value)
+    prefix = f"cannot connect to {address}: "
+    assert sentence.startswith(prefix)
+    return sentence.removeprefix(prefix)
+
+
+@asynccontextmanager
+async def answering(data: bytes) -> AsyncIterator[str]:
+    """The address of a server that sends these bytes and hangs up."""
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(data)
+        await writer.drain()
+        writer.close()
+
+    async with listening(answer) as port:
+        yield f"localhost:{port}"
+
+
+@asynccontextmanager
+async def tls_server(folder: Path, *names: x509.GeneralName) -> AsyncIterator[str]:
+    """The address of a server whose certificate is for these names."""
+    files = AUTHORITY.issue(*names).write(folder, "server")
+    credentials = ServerTls(*files, meter=RecordedMeter()).credentials()
+    async with identity_server(credentials, Identifier(certificates=False)) as served:
+        yield served.address
+
+
+def test_the_methods_are_the_contracts() -> None:
+    assert get_args(Method) == METHODS
+
+
+async def test_a_refused_connection_is_named(tls: TLS) -> None:
+    for options in (None, tls):
+        assert await cause("127.0.0.1:1", options) == "connection refused. Is the server running?"
+
+
+async def test_a_missing_socket_is_named(tmp_path: Path) -> None:
+    assert await cause(f"unix:{tmp_path}/none") == "no such socket. Is the server running?"
+
+
+async def test_a_host_name_that_does_not_resolve_is_named(tls: TLS) -> None:
+    assert await cause("keyvault.invalid:1", tls) == "the host name does not resolve. Is the address right?"
+
+
+async def test_a_server_without_tls_is_named(tls: TLS) -> None:
+    async with identity_server(None, Identifier(certificates=False)) as served:
+        assert "does not speak TLS" in await cause(served.address, tls)
+
+
+async def test_a_server_with_tls_is_named(tmp_path: Path) -> None:
+    async with tls_server(tmp_path, *LOCALHOST) as address:
+        assert "Does it require TLS" in await cause(address)
+
+
+async def test_a_certificate_for_another_host_is_named(tls: TLS, tmp_path: Path) -> None:
+    async with tls_server(tmp_path, x509.DNSName("vault.example")) as address:
+        assert "certificate is for another host name" in await cause(address, tls)
+
+
+async def test_an_untrusted_server_certificate_is_named(tmp_path: Path) -> None:
+    replace(tmp_path / "other.pem", Authority("another CA").pem)
+    async with tls_server(tmp_path, *LOCALHOST) as address:
+        for roots in (TLS(tmp_path / "other.pem"), TLS()):
+            assert "the server's certificate is not trusted" in await cause(address, roots)
+
+
+async def test_a_server_of_another_protocol_is_named() -> None:
+    async with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as address:
+        assert await cause(address) == "there is no gRPC server on this address. Is the address right?"
+
+
+async def test_a_server_that_hangs_up_is_named(tls: TLS) -> None:
+    async with answering(b"") as address:
+        assert "the server closed the connection" in await cause(address)
+        assert "client certificate" in await cause(address, tls)
+
+
+def test_an_unknown_cause_gets_the_general_sentence() -> None:
+    for tls in (True, False):
+        assert ConnectFailures("vault.example:1", tls=tls).explain("unheard of") == (
+            "cannot connect to vault.example:1: check the address, the TLS settings and the client certificate"
+        )
+
+
+def test_a_refused_address_does_not_hide_the_cause_of_another() -> None:
+    failures = ConnectFailures("localhost:1", tls=False)
+    refused, closed = "ipv6:%5B::1%5D:1: Connection refused", "ipv4:127.0.0.1:1: Socket closed"
+    for details in (refused, closed, refused):
+        sentence = failures.explain(f"failed to connect to all addresses; last error: UNKNOWN: {details}")
+    assert "the server closed the connection" in sentence
+    sentence = failures.explain("last error: UNKNOWN: ipv4:127.0.0.1:1: Connection refused")
+    assert "Is the server running?" in sentence, "the latest failure of an address counts"
