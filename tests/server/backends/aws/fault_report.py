@@ -36,7 +36,7 @@ What callers see when something goes wrong between the server and AWS. This page
 `python -m tests.server.backends.aws.fault_report > docs/aws-faults.md`: a real server on our own
 stand-ins for KMS and DynamoDB, with a proxy before each that breaks requests (`fault_proxy.py` in
 `tests/server/backends/aws`). After each call the fault is taken away and the record looked at: it is
-in one of the two states that the status allows; the same bytes sent again are done exactly once, and
+in one of the two states that the status allows; a retry with the same bytes takes effect exactly once, and
 sent a third time they are known. The tests run the same matrix (`test_faults.py`).
 
 "Before the effect" means that AWS never got the request; "after", that it did and its answer was lost. A black hole
@@ -45,7 +45,7 @@ led to another status than the others, it is named."""
 _ONE = """
 ## One request is hit
 
-What has no effect is sent again. A write (`PutItem`) never is; the record is looked at instead.
+What has no effect is retried. A write (`PutItem`) never is; the record is looked at instead.
 """
 _EVERY = """
 ## Every request to the operation is hit
@@ -113,10 +113,10 @@ def _table(seen: Mapping[str, list[Seen]], may_be: MayBe) -> Iterator[str]:
     yield _row(*["---"] * (len(RPCS) + 1))
     for name, cells in seen.items():
         by_rpc = ([cell for cell in cells if cell.method == rpc] for rpc in RPCS)
-        yield _row(name, *(_told(FAULTS[name], cells, may_be) for cells in by_rpc))
+        yield _row(name, *(_status_of(FAULTS[name], cells, may_be) for cells in by_rpc))
 
 
-def _told(fault: Fault, cells: list[Seen], may_be: MayBe) -> str:
+def _status_of(fault: Fault, cells: list[Seen], may_be: MayBe) -> str:
     """The statuses of one RPC: the commonest, and the operations at which it was another one."""
     statuses = [cell.status for cell in cells]
     common = max(statuses, key=statuses.count)
@@ -140,7 +140,7 @@ async def _figures() -> AsyncIterator[str]:
     yield _row(
         "100 Reads, 4 connections, a backend that takes 0.3 s: the longest, from its deadline of 1 s", f"{late:+.2f} s"
     )
-    yield _row("what these were told", _counted(waited))
+    yield _row("what these got", _counted(waited))
     for name, fault in (("a slow backend", figures.SLOW), ("a black hole", figures.BLACK_HOLE)):
         ours, sdk = await figures.cancelled_calls(fault), await figures.cancelled_calls_of_the_sdk(fault)
         what = f"callers who leave {name} before it answers: connections opened per call, of {ours.calls}"
@@ -151,7 +151,7 @@ async def _figures() -> AsyncIterator[str]:
     with figures.no_breaker():
         without = await figures.reads_beside_a_silent_kms()
     reads = await figures.reads_beside_a_silent_kms()
-    yield _row("what Reads are told beside 75 mutations a second that a silent KMS leaves hanging", _counted(reads))
+    yield _row("what Reads get next to 75 mutations a second that hang on an unresponsive KMS", _counted(reads))
     yield _row("the same without the breaker", _counted(without))
 
 
