@@ -2,7 +2,7 @@
 
 The servers run at the same time, pinned to core 0; the load runs on the last core. Rounds alternate between them, so
 that a noisy machine disturbs all alike; each figure is the median of the rounds. A ratio of throughputs flatters the
-slower server when the load generator is the bottleneck, so the ratio of server CPU seconds per call stands beside it.
+slower server when the load generator is the bottleneck, so the ratio of server CPU per call is printed too.
 """
 
 import argparse

@@ -35,7 +35,7 @@ SIZE = 100_000
 
 @dataclass(frozen=True)
 class Place:
-    """Where a server keeps its data on a disk that a test breaks and mends."""
+    """Where a server keeps its data on a disk that a test breaks and repairs."""
 
     folder: Path
     recorder: Recorder
@@ -59,7 +59,7 @@ class Place:
         draft.write_text(how)
         draft.replace(self.folder / "fault")
 
-    def is_mended(self) -> None:
+    def repair(self) -> None:
         (self.folder / "fault").unlink()
 
     @asynccontextmanager
@@ -90,7 +90,7 @@ def place(tmp_path: Path, recorder: Recorder) -> Place:
     return Place(tmp_path, recorder)
 
 
-async def told(stub: KeyVaultStub, requests: Iterable[pb.CreateRequest]) -> Counter[str]:
+async def answers_of(stub: KeyVaultStub, requests: Iterable[pb.CreateRequest]) -> Counter[str]:
     """The reasons that so many Creates at once are given; OK, or replayed, for those that succeed."""
 
     async def one(request: pb.CreateRequest) -> str:
@@ -121,16 +121,16 @@ async def test_a_full_disk_refuses_writes_and_serves_reads(
     """It takes the same bytes when there is room."""
     async with place.served() as (server, stub):
         key = await mint(stub, "d/")
-        assert await told(stub, requests(key, EARLY)) == {"OK": len(EARLY)}
+        assert await answers_of(stub, requests(key, EARLY)) == {"OK": len(EARLY)}
         place.breaks("full")
         late = requests(key, LATE)
-        assert await told(stub, late) == {"STORE_FULL": len(LATE)}
+        assert await answers_of(stub, late) == {"STORE_FULL": len(LATE)}
         assert await opened(stub, key, EARLY) == ALL
         for name in LATE:
             with pytest.raises(grpc.aio.AioRpcError, match="no such record"):
                 await stub.Read(pb.ReadRequest(key_id=name))
-        place.is_mended()
-        assert await told(stub, late) == {"OK": len(LATE)}
+        place.repair()
+        assert await answers_of(stub, late) == {"OK": len(LATE)}
         assert server.stop() == 0
     async with embedded(place.data) as again:
         assert await opened(again.stub, key, EARLY + LATE) == ALL
@@ -140,38 +140,38 @@ async def test_what_a_full_disk_refused_is_not_there_after_a_kill(place: Place) 
     """All else is."""
     async with place.served() as (server, stub):
         key = await mint(stub, "d/")
-        assert await told(stub, requests(key, EARLY)) == {"OK": len(EARLY)}
+        assert await answers_of(stub, requests(key, EARLY)) == {"OK": len(EARLY)}
         place.breaks("full")
-        assert await told(stub, requests(key, LATE)) == {"STORE_FULL": len(LATE)}
+        assert await answers_of(stub, requests(key, LATE)) == {"STORE_FULL": len(LATE)}
         assert server.stop(signal.SIGKILL) == -signal.SIGKILL
     assert whole(place.data / "records.sqlite3")
     async with embedded(place.data) as again:
         assert await opened(again.stub, key, EARLY) == ALL
-        assert await told(again.stub, requests(key, LATE)) == {"OK": len(LATE)}
+        assert await answers_of(again.stub, requests(key, LATE)) == {"OK": len(LATE)}
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.parametrize("mended", [True, False])
-async def test_a_failing_fsync_stops_writes_until_a_restart(place: Place, end: signal.Signals, mended: bool) -> None:
+@pytest.mark.parametrize("repaired", [True, False])
+async def test_a_failing_fsync_stops_writes_until_a_restart(place: Place, end: signal.Signals, repaired: bool) -> None:
     """Reads go on."""
     async with place.served() as (server, stub):
         key = await mint(stub, "d/")
-        assert await told(stub, requests(key, EARLY)) == {"OK": len(EARLY)}
+        assert await answers_of(stub, requests(key, EARLY)) == {"OK": len(EARLY)}
         place.breaks("sync")
         late = requests(key, LATE)
-        assert await told(stub, late) == {"BACKEND_UNAVAILABLE": len(LATE)}
+        assert await answers_of(stub, late) == {"BACKEND_UNAVAILABLE": len(LATE)}
         assert await opened(stub, key, EARLY) == ALL
-        if mended:
-            place.is_mended()
-        assert await told(stub, late) == {"BACKEND_UNAVAILABLE": len(LATE)}
+        if repaired:
+            place.repair()
+        assert await answers_of(stub, late) == {"BACKEND_UNAVAILABLE": len(LATE)}
         await not_serving(server)
         assert server.stop(end) == (0 if end is signal.SIGTERM else -end)
-    if not mended:
-        place.is_mended()
+    if not repaired:
+        place.repair()
     async with place.served() as (server, stub):
         assert await opened(stub, key, EARLY) == ALL
-        again = await told(stub, late)
-        assert set(again) <= {"OK", "replayed"}, "sent again, the same bytes are done once"
+        again = await answers_of(stub, late)
+        assert set(again) <= {"OK", "replayed"}, "a retry with the same bytes takes effect once"
         assert await opened(stub, key, LATE) == ALL
         assert (await stub.Update(update(key, LATE[0], 2, bytes(SIZE)))).revision == 2
         assert server.stop(signal.SIGKILL) == -signal.SIGKILL
@@ -192,14 +192,14 @@ async def test_a_restart_syncs_an_unknown_write_before_it_is_seen(place: Place, 
     """What a restart finds of an unknown write is durable before anybody sees it."""
     async with place.served() as (server, stub):
         key = await mint(stub, "d/")
-        assert await told(stub, requests(key, EARLY)) == {"OK": len(EARLY)}
+        assert await answers_of(stub, requests(key, EARLY)) == {"OK": len(EARLY)}
         place.breaks(fault)
         with pytest.raises(grpc.aio.AioRpcError):
             await stub.Create(create(key, "d/unknown", b"written, not synced"))
         if fault == "sync":
             assert server.stop(signal.SIGKILL) == -signal.SIGKILL
         assert server.process.wait(10) == -signal.SIGKILL
-    place.is_mended()
+    place.repair()
     async with place.served() as (server, stub):
         read = await stub.Read(pb.ReadRequest(key_id="d/unknown"))
         assert key.open("d/unknown", read.envelope) == b"written, not synced", "the test needs that it is there"
@@ -223,7 +223,7 @@ async def test_no_power_cut_costs_a_line_that_a_restart_built_on(place: Place, f
         assert server.process.wait(30) == (0 if fault == "sync" and last != "line" else -signal.SIGKILL)
     found = place.trail.lines()
     assert found[-1]["phase"] == ("intent" if last == "line" else "checkpoint"), "the test needs that it is there"
-    place.is_mended()
+    place.repair()
     start, acknowledged = place.log.stat().st_size, {}
     async with place.served(audited=True) as (server, stub):
         for name in ("r1", "r2", "r3"):
@@ -249,11 +249,11 @@ async def test_a_stop_does_not_wait_for_an_audit_disk_that_hangs(place: Place) -
         await mint(stub, "d/")
         place.breaks("hang.jsonl")
         for name in ("one", "two"):
-            with pytest.raises(grpc.aio.AioRpcError, match="audit trail"):
+            with pytest.raises(grpc.aio.AioRpcError, match="audit log"):
                 await stub.Read(pb.ReadRequest(key_id=name), timeout=20)
         assert server.stop() == 0
     assert '"lines": 2' in server.log.read_text()
-    place.is_mended()
+    place.repair()
     async with place.served(audited=True) as (server, stub):
         await mint(stub, "d/")
         assert server.stop() == 0

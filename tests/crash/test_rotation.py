@@ -23,8 +23,8 @@ async def main(folder):
     async with Trail(folder).open(file_bytes=4_000, checkpoint_lines=5) as audit:
         for number in range({LINES}):
             await audit.outcome(CALL._replace(request=f"r{{number}}"), "OK")
-            with (folder / "acknowledged").open("a") as told:
-                told.write(f"r{{number}}\\n")
+            with (folder / "acknowledged").open("a") as acknowledged:
+                acknowledged.write(f"r{{number}}\\n")
 
 asyncio.run(main(Path(sys.argv[1])))
 """

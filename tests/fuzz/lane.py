@@ -1,7 +1,7 @@
 """One author who sends recipes, one after the other, and knows what has to be answered.
 
-A lane's names are its own, so that what it expects does not hang on what others send meanwhile. Nothing here may change
-the known record; its envelope, its wrapped key and fresh keys for its name are at hand for trying.
+A lane's names are its own, so that what it expects does not depend on what others send. Nothing here may change the
+known record; its envelope, its wrapped key and fresh keys for its name are at hand for trying.
 """
 
 import hashlib
@@ -74,7 +74,7 @@ class Lane:
         if answer.infos != 1:
             wrong.append(f"{answer.status} with {answer.infos} ErrorInfo")
         if any(key.plaintext.hex() in answer.told or repr(key.plaintext)[2:-1] in answer.told for key in self._keys):
-            wrong.append("an error tells a data key")
+            wrong.append("an error shows a data key")
         return wrong
 
     def _ok(self, method: str, tenant: str, message: bytes, answer: Answer, fate: Fate) -> list[str]:
@@ -177,7 +177,7 @@ class Lane:
         return request
 
     def _owner(self, tenant: str, name: str, stored: Stored | None) -> Key:
-        """Whose the record is; of the known record, whoever would like to be."""
+        """The key that owns the record; for the known record, one that would like to."""
         if name == KNOWN_NAME:
             return self._keys[OUTSIDE]
         return stored.known.key if stored else self._keys[0 if tenant == "acme" else 3]

@@ -172,7 +172,7 @@ def _opens(data_key: bytes, tenant: str, key_id: str, envelope: bytes) -> bool:
 
 
 def _permitted(request: pb.RotateKeyRequest, tenant: str, present: Key, sealing: Key, revision: int) -> bool:
-    """The present key says yes to just these bytes, and the new one is another."""
+    """The current key says yes to just these bytes, and the new one is another."""
     if present.plaintext == sealing.plaintext or _revision(request.authorization, Kind.REKEY) != revision:
         return False
     try:

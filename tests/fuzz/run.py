@@ -73,7 +73,7 @@ async def _afterwards(target: Target, owner: Known, envelope: bytes) -> list[str
     return wrong
 
 
-def told(what: str, report: Report, seed: int, began: float) -> bool:
+def printed(what: str, report: Report, seed: int, began: float) -> bool:
     """Prints what became of the messages, the verdict last; True if all is well."""
     reasons = ", ".join(f"{reason or status} {count:,}" for (status, reason), count in report.answers.most_common())
     statuses: Counter[str] = Counter()
@@ -97,7 +97,7 @@ async def fuzz_in_process(messages: int, seed: int) -> bool:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         async with in_process(Path(folder)) as target:
-            return told("in-process", await fuzzed(target, messages, seed), seed, began)
+            return printed("in-process", await fuzzed(target, messages, seed), seed, began)
 
 
 async def fuzz_wire(messages: int, seed: int) -> bool:
@@ -110,7 +110,7 @@ async def fuzz_wire(messages: int, seed: int) -> bool:
             report.wrong.append(f"the server ended with status {status}")
         if "unexpected error" in server.server.log.read_text():
             report.wrong.append("the server's log has an unexpected error")
-        return told("wire", report, seed, began)
+        return printed("wire", report, seed, began)
 
 
 def fuzz_formats(count: int, seed: int) -> bool:

@@ -1,6 +1,6 @@
 """Where messages go: the guard and the service in this process, or a server process over TLS. Either answers alike.
 
-The rule of this file: a message is bytes, and so is what comes back; nothing on the way may mend it.
+The rule of this file: a message is bytes, and so is what comes back; nothing on the way may repair it.
 """
 
 import functools

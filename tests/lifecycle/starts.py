@@ -1,8 +1,8 @@
 """Starts over a full database: `python -m tests.lifecycle.starts [--records N] [--times N]`.
 
-Fills a database with small records, a million unless told otherwise, and then starts a real server over it, time and
+Fills a database with small records, a million by default, and then starts a real server over it, time and
 again: what is measured is from the exec of the server to the answer of its first Read, over a new connection. Before
-each cold start the kernel is asked to forget what it has of the files. A start over an empty database stands beside it,
+each cold start the kernel is asked to forget what it has of the files. A start over one record is measured too,
 since most of a start is Python's.
 
 The records are written past the store, by SQL in the schema of `backends/embedded/sqlite.py`, which is quicker; they
@@ -122,7 +122,7 @@ async def measured(folder: Path, key: Key, records: int, times: int, *, cold: bo
     return starts
 
 
-def told(what: str, starts: list[Start]) -> float:
+def printed(what: str, starts: list[Start]) -> float:
     """Prints the median of some starts; returns it."""
     seconds = statistics.median(each.to_first_read for each in starts)
     worst = max(each.to_first_read for each in starts)
@@ -142,9 +142,9 @@ async def main(folder: Path, records: int, times: int) -> bool:
     size = (folder / "full" / "records.sqlite3").stat().st_size
     print(f"{records:,} records in {size / 1e6:.0f} MB, filled by SQL in {time.monotonic() - began:.0f} s", flush=True)
     one = await filled(folder / "one", 1)
-    nothing = told("1 record", await measured(folder / "one", one, 1, times, cold=False))
-    warm = told(f"{records:,} records", await measured(folder / "full", key, records, times, cold=False))
-    cold = told(f"{records:,} records, cold", await measured(folder / "full", key, records, times, cold=True))
+    nothing = printed("1 record", await measured(folder / "one", one, 1, times, cold=False))
+    warm = printed(f"{records:,} records", await measured(folder / "full", key, records, times, cold=False))
+    cold = printed(f"{records:,} records, cold", await measured(folder / "full", key, records, times, cold=True))
     met = cold <= GOAL_SECONDS
     print(
         f"start: {records:,} records served {cold:.2f} s after exec ({warm / nothing:.2f} times one record's when warm,"

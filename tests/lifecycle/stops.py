@@ -3,7 +3,7 @@
 One cycle: clients of a real server process write and read, each call under a request id of its own, and a SIGTERM comes
 at a random moment. A call was accepted if the server began it: then its request id is in the server's access log. Then
 
-* every accepted call is OK, in the log and for its caller: none is cut off, and none is done without its reply;
+* every accepted call is OK, in the log and for its caller: none is broken off, and none is done without its reply;
 * every other call fails as UNAVAILABLE or CANCELLED, and what is left on the disk, served again, has nothing of it:
   each name stands at the last revision that was acknowledged.
 """
@@ -137,7 +137,7 @@ async def cycle(folder: Path, seed: int) -> Outcome:
 
 
 async def _load(server: ProductionServer, seed: int) -> list[Client]:
-    """Clients at work until after the SIGTERM."""
+    """Clients that run until after the SIGTERM."""
     chance = random.Random(seed)
     channels = [server.channel() for _ in range(CONNECTIONS)]
     keys = await mint(KeyVaultStub(channels[0]), "s/"), await mint(KeyVaultStub(channels[0]), "s/")
@@ -160,7 +160,7 @@ def logged(log: Path) -> dict[str, str]:
 
 
 def compared(clients: list[Client], log: dict[str, str]) -> Outcome:
-    """What the callers were told against what the server began."""
+    """What the callers got against what the server began."""
     outcome = Outcome()
     for request_id, answer in (pair for client in clients for pair in client.calls.items()):
         began = log.get(request_id)

@@ -107,7 +107,7 @@ class AnsweredBeforeCommit(Remembering):
 
 
 class ReadBeforeCommit(AnsweredBeforeCommit):
-    """A write waits for the disk, but what others are told meanwhile does not."""
+    """A write waits for the disk, but what others are answered until then does not."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -351,9 +351,9 @@ def _ring_of(length: int) -> Callable[[RecordStore], RecordStore]:
 
 
 BUGS = {
-    "no-condition": Bug(Deployment(engine=Unconditional), "two writers are both told that they wrote one revision", 1),
+    "no-condition": Bug(Deployment(engine=Unconditional), "two writers both get OK for one revision", 1),
     "revision-only-condition": Bug(Deployment(engine=OnRevisionAlone), "an update brings a purged record back", 22),
-    "no-ring": Bug(Deployment(store=NoRing), "a retry of an applied write is told that it is stale", 1),
+    "no-ring": Bug(Deployment(store=NoRing), "a retry of an applied write gets STALE_REVISION", 1),
     "ring-of-1": Bug(Deployment(store=_ring_of(1)), "the same, once another write came between", 1),
     "ring-of-15": Bug(Deployment(store=_ring_of(15)), "the same, at the last revision that is promised", 1),
     "eventually-consistent-read": Bug(Deployment(engine=Lagging), "a Read does not show what was answered before", 1),
@@ -368,12 +368,12 @@ BUGS = {
     "unknown-is-not-done": Bug(Deployment(store=UnknownIsNotDone), "a write is done that was surely not done", 54),
     "delete-without-tombstone": Bug(Deployment(engine=ForgetfulDelete), "revisions begin again, for any key", 1),
     "purge-without-vacancy": Bug(Deployment(engine=ForgetfulPurge), "old envelopes fit again", 7),
-    "create-on-foreign-tombstone": Bug(Deployment(vault=OwnerlessTombstone), "a stranger takes a deleted name", 21),
-    "no-ownership-check": Bug(Deployment(vault=UnownedRecord), "a stranger's key changes a record", 1),
+    "create-on-foreign-tombstone": Bug(Deployment(vault=OwnerlessTombstone), "another key takes a deleted name", 21),
+    "no-ownership-check": Bug(Deployment(vault=UnownedRecord), "the key of another record changes a record", 1),
     "wrapped-key-not-bound": Bug(Deployment(key_service=Unbound), "a key of another tenant or scope is accepted", 3),
     "name-not-bound": Bug(Deployment(vault=UnboundName), "an envelope that is for another record is stored", 0),
     "cached-head": Bug(Deployment(store=CachedHead), "a request is refused for what is stored no more", 3),
-    "unproved-replay": Bug(Deployment(vault=UnprovedReplay), "whoever saw an envelope is told that it is theirs", 1),
-    "revision-before-ring": Bug(Deployment(vault=RevisionFirst), "a retry of an applied write is told it is stale", 0),
+    "unproved-replay": Bug(Deployment(vault=UnprovedReplay), "someone who only saw an envelope gets OK for it", 1),
+    "revision-before-ring": Bug(Deployment(vault=RevisionFirst), "a retry of an applied write gets STALE_REVISION", 0),
 }
 """By name, as `--bug` takes them."""

@@ -1,6 +1,6 @@
 """What callers do to a few records, well and badly behaved ones: the same against a simulated vault and a real server.
 
-The rule of this file: it knows data keys, and seals real envelopes, but no wire; whoever drives it says how a message
+The rule of this file: it knows data keys, and seals real envelopes, but no wire; what drives it says how a message
 is sent and how an answer is read. All chance comes from the generator that it is given.
 """
 
@@ -33,7 +33,7 @@ ELSEWHERE = "prod/elsewhere"
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A call: what it means, and the bytes that carry it. Sent again, the bytes are the same."""
+    """A call: what it means, and the bytes that carry it. A retry has the same bytes."""
 
     request: Request
     key_id: str
@@ -117,7 +117,7 @@ class _Belief:
 
 
 class Caller:
-    """One caller: reads, writes, repeats itself, and sometimes cheats. It sends the same bytes again on Unknown."""
+    """One caller: reads, writes, repeats itself, and sometimes cheats. It retries with the same bytes on Unknown."""
 
     def __init__(
         self,

@@ -102,9 +102,9 @@ class Deployment:
     key_service: Callable[[], KeyService] = FakeKeyService
     """The key service at the far end, one for all servers."""
     store: Callable[[RecordStore], RecordStore] = _nothing_between
-    """What a server puts before the far store; anew at each start."""
+    """What a server puts before the far store; a new one at each start."""
     vault: type[Vault] = Vault
-    """In each server; anew at each start."""
+    """In each server; a new one at each start."""
 
     def start(self, keys: KeyService, records: RecordStore) -> Vault:
         """A server's vault. Its clock is the loop's."""
@@ -169,7 +169,7 @@ class Server:
         self._up = True
 
     def crash(self) -> None:
-        """What was at work is gone; what it had sent is under way."""
+        """What was running is gone; what it had sent is under way."""
         self._up = False
         for task in self._working:
             task.cancel()

@@ -1,7 +1,7 @@
 """What happened to a vault's records, in the words that model and checker understand; see `linearizability.py`.
 
 The rule of this file: envelopes and data keys are names here ("e7", "k2"), never bytes. An operation is one attempt: a
-call that is sent again is another operation with the same request.
+call that is retried is another operation with the same request.
 """
 
 import math

@@ -73,7 +73,7 @@ def _mutate(record: str, state: State, request: Write | Rotate) -> tuple[State, 
 
 
 def _replay(record: str, request: Write | Rotate) -> Answer:
-    """An envelope that was accepted is not accepted again; whoever cannot open it is not its author."""
+    """An envelope that was accepted is not accepted again; a caller that cannot open it is not its author."""
     refused = _opens(record, request)
     if refused == _NOT_UNDER_KEY:
         return _NOT_AUTHORIZED

@@ -112,7 +112,7 @@ class Network:
         raise BackendUnavailable
 
     async def _request(self, effect: Callable[[], Awaitable[Any]], fate: Fate) -> None:
-        """The way there. Whoever crashes or gives up meanwhile cannot call back what was sent."""
+        """The way there. A sender that crashes or gives up on the way cannot call back what was sent."""
         try:
             await self.hop(fate)
         except asyncio.CancelledError:

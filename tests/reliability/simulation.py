@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--histories", type=int, help="how many seeds")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--bug", choices=BUGS, help="simulate a vault with this seeded bug")
-    parser.add_argument("--bugs", action="store_true", help="try every seeded bug, on 1,000 histories if not told")
+    parser.add_argument("--bugs", action="store_true", help="try every seeded bug, on 1,000 histories by default")
     chosen = parser.parse_args(arguments)
     if chosen.bugs:
         return _show_bugs(chosen.histories or 1000, chosen.processes)

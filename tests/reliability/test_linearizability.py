@@ -70,9 +70,9 @@ STEPS = [(create(E1), Done(1)), *((update(sealed(n)), Done(n)) for n in range(2,
 GOOD: dict[str, History] = {
     "nothing happens": [],
     "what was created is read": one_after_the_other((create(E1), Done(1)), (Read(), Got(1, "e1"))),
-    "a read beside a create finds nothing": [op(0, 9, create(E1), Done(1)), op(1, 2, Read(), NOT_FOUND)],
-    "a read beside a create finds it": [op(0, 9, create(E1), Done(1)), op(1, 2, Read(), Got(1, "e1"))],
-    "reads beside an update see it one after the other": [
+    "a read during a create finds nothing": [op(0, 9, create(E1), Done(1)), op(1, 2, Read(), NOT_FOUND)],
+    "a read during a create finds it": [op(0, 9, create(E1), Done(1)), op(1, 2, Read(), Got(1, "e1"))],
+    "reads during an update see it one after the other": [
         op(0, 1, create(E1), Done(1)),
         op(2, 9, update(E2), Done(2)),
         op(3, 6, Read(), Got(2, "e2")),
@@ -155,7 +155,7 @@ GOOD: dict[str, History] = {
         (create(E1), OperatorError("BACKEND_THROTTLED")), (Read(), NOT_FOUND), (create(E1), Done(1))
     ),
     "a known revision is not modified": one_after_the_other((create(E1), Done(1)), (Read(1), Got(1, ""))),
-    "bytes are sent again before the first are answered": [
+    "bytes are retried before the first are answered": [
         op(0, 9, create(E1), Done(1)),
         op(1, 2, create(E1), Unknown()),
         op(10, 11, update(E2), Done(2)),
@@ -230,7 +230,7 @@ BAD: dict[str, History] = {
         op(2, 3, update(E2), Unknown()),
         op(4, 5, update(E2), OperatorError("STALE_REVISION", 2)),
     ],
-    "a retry of an applied create is told that a record exists": [
+    "a retry of an applied create gets RECORD_EXISTS": [
         op(0, 1, create(E1), Unknown()),
         op(2, 3, create(E1), OperatorError("RECORD_EXISTS", 1)),
     ],
@@ -240,7 +240,7 @@ BAD: dict[str, History] = {
         *STEPS, (update(sealed(RING + 1)), Done(RING + 1)), (create(E1), Done(1, replayed=True))
     ),
     "a replay is forgotten before": one_after_the_other(*STEPS, (create(E1), OperatorError("RECORD_EXISTS", RING))),
-    "a replay is answered to whoever cannot open it": one_after_the_other(
+    "a replay is answered to a caller that cannot open it": one_after_the_other(
         (create(E1), Done(1)), (create(E1, "k2"), Done(1, replayed=True))
     ),
     "a refusal names a revision before it was written": [
@@ -254,7 +254,7 @@ BAD: dict[str, History] = {
     "a deleted name begins again": one_after_the_other(
         (create(E1), Done(1)), (delete(2), Done(2)), (create(sealed(1, name="f1")), Done(1))
     ),
-    "a stranger creates on a tombstone": one_after_the_other(
+    "another key creates on a tombstone": one_after_the_other(
         (create(E1), Done(1)), (delete(2), Done(2)), (create(sealed(3, "k2")), Done(3))
     ),
     "a deleted record is read": one_after_the_other(
@@ -263,7 +263,7 @@ BAD: dict[str, History] = {
     "a purged name begins again": one_after_the_other(
         (create(E1), Done(1)), (Purge(), Done(1)), (create(sealed(1, "k2", "f1")), Done(1))
     ),
-    "a stranger updates": one_after_the_other((create(E1), Done(1)), (update(sealed(2, "k2")), Done(2))),
+    "another key updates": one_after_the_other((create(E1), Done(1)), (update(sealed(2, "k2")), Done(2))),
     "an envelope of another key is stored": one_after_the_other(
         (create(E1), Done(1)), (update(sealed(2, "k2"), "k1"), Done(2))
     ),
@@ -272,7 +272,7 @@ BAD: dict[str, History] = {
     "a rotation by a permit for other bytes": one_after_the_other(
         (create(E1), Done(1)), (rotate(2, "k1", "k2", permits="e9"), Done(2))
     ),
-    "a rotation by a permit of a stranger": one_after_the_other(
+    "a rotation by a permit of another key": one_after_the_other(
         (create(E1), Done(1)), (rotate(2, "k1", "k2", permit_key="k2"), Done(2))
     ),
     "a rotation to the same key": one_after_the_other((create(E1), Done(1)), (rotate(2, "k1", "k1"), Done(2))),

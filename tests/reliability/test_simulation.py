@@ -1,4 +1,4 @@
-"""The real vault, simulated: no history is wrong, all troubles were met, and a seed tells the same story each time."""
+"""The real vault, simulated: no history is wrong, all troubles were met, and a seed gives the same run each time."""
 
 import os
 import subprocess

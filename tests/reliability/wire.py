@@ -1,4 +1,4 @@
-"""Histories over the wire: concurrent clients of real servers, which are killed, or disturbed otherwise, meanwhile.
+"""Histories over the wire: concurrent clients of real servers, which are killed, or disturbed otherwise.
 
     python -m tests.reliability.wire embedded --histories 1000      one server on the embedded backend, kill -9
     python -m tests.reliability.wire replicas --histories 1000      two replicas on one DynamoDB stand-in, kill -9
@@ -33,7 +33,7 @@ from tests.support.refusals import read_failure
 from tests.support.requests import Key, mint
 
 Disturb = Callable[[], Awaitable[None]]
-"""Runs beside the clients, and ends with everything back in order."""
+"""Runs while the clients do, and ends with everything back in order."""
 
 ROUND = 50
 """Records, and so histories, of one round."""

@@ -101,7 +101,7 @@ async def both(folder: Path, minutes: float, seed: int) -> list[Soaked]:
     return await asyncio.gather(*runs)
 
 
-def told(who: str, found: Soaked) -> None:
+def printed(who: str, found: Soaked) -> None:
     """Prints what one server showed."""
     print(f"{who}: done:", ", ".join(f"{kind} {count:,}" for kind, count in sorted(found.calls.items())))
     print(f"{who}: after the warm-up:", "; ".join(map(str, found.grown)))
@@ -125,7 +125,7 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory(prefix="keyvault-soak-") as made:
         results = asyncio.run(both(Path(made), given.minutes, given.seed))
     for who, found in zip(("steady callers", "hasty callers"), results, strict=True):
-        told(who, found)
+        printed(who, found)
     wrong = sum(len(found.wrong) for found in results)
     print(f"soak: {given.minutes:g} minutes, seed {given.seed}, {wrong} wrong, {os.cpu_count()} cores")
     raise SystemExit(bool(wrong))

@@ -63,8 +63,8 @@ class Mix:
     """How long the authors' calls took, since somebody looked last."""
 
     async def run(self, seconds: float) -> None:
-        """Everybody at work for so long."""
-        steady = (*[self._author] * 8, *[self._mistaken] * 2, *[self._newcomer] * 2, self._stranger)
+        """Run everybody for so long."""
+        steady = (*[self._author] * 8, *[self._mistaken] * 2, *[self._newcomer] * 2, self._unidentified)
         hasty = (*[self._author] * 2, *[self._impatient] * 2, *[self._leaver] * 2, self._forgetful)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds), asyncio.TaskGroup() as everybody:
@@ -137,7 +137,7 @@ class Mix:
                 await self._done("given up", chance)
 
     async def _newcomer(self, chance: random.Random, prefix: str) -> None:
-        """Connects anew for a call or two."""
+        """Opens a new connection for a call or two."""
         while True:
             async with self.server.channel(chance.choice(("alice", "bob"))) as channel:
                 for _ in range(chance.randrange(1, 4)):
@@ -145,7 +145,7 @@ class Mix:
             await self._done("connected", chance)
 
     async def _leaver(self, chance: random.Random, prefix: str) -> None:
-        """Connects anew, and hangs up in the middle of its second call."""
+        """Opens a new connection, and hangs up in the middle of its second call."""
         while True:
             async with self.server.channel(chance.choice(("alice", "bob"))) as channel:
                 stub = KeyVaultStub(channel)
@@ -168,7 +168,7 @@ class Mix:
                     self.given_up += 3
                     await self._done("abandoned", chance)
 
-    async def _stranger(self, chance: random.Random, prefix: str) -> None:
+    async def _unidentified(self, chance: random.Random, prefix: str) -> None:
         """Comes without a certificate, without TLS, or without a word."""
         ca = (self.server.folder / "certs" / "ca.pem").read_bytes()
         port = int(self.server.address.rpartition(":")[2])
@@ -183,7 +183,7 @@ class Mix:
                 await asyncio.sleep(chance.choice((0, 0.1)))
             finally:
                 writer.transport.abort()
-            await self._done("turned away", chance)
+            await self._done("rejected", chance)
 
     async def _done(self, kind: str, chance: random.Random) -> None:
         self.calls[kind] += 1

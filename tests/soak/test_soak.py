@@ -17,7 +17,7 @@ MINUTES = 0.4
 async def test_servers_under_mixed_load_answer_right_and_do_not_grow(tmp_path: Path) -> None:
     steady, hasty = await both(tmp_path, MINUTES, seed=1)
     assert (steady.wrong, hasty.wrong) == ([], [])
-    assert set(steady.calls) == {"answered", "round of refusals", "connected", "turned away"}
+    assert set(steady.calls) == {"answered", "round of refusals", "connected", "rejected"}
     assert set(hasty.calls) == {"answered", "given up", "left", "abandoned"}
     assert hasty.given_up > 0 == steady.given_up
 

@@ -20,7 +20,7 @@ NOTES = {
     "EdgeCaseKey": "A data key or salt of uniform bytes.",
     "NonceArithmetic": "Chunk nonces for which XOR and addition differ.",
     "FlippedBit": "One bit is changed.",
-    "Truncated": "The end is cut off.",
+    "Truncated": "The end is missing.",
     "Appended": "Bytes follow the envelope.",
     "MalformedHeader": "Sealed with a header that no reader may accept: only parsing can refuse it.",
     "WrongSize": "Sealed with a size that the kind or the chunking does not have: only parsing can refuse it.",

@@ -24,7 +24,7 @@ def make() -> str:
     _damaged(out, good)
     _malformed(out)
     _reordered(out, good)
-    _strangers(out, good)
+    _other_keys_and_names(out, good)
     _rewritten(out, good)
     _uncommitted(out, good)
     return out.text("KVE1", "kve1.schema.json", NOTES)
@@ -149,7 +149,7 @@ def _reordered(out: Envelopes, good: dict[str, int]) -> None:
     out.refused("one chunk too many to fit", "ChunkOrder", good["380000"], chunks(0, *range(24)))
 
 
-def _strangers(out: Envelopes, good: dict[str, int]) -> None:
+def _other_keys_and_names(out: Envelopes, good: dict[str, int]) -> None:
     out.group("other keys and names")
 
     def refused(comment: str, flags: str, owner: Owner, source: int = good["example"]) -> None:

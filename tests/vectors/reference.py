@@ -76,7 +76,7 @@ def header(revision: int, kind: int) -> bytes:
 
 
 def context(fixed: bytes, tenant: str, key_id: str) -> bytes:
-    """What the derivation binds beside the data key and the salt."""
+    """What the derivation binds in addition to the data key and the salt."""
     names = [name.encode() for name in (tenant, key_id)]
     return fixed + b"".join(len(name).to_bytes(2, "big") + name for name in names)
 

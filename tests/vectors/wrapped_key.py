@@ -23,7 +23,7 @@ NOTES = {
     "EdgeCaseScope": "A scope at the limits of what KeyVault accepts.",
     "OldMasterKey": "Wrapped by a master key that is no longer the newest.",
     "FlippedBit": "One bit is changed.",
-    "Truncated": "The end is cut off.",
+    "Truncated": "The end is missing.",
     "Appended": "Bytes follow the blob.",
     "MalformedFrame": "The frame is wrong; refused without a key.",
     "IllegalScope": "The blob is bound to a scope that no key_id can have; refused without a key.",
