@@ -36,8 +36,8 @@ What callers see when something goes wrong between the server and AWS. This page
 `python -m tests.server.backends.aws.fault_report > docs/aws-faults.md`: a real server on our own
 stand-ins for KMS and DynamoDB, with a proxy before each that breaks requests (`fault_proxy.py` in
 `tests/server/backends/aws`). After each call the fault is taken away and the record looked at: it is
-in one of the two states that the status allows; a retry with the same bytes takes effect exactly once, and
-sent a third time they are known. The tests run the same matrix (`test_faults.py`).
+in one of the two states that the status allows. A retry with the same bytes takes effect exactly once, and a
+third attempt is recognised. The tests run the same matrix (`test_faults.py`).
 
 "Before the effect" means that AWS never got the request; "after", that it did and its answer was lost. A black hole
 takes the request and says nothing. An RPC may need several operations of AWS and each was hit by itself: where one
