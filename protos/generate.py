@@ -2,7 +2,7 @@
 
 The stubs live in the import package `keyvault_api`, because `keyvault` belongs to another distribution. The file
 descriptor keeps the name keyvault/v1/keyvault.proto, as every other generator registers it: protobuf's pool refuses two
-files that define the same symbols under different names, so a program could not load its own stubs beside ours. So
+files that define the same symbols under different names, so a program could not load its own stubs next to ours. So
 protoc runs as usual, and the three references to the module are rewritten afterwards.
 
 The generator is pinned in pyproject.toml: stubs refuse a runtime older than the generator they came from, so a
