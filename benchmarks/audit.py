@@ -53,7 +53,7 @@ def mutation() -> Callable[[Audit], Awaitable[None]]:
     change, over = Change.of(Record(envelope[:72], digest(envelope), 1, 1, envelope[72:])), os.urandom(72)
 
     async def note(audit: Audit) -> None:
-        intent = await audit.intent(CALL, change, over=over)
+        intent = await audit.intent(CALL, change, expected=over)
         await audit.outcome(CALL, "OK", change=change, intent=intent)
 
     return note

@@ -6,4 +6,4 @@ keep to errors here, since it asks when it is imported; GRPC_VERBOSITY=info brin
 
 import os
 
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # noqa: TID251 - before grpc is imported

@@ -64,6 +64,8 @@ async def test_messages_to_the_service_are_answered_as_the_rule_has_it(tmp_path:
     assert {"NOT_AUTHORIZED", "ENVELOPE_NOT_UNDER_KEY", "STALE_REVISION"} <= {reason for _, reason in report.answers}
 
 
+@pytest.mark.process
+@pytest.mark.slow
 async def test_messages_over_the_wire_are_answered_as_the_rule_has_it(tmp_path: Path) -> None:
     with production_server(tmp_path) as server:
         async with wire(server) as target:
@@ -127,6 +129,7 @@ class Careless(Instead):
         return self._first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("store", "keys", "sentence"),
     [

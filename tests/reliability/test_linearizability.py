@@ -376,6 +376,7 @@ def sequential_runs(draw: st.DrawFn, longest: int) -> History:
     return history
 
 
+@pytest.mark.slow
 @given(sequential_runs(longest=40))
 def test_whatever_a_record_does_in_some_order_is_accepted(history: History) -> None:
     order = explain(history)
@@ -401,6 +402,7 @@ def other_answers(history: History) -> st.SearchStrategy[Answer]:
     return st.one_of(st.sampled_from([one.answer for one in history]), made_up)
 
 
+@pytest.mark.slow
 @examples(400)
 @given(sequential_runs(longest=6), st.data())
 def test_one_wrong_answer_is_judged_as_brute_force_judges_it(history: History, data: st.DataObject) -> None:

@@ -11,7 +11,7 @@ from tests.reliability.replicas import replicas, rounds
 from tests.server.backends.aws.standins.dynamodb import StandInDynamoDb
 from tests.server.backends.aws.standins.service import Parameters
 
-pytestmark = pytest.mark.usefixtures("aws_identity")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("aws_identity")]
 
 SEED = 7
 HISTORIES = 50

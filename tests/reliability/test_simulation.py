@@ -20,6 +20,7 @@ def report() -> Report:
     return examine(range(HISTORIES))
 
 
+@pytest.mark.slow
 def test_no_history_is_wrong(report: Report) -> None:
     assert report.histories == HISTORIES
     assert not report.wrong, "python -m tests.reliability.simulation --seed N shows one"
@@ -40,6 +41,7 @@ def test_one_seed_is_one_schedule() -> None:
         assert first[1] == second[1]
 
 
+@pytest.mark.process
 def test_a_seed_gives_the_same_history_in_every_process() -> None:
     stories = {_story("1"), _story("2")}
     assert len(stories) == 1
@@ -52,6 +54,7 @@ def _story(hash_seed: str) -> str:
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
+@pytest.mark.process
 def test_the_figure_says_what_was_tried_and_what_was_wrong(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--seed", "5", "--histories", "20", "--processes", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()

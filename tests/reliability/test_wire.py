@@ -13,6 +13,8 @@ from tests.support.fakes import FakeKeyService
 from tests.support.servers import on_ports
 
 
+@pytest.mark.process
+@pytest.mark.slow
 @pytest.mark.parametrize(("deployment", "histories"), [("embedded", 40), ("replicas", 12)])
 def test_histories_of_servers_that_are_killed_are_right(tmp_path: Path, deployment: str, histories: int) -> None:
     with hosts(deployment, tmp_path) as servers:

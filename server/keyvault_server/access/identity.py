@@ -22,15 +22,12 @@ from typing import NamedTuple
 
 from cryptography import x509
 
+from keyvault_server.access.spiffe import is_spiffe_id
 from keyvault_server.access.tokens import Tokens
+from keyvault_server.core.caller import ANONYMOUS, MAX_IDENTITY
 from keyvault_server.core.errors import Unauthenticated
 
-ANONYMOUS = "anonymous"
-MAX_IDENTITY = 2048
-"""Characters, the longest SPIFFE ID's."""
-
-_VISIBLE = re.compile(r"[!-~]{1,2048}", re.ASCII)
-_SPIFFE_ID = re.compile(r"spiffe://[a-z0-9._-]{1,255}(/(?!\.{1,2}(/|$))[a-zA-Z0-9._-]+)+", re.ASCII)
+_VISIBLE = re.compile(rf"[!-~]{{1,{MAX_IDENTITY}}}", re.ASCII)
 
 AuthContext = Mapping[str, Iterable[bytes]]
 Metadata = Iterable[tuple[str, str | bytes]]
@@ -111,7 +108,7 @@ def certificate_identity(auth_context: AuthContext) -> str:
 def _spiffe_id(uris: frozenset[str]) -> str:
     """By X509-SVID an SVID has one URI; what looks like a SPIFFE ID and breaks its rules is no other name either."""
     uri = _only(uris, "URI")
-    if len(uri) > MAX_IDENTITY or not _SPIFFE_ID.fullmatch(uri):
+    if not is_spiffe_id(uri):
         raise Unauthenticated("the client certificate's SPIFFE ID is malformed: spiffe://trust-domain/path")
     return uri
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from jwt.exceptions import InvalidKeyError
 
-from keyvault_server.core.errors import Refused
+from keyvault_server.core.errors import OperatorError
 
 _RSA_BITS = 2048
 _READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -26,7 +26,7 @@ _READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
 PublicKey: TypeAlias = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
 
 
-class BadKeySet(Refused):
+class BadKeySet(OperatorError):
     """The JWKS, or where it comes from, cannot be used; the message says why."""
 
 

@@ -19,8 +19,10 @@ from urllib.parse import urlsplit
 
 from keyvault_api.address import is_loopback
 from keyvault_server.access.key_set import BadKeySet, KeySet, parse_key_set
+from keyvault_server.core.background import in_background
 from keyvault_server.core.errors import TokenKeysTooOld
-from keyvault_server.disk.watched import OnReading, Readings, Watched, ignore_readings, read_file
+from keyvault_server.core.meter import Meter
+from keyvault_server.disk.watched import Readings, Watched, read_file
 
 MAX_KEY_SET = 256 * 1024
 """Bytes of a JWKS."""
@@ -67,29 +69,24 @@ class KeySource(Protocol):
 async def open_key_source(
     location: str,
     *,
+    meter: Meter,
     ca: Path | None = None,
-    on_reading: OnReading = ignore_readings,
     timing: Timing = Timing(),
 ) -> AsyncIterator[KeySource]:
-    """The issuer's keys while the body runs; the first set is there when it begins. Raises Refused.
+    """The issuer's keys while the body runs; the first set is there when it begins. Raises OperatorError.
 
     `location` is a file, or a URL: https, checked against `ca` (PEM) or the system's roots, or http to this machine.
-    `on_reading` is told of every reading, under the name "token keys".
+    `meter` counts the readings of "token keys".
     """
     if "://" not in location:
-        file = _FileKeys(Path(location), on_reading)
+        file = _FileKeys(Path(location), meter)
         async with file.files.watching():
             yield file
         return
-    url = _UrlKeys(location, ca, on_reading, timing)
+    url = _UrlKeys(location, ca, meter, timing)
     await url.fetch_first()
-    task = asyncio.create_task(url.keep_fresh())
-    try:
+    async with in_background(url.keep_fresh()):
         yield url
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 class _FileKeys:
@@ -97,8 +94,8 @@ class _FileKeys:
 
     age = 0.0
 
-    def __init__(self, path: Path, on_reading: OnReading) -> None:
-        self.files = Watched("token keys", [path], lambda: _read_key_set(path), on_reading)
+    def __init__(self, path: Path, meter: Meter) -> None:
+        self.files = Watched("token keys", [path], lambda: _read_key_set(path), meter)
 
     @property
     def current(self) -> KeySet:
@@ -118,12 +115,12 @@ def _read_key_set(path: Path) -> KeySet:
 class _UrlKeys:
     """A KeySource on a URL."""
 
-    def __init__(self, url: str, ca: Path | None, on_reading: OnReading, timing: Timing) -> None:
+    def __init__(self, url: str, ca: Path | None, meter: Meter, timing: Timing) -> None:
         self._url = url
         self._timing = timing
         self._shown = _checked(url)
         self._tls = _trusting(ca) if self._shown.startswith("https:") else None
-        self._readings = Readings("token keys", [self._shown], on_reading)
+        self._readings = Readings("token keys", [self._shown], meter)
         self._wanted = asyncio.Event()
         self._current: KeySet = {}
         self._fetched = time.monotonic()
@@ -158,12 +155,12 @@ class _UrlKeys:
             try:
                 self._take(await self._fetch())
             except Exception as error:  # whatever the issuer answers, the last good set still serves
-                self._readings.bad(error)
+                self._readings.fail(error)
                 self._tell_age()
 
     def _take(self, keys: KeySet) -> None:
         self._current, self._fetched, self._told_age = keys, time.monotonic(), False
-        self._readings.good()
+        self._readings.succeed()
 
     def _tell_age(self) -> None:
         """Logs once that nothing serves any more."""

@@ -5,19 +5,13 @@ caller chose takes more than linear time, times the steps of one binary search a
 """
 
 import os.path
-import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from keyvault_api.names import is_scope
-
-MAX_IDENTITY = 2_048
-"""Characters in a pattern of identities: the longest SPIFFE ID."""
-ANONYMOUS = "anonymous"
-"""Every caller, where no authentication is configured; the one identity without a kind."""
-
-_SPIFFE_ID = re.compile(r"[a-z0-9._-]{1,255}/[A-Za-z0-9._/-]*", re.ASCII)
+from keyvault_server.access.spiffe import SCHEME, is_spiffe_id, is_spiffe_prefix
+from keyvault_server.core.caller import ANONYMOUS, MAX_IDENTITY
 
 
 class Pattern(NamedTuple):
@@ -64,7 +58,8 @@ def identity_pattern(text: str) -> Pattern:
 
 
 def _check_spiffe(rest: str, is_open: bool) -> None:
-    if not _SPIFFE_ID.fullmatch(rest) or (rest.endswith("/") and not is_open):
+    literal = SCHEME + rest
+    if not (is_spiffe_prefix(literal) if is_open else is_spiffe_id(literal)):
         raise ValueError(
             'a SPIFFE ID is spiffe://TRUST-DOMAIN/PATH; a "*" comes after the "/" that ends the trust domain'
         )
@@ -88,7 +83,7 @@ def _check_subject(rest: str, is_open: bool) -> None:
 
 
 _KINDS: dict[str, Callable[[str, bool], None]] = {
-    "spiffe://": _check_spiffe,
+    SCHEME: _check_spiffe,
     "uri:": _check_uri,
     "dns:": _check_dns,
     "jwt:": _check_subject,

@@ -8,15 +8,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from keyvault_api.names import is_tenant
+from keyvault_api.names import METHODS, is_tenant
 from keyvault_server.access.patterns import AnyOf, MostSpecific, Pattern, identity_pattern, name_pattern
 from keyvault_server.access.policy_file import BadPolicy, CallerTables, Table, read_tables, shown
-from keyvault_server.access.quotas import CALLS_AT_WORK, Limits, Rate
+from keyvault_server.access.quotas import CALLS_IN_FLIGHT, Limits, Rate
 
-__all__ = ["METHODS", "BadPolicy", "CallerEntry", "Decision", "Policy", "Rule"]
+__all__ = ["BadPolicy", "CallerEntry", "Decision", "Policy", "Rule"]
 
-METHODS = ("GenerateKey", "Create", "Read", "Update", "Delete", "RotateKey", "RewrapKey", "UnwrapKey")
-"""The RPCs of keyvault.v1; each is a permission of its own."""
 UNWRAP = "UnwrapKey"
 """The one that no wildcard grants: with it, a wrapped key is as good as both keys."""
 
@@ -158,15 +156,15 @@ def _names_by_method(rules: tuple[Rule, ...]) -> dict[str, AnyOf]:
 
 def _limits(table: Table) -> Limits:
     limits = Limits()
-    table.check_keys(*limits.rates, CALLS_AT_WORK)
-    rates = {bucket: _rate(table, bucket, value) for bucket, value in table.values.items() if bucket != CALLS_AT_WORK}
-    return limits.but(rates, _calls_at_work(table))
+    table.check_keys(*limits.rates, CALLS_IN_FLIGHT)
+    rates = {bucket: _rate(table, bucket, value) for bucket, value in table.values.items() if bucket != CALLS_IN_FLIGHT}
+    return limits.but(rates, _calls_in_flight(table))
 
 
-def _calls_at_work(table: Table) -> int | None:
-    calls = table.values.get(CALLS_AT_WORK)
+def _calls_in_flight(table: Table) -> int | None:
+    calls = table.values.get(CALLS_IN_FLIGHT)
     if calls is not None and (type(calls) is not int or calls < 1):
-        table.refuse(f"{CALLS_AT_WORK} has to be a whole number of at least 1", CALLS_AT_WORK)
+        table.refuse(f"{CALLS_IN_FLIGHT} has to be a whole number of at least 1", CALLS_IN_FLIGHT)
     return calls
 
 

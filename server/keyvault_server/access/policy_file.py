@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from keyvault_server.core.errors import Refused
+from keyvault_server.core.errors import OperatorError
 
 MAX_SIZE = 4 * 1024 * 1024
 """Characters in a policy: over 10,000 callers."""
@@ -33,7 +33,7 @@ _RULE = "[[caller.allow]]"
 _LIMITS = "[caller.limits]"
 
 
-class BadPolicy(Refused):
+class BadPolicy(OperatorError):
     """The policy cannot be used; one line says where and what to do."""
 
 

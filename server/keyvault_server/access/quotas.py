@@ -18,7 +18,7 @@ from keyvault_server.core.errors import RateLimited
 
 READ_BYTES = "read_bytes"
 """The bucket that counts the bytes of the envelopes that Read gave out; every other is named for its RPC."""
-CALLS_AT_WORK = "calls_at_work"
+CALLS_IN_FLIGHT = "calls_in_flight"
 """What is no bucket among the limits."""
 MAX_PER_SECOND = 1_000_000_000
 MAX_FILL_SECONDS = 30 * 86_400
@@ -72,16 +72,16 @@ class Limits:
     """What each identity of a policy entry may spend, bucket by bucket, and have at work; immutable."""
 
     rates: Mapping[str, Rate] = field(default_factory=lambda: DEFAULT_RATES)
-    calls_at_work: int | None = None
+    calls_in_flight: int | None = None
     """None: as many as the server gives to whoever has no number of its own."""
 
     def __getitem__(self, bucket: str) -> Rate:
         return self.rates[bucket]
 
-    def but(self, changed: Mapping[str, Rate], calls_at_work: int | None = None) -> "Limits":
+    def but(self, changed: Mapping[str, Rate], calls_in_flight: int | None = None) -> "Limits":
         """These, with some buckets changed, and the calls at work."""
         rates = MappingProxyType({**self.rates, **changed}) if changed else self.rates
-        return Limits(rates, calls_at_work)
+        return Limits(rates, calls_in_flight)
 
 
 class _Buckets:
@@ -152,7 +152,7 @@ class Quotas:
         return read + self._ahead
 
 
-class AtWork:
+class InFlight:
     """How many calls of each caller are at work. A caller without any is not kept."""
 
     def __init__(self) -> None:

@@ -5,15 +5,11 @@ and in a handshake that fails; a changed file counts for connections made from t
 their age. gRPC speaks TLS 1.2 and 1.3 and nothing older. A certificate's key is RSA of 2,048 bits or more, P-256 or
 P-384: with others, Ed25519 among them, no client of gRPC shakes hands.
 
-The key file may be readable by its group, as Kubernetes mounts secrets (0640, root and the pod's fsGroup) and Debian
-keeps them (group ssl-cert), but by nobody else, and belongs to us or to root; its group does not write it. Certificate
-and CAs are public, and nobody else may write them, as `read_file` sees to. Sources: RFC 5280; grpc's
-dynamic_ssl_server_credentials.
+The key file is a secret that any group may read, as Debian keeps TLS keys (group ssl-cert); `disk.permissions` has the
+rule. Certificate and CAs are public. Sources: RFC 5280; grpc's dynamic_ssl_server_credentials.
 """
 
 import datetime
-import os
-import stat
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,17 +21,17 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from keyvault_server.core.errors import Refused
-from keyvault_server.disk.watched import OnReading, Watched, ignore_readings, read_file
+from keyvault_server.core.errors import OperatorError
+from keyvault_server.core.meter import Meter
+from keyvault_server.disk.watched import Watched, read_file
 
 _CURVES = (ec.SECP256R1, ec.SECP384R1)
 _RSA_BITS = 2048
-_NOT_OTHERS = 0o027  # the group does not write, others do nothing
 
 _PEM = serialization.Encoding.PEM
 
 
-class BadTlsFile(Refused):
+class BadTlsFile(OperatorError):
     """A certificate, key or CA file cannot be used; the message names it and says why."""
 
 
@@ -61,17 +57,19 @@ class ServerTls:
         certificate: Path,
         private_key: Path,
         client_ca: Path | None = None,
-        on_reading: OnReading = ignore_readings,
         *,
+        meter: Meter,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """PEM files; with `client_ca`, a client has to show a certificate that one of its roots signed. Raises Refused.
+        """Read the PEM files; with `client_ca`, a client has to present a certificate that one of its roots signed.
 
-        `on_reading` is told of every reading, under the name "tls".
+        Raises OperatorError.
+
+        `meter` counts the readings of "tls".
         """
         self._asks_clients = client_ca is not None
         paths = [path for path in (certificate, private_key, client_ca) if path is not None]
-        self.files = Watched("tls", paths, lambda: _read(certificate, private_key, client_ca), on_reading, clock=clock)
+        self.files = Watched("tls", paths, lambda: _read(certificate, private_key, client_ca), meter, clock=clock)
         """`files.watching()` notices a change before the next connection does; `files.failed_since` is for a metric."""
 
     @property
@@ -117,9 +115,9 @@ def _read(certificate: Path, private_key: Path, client_ca: Path | None) -> _Pair
 
 
 def _private_key(path: Path) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey:
-    _refuse_if_others_can_read(path)
+    pem = read_file(path, secret=True, group_reads=True)
     try:
-        key = serialization.load_pem_private_key(read_file(path), password=None)
+        key = serialization.load_pem_private_key(pem, password=None)
     except TypeError:
         raise BadTlsFile(f"{path} is encrypted: the server has no password, decrypt it") from None
     except ValueError:
@@ -129,18 +127,6 @@ def _private_key(path: Path) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey:
     if isinstance(key, rsa.RSAPrivateKey) and key.key_size >= _RSA_BITS:
         return key
     raise BadTlsFile(f"{path}: use an EC key on P-256 or P-384, or an RSA key of at least {_RSA_BITS} bits")
-
-
-def _refuse_if_others_can_read(path: Path) -> None:
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise BadTlsFile(f"{path}: {error.strerror}") from None
-    if status.st_mode & _NOT_OTHERS:
-        mode = stat.S_IMODE(status.st_mode)
-        raise BadTlsFile(f"{path} has mode {mode:04o}: `chmod 600`, or 640 for a group that may read it")
-    if status.st_uid not in (0, os.geteuid()):
-        raise BadTlsFile(f"{path} belongs to another user (uid {status.st_uid}), who can replace it")
 
 
 def _certificates(path: Path) -> list[x509.Certificate]:

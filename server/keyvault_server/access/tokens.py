@@ -18,7 +18,7 @@ import jwt
 
 from keyvault_server.access.key_set import KeySet, VerifyingKey
 from keyvault_server.access.key_source import KeySource
-from keyvault_server.core.errors import Refused, Unauthenticated
+from keyvault_server.core.errors import OperatorError, Unauthenticated
 
 MAX_TOKEN = 8_000
 """Characters of a token; all metadata of a call has to fit into gRPC's 8 KiB."""
@@ -43,7 +43,7 @@ _SENTENCES: dict[type[Exception], str] = {
 }
 
 
-class BadTokenRules(Refused):
+class BadTokenRules(OperatorError):
     """The rules for tokens cannot be used; the message says why."""
 
 

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from keyvault_server.core.errors import AuditUnavailable, Refused
+from keyvault_server.core.errors import AuditUnavailable, OperatorError
+from keyvault_server.disk.permissions import refuse_unsafe
 
 Sync = Callable[[int], None]
 """Makes the data of an open file durable, as os.fdatasync."""
@@ -26,7 +27,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _log = logging.getLogger(__name__)
 
 
-class UnusableAuditFile(Refused):
+class UnusableAuditFile(OperatorError):
     """The audit trail cannot be kept in this file; one line says why and what to do."""
 
 
@@ -121,8 +122,7 @@ class AppendFile:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
             raise UnusableAuditFile(f"{self.path} is no regular file: lines in it could not be verified")
-        if status.st_mode & 0o022 or status.st_uid != os.geteuid():
-            raise UnusableAuditFile(f"others can write {self.path}: make it yours alone, `chmod go-w {self.path}`")
+        refuse_unsafe(self.path, status)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -21,8 +21,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
-from keyvault_server.core.errors import Refused
-from keyvault_server.disk.files import refuse_if_others_can_read, replace_durably
+from keyvault_server.core.errors import OperatorError
+from keyvault_server.disk.files import replace_durably
+from keyvault_server.disk.watched import read_file
 
 VALUE_SIZE = 16
 """Bytes of an HMACed value."""
@@ -32,7 +33,7 @@ _SIGNED = b"keyvault audit checkpoint v1\n"
 """Comes before what is signed, so that no signature of this key means anything else."""
 
 
-class UnusableAuditKey(Refused):
+class UnusableAuditKey(OperatorError):
     """The file is no audit key, or not ours alone; the message says what to do."""
 
 
@@ -80,13 +81,11 @@ class AuditKey(PublicAuditKey):
 
     @classmethod
     def load(cls, path: Path) -> "AuditKey":
-        """Reads a key. Raises UnusableAuditKey, or UnsafeDirectory for a file that others can read."""
+        """Read a key. Raises UnusableAuditKey; Unreadable; UnsafeFile for a file that others can read."""
+        text = read_file(path, secret=True)
         try:
-            refuse_if_others_can_read(path)
-            content = json.loads(path.read_bytes())
+            content = json.loads(text)
             return cls(_decoded(content, "hmac_key"), _decoded(content, "signing_key"))
-        except OSError as error:
-            raise UnusableAuditKey(f"the audit key {path} cannot be read: {error.strerror}") from None
         except (ValueError, KeyError, TypeError):
             raise UnusableAuditKey(f"{path} is no audit key of version 1: restore it from its backup") from None
 

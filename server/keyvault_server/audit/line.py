@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from keyvault_server.audit.key import AuditKey, PublicAuditKey
+from keyvault_server.core.caller import MAX_IDENTITY
 
 VERSION = 1
 """Said in every boot line."""
@@ -30,7 +31,7 @@ REFUSED = "refused"
 """The phase of a line that tells of several calls, by their number."""
 ROTATE = "rotate"
 """The reason of a checkpoint that ends a file and begins the next one."""
-MAX_TEXT, MAX_CALLER = 256, 2_048
+MAX_TEXT, MAX_CALLER = 256, MAX_IDENTITY
 """Characters of a text; a longer one is cut."""
 
 Fields: TypeAlias = Mapping[str, Any]

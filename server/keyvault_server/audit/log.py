@@ -161,7 +161,7 @@ def open_log(
     every: int = CHECKPOINT_LINES,
     file_bytes: int = FILE_BYTES,
 ) -> Iterator[AuditLog]:
-    """A log, made if absent, as is its key; the body ends it, or abandons it. Raises Refused."""
+    """A log, made if absent, as is its key; the body ends it, or abandons it. Raises OperatorError."""
     beside = checkpoints_beside(path)
     new = _is_empty(path) and _is_empty(beside)
     if not new and not path.exists():

@@ -1,7 +1,7 @@
 """The audit trail: a line before each conditional write, a line before each reply, or neither is made.
 
     async with open_audit(path, key_path) as audit:
-        intent = await audit.intent(call, Change.of(record), over=stored.head)        # then the conditional write
+        intent = await audit.intent(call, Change.of(record), expected=stored.head)    # then the conditional write
         await audit.outcome(call, "OK", change=Change.of(record), intent=intent)      # then the reply
 
 The rules of this file. Both calls return when their line is durable and raise AuditUnavailable if it cannot be, or is
@@ -38,6 +38,7 @@ from keyvault_server.audit.line import (
     name_value,
 )
 from keyvault_server.audit.log import FILE_BYTES, AuditLog, Clock, fdatasync, open_log
+from keyvault_server.core.background import in_background
 from keyvault_server.core.errors import AuditUnavailable
 from keyvault_server.core.records import DIGEST_SIZE, StoredHead, digest, state_of
 from keyvault_server.disk.disk_thread import DiskThread
@@ -113,10 +114,10 @@ class Audit:
         self._told: Counter[tuple[str, str]] = Counter()
         """Of those, what lines tell of. Belongs to the disk's thread: nothing that ends a wait for it is in the way."""
 
-    async def intent(self, call: Call, change: Change, *, over: bytes | None) -> int:
-        """A mutation that was proved and is about to be written on condition that the stored head is `over`.
+    async def intent(self, call: Call, change: Change, *, expected: bytes | None) -> int:
+        """A mutation that was proved and is about to be written on condition that the stored head is `expected`.
 
-        `over` is None if nothing may be stored. Returns the line's seq, which the outcome refers to.
+        `expected` is None if nothing may be stored. Returns the line's seq, which the outcome refers to.
         """
         key = self._log.key
         return await self._add(
@@ -124,7 +125,7 @@ class Audit:
             phase="intent",
             **_change_fields(key, change),
             head=head_value(key, change.head),
-            over=None if over is None else head_value(key, over),
+            over=None if expected is None else head_value(key, expected),
         )
 
     async def outcome(
@@ -253,7 +254,7 @@ async def open_audit(
     sync: Sync = fdatasync,
     clock: Clock = time.time,
 ) -> AsyncIterator[Audit]:
-    """A trail in this file, which is made if absent, as is its key. Raises Refused: what it says has to be done first.
+    """Open the log in this file; file and key are created if they do not exist. Raises OperatorError.
 
     `clear_names` writes key_ids and scopes in clear, beside their HMACs. A file of `file_bytes` is kept as FILE.<seq>,
     and a new one begun. At most `checkpoint_lines` (1,000 at most) and `checkpoint_seconds` pass between two
@@ -261,13 +262,10 @@ async def open_audit(
     """
     with open_log(path, key_path, sync=sync, clock=clock, every=checkpoint_lines, file_bytes=file_bytes) as log:
         audit = Audit(log, clear_names=clear_names, patience=patience)
-        checkpoints = asyncio.create_task(audit.keep_checkpoints(checkpoint_seconds))
         try:
-            yield audit
+            async with in_background(audit.keep_checkpoints(checkpoint_seconds)):
+                yield audit
         finally:
-            checkpoints.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await checkpoints
             await audit.close()
 
 

@@ -1,7 +1,8 @@
 """What can go wrong in the vault, in the domain's words: every expected failure is a VaultError.
 
-`reason` is stable and goes to the caller as `google.rpc.ErrorInfo.reason`; the message is a sentence that says what
-to do and never holds a secret. `interceptors.py` maps each reason to a gRPC status. Reasons by class:
+`reason` is stable: an ErrorReason of keyvault.proto, which the caller gets as `google.rpc.ErrorInfo.reason`. The
+message is a sentence that says what to do and never holds a secret. `rpc/status.py` maps each reason to a gRPC status.
+Reasons by class:
 
     VaultError
       InvalidRequest        MALFORMED_REQUEST
@@ -34,19 +35,19 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 
-class Refused(Exception):
-    """The operator has to change something before the server does this; the message is one line that says what."""
+class OperatorError(Exception):
+    """The operator has to change something first; the message is one line that says what is wrong and what to do."""
 
 
 class VaultError(Exception):
-    """An expected failure; only its subclasses are raised."""
+    """An expected failure; only subclasses are raised."""
 
     reason: ClassVar[str]
     message: ClassVar[str]
     retry_after: float | None = None
-    """Seconds after which the same request may succeed, where the server knows."""
+    """Seconds after which the same request may succeed, if the server knows."""
     field: str | None = None
-    """The request's field that is at fault, where there is one."""
+    """The request's field that is wrong, if it is one field."""
 
     def __init__(self, message: str | None = None, *, metadata: Mapping[str, str] | None = None) -> None:
         super().__init__(message or self.message)
@@ -57,7 +58,7 @@ class InvalidRequest(VaultError):
     """The request can never succeed as it is."""
 
     reason = "MALFORMED_REQUEST"
-    message = "the bytes are not the request message of this method"
+    message = "the bytes do not decode as this method's request message"
 
     def __init__(self, message: str | None = None, *, field: str | None = None) -> None:
         super().__init__(message)
@@ -75,7 +76,7 @@ class MalformedWrappedKey(InvalidRequest):
     """The bytes are not framed as a wrapped key."""
 
     reason = "MALFORMED_WRAPPED_KEY"
-    message = "this is not a wrapped key: send wrapped_key as GenerateKey returned it"
+    message = "not a wrapped key: send wrapped_key as GenerateKey returned it"
 
 
 class WrongScope(InvalidRequest):
@@ -86,24 +87,24 @@ class WrongScope(InvalidRequest):
 
 
 class MalformedEnvelope(InvalidRequest):
-    """The bytes are no KVE1 envelope."""
+    """The bytes are not a KVE1 envelope."""
 
     reason = "MALFORMED_ENVELOPE"
-    message = "this is not a KVE1 envelope"
+    message = "not a KVE1 envelope"
 
 
 class WrongKind(InvalidRequest):
-    """The envelope is of a kind that this method does not take."""
+    """The method takes an envelope of another kind."""
 
     reason = "WRONG_KIND"
     message = "the envelope is of a kind that this method does not take"
 
 
 class TooLarge(InvalidRequest):
-    """A field is over its limit."""
+    """A field exceeds its limit."""
 
     reason = "TOO_LARGE"
-    message = "a field of the request is over its limit"
+    message = "a field of the request exceeds its limit"
 
 
 class EnvelopeNotUnderKey(InvalidRequest):
@@ -114,7 +115,7 @@ class EnvelopeNotUnderKey(InvalidRequest):
 
 
 class SameDataKey(InvalidRequest):
-    """RotateKey to the data key that the record has."""
+    """RotateKey to the data key that the record already has."""
 
     reason = "SAME_DATA_KEY"
     message = "both wrapped keys hold the same data key: rotate to a fresh one from GenerateKey"
@@ -131,7 +132,7 @@ class RecordExists(VaultError):
     """Create on a live record."""
 
     reason = "RECORD_EXISTS"
-    message = "a record of this key_id exists: read and update it"
+    message = "a record of this key_id exists: read it and update it"
 
     def __init__(self, current_revision: int) -> None:
         super().__init__(metadata={"current_revision": str(current_revision)})
@@ -141,38 +142,38 @@ class StaleRevision(VaultError):
     """The envelope's revision is not the stored one + 1."""
 
     reason = "STALE_REVISION"
-    message = "the envelope's revision is not the stored revision + 1: read again and seal anew"
+    message = "the envelope's revision is not the stored revision + 1: read the record and seal for the next one"
 
     def __init__(self, current_revision: int) -> None:
         super().__init__(metadata={"current_revision": str(current_revision)})
 
 
 class NotAuthorized(VaultError):
-    """The wrapped key does not unwrap, or its data key is not the record's: one text for both."""
+    """The wrapped key does not unwrap, or its data key is not the record's; one message for both."""
 
     reason = "NOT_AUTHORIZED"
     message = "the presented key is not authorised for this record"
 
 
 class PolicyDenied(VaultError):
-    """The caller may not try."""
+    """The policy does not let the caller try."""
 
     reason = "POLICY_DENIED"
     message = "the server's policy does not allow this call"
 
 
 class Unauthenticated(VaultError):
-    """The caller shows no identity, or a bad one."""
+    """The caller presents no identity, or an invalid one."""
 
     reason = "UNAUTHENTICATED"
     message = "the call carries no valid identity"
 
 
 class RateLimited(VaultError):
-    """The caller's quota or the server's concurrency limit is spent."""
+    """The caller's quota or the server's concurrency limit is used up."""
 
     reason = "RATE_LIMITED"
-    message = "too many requests at once: try again later"
+    message = "too many requests: retry later"
 
     def __init__(self, retry_after: float = 0.1) -> None:
         super().__init__()
@@ -183,19 +184,19 @@ class BackendThrottled(VaultError):
     """KMS or the store refuses the rate; nothing was written."""
 
     reason = "BACKEND_THROTTLED"
-    message = "the backend is throttled: try again later"
+    message = "the backend is throttled: retry later"
     retry_after = 0.5
 
 
 class StoreFull(VaultError):
-    """No space; nothing was written, reads go on."""
+    """No space; nothing was written, and reads still work."""
 
     reason = "STORE_FULL"
-    message = "the store is full: nothing was written"
+    message = "the store is full; nothing was written"
 
 
 class MasterKeyUnusable(VaultError):
-    """The operator has to act."""
+    """The operator has to fix the master key."""
 
     reason = "MASTER_KEY_UNUSABLE"
     message = "the master key is unknown, disabled or pending deletion: ask the operator"
@@ -205,32 +206,30 @@ class BackendUnavailable(VaultError):
     """KMS or the store was not reached, or the outcome of a write is unknown."""
 
     reason = "BACKEND_UNAVAILABLE"
-    message = "the backend gave no clear answer: send the same bytes again"
+    message = "the backend gave no clear answer: retry with the same bytes"
 
 
 class AuditUnavailable(BackendUnavailable):
-    """The audit trail takes no line: nothing is done or answered without one. What was done before it is unknown."""
+    """The audit log accepts no line, and nothing is done or answered without one. What was done already is unknown."""
 
-    message = "the audit trail cannot be written: send the same bytes again when the operator has mended it"
+    message = "the audit log cannot be written: retry with the same bytes once the operator has fixed it"
 
 
 class TokenKeysTooOld(BackendUnavailable):
-    """The tokens' issuer has been silent for too long: it is not the token's fault, and another one is no help."""
+    """The tokens' issuer has not answered for too long: no token can be verified."""
 
-    message = (
-        "the keys of the tokens' issuer could not be renewed: send the same bytes again when the operator mended it"
-    )
+    message = "the keys of the tokens' issuer are too old: retry with the same bytes once the operator has fixed it"
 
 
 class DeadlineExceeded(VaultError):
-    """The call's time is over; the outcome of a write is unknown."""
+    """The call's time is up; the outcome of a write is unknown."""
 
     reason = "DEADLINE_EXCEEDED"
-    message = "the deadline passed: send the same bytes again"
+    message = "the deadline passed: retry with the same bytes"
 
 
 class RecordCorrupt(VaultError):
-    """What is stored is not a record."""
+    """The stored bytes are not a record."""
 
     reason = "RECORD_CORRUPT"
     message = "the stored bytes are not a record: ask the operator to restore or purge it"

@@ -1,8 +1,8 @@
-"""The two things that the vault needs of the world. `tests/contract/` says what an implementation must do.
+"""The two ports of the vault. `tests/contract/` specifies what an implementation must do.
 
-Any method may also raise BackendUnavailable (not reached, or a write's outcome is unknown), BackendThrottled
-(surely nothing was done) and, where a store is meant, StoreFull; nothing else leaves an implementation, and no text of
-a backend is in it. A cancelled call leaves no lock, no connection and no half-written record behind.
+Any method may also raise BackendUnavailable (not reached, or a write's outcome is unknown), BackendThrottled (surely
+nothing was done) and, in a store, StoreFull. Nothing else leaves an implementation, and no message holds a text of the
+backend. A cancelled call leaves no lock, no connection and no half-written record behind.
 """
 
 from collections.abc import AsyncIterator
@@ -14,12 +14,12 @@ from keyvault_server.core.records import Record, StoredHead
 
 @dataclass(frozen=True, slots=True)
 class WrappedBlob:
-    """What a key service makes of a data key."""
+    """A data key as a key service wrapped it."""
 
     label: str
     """Names the master key, 1 to 255 bytes of UTF-8."""
     blob: bytes
-    """Opaque to all but the key service."""
+    """Opaque to everything but the key service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,28 +32,30 @@ class NewDataKey:
 
 
 class KeyService(Protocol):
-    """Mints and unwraps data keys, each bound to one tenant and one scope.
+    """Mint and unwrap data keys, each bound to one tenant and one scope.
 
     Every method raises MasterKeyUnusable if a master key that it needs is disabled, pending deletion or gone.
     """
 
     async def generate(self, tenant: str, scope: str) -> NewDataKey:
-        """A fresh 32-byte data key, wrapped under the current master key for this tenant and scope."""
+        """Mint a 32-byte data key, wrapped under the current master key for this tenant and scope."""
 
     async def unwrap(self, tenant: str, scope: str, wrapped: WrappedBlob) -> bytes:
-        """The 32-byte data key. Raises NotAuthorized for an unknown label (without a call to the key service), and
-        for a blob that was changed or made for another master key, tenant or scope.
+        """Return the 32-byte data key.
+
+        Raises NotAuthorized for an unknown label (without a call to the key service), and for a blob that was changed
+        or made for another master key, tenant or scope.
         """
 
     async def rewrap(self, tenant: str, scope: str, wrapped: WrappedBlob) -> WrappedBlob:
-        """The same data key under the current master key; it never leaves the key service. Raises as unwrap."""
+        """Wrap the same data key under the current master key, inside the key service. Raises as `unwrap`."""
 
     async def check(self) -> None:
-        """Returns if the current master key can be used now; raises otherwise."""
+        """Raise unless the current master key can be used now."""
 
 
 class HeadChanged(Exception):
-    """A conditional write found another head than it expected: nothing was written. `stored` is what is there."""
+    """A conditional write found another head than the expected one and wrote nothing. `stored` is what it found."""
 
     def __init__(self, stored: StoredHead | None) -> None:
         super().__init__("the stored head is not the expected one")
@@ -65,33 +67,33 @@ class Walked(NamedTuple):
 
     tenant: str
     key_id: str
-    """The name as it is stored, which need not be one that the vault would take."""
+    """The name as it is stored; the vault might not accept it."""
     record: Record | None
-    """What `get` returns for it; None where the store holds something that it cannot read as a record."""
+    """What `get` returns for it; None where the stored bytes are not a record."""
 
 
 class RecordStore(Protocol):
-    """Keeps one record under each (tenant, key_id). Reads show every write that was answered before they began."""
+    """Keep one record under each (tenant, key_id). A read shows every write that was answered before it began."""
 
     async def get_head(self, tenant: str, key_id: str) -> StoredHead | None:
-        """What is stored, without the body; None if the name was never used."""
+        """Return what is stored, without the body; None if the name was never used."""
 
     async def get(self, tenant: str, key_id: str) -> Record | None:
-        """All that is stored; None if the name was never used."""
+        """Return everything that is stored; None if the name was never used."""
 
     async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
-        """Stores the record iff the stored head is `expected`, or nothing is stored and `expected` is None.
+        """Store the record iff the stored head is `expected`, or nothing is stored and `expected` is None.
 
-        Atomic and durable when it returns. Raises HeadChanged with what is stored otherwise, never for a condition
-        that its own first attempt may have spoilt: that is BackendUnavailable unless the record was looked at.
+        Atomic, and durable when it returns. Otherwise raises HeadChanged with what is stored; but if an attempt of its
+        own may have changed the head, BackendUnavailable, unless the stored record shows the outcome.
         """
 
     def walk(self) -> AsyncIterator[Walked]:
-        """Every name and what is stored under it, in no order: for operators, never on the data path.
+        """Yield every name and what is stored under it, in no order: for operators, never on the data path.
 
-        Each record is as it was at some moment of the walk; together they are no snapshot. What was there before the
-        walk and stays is met once. Something that is no record is reported and does not end the walk.
+        Each record is as it was at some moment of the walk; together they are not a snapshot. A record that exists
+        during the whole walk is yielded once. Bytes that are not a record are reported and do not end the walk.
         """
 
     async def check(self) -> None:
-        """Returns if the store answers reads and takes writes now; raises otherwise."""
+        """Raise unless the store answers reads and accepts writes now."""

@@ -1,7 +1,7 @@
-"""What an operator does to a name that nobody can use any more: it becomes a vacancy.
+"""Purge: turn a record whose keys are lost into a vacancy.
 
-The last revision stays, so that no (tenant, key_id, revision) is ever used twice and old envelopes cannot come back;
-owner, data and ring go. Anyone whom policy lets Create may then take the name.
+The last revision stays, so that no (tenant, key_id, revision) is ever used twice and old envelopes cannot come back.
+Owner, data and ring are destroyed. Any caller that the policy allows to Create may then take the name.
 """
 
 import time
@@ -13,10 +13,11 @@ from keyvault_server.core.records import StoredHead, state_of, vacancy
 
 
 async def purge(records: RecordStore, caller: Caller, key_id: str, last_revision: int | None = None) -> int:
-    """Purges one name of the caller's tenant and returns the revision that its vacancy keeps.
+    """Purge one name of the caller's tenant; return the revision that its vacancy keeps.
 
-    `last_revision` (1 to 2^63-2) is needed for a corrupt record alone, whose revision cannot be read, and may not be
-    below one that was ever used. Raises RecordNotFound, RecordCorrupt, HeadChanged if somebody wrote meanwhile.
+    `last_revision` (1 to 2^63-2) is needed only for a corrupt record, whose revision cannot be read; it must not be
+    below any revision that was ever used. Raises RecordNotFound, RecordCorrupt, HeadChanged if another write came
+    first.
     """
     caller.permit(key_id)
     stored = await records.get_head(caller.tenant, key_id)

@@ -1,7 +1,7 @@
 """Records as the stores keep them, and what a mutation has to know of one.
 
 A stored `head` is one of two things: the first 72 bytes of the stored envelope, or, after a purge, the 8 bytes of the
-last revision (a vacancy: it has no owner). Revision and kind are read from the head, never stored beside it.
+last revision (a vacancy: it has no owner). Revision and kind are read from the head, never stored next to it.
 The ring is SHA-256(envelope)[0:16] of the last 16 envelopes, newest first: an envelope is its own idempotency token.
 """
 
@@ -10,18 +10,20 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from keyvault_api.envelope import HEAD_SIZE, MAX_REVISION, Kind, MalformedEnvelope, parse_head
+from keyvault_api.names import REMEMBERED_ENVELOPES
 from keyvault_server.core.errors import RecordCorrupt
 
 FORMAT = 1
 """Stored with every record; a store refuses a number that it does not know."""
 DIGEST_SIZE = 16
-RING_LENGTH = 16
+"""Bytes of a digest in the ring."""
 VACANCY_SIZE = 8
+"""Bytes of a vacancy's head."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredHead:
-    """What a store keeps beside the body, uninterpreted."""
+    """What a store keeps next to the body, uninterpreted."""
 
     head: bytes
     """72 bytes of an envelope, or the 8 bytes of a vacancy."""
@@ -35,7 +37,7 @@ class StoredHead:
 
 @dataclass(frozen=True, slots=True)
 class Record(StoredHead):
-    """All that is stored of one name."""
+    """Everything that is stored under one name."""
 
     body: bytes
     """The envelope from offset 72 on; empty for a vacancy."""
@@ -47,7 +49,7 @@ class Record(StoredHead):
 
 
 class State(NamedTuple):
-    """A stored head, understood."""
+    """A stored head, parsed."""
 
     revision: int
     kind: Kind | None
@@ -55,12 +57,12 @@ class State(NamedTuple):
 
     @property
     def live(self) -> bool:
-        """True if Read finds it."""
+        """True if Read finds the record."""
         return self.kind is Kind.DATA
 
 
 def state_of(stored: StoredHead) -> State:
-    """Understands a stored head. Raises RecordCorrupt for one that no accepted mutation can have left."""
+    """Parse a stored head. Raises RecordCorrupt for one that no accepted mutation can have left."""
     if len(stored.head) == VACANCY_SIZE:
         state = State(int.from_bytes(stored.head, "big"), None)
         if stored.ring or not 1 <= state.revision <= MAX_REVISION:
@@ -71,28 +73,28 @@ def state_of(stored: StoredHead) -> State:
     except MalformedEnvelope:
         raise RecordCorrupt from None
     length, rest = divmod(len(stored.ring), DIGEST_SIZE)
-    if header.kind is Kind.REKEY or rest or not 1 <= length <= RING_LENGTH:
+    if header.kind is Kind.REKEY or rest or not 1 <= length <= REMEMBERED_ENVELOPES:
         raise RecordCorrupt
     return State(header.revision, header.kind)
 
 
 def digest(envelope: bytes) -> bytes:
-    """The envelope's place in a ring: SHA-256(envelope)[0:16]."""
+    """Return an envelope's digest in the ring: SHA-256(envelope)[0:16]."""
     return hashlib.sha256(envelope).digest()[:DIGEST_SIZE]
 
 
-def in_ring(mark: bytes, ring: bytes) -> bool:
-    """True if one of the last 16 accepted envelopes has this digest."""
-    return any(mark == ring[at : at + DIGEST_SIZE] for at in range(0, len(ring), DIGEST_SIZE))
+def in_ring(wanted: bytes, ring: bytes) -> bool:
+    """Return whether one of the remembered envelopes has this digest."""
+    return any(wanted == ring[at : at + DIGEST_SIZE] for at in range(0, len(ring), DIGEST_SIZE))
 
 
 def successor(stored: StoredHead | None, envelope: bytes, now: int, *, fresh: bool) -> Record:
-    """The record that an accepted envelope makes of what is stored; `fresh` (Create) resets the create time."""
+    """Return the record that an accepted envelope makes of what is stored; `fresh` (Create) resets the create time."""
     ring = digest(envelope) + (stored.ring if stored else b"")
     created = now if fresh or stored is None else stored.created
-    return Record(envelope[:HEAD_SIZE], ring[: RING_LENGTH * DIGEST_SIZE], created, now, envelope[HEAD_SIZE:])
+    return Record(envelope[:HEAD_SIZE], ring[: REMEMBERED_ENVELOPES * DIGEST_SIZE], created, now, envelope[HEAD_SIZE:])
 
 
 def vacancy(last_revision: int, now: int) -> Record:
-    """What a purge leaves of a name: no owner, no ring, only the last revision."""
+    """Return what a purge leaves of a name: no owner, no ring, only the last revision."""
     return Record(last_revision.to_bytes(VACANCY_SIZE, "big"), b"", now, now, b"")

@@ -4,11 +4,9 @@
     revision = stored revision + 1, for this tenant and key_id; and the write is conditional on the head that was
     checked.
 
-Order of checks, so that garbage costs no call to a backend and nothing is disclosed: names, wrapped key frame and
-scope; what the caller may; envelope shape; the caller's quota; then head and ring (a digest in the ring is a replay:
-proved, answered, not written), revision, key, envelope; then the conditional write. If its condition fails, replay and
-revision are judged once more on what is stored, and nothing is written twice. The vault holds a data key for the length
-of one request and stores none.
+Order of checks, so that garbage costs no call to a backend and nothing is disclosed: names, the wrapped key's frame and
+scope; what the caller may; the envelope's shape; the caller's quota; then the steps of `Vault._apply`. The vault holds
+a data key for the length of one request and stores none.
 """
 
 import os
@@ -35,22 +33,21 @@ from keyvault_server.core.mutation import (
     Rotation,
     check_key_id,
     check_revision,
-    covering,
-    framed,
     is_replay,
+    parse_covering_key,
+    parse_envelope,
     prove_envelope,
     prove_ownership,
     prove_replay,
-    shaped,
 )
 from keyvault_server.core.ports import HeadChanged, KeyService, RecordStore
 from keyvault_server.core.records import StoredHead, digest, state_of, successor
-from keyvault_server.core.wrapped_key import WrappedKey
+from keyvault_server.core.wrapped_key import WrappedKey, parse_wrapped_key
 
 
 @dataclass(frozen=True, slots=True)
 class DataKey:
-    """What GenerateKey and UnwrapKey give out."""
+    """What GenerateKey and UnwrapKey return."""
 
     tenant: str
     scope: str
@@ -59,7 +56,7 @@ class DataKey:
 
 
 class Written(NamedTuple):
-    """What an accepted mutation answers. Times are microseconds since 1970."""
+    """The answer to an accepted mutation. Times are microseconds since 1970."""
 
     revision: int
     created: int
@@ -68,18 +65,18 @@ class Written(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What Read answers. Times are microseconds since 1970."""
+    """The answer to a Read. Times are microseconds since 1970."""
 
     revision: int
     created: int
     updated: int
     deleted: bool
     envelope: bytes | None
-    """None: the caller's known revision is the stored one."""
+    """None if the caller's known revision is the stored one."""
 
 
 class Vault:
-    """KeyVault without the wire. Every method raises VaultError, and nothing else that a caller can cause."""
+    """KeyVault without the wire. Every method raises VaultError and nothing else that a caller can cause."""
 
     def __init__(
         self,
@@ -95,7 +92,7 @@ class Vault:
         self._clock = clock
 
     async def generate_key(self, caller: Caller, scope: str) -> DataKey:
-        """A fresh data key for a key_id, for a prefix ending in "/", or, for "", a key_id that the server makes."""
+        """Mint a data key for a key_id, a prefix ending in "/", or, for "", a key_id that the server makes."""
         if scope and not is_scope(scope):
             raise InvalidKeyId(field="scope")
         caller.permit(scope)
@@ -105,16 +102,16 @@ class Vault:
         return DataKey(caller.tenant, scope, new.plaintext, bytes(WrappedKey(scope, new.wrapped)))
 
     async def rewrap_key(self, caller: Caller, wrapped_key: bytes) -> bytes:
-        """The same data key, wrapped under the current master key."""
-        wrapped = framed(wrapped_key)
+        """Wrap the same data key under the current master key."""
+        wrapped = parse_wrapped_key(wrapped_key)
         caller.permit(wrapped.scope)
         caller.spend()
         rewrapped = await self._keys.rewrap(caller.tenant, wrapped.scope, wrapped.wrapped)
         return bytes(WrappedKey(wrapped.scope, rewrapped))
 
     async def unwrap_key(self, caller: Caller, wrapped_key: bytes) -> DataKey:
-        """The plaintext of a wrapped key, where the settings name its very scope."""
-        wrapped = framed(wrapped_key)
+        """Return the plaintext of a wrapped key whose exact scope the settings name. Raises PolicyDenied for others."""
+        wrapped = parse_wrapped_key(wrapped_key)
         caller.permit(wrapped.scope)
         if wrapped.scope not in self._unwrap_scopes:
             raise PolicyDenied
@@ -125,10 +122,10 @@ class Vault:
     async def read(
         self, caller: Caller, key_id: str, known_revision: int = 0, *, include_deleted: bool = False
     ) -> Found:
-        """The stored envelope; None in its place if the stored revision is the known one (0: none is known)."""
+        """Return the stored envelope; None instead if the stored revision is the known one (0: none is known)."""
         check_key_id(key_id)
         if known_revision < 0:
-            raise InvalidRequest("known_revision is 0 (none) or a revision", field="known_revision")
+            raise InvalidRequest(f"known_revision must not be negative, got {known_revision}", field="known_revision")
         caller.permit(key_id)
         caller.spend()
         if known_revision:
@@ -143,15 +140,15 @@ class Vault:
         return _found(record, envelope, include_deleted=include_deleted)
 
     async def create(self, caller: Caller, key_id: str, wrapped_key: bytes, envelope: bytes) -> Written:
-        """Stores a record where none is, or where its owner deleted it, or where it was purged."""
+        """Store a record where none exists, where its owner deleted it, or where it was purged."""
         return await self._mutate(caller, key_id, wrapped_key, envelope, Kind.DATA, creates=True)
 
     async def update(self, caller: Caller, key_id: str, wrapped_key: bytes, envelope: bytes) -> Written:
-        """Replaces a live record's envelope."""
+        """Replace a live record's envelope."""
         return await self._mutate(caller, key_id, wrapped_key, envelope, Kind.DATA)
 
     async def delete(self, caller: Caller, key_id: str, wrapped_key: bytes, envelope: bytes) -> Written:
-        """Replaces a live record by a tombstone."""
+        """Replace a live record by a tombstone."""
         return await self._mutate(caller, key_id, wrapped_key, envelope, Kind.TOMBSTONE)
 
     async def rotate_key(
@@ -163,13 +160,13 @@ class Vault:
         new_wrapped_key: bytes,
         envelope: bytes,
     ) -> Written:
-        """Hands a live record to another data key: `authorization`, under the present one, names the new envelope."""
-        wrapped = covering(key_id, wrapped_key)
-        new = covering(key_id, new_wrapped_key, "new_wrapped_key")
+        """Hand a live record to another data key: `authorization`, under the current one, names the new envelope."""
+        wrapped = parse_covering_key(key_id, wrapped_key)
+        new = parse_covering_key(key_id, new_wrapped_key, "new_wrapped_key")
         caller.permit(key_id)
-        permit = shaped(authorization, Kind.REKEY, "authorization")
-        header = shaped(envelope, Kind.DATA)
-        if permit.revision != header.revision:
+        authorizing = parse_envelope(authorization, Kind.REKEY, "authorization")
+        header = parse_envelope(envelope, Kind.DATA)
+        if authorizing.revision != header.revision:
             raise EnvelopeNotUnderKey("authorization and envelope carry different revisions", field="authorization")
         caller.spend()
         rotation = Rotation(caller.tenant, key_id, wrapped, envelope, header, False, authorization, new)
@@ -178,37 +175,50 @@ class Vault:
     async def _mutate(
         self, caller: Caller, key_id: str, wrapped_key: bytes, envelope: bytes, kind: Kind, *, creates: bool = False
     ) -> Written:
-        wrapped = covering(key_id, wrapped_key)
+        wrapped = parse_covering_key(key_id, wrapped_key)
         caller.permit(key_id)
-        header = shaped(envelope, kind)
+        header = parse_envelope(envelope, kind)
         caller.spend()
         return await self._apply(caller, Mutation(caller.tenant, key_id, wrapped, envelope, header, creates))
 
     async def _apply(self, caller: Caller, mutation: Mutation) -> Written:
-        """Steps 1 to 5 of the order of checks."""
+        """Check a well-formed mutation against what is stored, and write it.
+
+        1. Load head and ring.
+        2. A digest in the ring is a replay: it has to open under the presented key, and nothing is written.
+        3. The RPC and the revision have to fit what is stored.
+        4. The stored head has to commit to the presented data key, and the envelope has to open under it.
+        5. The intent is durable in the audit log; then the conditional write. If its condition fails, 2 and 3 are
+           repeated on what is stored, with the key already unwrapped; nothing is written twice.
+        """
+        # 1.
         stored = await self._records.get_head(mutation.tenant, mutation.key_id)
+        # 2.
         if stored is not None and is_replay(mutation, stored):
             prove_replay(mutation, await self._unwrap_all(mutation))
             return _replayed(caller, mutation, stored)
+        # 3. Before a call to the key service, so that a stale request costs none.
         state = check_revision(mutation, stored)
+        # 4. An absent record or a vacancy has no owner.
         keys = await self._unwrap_all(mutation)
         if stored is not None and state is not None and state.kind is not None:
             prove_ownership(mutation, stored, keys)
         prove_envelope(mutation, keys)
+        # 5.
         record = successor(stored, mutation.envelope, self._now(), fresh=mutation.creates)
-        over = stored.head if stored else None
-        await caller.intend(record, over)
+        expected = stored.head if stored else None
+        await caller.intend(record, expected)
         try:
-            await self._records.put_if(mutation.tenant, mutation.key_id, record, over)
+            await self._records.put_if(mutation.tenant, mutation.key_id, record, expected)
         except HeadChanged as changed:
-            return _judge_again(caller, mutation, changed.stored, keys)
+            return _recheck(caller, mutation, changed.stored, keys)
         return Written(mutation.header.revision, record.created, record.updated, replayed=False)
 
     async def _unwrap_all(self, mutation: Mutation) -> Keys:
-        present = await self._unwrap(mutation.tenant, mutation.wrapped)
+        current = await self._unwrap(mutation.tenant, mutation.wrapped)
         if not isinstance(mutation, Rotation) or mutation.new_wrapped is None:
-            return Keys(present, present)
-        return Keys(present, await self._unwrap(mutation.tenant, mutation.new_wrapped))
+            return Keys(current, current)
+        return Keys(current, await self._unwrap(mutation.tenant, mutation.new_wrapped))
 
     async def _unwrap(self, tenant: str, wrapped: WrappedKey) -> bytes:
         return await self._keys.unwrap(tenant, wrapped.scope, wrapped.wrapped)
@@ -231,10 +241,10 @@ def _replayed(caller: Caller, mutation: Mutation, stored: StoredHead) -> Written
     return Written(mutation.header.revision, stored.created, stored.updated, replayed=True)
 
 
-def _judge_again(caller: Caller, mutation: Mutation, stored: StoredHead | None, keys: Keys) -> Written:
-    """Replay and revision on what a failed condition found; the key is unwrapped and nothing is written any more."""
+def _recheck(caller: Caller, mutation: Mutation, stored: StoredHead | None, keys: Keys) -> Written:
+    """Repeat the checks for a replay and for the revision on what a failed condition found; nothing is written."""
     if stored is not None and is_replay(mutation, stored):
         prove_replay(mutation, keys)
         return _replayed(caller, mutation, stored)
     check_revision(mutation, stored)
-    raise BackendUnavailable("the record changed outside the vault meanwhile: send the same bytes again")
+    raise BackendUnavailable("the record was changed outside the vault at the same time: retry with the same bytes")

@@ -1,76 +1,17 @@
-"""The data directory of the embedded backend: who may read it, who has it open, and where what is.
+"""Files that survive a crash: durable replacement, and what an earlier process may not have made durable.
 
-One process a directory (an exclusive lock on `lock`). Everything in it is 0600 in a folder of 0700; a file that
-others can read, or a folder that they can write, is refused, not mended: somebody may have done so already.
+The rule of this file: what a function has written is durable when it returns.
+Source: Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020.
 """
 
-import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-
-from keyvault_server.core.errors import Refused
 
 _PIECE = 1024 * 1024
 
 
-class UnsafeDirectory(Refused):
-    """The data directory cannot be used as it is; the message says what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class DataDirectory:
-    """The paths of one embedded vault."""
-
-    path: Path
-
-    @property
-    def keyring(self) -> Path:
-        """The master keys."""
-        return self.path / "keyring.json"
-
-    @property
-    def database(self) -> Path:
-        """The records."""
-        return self.path / "records.sqlite3"
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Makes the directory if it is absent and holds it for this process. Raises UnsafeDirectory."""
-        try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise UnsafeDirectory(f"{self.path} cannot be used: {error.strerror}") from None
-        try:
-            _refuse_if_others_can_write(self.path)
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-        except BlockingIOError:
-            raise UnsafeDirectory(f"{self.path} is in use by another keyvault-server: stop it first") from None
-        finally:
-            os.close(lock)
-
-
-def refuse_if_others_can_read(path: Path) -> None:
-    """Raises UnsafeDirectory for a file that group or others have any right to, or that is not ours."""
-    status = path.stat()
-    if status.st_mode & 0o077:
-        raise UnsafeDirectory(f"others can read {path}: make sure that nobody has, then `chmod 600 {path}`")
-    if status.st_uid != os.geteuid():
-        raise UnsafeDirectory(f"{path} belongs to another user (uid {status.st_uid}): run as that user")
-
-
-def _refuse_if_others_can_write(folder: Path) -> None:
-    """Whoever writes a folder puts another file in a file's place, whatever the file's own mode."""
-    if folder.stat().st_mode & 0o022:
-        raise UnsafeDirectory(f"others can write to {folder}: make sure that nobody has, then `chmod go-w {folder}`")
-
-
 def replace_durably(path: Path, content: bytes) -> None:
-    """Writes a file of mode 0600 so that a crash leaves the old content or the new, never a part."""
+    """Write a file of mode 0600 so that a crash leaves the old content or the new, never a part."""
     draft = path.with_name(f"{path.name}.new")
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -82,11 +23,11 @@ def replace_durably(path: Path, content: bytes) -> None:
     sync_directory(path.parent)
 
 
-def write_again(path: Path) -> None:
-    """Makes durable what a process that died has left in a file, if there is one, before anybody relies on it.
+def rewrite_durably(path: Path) -> None:
+    """Write a file's content again and sync it, if the file exists, before anybody relies on it.
 
-    It may never have come to its fsync; and after an fsync that failed, another one is not enough: the kernel takes for
-    written what it could not write (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
+    A process that died may never have come to its fsync. After an fsync that failed, another fsync is not enough: the
+    kernel considers written what it could not write.
     """
     if not path.exists():
         return
@@ -99,7 +40,7 @@ def write_again(path: Path) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Makes the names in a directory durable."""
+    """Make the names in a directory durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

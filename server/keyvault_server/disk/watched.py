@@ -1,52 +1,50 @@
-"""`Watched`: the last good reading of some files, read again when they change.
+"""`Watched`: the last good reading of some files, which are reloaded when they change.
 
-The rule of this file: a running server never loses what it has. A change that cannot be read keeps the last good
-value, is told once to the log (names and a sentence, never content) and to whoever counts, and is tried again.
-
-These files say who may what, so one that others may write is not read: it belongs to us or to root, and nobody else
-writes it but a group of ours. That lets in what a umask of 002 makes where each user has a group alone, and files on a
-pod's writable volume, which Kubernetes gives to the pod's fsGroup as 0660; on Secrets and ConfigMaps it adds 0440 at
-most. Their folders are not looked at: Kubernetes mounts ConfigMaps on ones of mode 0777, read-only.
+The rule of this file: a running server never loses what it has. If a change cannot be read, the last good value stays
+in use, the log says so once (names and a sentence, never content), the meter counts it, and the reading is retried.
 """
 
 import asyncio
 import contextlib
 import logging
 import os
-import stat
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from keyvault_server.core.errors import Refused
+from keyvault_api.files import FileStamp, stamp_of
+from keyvault_server.core.background import in_background
+from keyvault_server.core.errors import OperatorError
+from keyvault_server.core.meter import Meter
+from keyvault_server.disk.permissions import refuse_unsafe
 
 LOOK_SECONDS = 1.0
-"""The files are looked at no more often than that."""
+"""Shortest time between two looks at the files, in seconds."""
 RETRY_SECONDS = 5.0
-"""A bad reading is tried again after that, though the files look the same: time or another file may have mended it."""
+"""Time after which a failed reading is retried though the files look the same: another file may have been fixed."""
 MAX_FILE = 1024 * 1024
-"""Bytes that `read_file` takes unless told otherwise."""
+"""Bytes that `read_file` accepts by default."""
 
-_READINGS = 3  # of files that change while they are read
-_Mark = tuple[int, ...] | None
+_ATTEMPTS = 3  # to read files that change while they are read
 T = TypeVar("T")
-OnReading = Callable[[str, bool], None]
-"""Is told the name of what was read and whether that went well; on any thread."""
 
 _log = logging.getLogger(__name__)
 
 
-class Unreadable(Refused):
+class Unreadable(OperatorError):
     """A file cannot be read; the message names it and says why."""
 
 
-def read_file(path: Path, limit: int = MAX_FILE) -> bytes:
-    """A whole file of at most `limit` bytes that nobody else may write. Raises Unreadable."""
+def read_file(path: Path, limit: int = MAX_FILE, *, secret: bool = False, group_reads: bool = False) -> bytes:
+    """Return the whole content of a file of at most `limit` bytes.
+
+    Raises Unreadable; UnsafeFile for a file that others may write, or, if `secret`, read (see permissions.py).
+    """
     try:
         with path.open("rb") as file:
-            _refuse_if_others_can_write(path, os.fstat(file.fileno()))
+            refuse_unsafe(path, os.fstat(file.fileno()), secret=secret, group_reads=group_reads)
             content = file.read(limit + 1)
     except OSError as error:
         raise Unreadable(f"{path}: {error.strerror}") from None
@@ -55,54 +53,42 @@ def read_file(path: Path, limit: int = MAX_FILE) -> bytes:
     return content
 
 
-def _refuse_if_others_can_write(path: Path, status: os.stat_result) -> None:
-    own_group = status.st_gid == os.getegid() or status.st_gid in os.getgroups()
-    if status.st_mode & (stat.S_IWOTH if own_group else stat.S_IWOTH | stat.S_IWGRP):
-        mode = stat.S_IMODE(status.st_mode)
-        raise Unreadable(f"{path} has mode {mode:04o}, others may write it: see that nobody has, then `chmod go-w` it")
-    if status.st_uid not in (0, os.geteuid()):
-        raise Unreadable(f"{path} belongs to another user (uid {status.st_uid}), who may write it: `chown` it to root")
-
-
-def ignore_readings(name: str, good: bool) -> None:
-    """The OnReading of those who do not count."""
-
-
 class Readings:
-    """What became of the readings of one thing: each is counted, and a change for the worse or better is logged."""
+    """The outcomes of reading one source: each is counted, and a change for the worse or better is logged."""
 
-    def __init__(self, name: str, sources: Iterable[str], on_reading: OnReading) -> None:
+    def __init__(self, name: str, sources: Iterable[str], meter: Meter) -> None:
         self._name = name
         self._sources = list(sources)
-        self._on_reading = on_reading
-        self._told: object = None
+        self._meter = meter
+        self._logged: object = None
         self.failed_since: float | None = None
-        """Seconds since 1970 of the first bad reading after the last good one; None if the last one was good."""
+        """Seconds since 1970 of the first failure after the last success; None if the last reading succeeded."""
 
-    def good(self) -> None:
-        """A reading went well."""
-        if self._told is not None:
-            _log.info("read again", extra={"reading": self._name, "sources": self._sources})
-        self._told = self.failed_since = None
-        self._on_reading(self._name, True)
+    def succeed(self) -> None:
+        """Count a reading that succeeded."""
+        if self._logged is not None:
+            _log.info("reloaded", extra={"reading": self._name, "sources": self._sources})
+        self._logged = self.failed_since = None
+        self._meter.count_reading(self._name, True)
 
-    def bad(self, error: Exception, state: object = "") -> None:
-        """A reading failed; the same error in the same state is logged once."""
-        cause = _sentence(error)
-        if self._told != (cause, state):
-            self._told = (cause, state)
-            told = {"reading": self._name, "sources": self._sources, "cause": cause}
-            _log.error("cannot be read, what was read before stays in use", extra=told)
+    def fail(self, error: Exception, state: object = "") -> None:
+        """Count a reading that failed; the same error in the same state is logged once."""
+        cause = _cause(error)
+        if self._logged != (cause, state):
+            self._logged = (cause, state)
+            details = {"reading": self._name, "sources": self._sources, "cause": cause}
+            _log.error("reload failed; keeping the previous version", extra=details)
         if self.failed_since is None:
             self.failed_since = time.time()
-        self._on_reading(self._name, False)
+        self._meter.count_reading(self._name, False)
 
 
 class Watched(Generic[T]):
-    """What `read` made of some files, when it last could. Safe to use from any thread.
+    """What `read` made of some files when it last succeeded. Safe to use from any thread.
 
-    `read` takes nothing, returns the value and raises Refused, whose sentence holds no content of the files. It is
-    called again when a file is changed, replaced or comes to be another through a symbolic link, as Kubernetes does it.
+    `read` takes nothing, returns the value, and raises OperatorError with a sentence that holds no content of the
+    files. It is called again when a file is changed or replaced, or a symbolic link leads to another one, as Kubernetes
+    does it.
     """
 
     def __init__(
@@ -110,33 +96,33 @@ class Watched(Generic[T]):
         name: str,
         paths: Iterable[Path],
         read: Callable[[], T],
-        on_reading: OnReading = ignore_readings,
+        meter: Meter,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Reads once. Raises what `read` raises."""
+        """Read once. Raises what `read` raises."""
         self._paths = tuple(paths)
         self._read = read
         self._clock = clock
-        self._readings = Readings(name, map(str, self._paths), on_reading)
+        self._readings = Readings(name, map(str, self._paths), meter)
         self._looking = threading.Lock()
-        self._marks: tuple[_Mark, ...] = ()
-        self._next_look = self._next_try = clock() + LOOK_SECONDS
-        self._last = self._settled()
-        self._readings.good()
+        self._stamps: tuple[FileStamp, ...] = ()
+        self._next_look = self._next_retry = clock() + LOOK_SECONDS
+        self._last = self._read_unchanging()
+        self._readings.succeed()
 
     @property
     def last(self) -> T:
-        """The last good value, without a look at the files: for those who must not wait, beside `watching`."""
+        """The last good value, without a look at the files: for callers that must not wait, while `watching` runs."""
         return self._last
 
     @property
     def failed_since(self) -> float | None:
-        """Since when (seconds since 1970) the files could not be read; None if they could."""
+        """Seconds since 1970 of the first failed reading after the last good one; None if the last one was good."""
         return self._readings.failed_since
 
     def get(self) -> T:
-        """The last good value, after a look at the files if the last look was LOOK_SECONDS ago."""
+        """Return the last good value, after a look at the files if the last look was LOOK_SECONDS ago."""
         if self._clock() >= self._next_look and self._looking.acquire(blocking=False):
             try:
                 self._look()
@@ -146,14 +132,9 @@ class Watched(Generic[T]):
 
     @contextlib.asynccontextmanager
     async def watching(self, interval: float = LOOK_SECONDS) -> AsyncIterator[None]:
-        """Looks every `interval` seconds while the body runs, on a thread: a slow disk does not hold the loop."""
-        task = asyncio.create_task(self._watch(interval))
-        try:
+        """Look every `interval` seconds while the body runs, on a thread: a slow disk does not hold the loop."""
+        async with in_background(self._watch(interval)):
             yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
 
     async def _watch(self, interval: float) -> None:
         while True:
@@ -163,45 +144,36 @@ class Watched(Generic[T]):
     def _look(self) -> None:
         now = self._clock()
         self._next_look = now + LOOK_SECONDS
-        bad = self._readings.failed_since is not None
-        if self._marks_now() == self._marks and not (bad and now >= self._next_try):
+        failed = self._readings.failed_since is not None
+        if self._look_at_stamps() == self._stamps and not (failed and now >= self._next_retry):
             return
-        self._next_try = now + RETRY_SECONDS
+        self._next_retry = now + RETRY_SECONDS
         try:
-            self._last = self._settled()
+            self._last = self._read_unchanging()
         except Exception as error:  # whatever is wrong with the files or the reader, the last good value still serves
-            self._readings.bad(error, self._marks)
+            self._readings.fail(error, self._stamps)
         else:
-            self._readings.good()
+            self._readings.succeed()
 
-    def _settled(self) -> T:
-        """Reads files that were the same before and after: they may be replaced one by one, and meanwhile."""
-        for _ in range(_READINGS):
-            self._marks = self._marks_now()
+    def _read_unchanging(self) -> T:
+        """Read files whose stamps are the same before and after: several may be replaced one after another."""
+        for _ in range(_ATTEMPTS):
+            self._stamps = self._look_at_stamps()
             failure: Exception | None = None
             try:
                 value = self._read()
-            except Exception as error:  # raised below, unless the files changed meanwhile
+            except Exception as error:  # raised below, unless the files changed while they were read
                 failure = error
-            if self._marks_now() == self._marks:
+            if self._look_at_stamps() == self._stamps:
                 break
         if failure is not None:
             raise failure
         return value
 
-    def _marks_now(self) -> tuple[_Mark, ...]:
-        return tuple(map(_mark, self._paths))
+    def _look_at_stamps(self) -> tuple[FileStamp, ...]:
+        return tuple(map(stamp_of, self._paths))
 
 
-def _mark(path: Path) -> _Mark:
-    """What tells a file from another and from itself before a change; None if there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-def _sentence(error: Exception) -> str:
-    """A Refused's own; of another error, which may hold content, its type."""
-    return str(error) if isinstance(error, Refused) else type(error).__name__
+def _cause(error: Exception) -> str:
+    """Return a OperatorError's own sentence; of another error, which may hold content, its type."""
+    return str(error) if isinstance(error, OperatorError) else type(error).__name__

@@ -17,7 +17,7 @@ from keyvault_server.audit.reading import BadPlace
 from keyvault_server.audit.replay import StoreReport, against_store
 from keyvault_server.audit.rotation import live_name
 from keyvault_server.audit.verify import Report, verify
-from keyvault_server.core.errors import Refused
+from keyvault_server.core.errors import OperatorError
 from keyvault_server.core.ports import RecordStore
 
 OpenRecords = Callable[[], AbstractAsyncContextManager[RecordStore]]
@@ -35,7 +35,7 @@ class AuditSettings(Protocol):
         """Its key."""
 
 
-class NotWhole(Refused):
+class NotWhole(OperatorError):
     """A log, or the store, is not what the vault left; the sentence names the first bad place."""
 
 

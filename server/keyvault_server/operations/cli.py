@@ -22,10 +22,9 @@ from cyclopts.validators import Number
 from pythonjsonlogger.json import JsonFormatter
 
 from keyvault_api.envelope import MAX_REVISION
-from keyvault_api.names import is_key_id, is_scope, is_tenant
-from keyvault_server.access.policy import METHODS
+from keyvault_api.names import METHODS, is_key_id, is_scope, is_tenant
 from keyvault_server.core.caller import DEFAULT_TENANT
-from keyvault_server.core.errors import Refused, StaleRevision, VaultError
+from keyvault_server.core.errors import OperatorError, StaleRevision, VaultError
 from keyvault_server.core.ports import HeadChanged
 from keyvault_server.core.purge import purge as purge_record
 from keyvault_server.operations.audit_cli import audit_app
@@ -39,13 +38,14 @@ from keyvault_server.operations.composition import (
 )
 from keyvault_server.operations.composition import rotate_master_key as rotate_keyring
 from keyvault_server.operations.dev_certs import TRUST_DOMAIN, write_dev_certs
+from keyvault_server.operations.environment import BadSettings, load_settings
 from keyvault_server.operations.lifecycle import serve
 from keyvault_server.operations.process import close_memory
-from keyvault_server.operations.settings import BadSettings, Settings, load_settings
+from keyvault_server.operations.settings import Settings
 from keyvault_server.rpc.access_log import takes_more
 from keyvault_server.rpc.gatekeeper import Gatekeeper, Visitor
-from keyvault_server.rpc.guard import status_of
 from keyvault_server.rpc.health import is_serving
+from keyvault_server.rpc.status import status_of
 
 Backend = Annotated[str | None, Parameter(help="embedded or aws (KEYVAULT_BACKEND).")]
 Data = Annotated[Path | None, Parameter(help="Directory of the embedded backend (KEYVAULT_DATA).")]
@@ -203,7 +203,7 @@ def main() -> None:
         _refuse(str(error), 2)
     except BadSettings as error:
         _refuse(str(error), 2)
-    except (Refused, VaultError) as error:
+    except (OperatorError, VaultError) as error:
         _refuse(str(error), 1)
     except HeadChanged:
         _refuse("somebody wrote the record meanwhile: try again", 1)
@@ -244,12 +244,12 @@ async def _purge(settings: Settings, tenant: str, key_id: str, last_revision: in
         try:
             revision = await purge_record(records, operator, key_id, last_revision)
         except VaultError as error:
-            await operator.leave(status_of(error).name, error.reason)
+            await operator.record_outcome(status_of(error).name, error.reason)
             raise
         except HeadChanged:
-            await operator.leave("ABORTED", StaleRevision.reason)
+            await operator.record_outcome("ABORTED", StaleRevision.reason)
             raise
-        await operator.leave("OK", "")
+        await operator.record_outcome("OK", "")
         return revision
 
 

@@ -17,10 +17,10 @@ from keyvault_server.access.tls import ServerTls
 from keyvault_server.access.tokens import TokenRules, Tokens
 from keyvault_server.audit.key import key_beside
 from keyvault_server.audit.trail import Audit, open_audit
+from keyvault_server.backends.embedded.data_directory import DataDirectory, UnusableData
 from keyvault_server.backends.embedded.keyring import Keyring
 from keyvault_server.backends.embedded.sqlite import open_store
 from keyvault_server.core.ports import KeyService, RecordStore
-from keyvault_server.disk.files import DataDirectory, UnsafeDirectory
 from keyvault_server.disk.watched import Watched, read_file
 from keyvault_server.operations.settings import Settings
 from keyvault_server.rpc.gatekeeper import Gatekeeper
@@ -35,7 +35,7 @@ MAX_POLICY = 4 * MAX_SIZE
 
 @contextlib.asynccontextmanager
 async def open_gate(settings: Settings, metrics: Metrics) -> AsyncIterator[Gatekeeper]:
-    """Identity, policy and audit of the configured kind, kept fresh while the body runs. Raises Refused."""
+    """Identity, policy and audit of the configured kind, kept fresh while the body runs. Raises OperatorError."""
     async with contextlib.AsyncExitStack() as opened:
         policy = _watched_policy(settings.policy, metrics) if settings.policy else None
         if policy:
@@ -48,7 +48,7 @@ async def open_gate(settings: Settings, metrics: Metrics) -> AsyncIterator[Gatek
             tokens = await opened.enter_async_context(_open_tokens(settings, metrics))
             identifier = Identifier(certificates=settings.tls_client_ca is not None, tokens=tokens)
         yield Gatekeeper(
-            identifier, policy, audit, settings.audit_spares_reads, calls_at_work=_calls_of_one_caller(settings)
+            identifier, policy, audit, settings.audit_spares_reads, in_flight_per_caller=_calls_of_one_caller(settings)
         )
 
 
@@ -58,21 +58,21 @@ def _calls_of_one_caller(settings: Settings) -> int:
 
 
 def check_files(settings: Settings) -> None:
-    """Reads the certificates and the policy that the settings name, as a start does. Raises Refused."""
+    """Reads the certificates and the policy that the settings name, as a start does. Raises OperatorError."""
     server_tls(settings, Metrics())
     if settings.policy:
         read_policy(settings.policy)
 
 
 def server_tls(settings: Settings, metrics: Metrics) -> ServerTls | None:
-    """The TLS files, read; None: plaintext. Raises Refused."""
+    """The TLS files, read; None: plaintext. Raises OperatorError."""
     if settings.tls_certificate is None or settings.tls_private_key is None:
         return None
-    return ServerTls(settings.tls_certificate, settings.tls_private_key, settings.tls_client_ca, metrics.reading)
+    return ServerTls(settings.tls_certificate, settings.tls_private_key, settings.tls_client_ca, meter=metrics)
 
 
 def read_policy(path: Path) -> Policy:
-    """The policy in a file. Raises Refused."""
+    """The policy in a file. Raises OperatorError."""
     try:
         return Policy.parse(read_file(path, MAX_POLICY).decode())
     except UnicodeDecodeError:
@@ -82,12 +82,12 @@ def read_policy(path: Path) -> Policy:
 
 
 def _watched_policy(path: Path, metrics: Metrics) -> Watched[Policy]:
-    return Watched("policy", [path], lambda: read_policy(path), metrics.reading)
+    return Watched("policy", [path], lambda: read_policy(path), metrics)
 
 
 @contextlib.asynccontextmanager
 async def open_audit_log(settings: Settings, file: Path) -> AsyncIterator[Audit]:
-    """The audit log in this file, its keys beside it unless the settings say where. Raises Refused."""
+    """The audit log in this file, its keys beside it unless the settings say where. Raises OperatorError."""
     key = settings.audit_key or key_beside(file)
     clear_names, file_bytes = settings.audit_clear_names, settings.audit_file_bytes
     async with open_audit(file, key, clear_names=clear_names, file_bytes=file_bytes) as audit:
@@ -101,9 +101,7 @@ async def _open_tokens(settings: Settings, metrics: Metrics) -> AsyncIterator[To
         return
     rules = TokenRules(settings.jwt_issuer or "", settings.jwt_audience or "", settings.jwt_algorithms)
     timing = timing_within(settings.jwt_keys_seconds)
-    async with open_key_source(
-        settings.jwt_keys, ca=settings.jwt_ca, on_reading=metrics.reading, timing=timing
-    ) as keys:
+    async with open_key_source(settings.jwt_keys, ca=settings.jwt_ca, meter=metrics, timing=timing) as keys:
         metrics.gauge(
             "token_keys_age_seconds", "Since the tokens' keys were last fetched; 0: a file.", lambda: keys.age
         )
@@ -112,7 +110,7 @@ async def _open_tokens(settings: Settings, metrics: Metrics) -> AsyncIterator[To
 
 @contextlib.asynccontextmanager
 async def open_backend(settings: Settings) -> AsyncIterator[tuple[KeyService, RecordStore]]:
-    """The two ports of the configured backend, open while the body runs. Raises Refused."""
+    """The two ports of the configured backend, open while the body runs. Raises OperatorError."""
     if settings.backend == "aws":
         from keyvault_server.backends.aws.clients import open_aws
 
@@ -128,16 +126,16 @@ async def open_backend(settings: Settings) -> AsyncIterator[tuple[KeyService, Re
 
 @contextlib.asynccontextmanager
 async def open_records(settings: Settings) -> AsyncIterator[RecordStore]:
-    """The records for an operator; a mistyped directory is refused, where a server would make it. Raises Refused."""
+    """Open the records for an operator; unlike a start, refuse a missing directory. Raises OperatorError."""
     directory = data_directory(settings)
     if settings.backend == "embedded" and not directory.database.exists():
-        raise UnsafeDirectory(f"{directory.path} has no records: name the server's own directory")
+        raise UnusableData(f"{directory.path} has no records: name the server's own directory")
     async with open_backend(settings) as (_, records):
         yield records
 
 
 async def initialise(settings: Settings) -> str:
-    """Makes what the backend needs, if it is absent; returns a sentence on what to do next. Raises Refused."""
+    """Makes what the backend needs, if it is absent; returns a sentence on what to do next. Raises OperatorError."""
     if settings.backend == "aws":
         from keyvault_server.backends.aws.setup import create_backend
 
@@ -148,10 +146,10 @@ async def initialise(settings: Settings) -> str:
 
 
 def rotate_master_key(settings: Settings) -> str:
-    """Adds a master key to the embedded keyring; returns its label. Raises Refused while a server runs."""
+    """Adds a master key to the embedded keyring; returns its label. Raises OperatorError while a server runs."""
     directory = data_directory(settings)
     if not directory.keyring.exists():
-        raise UnsafeDirectory(f"{directory.path} has no keyring: `keyvault-server init` makes one")
+        raise UnusableData(f"{directory.path} has no keyring: `keyvault-server init` makes one")
     with directory.locked():
         return Keyring.rotate(directory.keyring).current_label
 
@@ -166,7 +164,7 @@ def _make_or_load(directory: DataDirectory) -> Keyring:
     if directory.keyring.exists():
         return Keyring.load(directory.keyring)
     if directory.database.exists():
-        raise UnsafeDirectory(f"{directory.keyring} is missing beside its database: restore it from its backup")
+        raise UnusableData(f"{directory.keyring} is missing beside its database: restore it from its backup")
     return Keyring.create(directory.keyring)
 
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from keyvault_server.core.errors import Refused
+from keyvault_server.core.errors import OperatorError
 
 TRUST_DOMAIN = "keyvault.test"
 DAYS = 30
@@ -32,7 +32,7 @@ _BACKDATED = datetime.timedelta(minutes=5)  # for a clock beside ours that is a 
 _PEM = serialization.Encoding.PEM
 
 
-class CannotWriteCerts(Refused):
+class CannotWriteCerts(OperatorError):
     """The folder cannot take the certificates; the message says why."""
 
 
@@ -55,7 +55,7 @@ class DevCerts:
 
 
 def write_dev_certs(folder: Path, names: Iterable[str] = ("alice", "bob")) -> DevCerts:
-    """Makes ca.pem, server.pem, server.key and NAME.pem, NAME.key in a folder, for 30 days. Raises Refused.
+    """Makes ca.pem, server.pem, server.key and NAME.pem, NAME.key in a folder, for 30 days. Raises OperatorError.
 
     The server's certificate is for localhost, 127.0.0.1 and ::1. Nothing is written if one of the files exists.
     """

@@ -80,7 +80,7 @@ async def serving(
 ) -> AsyncIterator[Running]:
     """A ready server on these two ports while the body runs, stopped in order after it.
 
-    `hurry`, once set, cuts the wait for the calls at work short. Raises Refused.
+    `hurry`, once set, cuts the wait for the calls at work short. Raises OperatorError.
     """
     metrics = Metrics()
     async with open_gate(settings, metrics) as gate:
@@ -168,7 +168,7 @@ def _backends(keys: KeyService, records: RecordStore, gate: Gatekeeper) -> list[
 
 @contextlib.asynccontextmanager
 async def _credentials(settings: Settings, metrics: Metrics) -> AsyncIterator[grpc.ServerCredentials | None]:
-    """What the service listens with, following its files while the body runs; None: plaintext. Raises Refused."""
+    """What the service listens with, following its files while the body runs; None: plaintext. Raises OperatorError."""
     tls = server_tls(settings, metrics)
     if tls is None:
         yield None

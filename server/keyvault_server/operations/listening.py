@@ -9,7 +9,7 @@ import errno
 import socket
 from pathlib import Path
 
-from keyvault_server.core.errors import Refused
+from keyvault_server.core.errors import OperatorError
 
 _ANSWER_SECONDS = 1.0
 _SENTENCES = {
@@ -18,7 +18,7 @@ _SENTENCES = {
 }
 
 
-class CannotListen(Refused):
+class CannotListen(OperatorError):
     """The address is taken or not ours; one line says which."""
 
 

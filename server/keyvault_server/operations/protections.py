@@ -7,19 +7,16 @@ a flag says which, there is none for all. On loopback nothing is asked, and the 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from keyvault_api.address import is_loopback
-from keyvault_server.core.errors import Refused
-
-if TYPE_CHECKING:
-    from keyvault_server.operations.settings import Settings
+from keyvault_server.core.errors import OperatorError
+from keyvault_server.operations.settings import Settings
 
 RELEASED = 1_795_564_800
 """2026-11-25, in seconds since 1970: a clock before it is wrong, and would take expired certificates and tokens."""
 
 
-class Unprotected(Refused):
+class Unprotected(OperatorError):
     """The server would be reachable without a protection; the message says which and what to do."""
 
 
@@ -31,7 +28,7 @@ class Protection:
     flag: str
     """The setting that allows to do without."""
     remedy: str
-    missing: "Callable[[Settings], bool]"
+    missing: Callable[[Settings], bool]
 
 
 PROTECTIONS = (
@@ -69,7 +66,7 @@ PROTECTIONS = (
 )
 
 
-def refuse_unprotected(settings: "Settings", now: Callable[[], float] = time.time) -> None:
+def refuse_unprotected(settings: Settings, now: Callable[[], float] = time.time) -> None:
     """Raises Unprotected for the first thing that is missing."""
     if now() < RELEASED:
         raise Unprotected("this machine's clock is before 2026-11-25: set it, certificates and tokens depend on it")
@@ -85,6 +82,6 @@ def refuse_unprotected(settings: "Settings", now: Callable[[], float] = time.tim
             )
 
 
-def what_is_off(settings: "Settings") -> list[str]:
+def what_is_off(settings: Settings) -> list[str]:
     """The names of what a server with these settings does without."""
     return [protection.name for protection in PROTECTIONS if protection.missing(settings)]

@@ -1,39 +1,18 @@
-"""Settings: the only reader of the environment. Every variable is KEYVAULT_ and the field's name in capitals.
+"""All settings of the server, with their types, defaults and the rules between them.
 
-Unknown KEYVAULT_ variables are refused, but for those of the `keyvault` command and of Kubernetes, and so are empty
-ones and those in small letters: none may leave a server less safe than was meant. No setting is a secret, and an error
-names the setting and the rule without its value.
+The rule of this file: a setting says what it means, and no setting is a secret. `environment.py` reads them.
 """
 
-import difflib
-import os
-import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, FilePath, PositiveInt, ValidationError, model_validator
+from pydantic import AfterValidator, Field, FilePath, PositiveInt, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from keyvault_api.address import is_loopback
 from keyvault_api.names import is_key_id
-from keyvault_server.core.errors import Refused
-from keyvault_server.operations.protections import refuse_unprotected
 
 PREFIX = "KEYVAULT_"
-CLIENT_VARIABLES = frozenset(
-    PREFIX + name for name in ("ADDRESS", "TIMEOUT", "CA", "CERTIFICATE", "PRIVATE_KEY", "INSECURE", "TOKEN_FILE")
-)
-_SERVICE_LINK = re.compile(
-    r"""KEYVAULT (_[A-Z0-9_]+)? _ (
-        SERVICE_HOST=.* | SERVICE_PORT (_[A-Z0-9_]+)? =.*
-      | PORT=(tcp|udp|sctp)://.+ | PORT_[0-9]+_(TCP|UDP|SCTP) (_PROTO|_PORT|_ADDR)? =.*
-    )""",
-    re.VERBOSE | re.DOTALL,
-)
-
-
-class BadSettings(Refused):
-    """The settings cannot be used; one line says which and why."""
 
 
 def _address(text: str) -> str:
@@ -173,36 +152,3 @@ class Settings(BaseSettings):
     def authenticates(self) -> bool:
         """True if callers have to say who they are."""
         return self.tls_client_ca is not None or self.jwt_keys is not None
-
-
-def load_settings(**given: object) -> Settings:
-    """Settings from what is given (None: not given), else from the environment. Raises BadSettings."""
-    known = {PREFIX + name.upper() for name in Settings.model_fields} | CLIENT_VARIABLES
-    ours = [name for name, value in os.environ.items() if not _is_service_link(name, value)]
-    unknown = sorted(name for name in ours if name.upper().startswith(PREFIX) and name not in known)
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], known, 1, cutoff=0.85)  # they all begin alike
-        raise BadSettings(
-            f"unknown setting {unknown[0]}: {f'is it {near[0]}?' if near else 'docs/settings.md has all'}"
-        )
-    empty = sorted(name for name in known - CLIENT_VARIABLES if os.environ.get(name) == "")
-    if empty:
-        raise BadSettings(f"{empty[0]} is empty: give it a value, or unset it")
-    try:
-        settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        name = ".".join(str(part) for part in first["loc"]) or "settings"
-        raise BadSettings(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
-    except ValueError as error:  # pydantic-settings: a variable that should be JSON is none
-        field = re.search(r'field "(\w+)"', str(error))
-        raise BadSettings(
-            f"{field[1] if field else 'a setting'}: this has to be JSON, as docs/settings.md shows"
-        ) from None
-    refuse_unprotected(settings)
-    return settings
-
-
-def _is_service_link(name: str, value: str) -> bool:
-    """What Kubernetes tells every pod of a Service `keyvault` or `keyvault-...` in its namespace, as Docker did."""
-    return _SERVICE_LINK.fullmatch(f"{name}={value}") is not None

@@ -1,67 +1,71 @@
-"""Who comes in: the identity of each call's author, what the policy lets them do, what they have left of their quotas
-and of the calls at work, and what the audit log is told.
+"""The caller of one call: its identity, what the policy allows it, its quotas, and its lines in the audit log.
 
-The rule of this file: all is decided in memory, before anything is looked up and without waiting, so that no answer
-tells whether a record exists. Only the audit log is waited for: before a conditional write, and before the reply. What
-strangers are told is the exception: beyond a rate it is counted, or whoever can connect could fill the log's disk.
+The rule of this file: everything is decided in memory and without waiting before anything is looked up, so that no
+answer tells whether a record exists. Only the audit log is waited for: before a conditional write, and before the
+reply. Callers without an identity are the exception: beyond a rate they are counted instead, or anyone who can connect
+could fill the log's disk.
 """
 
 import asyncio
 import contextlib
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from keyvault_server.access.identity import AuthContext, Identifier, Metadata
 from keyvault_server.access.policy import CallerEntry, Policy
-from keyvault_server.access.quotas import READ_BYTES, AtWork, Quotas, Rate
+from keyvault_server.access.quotas import READ_BYTES, InFlight, Quotas, Rate
 from keyvault_server.audit.trail import Audit, Call, Change
 from keyvault_server.core.caller import DEFAULT_TENANT, Caller
 from keyvault_server.core.errors import AuditUnavailable, PolicyDenied, RateLimited
 from keyvault_server.core.records import StoredHead
 from keyvault_server.disk.watched import Watched
 
-STRANGERS = Rate(per_second=0.1, burst=100)
-"""How many calls without an identity have a line of their own in the audit log: at most some 5 MB of them a day."""
+UNIDENTIFIED = Rate(per_second=0.1, burst=100)
+"""How many calls without an identity get an audit line of their own: at most some 5 MB of lines a day."""
+
+current_caller: ContextVar[Caller] = ContextVar("current_caller")
+"""The author of the call that the running task serves."""
 
 
 class Peer(Protocol):
     """The other end of a call, as grpc.aio.ServicerContext shows it."""
 
     def auth_context(self) -> AuthContext:
-        """What TLS proved."""
+        """Return what TLS proved."""
 
     def invocation_metadata(self) -> Metadata | None:
-        """What the caller sent along."""
+        """Return the metadata that the caller sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gatekeeper:
-    """What one server asks of its callers; each part may be absent, and then asks nothing."""
+    """What one server checks about its callers; each part may be absent, and then checks nothing."""
 
     identifier: Identifier | None = None
     policy: Watched[Policy] | None = None
     audit: Audit | None = None
-    spares_reads: bool = False
-    """Whether Reads are answered while the audit log takes nothing."""
+    reads_without_audit: bool = False
+    """Serve Reads while the audit log is unavailable (fail open)."""
     quotas: Quotas = field(default_factory=Quotas)
-    """For those whom a policy gives limits."""
-    at_work: AtWork = field(default_factory=AtWork)
-    """Of the same."""
-    calls_at_work: int = 256
-    """Of each of them, where the policy gives no number."""
-    vanished: set["asyncio.Task[None]"] = field(default_factory=set)
-    """Outcomes that nobody waits for."""
+    """Of the callers that a policy gives limits."""
+    in_flight: InFlight = field(default_factory=InFlight)
+    """Of the same callers."""
+    in_flight_per_caller: int = 256
+    """Maximum in-flight calls of one caller, where the policy gives no number."""
+    hung_up: set["asyncio.Task[None]"] = field(default_factory=set)
+    """Audit lines of callers that left, being written."""
 
-    def lists_a_stranger(self) -> bool:
-        """True if the next call without an identity gets a line of its own."""
+    def gives_line(self) -> bool:
+        """Return whether the next call without an identity gets an audit line of its own."""
         try:
-            self.quotas.spend("", "strangers", STRANGERS)
+            self.quotas.spend("", "unidentified", UNIDENTIFIED)
         except RateLimited:
             return False
         return True
 
 
-class Visitor(Caller):
+class Visitor:
     """The author of one call; see Caller."""
 
     __slots__ = (
@@ -73,16 +77,17 @@ class Visitor(Caller):
         "_name",
         "_replayed",
         "_request_id",
+        "entered",
         "identity",
-        "inside",
+        "tenant",
     )
 
     def __init__(self, gate: Gatekeeper, method: str, request_id: str) -> None:
-        super().__init__(DEFAULT_TENANT if gate.policy is None else "")
+        self.tenant = DEFAULT_TENANT if gate.policy is None else ""
         self.identity = ""
-        """Empty where nobody is asked, and until it is known."""
-        self.inside = False
-        """Whether the call has been let in."""
+        """Empty until it is known, and where callers are not authenticated."""
+        self.entered = False
+        """Whether the call was let in."""
         self._gate = gate
         self._method = method
         self._request_id = request_id
@@ -93,9 +98,9 @@ class Visitor(Caller):
         self._replayed = False
 
     def enter(self, peer: Peer) -> None:
-        """Says who calls, and as whom, and lets the call in until `give_back`.
+        """Identify the caller, find its tenant, and count the call as in-flight until `release`.
 
-        Raises Unauthenticated; PolicyDenied for one whom the policy does not know; RateLimited.
+        Raises Unauthenticated; PolicyDenied for a caller that the policy does not know; RateLimited.
         """
         gate = self._gate
         if gate.identifier is not None:
@@ -106,13 +111,13 @@ class Visitor(Caller):
             if self._entry is None:
                 raise PolicyDenied
             self.tenant = self._entry.tenant
-            gate.at_work.enter(self.identity, self._entry.limits.calls_at_work or gate.calls_at_work)
-        self.inside = True
+            gate.in_flight.enter(self.identity, self._entry.limits.calls_in_flight or gate.in_flight_per_caller)
+        self.entered = True
 
-    def give_back(self) -> None:
-        """The call, if it was let in, is not at work any more."""
-        if self.inside and self._entry is not None:
-            self._gate.at_work.leave(self.identity)
+    def release(self) -> None:
+        """Stop counting the call as in-flight, if it entered."""
+        if self.entered and self._entry is not None:
+            self._gate.in_flight.leave(self.identity)
 
     def permit(self, name: str) -> None:
         """See Caller."""
@@ -121,7 +126,7 @@ class Visitor(Caller):
             raise PolicyDenied
 
     def spend(self) -> None:
-        """See Caller. A Read also needs the bytes of the ones before it to be paid."""
+        """See Caller. A Read also needs the bytes of the earlier ones to be paid for."""
         if self._entry is None:
             return
         limits = self._entry.limits
@@ -134,48 +139,51 @@ class Visitor(Caller):
         if self._entry is not None:
             self._gate.quotas.charge(self.identity, READ_BYTES, self._entry.limits[READ_BYTES], size)
 
-    async def intend(self, record: StoredHead, over: bytes | None) -> None:
+    async def intend(self, record: StoredHead, expected: bytes | None) -> None:
         """See Caller."""
         self._change = Change.of(record)
         if self._gate.audit is not None:
-            self._intent = await self._gate.audit.intent(self._call(), self._change, over=over)
+            self._intent = await self._gate.audit.intent(self._call(), self._change, expected=expected)
 
     def replays(self, envelope: bytes) -> None:
         """See Caller."""
         self._change = Change.of_envelope(envelope)
         self._replayed = True
 
-    async def leave(self, status: str, reason: str) -> None:
-        """Tells the audit log what the caller is about to be told. Raises AuditUnavailable: then nothing may be."""
+    async def record_outcome(self, status: str, reason: str) -> None:
+        """Record in the audit log what the caller is about to be answered.
+
+        Raises AuditUnavailable: then the caller must not be answered that.
+        """
         if self._gate.audit is None:
             return
         try:
-            await self._outcome(self._gate.audit, status, reason)
+            await self._write_outcome(self._gate.audit, status, reason)
         except AuditUnavailable:
-            if self._method != "Read" or not self._gate.spares_reads:
+            if self._method != "Read" or not self._gate.reads_without_audit:
                 raise
 
-    def vanish(self) -> None:
-        """Tells the audit log that the caller has hung up and is told nothing."""
+    def hang_up(self) -> None:
+        """Record in the audit log, without waiting, that the caller left and gets no answer."""
         if self._gate.audit is not None:
-            task = asyncio.create_task(self._vanished(self._gate.audit))
-            self._gate.vanished.add(task)
-            task.add_done_callback(self._gate.vanished.discard)
+            task = asyncio.create_task(self._record_hang_up(self._gate.audit))
+            self._gate.hung_up.add(task)
+            task.add_done_callback(self._gate.hung_up.discard)
 
-    async def _vanished(self, audit: Audit) -> None:
+    async def _record_hang_up(self, audit: Audit) -> None:
         with contextlib.suppress(AuditUnavailable):
-            await self._outcome(audit, "CANCELLED", "")
+            await self._write_outcome(audit, "CANCELLED", "")
 
-    async def _outcome(self, audit: Audit, status: str, reason: str) -> None:
-        if self._is_stranger() and not self._gate.lists_a_stranger():
+    async def _write_outcome(self, audit: Audit, status: str, reason: str) -> None:
+        if self._is_unidentified() and not self._gate.gives_line():
             audit.count_refused(status, reason)
             return
         await audit.outcome(
             self._call(), status, reason, change=self._change, intent=self._intent, replayed=self._replayed
         )
 
-    def _is_stranger(self) -> bool:
-        """Has no identity where callers have one: then the call was refused before anything was done."""
+    def _is_unidentified(self) -> bool:
+        """Return whether callers need an identity and this one has none: then its call was refused at once."""
         return self._gate.identifier is not None and not self.identity
 
     def _call(self) -> Call:

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from keyvault_server.core.background import in_background
+
 SERVICES = ("", "keyvault.v1.KeyVault")
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -80,13 +82,8 @@ class Readiness:
     async def watching(self) -> AsyncIterator[None]:
         """Keeps the status true while the body runs; it is set when the body begins."""
         await self._look()
-        task = asyncio.create_task(self._watch())
-        try:
+        async with in_background(self._watch()):
             yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
 
     def leave(self) -> None:
         """NOT_SERVING from now on, for good."""

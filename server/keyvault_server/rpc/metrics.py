@@ -18,7 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.registry import Collector
 
-from keyvault_server.core.errors import Refused
+from keyvault_server.core.errors import OperatorError
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds of the histogram of call durations, in seconds."""
@@ -30,7 +30,7 @@ SCRAPE_SECONDS = 5.0
 """How long a connection may be silent."""
 
 
-class CannotServeMetrics(Refused):
+class CannotServeMetrics(OperatorError):
     """The address of the metrics is taken or not ours."""
 
 
@@ -54,14 +54,14 @@ class Metrics(Collector):
         durations[bisect_left(BUCKETS, seconds)] += 1
         self._seconds[method] += seconds
 
-    def reading(self, what: str, good: bool) -> None:
+    def count_reading(self, source: str, good: bool) -> None:
         """Notes that a watched file ("tls", "policy", "jwks") was read, or could not be."""
-        self._failing[what] = not good
-        self._failures[what] += not good
+        self._failing[source] = not good
+        self._failures[source] += not good
 
-    def gauge(self, name: str, help_: str, value: Callable[[], float]) -> None:
+    def gauge(self, name: str, description: str, value: Callable[[], float]) -> None:
         """Shows a number that is asked for when it is needed; `value` is called on another thread."""
-        self._gauges[name] = (help_, value)
+        self._gauges[name] = (description, value)
 
     def collect(self) -> Iterator[Metric]:
         """See prometheus_client."""

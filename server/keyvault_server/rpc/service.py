@@ -9,8 +9,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultServicer
-from keyvault_server.core.caller import current_caller
 from keyvault_server.core.vault import Found, Vault, Written
+from keyvault_server.rpc.gatekeeper import current_caller
 
 _Mutated = TypeVar("_Mutated", pb.CreateResponse, pb.UpdateResponse, pb.DeleteResponse, pb.RotateKeyResponse)
 _Response = TypeVar(

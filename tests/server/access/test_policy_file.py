@@ -159,6 +159,7 @@ PIECES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @examples(500)
 @given(st.data())
 def test_a_changed_file_is_a_policy_or_refused_in_one_line(data: st.DataObject) -> None:
@@ -171,6 +172,7 @@ def test_a_changed_file_is_a_policy_or_refused_in_one_line(data: st.DataObject) 
     is_policy_or_refused(text)
 
 
+@pytest.mark.slow
 @examples(500)
 @given(st.one_of(st.text(), st.lists(st.sampled_from([*PIECES, " = ", "caller", "tenant"])).map("".join)))
 @example("[[caller]]\n" * 3)

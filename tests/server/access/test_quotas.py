@@ -120,6 +120,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.slow
 @PROPERTY
 @given(per_second=ROUND, burst=st.integers(1, 5), steps=STEPS)
 def test_every_answer_is_that_of_an_exact_model(

@@ -18,8 +18,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from keyvault_server.access.identity import Identifier
-from keyvault_server.access.tls import BadTlsFile, ServerTls
+from keyvault_server.access.tls import ServerTls
 from keyvault_server.core.errors import OperatorError
+from keyvault_server.disk.permissions import UnsafeFile
 from keyvault_server.disk.watched import LOOK_SECONDS
 from tests.support.certificates import HOUR, LOCALHOST, Authority, Issued, pem_of, replace, uri
 from tests.support.clock import Clock
@@ -277,9 +278,9 @@ BAD: dict[str, tuple[Damage, str]] = {
         damage("server.key", lambda f: (f.folder / "server.key").read_bytes(), 0o644),
         "0644",
     ),
-    "a key that its group can write": (
-        damage("server.key", lambda f: (f.folder / "server.key").read_bytes(), 0o660),
-        "0660",
+    "a key that everybody can write": (
+        damage("server.key", lambda f: (f.folder / "server.key").read_bytes(), 0o602),
+        "0602",
     ),
     "an expired certificate": (issued(until=-60), "expired on"),
     "a certificate of tomorrow": (issued(since=HOUR, until=2 * HOUR), "not valid before"),
@@ -374,5 +375,5 @@ def test_a_key_of_another_user_is_refused(files: Files, monkeypatch: pytest.Monk
     else:  # only root can give a file away: become somebody else instead
         other = owner
         monkeypatch.setattr("os.geteuid", lambda: owner + 1)
-    with pytest.raises(BadTlsFile, match=f"uid {other}"):
+    with pytest.raises(UnsafeFile, match=f"uid {other}"):
         files.tls()

@@ -130,6 +130,7 @@ async def test_a_stop_says_how_much_a_hanging_disk_did_not_take(
     trail.verified()
 
 
+@pytest.mark.slow
 async def test_what_waits_for_a_hanging_disk_is_bounded(tmp_path: Path) -> None:
     async with asyncio.timeout(30), audit_server(tmp_path, patience=20.0) as server:
         server.disk.hang()

@@ -342,6 +342,7 @@ async def test_a_purge_in_the_logs_is_not_reported(site: Site) -> None:
     assert await site.report() == StoreReport(records=1)
 
 
+@pytest.mark.slow
 async def test_random_histories_of_two_replicas_raise_no_complaint(tmp_path: Path) -> None:
     """With faults."""
     print(f"seed {SEED}")  # noqa: T201
@@ -484,6 +485,7 @@ async def test_what_was_done_past_the_vault_is_found(site: Site, spoil: Callable
     assert PAST[spoil] in await site.the_finding()
 
 
+@pytest.mark.slow
 async def test_every_older_state_of_a_random_history_is_found(tmp_path: Path) -> None:
     """Of the last two states, the older one may be right: the outcome of the last write may be unknown."""
     print(f"seed {SEED}")  # noqa: T201

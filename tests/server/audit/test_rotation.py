@@ -224,6 +224,7 @@ TAMPER: tuple[Callable[[list[list[bytes]], list[list[bytes]], random.Random], No
 )
 
 
+@pytest.mark.slow
 def test_no_random_tampering_with_several_files_goes_undetected(files: Files) -> None:
     print(f"seed {SEED}")  # noqa: T201
     dice = random.Random(SEED)

@@ -277,6 +277,7 @@ async def test_the_documentation_and_the_keys_suffice_to_check_a_log(trail: Trai
     assert signed == 5
 
 
+@pytest.mark.process
 async def test_openssl_checks_a_checkpoint_with_the_public_key(trail: Trail) -> None:
     toolchain("openssl")
     async with trail.open():
@@ -520,6 +521,7 @@ asyncio.run(main(Path(sys.argv[1])))
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("after", [1, 500, 3_000])
 async def test_acknowledged_lines_survive_kill_9(trail: Trail, after: int) -> None:
     acknowledged: list[str] = []
@@ -556,6 +558,7 @@ def small_disk(trail: Trail) -> Iterator[Callable[[], None]]:
         subprocess.run(["umount", trail.folder], check=True)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("limited", [small_disk, small_files])
 async def test_a_full_disk_takes_no_half_lines(trail: Trail, limited: Limit) -> None:
     """It goes on when there is room."""
@@ -584,6 +587,7 @@ async def test_a_full_disk_takes_no_half_lines(trail: Trail, limited: Limit) -> 
         trail.verified()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("limited", [small_disk, small_files])
 async def test_a_batch_that_does_not_fit_is_refused_as_a_whole(trail: Trail, limited: Limit) -> None:
     with limited(trail) as make_room:
@@ -598,6 +602,7 @@ async def test_a_batch_that_does_not_fit_is_refused_as_a_whole(trail: Trail, lim
         trail.verified()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("limited", [small_disk, small_files])
 async def test_a_full_disk_at_the_start_refuses_the_start(trail: Trail, limited: Limit) -> None:
     with limited(trail):
@@ -692,6 +697,6 @@ async def test_a_refused_line_means_an_unknown_outcome(trail: Trail) -> None:
     """The caller is answered that the outcome is unknown."""
     async with trail.open() as audit:
         trail.path.unlink()
-        with pytest.raises(BackendUnavailable, match="send the same bytes again") as refused:
+        with pytest.raises(BackendUnavailable, match="retry with the same bytes") as refused:
             await audit.outcome(CALL, "OK")
     assert refused.value.reason == "BACKEND_UNAVAILABLE"

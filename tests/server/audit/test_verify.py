@@ -180,6 +180,7 @@ TAMPER = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoilt", ["log", "checkpoints"])
 def test_none_of_ten_thousand_random_tamperings_goes_undetected(logs: Logs, spoilt: str) -> None:
     print(f"seed {SEED}, {TAMPERINGS // 2} tamperings of the {spoilt}")  # noqa: T201
@@ -202,6 +203,7 @@ def test_none_of_ten_thousand_random_tamperings_goes_undetected(logs: Logs, spoi
     assert undetected == []
 
 
+@pytest.mark.slow
 def test_the_public_key_alone_finds_tamperings_too(logs: Logs) -> None:
     print(f"seed {SEED}")  # noqa: T201
     dice = random.Random(SEED)
@@ -352,6 +354,7 @@ async def test_a_line_that_is_being_written_is_waited_for(trail: Trail) -> None:
     assert report.whole, report.bad
 
 
+@pytest.mark.slow
 async def test_memory_does_not_grow_with_the_log(trail: Trail) -> None:
     async with trail.open() as audit:
         for part in "ab":

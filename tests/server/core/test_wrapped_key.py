@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from keyvault_server.backends.embedded.keyring import Keyring
-from keyvault_server.core.errors import MalformedWrappedKey, NotAuthorized
+from keyvault_server.core.errors import MalformedWrappedKey, NotAuthorized, TooLarge
 from keyvault_server.core.ports import WrappedBlob
 from keyvault_server.core.wrapped_key import WrappedKey, parse_wrapped_key
 from tests.vectors import reference as kve1
@@ -21,7 +21,7 @@ async def told(test: Test) -> dict[str, str]:
     """What the server says of a test, in its fields."""
     try:
         frame = parse_wrapped_key(bytes.fromhex(test["wrappedKey"]))
-    except MalformedWrappedKey:
+    except (MalformedWrappedKey, TooLarge):
         return {"result": "invalid", "phase": "parse"}
     read_from_frame = {"label": frame.wrapped.label, "scope": frame.scope}
     try:

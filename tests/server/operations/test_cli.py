@@ -12,6 +12,8 @@ from keyvault_client import DataKey, KeyVault, NotFound
 from tests.support.processes import BIN, server_process
 from tests.support.refusals import refusal
 
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
 
 def run(*arguments: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
@@ -74,7 +76,7 @@ def test_check_config_prints_what_is_in_force() -> None:
 
 def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert "cannot be used" in refusal(run("serve", "--data", tmp_path / "file" / "data"), 1)
+    assert "cannot use" in refusal(run("serve", "--data", tmp_path / "file" / "data"), 1)
 
 
 def test_rotating_the_keyring_of_nobody_is_refused(tmp_path: Path) -> None:

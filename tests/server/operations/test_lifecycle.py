@@ -172,6 +172,7 @@ async def test_reflection_can_be_turned_off(tmp_path: Path) -> None:
         assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
+@pytest.mark.slow
 async def test_calls_over_the_limit_are_refused_and_health_is_not() -> None:
     """With a time to come back."""
     keys, records = FakeKeyService(), FakeRecordStore()
@@ -206,6 +207,7 @@ async def test_a_connection_has_few_calls_that_send_nothing() -> None:
         assert (await failure_of(server.stub.Read(pb.ReadRequest(key_id="a")))).status == "NOT_FOUND"
 
 
+@pytest.mark.slow
 async def test_a_connection_that_says_nothing_is_closed(server: Served) -> None:
     host, _, port = server.address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
@@ -305,6 +307,8 @@ async def _created(stub: KeyVaultStub, request: pb.CreateRequest) -> int:
     return (await stub.Create(request)).revision
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_sigterm_under_load_fails_no_call_and_exits_with_0(tmp_path: Path) -> None:
     """No call that was accepted."""
     with server_process(tmp_path / "data") as server:
@@ -340,6 +344,8 @@ def test_sigterm_under_load_fails_no_call_and_exits_with_0(tmp_path: Path) -> No
         assert all(line["status"] == "OK" for line in creates)
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_a_second_signal_cuts_the_drain_short(tmp_path: Path) -> None:
     with server_process(tmp_path / "data", KEYVAULT_DRAIN_DELAY_SECONDS="60") as server:
         server.process.send_signal(signal.SIGTERM)
@@ -354,6 +360,8 @@ async def test_a_taken_port_is_refused(server: Served, tmp_path: Path) -> None:
             pass
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_a_data_directory_in_use_is_refused_in_one_line(tmp_path: Path) -> None:
     with server_process(tmp_path / "data"):
         command: list[str | Path] = [

@@ -75,6 +75,8 @@ def test_a_name_is_refused_if_one_of_its_addresses_is_taken() -> None:
     refuse_taken("localhost:0")
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_a_taken_port_is_one_line_and_nothing_is_made(tmp_path: Path) -> None:
     with server_process(tmp_path / "data") as server:
         done = in_shell(f"keyvault-server serve --data other --listen {server.address}", tmp_path)
@@ -103,6 +105,8 @@ async def test_what_cannot_be_read_or_written_is_refused_by_its_name(tmp_path: P
         Keyring.create(tmp_path / "absent" / "keyring.json")
 
 
+@pytest.mark.process
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", ["purge prod/a --yes --insecure-no-audit", "rotate-master-key", "audit verify --against-store log"]
 )
@@ -112,12 +116,16 @@ def test_a_mistyped_directory_is_not_made(tmp_path: Path, command: str) -> None:
     assert not (tmp_path / "mistyped").exists()
 
 
+@pytest.mark.process
+@pytest.mark.slow
 @pytest.mark.parametrize("revision", ["0", "-1", "9223372036854775807"])
 def test_a_last_revision_that_is_none_is_refused(tmp_path: Path, revision: str) -> None:
     line = f"keyvault-server purge prod/a --yes --data x --last-revision {revision}"
     assert "last-revision" in refusal(in_shell(line, tmp_path), 2)
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_a_bad_question_to_a_policy_is_bad_usage_not_a_denial(tmp_path: Path) -> None:
     (tmp_path / "policy.toml").write_text(POLICY)
     ask = "keyvault-server policy test --policy policy.toml --as dns:a.example"
@@ -125,6 +133,8 @@ def test_a_bad_question_to_a_policy_is_bad_usage_not_a_denial(tmp_path: Path) ->
     assert "A-Za-z0-9" in refusal(in_shell(f"{ask} Read 'x/a b'", tmp_path), 2)
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_what_check_config_prints_is_what_a_shell_takes(tmp_path: Path) -> None:
     given = {"KEYVAULT_UNWRAP_SCOPES": '["prod/a", "prod/b"]', "KEYVAULT_REFLECTION": "false"}
     first = in_shell("keyvault-server check-config", tmp_path, **given)
@@ -135,6 +145,8 @@ def test_what_check_config_prints_is_what_a_shell_takes(tmp_path: Path) -> None:
     assert f"KEYVAULT_UNWRAP_SCOPES={shlex.quote(given['KEYVAULT_UNWRAP_SCOPES'])}" in first.stdout.splitlines()
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_check_config_reads_what_the_settings_name(tmp_path: Path) -> None:
     (tmp_path / "policy.toml").write_text("[[caller]")
     assert "policy.toml, line 1" in refusal(
@@ -142,17 +154,23 @@ def test_check_config_reads_what_the_settings_name(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_a_misspelt_setting_gets_a_suggestion(tmp_path: Path) -> None:
     assert "KEYVAULT_LISTEN?" in refusal(in_shell("keyvault-server serve", tmp_path, KEYVAULT_LISTNE="x"), 2)
     assert "docs/settings.md" in refusal(in_shell("keyvault-server serve", tmp_path, KEYVAULT_XYZ="x"), 2)
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_an_init_without_credentials_says_so(tmp_path: Path) -> None:
     absent = {"HOME": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true", "KEYVAULT_AWS_REGION": "eu-central-1"}
     line = "unset ${!AWS_*}; export AWS_EC2_METADATA_DISABLED=true; keyvault-server init --backend aws"
     assert "AWS_PROFILE" in refusal(in_shell(line, tmp_path, **absent), 1)
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_what_cannot_be_printed_is_one_line(tmp_path: Path) -> None:
     line = "keyvault-server check-config > /dev/full"
     assert "No space left" in refusal(in_shell(line, tmp_path), 1)
@@ -160,11 +178,15 @@ def test_what_cannot_be_printed_is_one_line(tmp_path: Path) -> None:
     assert "No space left" in refusal(in_shell(line, tmp_path), 1)
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_a_refusal_without_stderr_is_not_printed_elsewhere(tmp_path: Path) -> None:
     done = in_shell("keyvault-server rotate-master-key --data absent 2>&-", tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_a_folder_in_place_of_an_audit_log_is_refused(tmp_path: Path) -> None:
     assert "audit key" in refusal(in_shell("keyvault-server audit verify .", tmp_path), 1)
 
@@ -179,9 +201,11 @@ def test_every_command_and_parameter_is_explained() -> None:
             assert argument.parameter.help or argument.children, (command.name, argument.name)
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_roots_for_aws_that_others_may_write_are_refused(tmp_path: Path) -> None:
     (tmp_path / "roots.pem").touch()
     (tmp_path / "roots.pem").chmod(0o666)
     done = in_shell("keyvault-server init --backend aws", tmp_path, KEYVAULT_AWS_CA_BUNDLE="roots.pem")
     assert "roots.pem" in (line := refusal(done, 1))
-    assert "others may write" in line
+    assert "others can write" in line

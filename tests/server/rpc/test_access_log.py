@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, TextIO
 
 import grpc
+import pytest
 
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
@@ -53,6 +54,7 @@ async def test_what_a_full_pipe_does_not_take_is_written_later() -> None:
         assert await asyncio.wait_for(asyncio.to_thread(read, reader, MANY - 1), 20) == list(range(MANY))
 
 
+@pytest.mark.slow
 async def test_of_more_than_it_keeps_the_oldest_lines_are_lost() -> None:
     with pipe() as (reader, writer):
         log = AccessLog(writer)
@@ -77,6 +79,8 @@ async def test_at_the_end_a_reader_has_a_moment_and_no_more() -> None:
         assert not reading.is_alive()
 
 
+@pytest.mark.process
+@pytest.mark.slow
 async def test_a_server_whose_log_nobody_reads_answers_and_stops(tmp_path: Path) -> None:
     command: list[str | Path] = [
         BIN / "keyvault-server",

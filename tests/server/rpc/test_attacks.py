@@ -41,6 +41,7 @@ async def unharmed(world: World, victim: Key) -> bool:
     return world.records.calls["put_if"] == 1 and await world.opened(victim) == b"the victim's"
 
 
+@pytest.mark.slow
 async def test_ten_thousand_own_keys_never_take_over_a_record(attacked: tuple[World, Key]) -> None:
     """Somebody else's record."""
     world, victim = attacked

@@ -21,6 +21,8 @@ from tests.support.processes import server_process
 from tests.support.refusals import read_failure
 from tests.support.requests import create, delete, mint, rotate, update
 
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
 MESSAGES = 10_000
 ANSWERS = {
     "OK", "INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "ABORTED", "PERMISSION_DENIED"

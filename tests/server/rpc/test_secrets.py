@@ -21,6 +21,8 @@ from tests.support.issuer import AUDIENCE, ISSUER, Issuer
 from tests.support.processes import BIN, server_process
 from tests.support.refusals import failure_of
 
+pytestmark = pytest.mark.process
+
 PLAINTEXT, NEWER = b"hunter2-the-plaintext-itself", b"hunter3-the-plaintext-after-it"
 NAME = "prod/db"
 POLICY = """
@@ -95,6 +97,7 @@ def found(secrets: Iterable[bytes], places: Iterable[Path]) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["embedded", "aws"])
 async def test_no_secret_is_in_what_a_server_writes(
     tmp_path: Path, moto: str, moto_options: AwsOptions, backend: str

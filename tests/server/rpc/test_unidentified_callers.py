@@ -61,6 +61,7 @@ def refusals(lines: Iterable[dict[str, Any]]) -> tuple[Counter[tuple[str, str]],
     return listed, counted
 
 
+@pytest.mark.slow
 async def test_a_flood_of_unidentified_calls_is_a_few_lines(tmp_path: Path) -> None:
     """They count every call."""
     async with policy_server(tmp_path, certificates=False, tokens=True) as gate, gate.stub(None) as stub:

@@ -25,7 +25,7 @@ from keyvault_server.core.errors import (
     BackendUnavailable,
     MasterKeyUnusable,
     NotAuthorized,
-    Refused,
+    OperatorError,
     VaultError,
 )
 
@@ -68,7 +68,7 @@ class AwsFault(Exception):
         return f"{self.args[0]}: {self.code}"
 
 
-class NoUsableAnswer(Refused):
+class NoUsableAnswer(OperatorError):
     """AWS did not do what a start or an `init` needs; one line says what and why."""
 
 

@@ -26,14 +26,14 @@ from keyvault_server.backends.aws.connections import Connections
 from keyvault_server.backends.aws.dynamodb import DynamoRecordStore
 from keyvault_server.backends.aws.kms import KmsKeyService
 from keyvault_server.backends.aws.table import refuse_unsafe_table
-from keyvault_server.core.errors import Refused
+from keyvault_server.core.errors import OperatorError
 
 SILENCE = 0.2
 """Of a call's time: a connection that says nothing for so long is given up."""
 _KEY_ARN = re.compile(r"arn:[a-z-]+:kms:([a-z0-9-]+):[0-9]+:key/[A-Za-z0-9-]+", re.ASCII)
 
 
-class BadAwsSettings(Refused):
+class BadAwsSettings(OperatorError):
     """The settings of the AWS backend cannot be used; one line says which and why."""
 
 
@@ -61,7 +61,7 @@ class AwsOptions:
 
 @asynccontextmanager
 async def open_aws(options: AwsOptions) -> AsyncIterator[tuple[KmsKeyService, DynamoRecordStore]]:
-    """Both ports, open while the body runs. Raises Refused for settings or a table that cannot be served from."""
+    """Both ports, open while the body runs. Raises OperatorError for settings or a table that cannot be served from."""
     _refuse_bad_master_keys(options.master_keys)
     async with open_clients(options) as (kms, dynamodb):
         _refuse_other_regions(options.master_keys, kms.region)
@@ -71,7 +71,7 @@ async def open_aws(options: AwsOptions) -> AsyncIterator[tuple[KmsKeyService, Dy
 
 @asynccontextmanager
 async def open_clients(options: AwsOptions, *, log: bool = True) -> AsyncIterator[tuple[AwsClient, AwsClient]]:
-    """The clients of KMS and DynamoDB, which log what fails unless told not to. Raises Refused."""
+    """The clients of KMS and DynamoDB, which log what fails unless told not to. Raises OperatorError."""
     botocore_session = AioSession()
     botocore_session.set_default_client_config(_config(options))
     session = aioboto3.Session(region_name=options.region, botocore_session=botocore_session)

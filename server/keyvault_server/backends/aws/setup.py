@@ -26,7 +26,7 @@ async def create_backend(options: AwsOptions, alias: str) -> str:
     """Makes the table and, behind `alias` (as `alias/keyvault`), a symmetric KMS key; returns the key's ARN.
 
     Does not look at `options.master_keys`. What exists already is kept, and refused if the server would refuse it.
-    Raises Refused.
+    Raises OperatorError.
     """
     if not alias.startswith("alias/"):
         raise BadAwsSettings("the alias of the KMS key begins with alias/: set KEYVAULT_AWS_KEY_ALIAS")

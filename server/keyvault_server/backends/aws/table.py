@@ -11,7 +11,7 @@ from typing import Any
 
 from keyvault_server.backends.aws.calls import AwsClient, AwsFault, refused
 from keyvault_server.backends.aws.dynamodb import KEY
-from keyvault_server.core.errors import Refused
+from keyvault_server.core.errors import OperatorError
 
 KEY_SCHEMA = [{"AttributeName": KEY, "KeyType": "HASH"}]
 KEY_TYPES = [{"AttributeName": KEY, "AttributeType": "S"}]
@@ -19,7 +19,7 @@ NOT_OFFERED = ("UnknownOperationException", "UnsupportedOperationException")
 """What stand-ins answer for an operation that they lack."""
 
 
-class UnsafeTable(Refused):
+class UnsafeTable(OperatorError):
     """The table cannot be served from; one line says why."""
 
 

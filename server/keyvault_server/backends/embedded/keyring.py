@@ -21,9 +21,11 @@ from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encr
 from cryptography.exceptions import InvalidTag
 
 from keyvault_api.names import DATA_KEY_SIZE
+from keyvault_server.backends.embedded.data_directory import UnusableData
 from keyvault_server.core.errors import NotAuthorized
 from keyvault_server.core.ports import NewDataKey, WrappedBlob
-from keyvault_server.disk.files import UnsafeDirectory, refuse_if_others_can_read, replace_durably
+from keyvault_server.disk.files import replace_durably
+from keyvault_server.disk.watched import read_file
 
 _BLOB_SIZE = 24 + 32 + DATA_KEY_SIZE + 16  # salt, commitment, data key, tag
 
@@ -44,7 +46,7 @@ class Keyring:
 
     @classmethod
     def load(cls, path: Path) -> "Keyring":
-        """Reads a keyring. Raises UnsafeDirectory for one that others can read or that is none."""
+        """Read a keyring. Raises UnsafeFile for one that others can read, UnusableData for an invalid one."""
         return cls(_read(path))
 
     @classmethod
@@ -59,7 +61,7 @@ class Keyring:
         try:
             replace_durably(path, json.dumps({"version": 1, "master_keys": encoded}, indent=1).encode())
         except OSError as error:
-            raise UnsafeDirectory(f"{path} cannot be written: {error.strerror}; is its disk full or failing?") from None
+            raise UnusableData(f"{path} cannot be written: {error.strerror}; is its disk full or failing?") from None
         return cls(keys)
 
     @property
@@ -96,16 +98,14 @@ class Keyring:
 
 
 def _read(path: Path) -> dict[int, bytes]:
-    refuse_if_others_can_read(path)
+    text = read_file(path, secret=True)
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(text)
         keys = {int(number): base64.b64decode(key, validate=True) for number, key in content["master_keys"].items()}
-    except OSError as error:
-        raise UnsafeDirectory(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise UnsafeDirectory(f"{path} is no keyring: restore it from its backup") from None
+        raise UnusableData(f"{path} is no keyring: restore it from its backup") from None
     if content.get("version") != 1 or not keys or any(len(key) != DATA_KEY_SIZE for key in keys.values()):
-        raise UnsafeDirectory(f"{path} is no keyring of version 1: restore it from its backup")
+        raise UnusableData(f"{path} is no keyring of version 1: restore it from its backup")
     return keys
 
 

@@ -20,11 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from keyvault_server.backends.embedded.data_directory import UnusableData
 from keyvault_server.core.errors import BackendUnavailable, RecordCorrupt, StoreFull, VaultError
 from keyvault_server.core.ports import HeadChanged, Walked
 from keyvault_server.core.records import FORMAT, Record, StoredHead
-from keyvault_server.disk.files import UnsafeDirectory, refuse_if_others_can_read, sync_directory, write_again
+from keyvault_server.disk.files import rewrite_durably, sync_directory
 from keyvault_server.disk.group_commit import GroupCommit
+from keyvault_server.disk.permissions import refuse_unsafe
 
 MAX_BATCH = 4 * 1024 * 1024
 """Bytes of bodies in one transaction, and a put more: what the event loop is held for at a time."""
@@ -176,15 +178,15 @@ class SqliteStore:
 
 @asynccontextmanager
 async def open_store(database: Path) -> AsyncIterator[SqliteStore]:
-    """Opens the database, made if absent, and closes it after the last commit. Raises UnsafeDirectory."""
+    """Opens the database, made if absent, and closes it after the last commit. Raises UnusableData."""
     try:
         _create_if_absent(database)
-        write_again(database.with_name(f"{database.name}-wal"))
+        rewrite_durably(database.with_name(f"{database.name}-wal"))
         writer = _connect(database)
         _make_schema(writer)
         store = SqliteStore(_connect(database), writer)
     except (sqlite3.DatabaseError, OSError) as error:
-        raise UnsafeDirectory(f"{database} {_trouble(error)}") from None
+        raise UnusableData(f"{database} {_trouble(error)}") from None
     try:
         yield store
     finally:
@@ -195,7 +197,7 @@ def _create_if_absent(database: Path) -> None:
     if not database.exists():
         os.close(os.open(database, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         sync_directory(database.parent)
-    refuse_if_others_can_read(database)
+    refuse_unsafe(database, secret=True)
 
 
 def _connect(database: Path) -> sqlite3.Connection:
@@ -204,7 +206,7 @@ def _connect(database: Path) -> sqlite3.Connection:
     for name, value in settings.items():
         connection.execute(f"PRAGMA {name} = {value}")
         if connection.execute(f"PRAGMA {name}").fetchone() != (value,):
-            raise UnsafeDirectory(f"SQLite does not take {name}={value} here: writes would not be durable")
+            raise UnusableData(f"SQLite does not take {name}={value} here: writes would not be durable")
     return connection
 
 
@@ -213,7 +215,7 @@ def _make_schema(connection: sqlite3.Connection) -> None:
     if version == 0:
         connection.executescript(f"BEGIN; {_SCHEMA}; PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT")
     elif version != _SCHEMA_VERSION:
-        raise UnsafeDirectory(f"the database has schema {version}, this server knows {_SCHEMA_VERSION}")
+        raise UnusableData(f"the database has schema {version}, this server knows {_SCHEMA_VERSION}")
 
 
 def _trouble(error: Exception) -> str:

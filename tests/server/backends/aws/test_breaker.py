@@ -43,6 +43,7 @@ async def fall_silent(line: Line) -> None:
     line.dynamodb.requests.clear()
 
 
+@pytest.mark.slow
 async def test_a_hanging_backend_is_probed_and_nobody_waits_for_it(line: Line) -> None:
     """It is asked now and then."""
     await fall_silent(line)
@@ -65,6 +66,7 @@ async def test_the_other_service_is_used_all_the_while(line: Line) -> None:
     assert len((await line.keys.generate(TENANT, "prod/")).plaintext) == 32
 
 
+@pytest.mark.slow
 async def test_callers_who_leave_count_the_silence_all_the_same(line: Line) -> None:
     """Callers who leave before it ends."""
     line.dynamodb.break_with(BLACK_HOLE)
@@ -85,6 +87,7 @@ async def test_a_backend_that_fails_at_once_is_asked_by_every_call(patient: Line
     assert await ask(patient, 20) == [None] * 20
 
 
+@pytest.mark.slow
 async def test_silence_now_and_then_is_only_that(line: Line) -> None:
     for _ in range(SILENCES):
         line.dynamodb.break_with(BLACK_HOLE, number=1)

@@ -48,7 +48,8 @@ async def test_generate_names_the_first_master_key_and_the_context(keys: KmsKeyS
     assert sent(served) == ("GenerateDataKey", {"KeyId": NEW, "KeySpec": "AES_256", "EncryptionContext": CONTEXT})
 
 
-async def test_decrypt_is_pinned_to_the_master_key_that_the_label_names(keys: KmsKeyService, served: Stub) -> None:
+@pytest.mark.slow
+async def test_decrypt_is_pinned_to_the_labels_master_key(keys: KmsKeyService, served: Stub) -> None:
     assert await keys.unwrap("acme", "prod/billing/", WrappedBlob("old", BLOB)) == DATA_KEY
     expected = {"KeyId": OLD, "CiphertextBlob": ENCODED_BLOB, "EncryptionContext": CONTEXT}
     assert sent(served) == ("Decrypt", expected)
@@ -69,11 +70,12 @@ async def test_reencrypt_is_pinned_at_both_ends(keys: KmsKeyService, served: Stu
     )
 
 
-async def test_readiness_asks_for_the_state_of_the_master_key_that_mints(keys: KmsKeyService, served: Stub) -> None:
+async def test_readiness_asks_for_the_minting_master_keys_state(keys: KmsKeyService, served: Stub) -> None:
     await keys.check()
     assert sent(served) == ("DescribeKey", {"KeyId": NEW})
 
 
+@pytest.mark.slow
 async def test_a_label_that_nobody_configured_is_not_sent(keys: KmsKeyService, served: Stub) -> None:
     for refused in (keys.unwrap, keys.rewrap):
         with pytest.raises(NotAuthorized):
@@ -90,7 +92,8 @@ async def test_our_log_shows_no_data_key_and_no_blob(keys: KmsKeyService, caplog
         assert secret not in caplog.text
 
 
-async def test_a_key_wrapped_under_somebody_elses_master_key_cannot_be_laundered(
+@pytest.mark.slow
+async def test_a_key_of_a_foreign_master_key_cannot_be_laundered(
     moto_options: AwsOptions, moto_clients: tuple[AwsClient, AwsClient]
 ) -> None:
     """The pin is what keeps it out: moto's ReEncrypt ignores it, so the same request is looked at on its way."""

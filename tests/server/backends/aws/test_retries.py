@@ -58,6 +58,7 @@ async def test_what_has_no_effect_is_retried_until_it_is_answered(
         assert sent(fresh_line, operation) - before == (1 if fault.answer is None else ATTEMPTS)
 
 
+@pytest.mark.slow
 async def test_it_is_sent_a_few_times_at_most(fresh_line: Line, wrapped: WrappedBlob) -> None:
     for fault, meaning in ((BEFORE, BackendUnavailable), (FAULTS["throttling"], BackendThrottled)):
         for proxy in proxies(fresh_line):

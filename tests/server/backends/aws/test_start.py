@@ -164,6 +164,7 @@ async def test_an_engine_without_ttl_is_served_from(aws_identity: None) -> None:
     assert "AccessDenied" in str(await refusal_of(table(), aws_error("AccessDeniedException")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [{"Replicas": [{"RegionName": "us-east-1"}]}, {"GlobalTableVersion": "2017.11.29"}])
 async def test_a_global_table_is_refused_unless_strongly_consistent(
     aws_identity: None, sign: dict[str, object]
@@ -173,18 +174,21 @@ async def test_a_global_table_is_refused_unless_strongly_consistent(
     assert await refusal_of(table(**sign, MultiRegionConsistency="STRONG"), answer(NO_TTL)) is None
 
 
+@pytest.mark.slow
 async def test_a_table_that_is_not_ready_is_refused(aws_identity: None) -> None:
     assert await refusal_of(table(TableStatus="UPDATING"), answer(NO_TTL)) is None
     for status in ("CREATING", "DELETING", "ARCHIVED", "INACCESSIBLE_ENCRYPTION_CREDENTIALS"):
         assert status in str(await refusal_of(table(TableStatus=status), answer(NO_TTL)))
 
 
+@pytest.mark.slow
 async def test_a_start_while_aws_does_not_answer_is_refused(aws_identity: None) -> None:
     assert "describe_table: ConnectionClosedError" in str(await refusal_of(RESET))
     assert "describe_table: AccessDeniedException" in str(await refusal_of(aws_error("AccessDeniedException")))
     assert "SECRET" not in str(await refusal_of(aws_error("AccessDeniedException")))
 
 
+@pytest.mark.slow
 async def test_init_makes_a_table_and_a_key_and_does_so_once(moto: str) -> None:
     given = options(moto, moto, table="t" + os.urandom(4).hex())
     alias = "alias/" + given.table

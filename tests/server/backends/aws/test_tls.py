@@ -23,6 +23,7 @@ async def read_from(served: Stub, bundle: str | None) -> None:
         assert await DynamoRecordStore(dynamodb, "keyvault").get("acme", "k") is None
 
 
+@pytest.mark.slow
 async def test_a_certificate_for_the_hosts_name_is_believed(authority: Authority) -> None:
     async with stub(Reply(), tls=authority.server("localhost")) as served:
         await read_from(served, authority.bundle)
@@ -57,6 +58,7 @@ async def proxy() -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "believed"), [("localhost", True), ("evil.example", False)])
 async def test_behind_a_proxy_the_name_counts_as_well(
     authority: Authority, monkeypatch: pytest.MonkeyPatch, name: str, believed: bool

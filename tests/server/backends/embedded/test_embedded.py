@@ -28,6 +28,8 @@ from tests.support.requests import Key, create, mint, update
 from tests.support.servers import embedded
 
 
+@pytest.mark.process
+@pytest.mark.slow
 async def test_acknowledged_writes_survive_kill_9_and_restart(tmp_path: Path) -> None:
     acknowledged: dict[str, Key] = {}
     with server_process(tmp_path / "data") as server:
@@ -56,6 +58,8 @@ async def test_acknowledged_writes_survive_kill_9_and_restart(tmp_path: Path) ->
         assert (await again.stub.Update(update(key, name, 2))).revision == 2, "the old key still unwraps"
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_everything_in_the_directory_is_for_its_owner_alone(tmp_path: Path) -> None:
     previous = os.umask(0)
     try:

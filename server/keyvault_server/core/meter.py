@@ -1,0 +1,14 @@
+"""What the other packages measure of themselves, without knowing who collects it."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Meter(Protocol):
+    """Collects numbers about one server; every method may be called from any thread."""
+
+    def count_reading(self, source: str, good: bool) -> None:
+        """Count a reading of a followed source ("tls", "policy", "token keys") that succeeded or failed."""
+
+    def gauge(self, name: str, description: str, value: Callable[[], float]) -> None:
+        """Show a number that `value` returns whenever somebody asks."""

@@ -1,0 +1,46 @@
+"""Who may read or write a file: one rule for every file that decides something or holds a secret.
+
+The rule of this file. A file belongs to us or to root, and nobody else may write it but a group of ours. A secret is
+also readable by nobody else but a group of ours; `group_reads` allows any group, as Debian's ssl-cert has it for TLS
+keys. A group of ours lets in what a umask of 002 makes where each user has a group alone, and what Kubernetes makes of
+a volume with fsGroup: it sets the group's bits on every file at a pod's start. A file that breaks the rule is refused,
+never repaired: somebody may have used it already.
+
+Folders above a file are not looked at: Kubernetes mounts ConfigMaps on ones of mode 0777, read-only.
+"""
+
+import os
+import stat
+from pathlib import Path
+
+from keyvault_server.core.errors import OperatorError
+
+
+class UnsafeFile(OperatorError):
+    """Others may read or write the file; the message names it, its mode or owner, and what to do."""
+
+
+def refuse_unsafe(
+    path: Path, status: os.stat_result | None = None, *, secret: bool = False, group_reads: bool = False
+) -> None:
+    """Raise UnsafeFile for a file or folder that others may write, or, if `secret`, read.
+
+    `status` is that of the open file, where there is one: the path may lead elsewhere by now. Raises OSError if the
+    path has to be looked at and cannot be.
+    """
+    status = path.stat() if status is None else status
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & _forbidden(status, secret=secret, group_reads=group_reads):
+        remedy = f"`chmod {'go-rwx' if secret else 'go-w'} {path}`"
+        who = "read or write" if secret else "write"
+        raise UnsafeFile(f"{path} has mode {mode:04o}, so others can {who} it: check that nobody did, then {remedy}")
+    if status.st_uid not in (0, os.geteuid()):
+        raise UnsafeFile(f"{path} belongs to another user (uid {status.st_uid}), who can write it: `chown` it")
+
+
+def _forbidden(status: os.stat_result, *, secret: bool, group_reads: bool) -> int:
+    """Return the permission bits that the file must not have."""
+    others, group = (stat.S_IRWXO, stat.S_IRWXG) if secret else (stat.S_IWOTH, stat.S_IWGRP)
+    if status.st_gid == os.getegid() or status.st_gid in os.getgroups():
+        return others
+    return others | (stat.S_IWGRP if group_reads else group)

@@ -1,0 +1,18 @@
+"""A Meter that keeps what it is given, for tests."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass
+class RecordedMeter:
+    """Every reading in order, and the gauges by name."""
+
+    readings: list[tuple[str, bool]] = field(default_factory=list)
+    gauges: dict[str, Callable[[], float]] = field(default_factory=dict)
+
+    def count_reading(self, source: str, good: bool) -> None:
+        self.readings.append((source, good))
+
+    def gauge(self, name: str, description: str, value: Callable[[], float]) -> None:
+        self.gauges[name] = value
