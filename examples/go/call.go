@@ -36,7 +36,7 @@ const (
 // server then does once. sealed is the revision of the envelope in the request, 0 if the call changes no record.
 //
 // Its error is a *refusal; or it says that the outcome is unknown, because a change was sent, not answered, and nothing
-// that was answered later tells whether it was accepted.
+// that was answered later shows whether it was accepted.
 func call[Request, Response any](
 	ctx context.Context,
 	method func(context.Context, *Request, ...grpc.CallOption) (*Response, error),
@@ -63,7 +63,7 @@ func call[Request, Response any](
 	}
 }
 
-// sleep returns false at once if ctx would end meanwhile.
+// sleep returns false at once if ctx would end during the wait.
 func sleep(ctx context.Context, wait time.Duration) bool {
 	if end, ok := ctx.Deadline(); ok && time.Until(end) <= wait {
 		return false
@@ -125,7 +125,7 @@ func (r *refusal) Error() string {
 	return text
 }
 
-// leavesOpen tells whether the call may have been carried out all the same.
+// leavesOpen returns whether the call may have been carried out all the same.
 func (r *refusal) leavesOpen() bool {
 	switch r.code {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
@@ -136,7 +136,7 @@ func (r *refusal) leavesOpen() bool {
 	return false
 }
 
-// provesRefusal tells whether the record is at a revision that it cannot have reached through an envelope sealed for
+// provesRefusal returns whether the record is at a revision that it cannot have reached through an envelope sealed for
 // this one without remembering it.
 func (r *refusal) provesRefusal(sealed int64) bool {
 	return r.currentRevision != 0 && r.currentRevision-sealed < ring

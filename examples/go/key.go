@@ -30,11 +30,11 @@ func loadKey(path string) (dataKey, error) {
 	}
 	var answer pb.GenerateKeyResponse
 	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(content, &answer); err != nil {
-		return dataKey{}, fmt.Errorf("%s is no key file: JSON of tenant, scope, plaintext_key and wrapped_key", path)
+		return dataKey{}, fmt.Errorf("%s: not a key file: expected JSON with tenant, scope, plaintext_key and wrapped_key", path)
 	}
 	key, err := keyOf(&answer)
 	if err != nil {
-		return dataKey{}, fmt.Errorf("%s is no key file: %w", path, err)
+		return dataKey{}, fmt.Errorf("%s: not a key file: %w", path, err)
 	}
 	return key, nil
 }
@@ -50,20 +50,20 @@ func (v vault) loadOrMakeKey(ctx context.Context, path, keyID string) (dataKey, 
 		return dataKey{}, err
 	}
 	if key, err = keyOf(answer); err != nil {
-		return dataKey{}, fmt.Errorf("the server made no key: %w", err)
+		return dataKey{}, fmt.Errorf("the server answered GenerateKey with an invalid key: %w", err)
 	}
 	content, err := protojson.MarshalOptions{UseProtoNames: true, Multiline: true}.Marshal(answer)
 	if err != nil {
 		return dataKey{}, err
 	}
-	return key, writeDurably(path, append(content, '\n')) // before it is used: nobody can make it again
+	return key, writeDurably(path, append(content, '\n')) // before it is used: it cannot be regenerated
 }
 
 func keyOf(answer *pb.GenerateKeyResponse) (dataKey, error) {
 	secret := answer.GetPlaintextKey()
 	switch {
 	case len(secret) != len(kve1.DataKey{}):
-		return dataKey{}, fmt.Errorf("its plaintext_key has not %d bytes", len(kve1.DataKey{}))
+		return dataKey{}, fmt.Errorf("its plaintext_key must be %d bytes", len(kve1.DataKey{}))
 	case answer.GetTenant() == "" || len(answer.GetWrappedKey()) == 0:
 		return dataKey{}, errors.New("it has no tenant or no wrapped_key")
 	}
@@ -91,7 +91,7 @@ func (k dataKey) seal(keyID string, kind kve1.Kind, revision int64, plaintext []
 	return kve1.Seal(k.secret, k.tenant, keyID, kve1.Header{Kind: kind, Revision: revision}, plaintext)
 }
 
-// open returns the content of what Read answered, after a look at whether the server told the truth about it.
+// open returns the content of what Read answered, after a check that the server described it correctly.
 func (k dataKey) open(keyID string, stored *pb.ReadResponse) ([]byte, error) {
 	header, err := kve1.Parse(stored.GetEnvelope())
 	if err != nil {
@@ -102,7 +102,7 @@ func (k dataKey) open(keyID string, stored *pb.ReadResponse) ([]byte, error) {
 		return nil, fmt.Errorf("%s: %w: is it another key's?", keyID, err)
 	}
 	if header != (kve1.Header{Kind: kve1.Data, Revision: stored.GetRevision()}) {
-		return nil, fmt.Errorf("%s: the server says of the record what its envelope does not", keyID)
+		return nil, fmt.Errorf("%s: the server's answer contradicts its envelope", keyID)
 	}
 	return plaintext, nil
 }

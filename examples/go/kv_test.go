@@ -36,7 +36,7 @@ import (
 
 const keyID = "prod/db"
 
-// TestMain keeps the settings of whoever runs the tests out of them.
+// TestMain keeps the settings of the environment out of the tests.
 func TestMain(m *testing.M) {
 	for _, variable := range os.Environ() {
 		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "KEYVAULT_") {
@@ -147,15 +147,15 @@ func hang(ctx context.Context, _ any) (any, error) {
 	return nil, ctx.Err()
 }
 
-// stored answers Read with what key seals, and says that it is at the revision told.
-func stored(t *testing.T, key dataKey, kind kve1.Kind, sealed, told int64, plaintext string) step {
+// stored answers Read with what key seals, and says that it is at the revision claimed.
+func stored(t *testing.T, key dataKey, kind kve1.Kind, sealed, claimed int64, plaintext string) step {
 	t.Helper()
 	envelope, err := key.seal(keyID, kind, sealed, []byte(plaintext))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return func(context.Context, any) (any, error) {
-		return &pb.ReadResponse{Tenant: key.tenant, Envelope: envelope, Revision: told}, nil
+		return &pb.ReadResponse{Tenant: key.tenant, Envelope: envelope, Revision: claimed}, nil
 	}
 }
 
@@ -189,7 +189,7 @@ func expect(t *testing.T, got, want string) {
 	}
 }
 
-func TestWhatIsNotAnsweredIsSentAgainWithTheSameBytes(t *testing.T) {
+func TestWhatIsNotAnsweredIsRetriedWithTheSameBytes(t *testing.T) {
 	path, _ := keyFile(t, 1)
 	s := serve(t, lose, refuse(codes.Unavailable, "BACKEND_UNAVAILABLE", 0), accept)
 	stdout, failure := kv("one", "put", keyID, "--key", path)
@@ -200,7 +200,7 @@ func TestWhatIsNotAnsweredIsSentAgainWithTheSameBytes(t *testing.T) {
 	}
 }
 
-func TestAThrottledCallWaitsAsLongAsItIsTold(t *testing.T) {
+func TestAThrottledCallWaitsAsLongAsTheServerSays(t *testing.T) {
 	path, _ := keyFile(t, 1)
 	throttled, _ := status.New(codes.ResourceExhausted, "slowly").WithDetails(
 		&errdetails.ErrorInfo{Reason: "RATE_LIMITED", Domain: "keyvault"},
@@ -211,7 +211,7 @@ func TestAThrottledCallWaitsAsLongAsItIsTold(t *testing.T) {
 	expect(t, stdout+failure, "prod/db is at revision 1\n")
 	s.called("Create", "Create")
 	if took := time.Since(begin); took < 300*time.Millisecond {
-		t.Errorf("sent again after %v", took)
+		t.Errorf("retried after %v", took)
 	}
 }
 
@@ -266,7 +266,7 @@ func TestWhatWasNeverSentIsNoUnknownOutcome(t *testing.T) {
 	}
 }
 
-func TestARefusedRevisionIsSealedAnew(t *testing.T) {
+func TestARefusedRevisionIsSealedAgain(t *testing.T) {
 	path, key := keyFile(t, 1)
 	s := serve(t, stale(4), accept)
 	stdout, _ := kv("one", "put", keyID, "--key", path)
@@ -305,7 +305,7 @@ func TestPutGivesUpWhenOthersAreAlwaysFaster(t *testing.T) {
 	expect(t, failure, "others were faster 16 times: ABORTED STALE_REVISION: because (request r-1)")
 }
 
-func TestALostAnswerIsSealedAnewOnlyWhereTheRecordProvesARefusal(t *testing.T) {
+func TestALostAnswerIsSealedAgainOnlyWhereTheRecordProvesARefusal(t *testing.T) {
 	path, _ := keyFile(t, 1)
 	s := serve(t, lose, stale(16), accept) // sealed for 1: remembered until the record is at 16
 	stdout, _ := kv("one", "put", keyID, "--key", path)
@@ -322,7 +322,7 @@ func TestALostAnswerIsSealedAnewOnlyWhereTheRecordProvesARefusal(t *testing.T) {
 func TestGetBelievesTheEnvelopeAndNotTheServer(t *testing.T) {
 	path, key := keyFile(t, 1)
 	_, other := keyFile(t, 2)
-	lie := "prod/db: the server says of the record what its envelope does not"
+	lie := "prod/db: the server's answer contradicts its envelope"
 	closed := "prod/db: the envelope does not open under this key, tenant and key_id: is it another key's?"
 	for _, test := range []struct {
 		read            step
@@ -351,9 +351,9 @@ func TestRotateHandsOverWhatItReadAndRepeatedIsDone(t *testing.T) {
 	handed := []byte(s.envelope(3, 5))
 	plaintext, _ := kve1.Open(newKey.secret, newKey.tenant, keyID, handed)
 	expect(t, string(plaintext), "four")
-	permit, _ := kve1.Open(oldKey.secret, oldKey.tenant, keyID, s.requests[3].(*pb.RotateKeyRequest).GetAuthorization())
-	if digest := sha256.Sum256(handed); !bytes.Equal(permit, digest[:]) {
-		t.Error("the old key's permit is not for these bytes")
+	authorization, _ := kve1.Open(oldKey.secret, oldKey.tenant, keyID, s.requests[3].(*pb.RotateKeyRequest).GetAuthorization())
+	if digest := sha256.Sum256(handed); !bytes.Equal(authorization, digest[:]) {
+		t.Error("the old key's authorization is not for these bytes")
 	}
 
 	serve(t, stored(t, newKey, kve1.Data, 5, 5, "four"))
@@ -361,7 +361,7 @@ func TestRotateHandsOverWhatItReadAndRepeatedIsDone(t *testing.T) {
 	expect(t, stdout, "prod/db is at revision 5\n")
 
 	_, failure := kv("", "rotate", keyID, "--key", oldPath, "--new-key", oldPath)
-	expect(t, failure, "the new key is the old one: nobody would be out of this record")
+	expect(t, failure, "the new key is the old one: rotate to another data key")
 }
 
 func TestAKeyIsSavedForItsOwnerBeforeItIsUsed(t *testing.T) {
@@ -397,13 +397,13 @@ func TestAFileThatIsNoKeyIsNotQuoted(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, failure := kv("", "get", keyID, "--key", path)
-		if !strings.Contains(failure, "is no key file") || strings.Contains(failure, "SECRET") {
+		if !strings.Contains(failure, "not a key file") || strings.Contains(failure, "SECRET") {
 			t.Error(failure)
 		}
 	}
 }
 
-func TestBadUsageIsToldApart(t *testing.T) {
+func TestBadUsageIsItsOwnError(t *testing.T) {
 	path, _ := keyFile(t, 1)
 	for _, line := range []string{
 		"", "frob k --key f", "get", "get k", "get --key f", "get k l --key f", "get k --kez f", "get k --key f --new-key g",

@@ -23,7 +23,7 @@ import (
 
 const usage = "kv put|get|delete KEY_ID --key FILE, or kv rotate KEY_ID --key FILE --new-key FILE"
 
-// usageError is the caller's: arguments or settings that no server could make good.
+// usageError is the caller's mistake: invalid arguments or settings.
 type usageError string
 
 func (e usageError) Error() string { return string(e) }
@@ -92,7 +92,7 @@ func parse(arguments []string) (command, error) {
 		(parsed.verb == "rotate") != (parsed.newKeyFile != ""):
 		return command{}, usageError("usage: " + usage)
 	case parsed.keyID == "" || strings.HasSuffix(parsed.keyID, "/"): // GenerateKey would take either for another scope
-		return command{}, usageError(`a KEY_ID is not empty and does not end in "/"; usage: ` + usage)
+		return command{}, usageError(`a KEY_ID must not be empty or end in "/"; usage: ` + usage)
 	}
 	return parsed, nil
 }

@@ -33,7 +33,7 @@ type settings struct {
 func settingsFrom(getenv func(string) string) (settings, error) {
 	seconds, err := strconv.ParseFloat(cmp.Or(getenv("KEYVAULT_TIMEOUT"), "10"), 64)
 	if err != nil || !(seconds > 0 && seconds <= 1e6) {
-		return settings{}, usageError("KEYVAULT_TIMEOUT is a number of seconds")
+		return settings{}, usageError("KEYVAULT_TIMEOUT must be a number of seconds greater than 0")
 	}
 	s := settings{
 		address:     cmp.Or(getenv("KEYVAULT_ADDRESS"), "127.0.0.1:50051"),
@@ -45,12 +45,12 @@ func settingsFrom(getenv func(string) string) (settings, error) {
 	}
 	switch {
 	case (s.certificate == "") != (s.privateKey == ""):
-		return settings{}, usageError("KEYVAULT_CERTIFICATE and KEYVAULT_PRIVATE_KEY come together")
+		return settings{}, usageError("KEYVAULT_CERTIFICATE and KEYVAULT_PRIVATE_KEY must be set together")
 	case s.tls():
 	case s.tokenFile != "":
-		return settings{}, usageError("KEYVAULT_TOKEN_FILE goes over TLS only: set KEYVAULT_CA")
+		return settings{}, usageError("KEYVAULT_TOKEN_FILE requires TLS: set KEYVAULT_CA")
 	case !isLoopback(s.address):
-		return settings{}, usageError(s.address + " is not this machine, and plaintext would show it the keys: set KEYVAULT_CA")
+		return settings{}, usageError("refusing plaintext to another machine (" + s.address + "): set KEYVAULT_CA")
 	}
 	return s, nil
 }
@@ -66,7 +66,7 @@ func isLoopback(address string) bool {
 func (s settings) connect() (*grpc.ClientConn, error) {
 	pace := backoff.Config{BaseDelay: firstWait, Multiplier: 1.6, Jitter: 0.2, MaxDelay: longestWait}
 	options := []grpc.DialOption{
-		grpc.WithDisableRetry(), // call has its own, which knows what an answer means
+		grpc.WithDisableRetry(), // call retries itself: it knows what an answer means
 		grpc.WithDisableServiceConfig(),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: pace, MinConnectTimeout: 5 * time.Second}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
@@ -98,7 +98,7 @@ func (s settings) tlsConfig() (*tls.Config, error) {
 		}
 		config.RootCAs = x509.NewCertPool() // without KEYVAULT_CA, the system's
 		if !config.RootCAs.AppendCertsFromPEM(roots) {
-			return nil, fmt.Errorf("KEYVAULT_CA: %s holds no certificate", s.ca)
+			return nil, fmt.Errorf("KEYVAULT_CA: %s: not a PEM certificate", s.ca)
 		}
 	}
 	if s.certificate != "" {
@@ -121,7 +121,7 @@ func readToken(path string) (bearer, error) {
 	}
 	token := strings.TrimSpace(string(content))
 	if token == "" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return "", fmt.Errorf("KEYVAULT_TOKEN_FILE: %s does not hold one token", path)
+		return "", fmt.Errorf("KEYVAULT_TOKEN_FILE: %s: not a bearer token", path)
 	}
 	return bearer(token), nil
 }

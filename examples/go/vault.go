@@ -11,11 +11,11 @@ import (
 	"example.com/kv/kve1"
 )
 
-// resealings is how often a change is sealed anew because somebody else was faster.
+// resealings is how often a change is sealed again because another writer was faster.
 const resealings = 16
 
 // vault is a KeyVault server with the envelopes out of sight. The rule of its methods: the last writer wins, so what
-// is refused because of its revision, and nothing else, is sealed anew.
+// is refused because of its revision, and nothing else, is sealed again.
 type vault struct {
 	rpc pb.KeyVaultClient
 }
@@ -32,7 +32,7 @@ func (v vault) get(ctx context.Context, keyID string, key dataKey) ([]byte, erro
 // put stores plaintext as the record's content, whether or not there is one, and returns the new revision.
 func (v vault) put(ctx context.Context, keyID string, key dataKey, plaintext []byte) (int64, error) {
 	exists := false
-	return sealedAnew(1, func(revision int64) error {
+	return sealedAgain(1, func(revision int64) error {
 		envelope, err := key.seal(keyID, kve1.Data, revision, plaintext)
 		if err != nil {
 			return err
@@ -42,7 +42,7 @@ func (v vault) put(ctx context.Context, keyID string, key dataKey, plaintext []b
 			_, err = call(ctx, v.rpc.Update, request, revision)
 			if reasonOf(err) != recordNotFound {
 				return err
-			} // else it was deleted meanwhile, and Create tells at which revision
+			} // else it was deleted since, and Create reports at which revision
 		}
 		request := &pb.CreateRequest{KeyId: keyID, WrappedKey: key.wrapped, Envelope: envelope}
 		_, err = call(ctx, v.rpc.Create, request, revision)
@@ -57,7 +57,7 @@ func (v vault) delete(ctx context.Context, keyID string, key dataKey) (int64, er
 	if err != nil {
 		return 0, err
 	}
-	return sealedAnew(stored.Revision+1, func(revision int64) error {
+	return sealedAgain(stored.Revision+1, func(revision int64) error {
 		envelope, err := key.seal(keyID, kve1.Tombstone, revision, nil)
 		if err != nil {
 			return err
@@ -69,10 +69,10 @@ func (v vault) delete(ctx context.Context, keyID string, key dataKey) (int64, er
 }
 
 // rotate hands the record to newKey, which has to be saved before, and returns the new revision. A record that newKey
-// opens already was rotated by an earlier try.
+// opens already was rotated by an earlier attempt.
 func (v vault) rotate(ctx context.Context, keyID string, key, newKey dataKey) (int64, error) {
 	if subtle.ConstantTimeCompare(key.secret[:], newKey.secret[:]) == 1 {
-		return 0, errors.New("the new key is the old one: nobody would be out of this record")
+		return 0, errors.New("the new key is the old one: rotate to another data key")
 	}
 	for try := 1; ; try++ {
 		revision, err := v.tryRotate(ctx, keyID, key, newKey)
@@ -118,9 +118,9 @@ func (v vault) read(ctx context.Context, keyID string) (*pb.ReadResponse, error)
 	return call(ctx, v.rpc.Read, &pb.ReadRequest{KeyId: keyID}, 0)
 }
 
-// sealedAnew sends what send seals for a revision, and again for the stored one + 1 while somebody else was faster.
+// sealedAgain sends what send seals for a revision, and again for the stored one + 1 while other writers are faster.
 // It returns the revision that was accepted.
-func sealedAnew(revision int64, send func(revision int64) error) (int64, error) {
+func sealedAgain(revision int64, send func(revision int64) error) (int64, error) {
 	for try := 1; ; try++ {
 		err := send(revision)
 		if err == nil {

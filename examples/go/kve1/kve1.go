@@ -23,7 +23,7 @@ import (
 const (
 	// MaxPlaintext is the longest plaintext, in bytes.
 	MaxPlaintext = 380_000
-	// HeadSize is how many bytes of an envelope tell whose it is.
+	// HeadSize is how many bytes of an envelope show whose it is.
 	HeadSize = 72
 
 	headerSize     = 16
@@ -43,8 +43,8 @@ const (
 )
 
 var (
-	// ErrMalformed says that bytes are no KVE1 envelope, whatever the key.
-	ErrMalformed = errors.New("these bytes are no KVE1 envelope")
+	// ErrMalformed says that bytes are not a KVE1 envelope, whatever the key.
+	ErrMalformed = errors.New("not a KVE1 envelope")
 	// ErrNotOpened says that an envelope does not open: another key, tenant or key_id, or damage. It does not say which.
 	ErrNotOpened = errors.New("the envelope does not open under this key, tenant and key_id")
 )
@@ -126,9 +126,9 @@ func seal(key DataKey, tenant, keyID string, header Header, plaintext, salt []by
 func checkSealable(header Header, size int) error {
 	switch {
 	case header.Revision < 1:
-		return errors.New("a revision is 1 to 2^63-1")
+		return errors.New("invalid revision: must be 1 to 2^63-1")
 	case header.Kind < Data || header.Kind > Rekey:
-		return fmt.Errorf("there is no kind %d of envelope", header.Kind)
+		return fmt.Errorf("unknown kind %d of envelope", header.Kind)
 	case size > MaxPlaintext:
 		return fmt.Errorf("%d bytes are too many: an envelope holds at most %d", size, MaxPlaintext)
 	case header.Kind == Tombstone && size != 0:
@@ -159,7 +159,7 @@ func Open(key DataKey, tenant, keyID string, envelope []byte) ([]byte, error) {
 	return plaintext, nil
 }
 
-// CommitsTo tells from an envelope's first HeadSize bytes whether this key sealed it for this tenant and key_id. It
+// CommitsTo decides from an envelope's first HeadSize bytes whether this key sealed it for this tenant and key_id. It
 // says nothing of the rest, which has to be opened.
 func CommitsTo(head []byte, key DataKey, tenant, keyID string) bool {
 	if len(head) != HeadSize {

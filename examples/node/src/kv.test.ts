@@ -53,7 +53,7 @@ const keyFile = inFolder("key.json", JSON.stringify({
 }));
 after(() => rmSync(folder, { recursive: true }));
 
-test("the same bytes are sent again until they are answered, and a large revision is exact", async () => {
+test("the same bytes are retried until they are answered, and a large revision is exact", async () => {
   script = [lost(), refusal(INTERNAL), refusal(grpc.status.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"), written(LARGE)];
   const request = creation(LARGE);
   assert.equal((await calling(5, (vault) => vault.call(create, request))).revision, LARGE);
@@ -67,7 +67,7 @@ test("a server that is busy is asked again no sooner than it says", async () => 
   assert.ok(performance.now() - begin > 190);
 });
 
-test("a refusal is not sent again", async () => {
+test("a refusal is not retried", async () => {
   script = [refusal(RESOURCE_EXHAUSTED, "STORE_FULL", { request_id: "r-1" })];
   const message = "RESOURCE_EXHAUSTED STORE_FULL: played (r-1)";
   await assert.rejects(calling(5, (vault) => vault.call(create, creation())), { constructor: Failure, message });
@@ -102,7 +102,7 @@ test("details that are none, or another service's, leave the status", async () =
   }
 });
 
-test("put creates, updates what exists, and creates again what is deleted meanwhile", async () => {
+test("put creates, updates what exists, and creates again what was deleted since", async () => {
   script = [
     refusal(ALREADY_EXISTS, "RECORD_EXISTS", { current_revision: "4" }),
     refusal(ABORTED, "STALE_REVISION", { current_revision: "5" }),
@@ -143,11 +143,11 @@ test("get refuses another revision than the server says, another kind and anothe
     script = [{ response: { tenant: "acme", envelope, revision: 2n } }];
     const [code, out, err] = await kv(["get", "a", "--key", keyFile]);
     assert.deepEqual([code, out], [1, ""]);
-    assert.match(err, /^kv: the (server says|envelope does not open)[^\n]+\n$/);
+    assert.match(err, /^kv: the (server's answer|envelope does not open)[^\n]+\n$/);
   }
 });
 
-test("what the caller has to mend is one line, exit 2, and never a secret", async () => {
+test("what the caller has to fix is one line, exit 2, and never a secret", async () => {
   const broken = inFolder("broken.json", "S3CRET");
   const words = inFolder("words", "S3CRET S3CRET");
   const get = ["get", "a", "--key", keyFile];

@@ -6,7 +6,7 @@
  */
 import { createCipheriv, createDecipheriv, createHmac, randomBytes, timingSafeEqual } from "node:crypto";
 
-/** What an envelope is for: a record's content, its deletion, or the permit to hand it to another data key. */
+/** What an envelope is for: a record's content, its deletion, or the authorization to hand it to another data key. */
 export type Kind = "DATA" | "TOMBSTONE" | "REKEY";
 
 /** What an envelope says in clear. */
@@ -24,7 +24,7 @@ export interface Opened extends Header {
 /** Bytes that no writer of KVE1 makes, whatever the key. */
 export class MalformedEnvelope extends Error {}
 
-/** The data key, the names, the header or the body is another one's; which of them is not told. */
+/** The data key, the names, the header or the body is another one's; which of them is not said. */
 export class EnvelopeDoesNotOpen extends Error {}
 
 /** Bytes in the longest plaintext. */
@@ -46,7 +46,7 @@ const CIPHER = "aes-256-gcm";
 /**
  * Seals a plaintext of at most 380,000 bytes under a 32-byte data key, with a fresh salt (6).
  *
- * A retry sends the same envelope, not the plaintext sealed anew. Throws RangeError for what no envelope may hold.
+ * A retry sends the same envelope, not the plaintext sealed again. Throws RangeError for what no envelope may hold.
  */
 export function seal(
   dataKey: Buffer, tenant: string, keyId: string, kind: Kind, revision: bigint, plaintext: Buffer,
@@ -58,7 +58,7 @@ export function seal(
 export function sealWithSalt(
   salt: Buffer, dataKey: Buffer, tenant: string, keyId: string, kind: Kind, revision: bigint, plaintext: Buffer,
 ): Buffer {
-  if (revision < 1n || revision > MAX_REVISION) throw new RangeError("a revision is 1 to 2^63-1");
+  if (revision < 1n || revision > MAX_REVISION) throw new RangeError("invalid revision: must be 1 to 2^63-1");
   if (plaintext.length > MAX_PLAINTEXT) throw new RangeError(`a plaintext has at most ${MAX_PLAINTEXT} bytes`);
   if (plaintext.length !== (PLAINTEXT_SIZES[kind] ?? plaintext.length)) {
     throw new RangeError(`a ${kind} has a plaintext of ${PLAINTEXT_SIZES[kind]} bytes`);
@@ -77,7 +77,7 @@ export function sealWithSalt(
 export function parse(envelope: Buffer): Header {
   const size = envelope.length;
   if (size < BODY + TAG || size > sealedSize(MAX_PLAINTEXT)) throw new MalformedEnvelope("no envelope has this size");
-  if (!envelope.subarray(0, PREFIX.length).equals(PREFIX)) throw new MalformedEnvelope("this is no KVE1 envelope");
+  if (!envelope.subarray(0, PREFIX.length).equals(PREFIX)) throw new MalformedEnvelope("not a KVE1 envelope");
   const kind = KINDS[envelope.readUInt8(5)];
   if (kind === undefined || envelope.readUInt16BE(6) !== 0) throw new MalformedEnvelope("its header is unknown");
   const revision = envelope.readBigUInt64BE(8);

@@ -20,7 +20,7 @@ import { Failure, Vault } from "./vault.js";
 const USAGE = "usage: kv put|get|delete KEY_ID --key FILE, or kv rotate KEY_ID --key FILE --new-key FILE";
 const TRIES = 10; // while other writers are faster
 
-/** Arguments, settings or files that no server can make right. */
+/** Invalid arguments, settings or files. */
 class BadUsage extends Error {}
 
 /** A data key: it reads, and together with its wrapped form it writes. */
@@ -69,7 +69,7 @@ function put(vault: Vault, keyId: string, key: DataKey, plaintext: Buffer): Prom
       const reason = failure instanceof Failure && failure.about.reason;
       if (reason === "RECORD_EXISTS") write = update;
       if (reason !== "RECORD_NOT_FOUND") throw failure;
-      write = create; // it was deleted meanwhile: Create tells the revision to go on from
+      write = create; // it was deleted since: Create reports the revision to continue from
       return await vault.call(write, request);
     }
   });
@@ -79,7 +79,7 @@ async function get(vault: Vault, keyId: string, key: DataKey): Promise<Buffer> {
   return opened(await read(vault, keyId), keyId, key).plaintext;
 }
 
-/** Hands the record to the new key, unless an earlier try has. */
+/** Hands the record to the new key, unless an earlier attempt has. */
 function rotate(vault: Vault, keyId: string, key: DataKey, newKey: DataKey): Promise<bigint> {
   if (timingSafeEqual(key.plaintextKey, newKey.plaintextKey)) throw new BadUsage("both files hold the same data key");
   return whileOvertaken(async () => {
@@ -103,7 +103,7 @@ function remove(vault: Vault, keyId: string, key: DataKey): Promise<bigint> {
   });
 }
 
-/** Mutates, and anew after the revision that the server tells, while other writers are faster. */
+/** Mutates, and again after the revision that the server reports, while other writers are faster. */
 async function whileOvertaken(mutate: (current?: bigint) => Promise<{ revision: bigint }>): Promise<bigint> {
   let current: bigint | undefined;
   for (let tries = 1; ; tries++) {
@@ -124,7 +124,7 @@ function read(vault: Vault, keyId: string): Promise<ReadResponse> {
 function opened(stored: ReadResponse, keyId: string, key: DataKey): Opened {
   const record = open(key.plaintextKey, key.tenant, keyId, stored.envelope);
   if (record.kind === "DATA" && record.revision === stored.revision) return record;
-  throw new Error(`the server says of ${keyId} what its envelope does not`);
+  throw new Error(`the server's answer for ${keyId} contradicts its envelope`);
 }
 
 function sealed(key: DataKey, keyId: string, kind: Kind, revision: bigint, plaintext: Buffer): Buffer {
@@ -134,7 +134,7 @@ function sealed(key: DataKey, keyId: string, kind: Kind, revision: bigint, plain
 /** The key in a file, or a fresh one for this record, saved there. */
 async function loadOrGenerate(vault: Vault, keyId: string, path: string): Promise<DataKey> {
   if (existsSync(path)) return load(path);
-  if (keyId === "" || keyId.endsWith("/")) throw new BadUsage("a KEY_ID is not empty and does not end in /");
+  if (keyId === "" || keyId.endsWith("/")) throw new BadUsage("a KEY_ID must not be empty or end in /");
   const key = await vault.call(KeyVaultService.generateKey, { scope: keyId });
   save(path, key);
   return key;
@@ -154,7 +154,7 @@ function load(path: string): DataKey {
   } catch {
     // JSON.parse quotes the file in what it throws: a secret
   }
-  throw new BadUsage(`${path} is no key: JSON of tenant, scope, plaintext_key (32 bytes, base64) and wrapped_key`);
+  throw new BadUsage(`${path}: not a key file: expected JSON with tenant, scope, plaintext_key and wrapped_key`);
 }
 
 function base64(text: unknown): Buffer {
@@ -178,11 +178,11 @@ function save(path: string, { tenant, scope, plaintextKey, wrappedKey }: DataKey
 function connect(env: NodeJS.ProcessEnv): Vault {
   const address = env["KEYVAULT_ADDRESS"] || "127.0.0.1:50051";
   const seconds = Number(env["KEYVAULT_TIMEOUT"] || "10");
-  if (!(seconds > 0 && seconds <= 86_400)) throw new BadUsage("KEYVAULT_TIMEOUT is seconds, a day's at most");
+  if (!(seconds > 0 && seconds <= 86_400)) throw new BadUsage("KEYVAULT_TIMEOUT must be seconds, at most 86400");
   const tls = tlsOf(env);
   const token = env["KEYVAULT_TOKEN_FILE"] ? bearer(env["KEYVAULT_TOKEN_FILE"]) : null;
   if (tls === null && (token !== null || !isLoopback(address))) {
-    throw new BadUsage(`set KEYVAULT_CA: in clear no token is sent, nor a key to ${address} unless it is this machine`);
+    throw new BadUsage(`refusing plaintext (${address}) for a token, or to another machine: set KEYVAULT_CA`);
   }
   return new Vault(address, tls && token ? tls.compose(token) : tls, seconds);
 }
@@ -192,19 +192,21 @@ function tlsOf(env: NodeJS.ProcessEnv): ChannelCredentials | null {
   const pem = (name: string) => (env[name] ? Buffer.from(contentOf(env[name])) : null);
   const [ca, certificate, privateKey] = [pem("KEYVAULT_CA"), pem("KEYVAULT_CERTIFICATE"), pem("KEYVAULT_PRIVATE_KEY")];
   if (!ca && !certificate && !privateKey) return null;
-  if (!certificate !== !privateKey) throw new BadUsage("KEYVAULT_CERTIFICATE and KEYVAULT_PRIVATE_KEY come together");
+  if (!certificate !== !privateKey) {
+    throw new BadUsage("KEYVAULT_CERTIFICATE and KEYVAULT_PRIVATE_KEY must be set together");
+  }
   try {
     if (ca) new X509Certificate(ca); // roots that are none would only show as a server that is never trusted
     return credentials.createSsl(ca, privateKey, certificate);
   } catch (error) {
-    throw new BadUsage(`the PEM files of KEYVAULT_CA and its like do not serve: ${(error as Error).message}`);
+    throw new BadUsage(`KEYVAULT_CA, _CERTIFICATE or _PRIVATE_KEY: unusable PEM file: ${(error as Error).message}`);
   }
 }
 
 /** The token of a file, sent with every call; gRPC refuses to send it without TLS. */
 function bearer(path: string): CallCredentials {
   const token = contentOf(path).trim();
-  if (!/^[\x21-\x7e]+$/.test(token)) throw new BadUsage(`${path} is no token: one word of ASCII`);
+  if (!/^[\x21-\x7e]+$/.test(token)) throw new BadUsage(`${path}: not a bearer token: expected one word of ASCII`);
   const metadata = new Metadata();
   metadata.set("authorization", `Bearer ${token}`);
   return credentials.createFromMetadataGenerator((_, add) => add(null, metadata));
@@ -221,7 +223,7 @@ function contentOf(path: string): string {
   try {
     return readFileSync(path, "utf8");
   } catch (error) {
-    throw new BadUsage(`${path} cannot be read: ${(error as NodeJS.ErrnoException).code}`);
+    throw new BadUsage(`${path}: cannot be read: ${(error as NodeJS.ErrnoException).code}`);
   }
 }
 
@@ -247,7 +249,7 @@ function commandOf(args: string[]): Command {
       return { name, keyId, keyFile, newKeyFile };
     }
   } catch {
-    // an option that there is not
+    // an unknown option
   }
   throw new BadUsage(USAGE);
 }

@@ -1,7 +1,7 @@
 /**
- * One KeyVault server: calls that are bounded in time, sent again where that is right, and failures in full.
+ * One KeyVault server: calls that are bounded in time, retried where that is right, and failures in full.
  *
- * The rule of this file: a request is sent again as the same bytes, by whose digest the server knows it; once a
+ * The rule of this file: a request is retried as the same bytes, by whose digest the server knows it; once a
  * mutation was sent and not answered, only success or a look at the record may answer it: all else is OutcomeUnknown.
  */
 import { setTimeout as sleep } from "node:timers/promises";
@@ -85,7 +85,7 @@ export class Vault {
 
   /** Waits for a connection, so that a call that fails after this is known to have been sent. */
   private connect(): Promise<void> {
-    const failure = new Failure(`UNAVAILABLE: no connection to ${this.address} in time: is it up, does TLS fit it?`);
+    const failure = new Failure(`UNAVAILABLE: cannot connect to ${this.address} in time: check the server and TLS`);
     return new Promise((resolve, reject) => {
       this.client.waitForReady(Date.now() + this.left(), (late) => (late ? reject(failure) : resolve()));
     });

@@ -29,15 +29,15 @@ record DataKey(String tenant, byte[] plaintext, ByteString wrapped) {
         try {
             JsonFormat.parser().ignoringUnknownFields().merge(new String(json, UTF_8), key);
         } catch (InvalidProtocolBufferException noKey) { // whose message may quote the file
-            throw new Vault.Refused(file + " is no key: JSON of tenant, scope, plaintext_key and wrapped_key");
+            throw new Vault.Refused(file + ": not a key file: expected tenant, scope, plaintext_key, wrapped_key");
         }
         if (key.getTenant().isEmpty() || key.getPlaintextKey().size() != 32 || key.getWrappedKey().isEmpty()) {
-            throw new Vault.Refused(file + " is no whole key: a tenant, 32 bytes of plaintext_key, and a wrapped_key");
+            throw new Vault.Refused(file + ": not a key file: needs tenant, 32 bytes of plaintext_key, wrapped_key");
         }
         return new DataKey(key.getTenant(), key.getPlaintextKey().toByteArray(), key.getWrappedKey());
     }
 
-    /** For its owner only, never over another file, and on the disk when this returns: nobody can make it again. */
+    /** For its owner only, never over another file, and on the disk when this returns: it cannot be regenerated. */
     static void save(GenerateKeyResponse key, Path file) throws IOException {
         String json = JsonFormat.printer().preservingProtoFieldNames().print(key) + "\n";
         var fresh = Set.of(StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE);

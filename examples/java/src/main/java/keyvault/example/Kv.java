@@ -32,8 +32,8 @@ import io.github.keyvaultgrpc.v1.UpdateRequest;
 /**
  * The command kv: puts, gets, rotates and deletes one record of a server that cannot read it.
  *
- * <p>The rules of this file: what goes wrong is told in one line, never with a secret in it; a key is on disk before it
- * is used; an envelope is sealed anew only after the server has refused the one before.
+ * <p>The rules of this file: a failure is one line, never with a secret in it; a key is on disk before it
+ * is used; an envelope is sealed again only after the server has refused the one before.
  */
 public final class Kv {
     private static final String USAGE =
@@ -50,7 +50,7 @@ public final class Kv {
         this.keyId = keyId;
     }
 
-    /** Exits with 0; with 1 if it was refused or failed; with 2 if its arguments or settings cannot be. */
+    /** Exits with 0; with 1 on failure; with 2 for invalid arguments or settings. */
     public static void main(String[] args) {
         LIBRARIES.setLevel(Level.OFF);
         // Not System.out, which keeps a full disk to itself.
@@ -85,7 +85,7 @@ public final class Kv {
         }
         String keyId = args[1];
         if (keyId.isEmpty() || keyId.endsWith("/")) { // GenerateKey would take either for another scope
-            throw new BadUsage("a KEY_ID is not empty and does not end in \"/\"");
+            throw new BadUsage("a KEY_ID must not be empty or end in \"/\"");
         }
         Path keyFile = option(args, "--key");
         Path newKeyFile = rotates ? option(args, "--new-key") : null;
@@ -93,10 +93,10 @@ public final class Kv {
         try (Vault vault = Vault.connect(environment)) {
             Kv kv = new Kv(vault, keyId);
             return switch (args[0]) {
-                case "put" -> kv.told(kv.put(kv.loadOrGenerate(keyFile), input));
+                case "put" -> kv.report(kv.put(kv.loadOrGenerate(keyFile), input));
                 case "get" -> kv.open(DataKey.load(keyFile), kv.read());
-                case "rotate" -> kv.told(kv.rotate(DataKey.load(keyFile), kv.loadOrGenerate(newKeyFile)));
-                default -> kv.told(kv.delete(DataKey.load(keyFile)));
+                case "rotate" -> kv.report(kv.rotate(DataKey.load(keyFile), kv.loadOrGenerate(newKeyFile)));
+                default -> kv.report(kv.delete(DataKey.load(keyFile)));
             };
         }
     }
@@ -118,7 +118,7 @@ public final class Kv {
         return input;
     }
 
-    private byte[] told(long revision) {
+    private byte[] report(long revision) {
         return (keyId + " is at revision " + revision + "\n").getBytes(UTF_8);
     }
 
@@ -141,7 +141,7 @@ public final class Kv {
             } catch (Failed failed) {
                 switch (failed.reason()) {
                     case "RECORD_EXISTS" -> create = false;
-                    case "RECORD_NOT_FOUND" -> create = true; // deleted since; Create will tell the revision
+                    case "RECORD_NOT_FOUND" -> create = true; // deleted since; Create will report the revision
                     case "STALE_REVISION" -> {} // somebody was faster, or Create found a deleted record
                     default -> throw failed;
                 }
@@ -172,10 +172,10 @@ public final class Kv {
         });
     }
 
-    /** If the new key opens the record already, an earlier try did it and its answer was lost. */
+    /** If the new key opens the record already, an earlier attempt did it and its answer was lost. */
     private long rotate(DataKey key, DataKey newKey) throws Refused, InterruptedException {
         if (MessageDigest.isEqual(key.plaintext(), newKey.plaintext())) {
-            throw new BadUsage("--key and --new-key are one data key");
+            throw new BadUsage("--key and --new-key are the same data key");
         }
         return whileStale(() -> {
             ReadResponse stored = read();
@@ -213,7 +213,7 @@ public final class Kv {
         }
     }
 
-    /** What is stored: a DATA envelope, not opened yet, at the revision that the server tells. */
+    /** What is stored: a DATA envelope, not opened yet, at the revision that the server reports. */
     private ReadResponse read() throws Refused, InterruptedException {
         var request = ReadRequest.newBuilder().setKeyId(keyId).build();
         ReadResponse stored = vault.call(KeyVaultGrpc.getReadMethod(), request);
@@ -224,7 +224,7 @@ public final class Kv {
             }
             return stored;
         } catch (Kve1.Malformed malformed) {
-            throw new Refused("the server answered with what is no KVE1 envelope");
+            throw new Refused("the server's answer is not a KVE1 envelope");
         }
     }
 

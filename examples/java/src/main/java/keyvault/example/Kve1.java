@@ -77,16 +77,16 @@ public final class Kve1 {
     /** What an envelope says in clear, which is a claim until it has opened. */
     public record Parsed(Kind kind, long revision) {}
 
-    /** These bytes are no KVE1 envelope, whatever the key. */
+    /** These bytes are not a KVE1 envelope, whatever the key. */
     public static final class Malformed extends Exception {
         private static final long serialVersionUID = 1;
 
         private Malformed() {
-            super("this is no KVE1 envelope");
+            super("not a KVE1 envelope");
         }
     }
 
-    /** The envelope does not open; on purpose nothing tells which of key, names, head and body is wrong. */
+    /** The envelope does not open; on purpose nothing says which of key, names, head and body is wrong. */
     public static final class DoesNotOpen extends Exception {
         private static final long serialVersionUID = 1;
 
@@ -95,7 +95,7 @@ public final class Kve1 {
         }
     }
 
-    /** Seals a plaintext, with a fresh salt (section 6). A retry sends the same bytes again and does not seal anew. */
+    /** Seals a plaintext, with a fresh salt (section 6). A retry sends the same bytes and does not seal again. */
     public static byte[] seal(
             byte[] dataKey, String tenant, String keyId, Kind kind, long revision, byte[] plaintext) {
         byte[] salt = new byte[SALT];
@@ -107,7 +107,7 @@ public final class Kve1 {
     static byte[] seal(
             byte[] dataKey, String tenant, String keyId, Kind kind, long revision, byte[] plaintext, byte[] salt) {
         if (revision < 1) {
-            throw new IllegalArgumentException("a revision is 1 to 2^63-1");
+            throw new IllegalArgumentException("invalid revision: must be 1 to 2^63-1");
         }
         if (!kind.allows(plaintext.length)) {
             throw new IllegalArgumentException(kind + " holds " + kind.least + " to " + kind.most + " bytes");

@@ -41,7 +41,7 @@ import java.util.regex.Pattern;
  * again, with the same bytes, where that is right.
  *
  * <p>The rule of this file: once a mutation went out and was not answered, only success or the server's proof that it
- * was refused answers it; anything else is an unknown outcome. Sending the same bytes again never does a thing twice:
+ * was refused answers it; anything else is an unknown outcome. A retry with the same bytes never acts twice:
  * the server knows an envelope by its digest among the last 16 of a record.
  */
 final class Vault implements AutoCloseable {
@@ -64,7 +64,7 @@ final class Vault implements AutoCloseable {
         this.deadline = deadline;
     }
 
-    /** What the user is told, in one line. */
+    /** What the user sees, in one line. */
     static class Refused extends Exception {
         private static final long serialVersionUID = 1;
 
@@ -73,7 +73,7 @@ final class Vault implements AutoCloseable {
         }
     }
 
-    /** Arguments or settings that no server could make good. */
+    /** Invalid arguments or settings. */
     static final class BadUsage extends Refused {
         private static final long serialVersionUID = 1;
 
@@ -126,7 +126,7 @@ final class Vault implements AutoCloseable {
             return currentRevision;
         }
 
-        /** Whether it may have been done all the same, or be done if it is sent again. */
+        /** Whether it may have been done all the same, or be done if it is retried. */
         private boolean isNoAnswer() {
             return switch (code) {
                 case UNAVAILABLE, DEADLINE_EXCEEDED, CANCELLED -> true;
@@ -167,7 +167,7 @@ final class Vault implements AutoCloseable {
         String address = environment.getOrDefault("KEYVAULT_ADDRESS", "127.0.0.1:50051");
         Matcher parts = ADDRESS.matcher(address);
         if (!parts.matches()) {
-            throw new BadUsage("KEYVAULT_ADDRESS is host:port");
+            throw new BadUsage("KEYVAULT_ADDRESS must be host:port");
         }
         ChannelCredentials credentials = credentials(environment, LOOPBACK.matcher(parts.group(1)).matches());
         ManagedChannelBuilder<?> channel = channel(parts.group(1), Integer.parseInt(parts.group(2)), credentials);
@@ -184,13 +184,13 @@ final class Vault implements AutoCloseable {
                     .disableRetry() // mutate() knows better which answer means what
                     .disableServiceConfigLookUp();
         } catch (RuntimeException unfit) { // of a class internal to gRPC, for files that are no PEM
-            throw new BadUsage("KEYVAULT_CA and KEYVAULT_CERTIFICATE are PEM chains, KEYVAULT_PRIVATE_KEY PKCS #8");
+            throw new BadUsage("KEYVAULT_CA and KEYVAULT_CERTIFICATE must be PEM chains, KEYVAULT_PRIVATE_KEY PKCS #8");
         }
     }
 
     private static Deadline deadline(String seconds) throws BadUsage {
         if (!SECONDS.matcher(seconds).matches() || Double.parseDouble(seconds) == 0) {
-            throw new BadUsage("KEYVAULT_TIMEOUT is a number of seconds");
+            throw new BadUsage("KEYVAULT_TIMEOUT must be a number of seconds");
         }
         return Deadline.after((long) (1000 * Double.parseDouble(seconds)), MILLISECONDS);
     }
@@ -201,11 +201,11 @@ final class Vault implements AutoCloseable {
         String certificate = environment.get("KEYVAULT_CERTIFICATE");
         String privateKey = environment.get("KEYVAULT_PRIVATE_KEY");
         if ((certificate == null) != (privateKey == null)) {
-            throw new BadUsage("KEYVAULT_CERTIFICATE and KEYVAULT_PRIVATE_KEY come together");
+            throw new BadUsage("KEYVAULT_CERTIFICATE and KEYVAULT_PRIVATE_KEY must be set together");
         }
         if (ca == null) {
             if (!loopback || certificate != null || environment.containsKey("KEYVAULT_TOKEN_FILE")) {
-                throw new BadUsage("set KEYVAULT_CA: tokens, and calls to another machine, go over TLS only");
+                throw new BadUsage("set KEYVAULT_CA: a token or another machine requires TLS");
             }
             return InsecureChannelCredentials.create();
         }
@@ -219,7 +219,7 @@ final class Vault implements AutoCloseable {
     private static ClientInterceptor token(Path file) throws BadUsage, IOException {
         String token = Files.readString(file).strip();
         if (!TOKEN.matcher(token).matches()) {
-            throw new BadUsage("KEYVAULT_TOKEN_FILE does not hold one token");
+            throw new BadUsage("KEYVAULT_TOKEN_FILE: not a bearer token");
         }
         Metadata headers = new Metadata();
         headers.put(Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER), "Bearer " + token);

@@ -52,7 +52,7 @@ class KvTest {
 
     /** How the command ended. */
     private record Ended(int status, byte[] output, String complaint) {
-        String told() {
+        String printed() {
             return new String(output, UTF_8);
         }
     }
@@ -112,7 +112,7 @@ class KvTest {
         Step down = fail(Code.UNAVAILABLE, "BACKEND_UNAVAILABLE");
         try (var vault = new ScriptedVault(down, fail(Code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"), down, CREATED)) {
             Ended ended = run(vault, "put", KEY_ID, "--key", keyFile());
-            assertEquals("prod/db is at revision 1\n", ended.told());
+            assertEquals("prod/db is at revision 1\n", ended.printed());
             assertEquals(4, vault.requests.size());
             assertEquals(1, vault.requests.stream().distinct().count());
         }
@@ -160,7 +160,7 @@ class KvTest {
                 fail(Code.NOT_FOUND, "RECORD_NOT_FOUND"),
                 fail(Code.ABORTED, "STALE_REVISION", 9),
                 last)) {
-            assertEquals("prod/db is at revision 10\n", run(vault, "put", KEY_ID, "--key", keyFile()).told());
+            assertEquals("prod/db is at revision 10\n", run(vault, "put", KEY_ID, "--key", keyFile()).printed());
             List<String> sent = vault.requests.stream().map(KvTest::sent).toList();
             assertEquals(List.of("Create 1", "Update 5", "Update 7", "Create 1", "Create 10"), sent);
         }
@@ -176,11 +176,11 @@ class KvTest {
     }
 
     @Test
-    void afterALostAnswerOnlyProofOfARefusalLetsItSealAnew() throws Exception {
+    void afterALostAnswerOnlyProofOfARefusalLetsItSealAgain() throws Exception {
         Step lost = fail(Code.UNAVAILABLE, "BACKEND_UNAVAILABLE");
         Step updated = request -> UpdateResponse.newBuilder().setRevision(17).build();
         try (var vault = new ScriptedVault(lost, fail(Code.ALREADY_EXISTS, "RECORD_EXISTS", 16), updated)) {
-            assertEquals("prod/db is at revision 17\n", run(vault, "put", KEY_ID, "--key", keyFile()).told());
+            assertEquals("prod/db is at revision 17\n", run(vault, "put", KEY_ID, "--key", keyFile()).printed());
         }
         for (Step noProof : List.of(
                 fail(Code.ALREADY_EXISTS, "RECORD_EXISTS", 17), fail(Code.PERMISSION_DENIED, "NOT_AUTHORIZED"))) {
@@ -205,7 +205,7 @@ class KvTest {
             try (var vault = new ScriptedVault(lie)) {
                 Ended ended = run(vault, "get", KEY_ID, "--key", keyFile());
                 assertEquals(1, ended.status);
-                assertEquals("", ended.told());
+                assertEquals("", ended.printed());
                 assertEquals(1, ended.complaint.lines().count());
             }
         }
@@ -216,7 +216,7 @@ class KvTest {
         Step deleted = request -> DeleteResponse.newBuilder().setRevision(6).build();
         try (var vault = new ScriptedVault(
                 stored(KEY, 3), fail(Code.ABORTED, "STALE_REVISION", 5), stored(KEY, 5), deleted)) {
-            assertEquals("prod/db is at revision 6\n", run(vault, "delete", KEY_ID, "--key", keyFile()).told());
+            assertEquals("prod/db is at revision 6\n", run(vault, "delete", KEY_ID, "--key", keyFile()).printed());
             DeleteRequest request = (DeleteRequest) vault.requests.get(3);
             var tombstone = Kve1.parse(request.getEnvelope().toByteArray());
             assertEquals(new Kve1.Parsed(Kve1.Kind.TOMBSTONE, 6), tombstone);
@@ -228,7 +228,7 @@ class KvTest {
         String[] command = {"rotate", KEY_ID, "--key", keyFile(), "--new-key", keyFile("b.key", NEW_KEY)};
         Step rotated = request -> RotateKeyResponse.newBuilder().setRevision(4).build();
         try (var vault = new ScriptedVault(stored(KEY, 3), rotated, stored(NEW_KEY, 4))) {
-            assertEquals("prod/db is at revision 4\n", run(vault, command).told());
+            assertEquals("prod/db is at revision 4\n", run(vault, command).printed());
             RotateKeyRequest request = (RotateKeyRequest) vault.requests.get(1);
             byte[] envelope = request.getEnvelope().toByteArray();
             byte[] authorization = request.getAuthorization().toByteArray();
@@ -237,7 +237,7 @@ class KvTest {
             byte[] digest = MessageDigest.getInstance("SHA-256").digest(envelope);
             assertArrayEquals(digest, Kve1.open(KEY, "acme", KEY_ID, authorization));
             assertArrayEquals(SECRET, Kve1.open(NEW_KEY, "acme", KEY_ID, envelope));
-            assertEquals("prod/db is at revision 4\n", run(vault, command).told());
+            assertEquals("prod/db is at revision 4\n", run(vault, command).printed());
             assertEquals(3, vault.requests.size());
         }
     }

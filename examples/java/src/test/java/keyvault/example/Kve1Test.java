@@ -74,7 +74,7 @@ class Kve1Test {
                 () -> Kve1.seal(key, "acme", "prod/db", kind, revision, new byte[length]));
     }
 
-    /** So that a vector which disagrees is told with its number. */
+    /** So that a vector which disagrees is named by its number. */
     private static Executable named(JsonObject test, Executable check) {
         return () -> {
             try {

@@ -33,7 +33,7 @@ import io.github.keyvaultgrpc.v1.UpdateRequest;
 import io.github.keyvaultgrpc.v1.UpdateResponse;
 
 /**
- * A server on loopback that answers as it is told, call by call: one that also loses answers, refuses and lies. What a
+ * A server on loopback that answers by a script, call by call: one that also loses answers, refuses and lies. What a
  * real server does, the tests of the whole repository try.
  */
 final class ScriptedVault extends KeyVaultGrpc.KeyVaultImplBase implements AutoCloseable {
