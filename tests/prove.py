@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from tests.support import environment
 from tests.support.repository import ROOT
 
 PAGE = ROOT / "docs" / "reliability.md"
@@ -57,6 +58,11 @@ STEPS: Mapping[str, Step] = {
         "tests.fuzz.run", "--messages 1000000 --formats 1000000 --seed 1", "--messages 20000 --formats 20000 --seed 1"
     ),
     "fuzz-wire": Step("tests.fuzz.run", "--wire 100000 --seed 1", "--wire 2000 --seed 1"),
+    "properties": Step(
+        "pytest",
+        "-q -n 2 --timeout=0 -m hypothesis --hypothesis-profile=prove",
+        "-q -n 2 --timeout=0 -m hypothesis --hypothesis-profile=prove tests/api",
+    ),
     "stops": Step("tests.lifecycle.stops", "--cycles 200 --seed 1", "--cycles 3 --seed 1"),
     "starts": Step("tests.lifecycle.starts", "--records 1000000 --times 5", "--records 50000 --times 2"),
     "soak": Step("tests.soak", "--minutes 60 --seed 1", "--minutes 0.5 --seed 1"),
@@ -66,9 +72,10 @@ STEPS: Mapping[str, Step] = {
 def main(arguments: Sequence[str] | None = None, steps: Mapping[str, Step] = STEPS, page: Path = PAGE) -> int:
     """The command line; returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(steps)}; all of them unless told")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(steps)}; all of them by default")
     parser.add_argument("--short", action="store_true", help="try it on a little; writes nothing")
     chosen = parser.parse_args(arguments)
+    environment.clean()
     try:
         names = chosen.names or list(steps)
         refuse_what_is_missing(names, steps, page)

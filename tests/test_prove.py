@@ -28,6 +28,7 @@ def test_figures_go_into_their_place_and_nothing_else_changes() -> None:
     assert placed(TEXT, "b", r"\1 and \g<0>").count(r"\1 and \g<0>") == 1
 
 
+@pytest.mark.process
 def test_a_step_is_written_with_its_command_and_where_it_ran(page: Path) -> None:
     assert main(["a"], {"a": WORKS}, page) == 0
     written = page.read_text()
@@ -38,6 +39,7 @@ def test_a_step_is_written_with_its_command_and_where_it_ran(page: Path) -> None
     assert "old" not in written
 
 
+@pytest.mark.process
 def test_the_short_form_writes_nothing(page: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["--short"], {"a": WORKS, "b": WORKS}, page) == 0
     assert page.read_text() == TEXT
@@ -61,6 +63,7 @@ def test_what_is_missing_is_reported_before_anything_runs(
     assert page.read_text() == TEXT
 
 
+@pytest.mark.process
 def test_a_failing_step_ends_it_and_earlier_figures_stay(page: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main([], {"a": WORKS, "b": FAILS}, page) == 1
     assert "b failed with status 2, and its figures are not written" in capfd.readouterr().err

@@ -13,6 +13,8 @@ import pytest
 from tests.api.test_contract import BUF
 from tests.support.repository import ROOT
 
+pytestmark = pytest.mark.external
+
 PROTO = Path("protos/keyvault/v1/keyvault.proto")
 BREAKS = {
     "a renamed field": ("FIELD_SAME_NAME", "string key_id = 1;", "string name = 1;"),

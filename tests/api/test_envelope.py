@@ -112,6 +112,7 @@ def test_the_worked_example_is_the_first_vector() -> None:
         assert value.hex() in page
 
 
+@pytest.mark.slow
 @examples(100)
 @given(
     key=st.binary(min_size=32, max_size=32),

@@ -15,6 +15,8 @@ from keyvault_client import DataKey
 from tests.support.processes import BIN
 from tests.support.shell import Shell
 
+pytestmark = pytest.mark.process
+
 NAME = "prod/db-password"
 
 
@@ -24,6 +26,7 @@ def name(request: pytest.FixtureRequest) -> str:
     return f"prod/{request.node.name}".split("[")[0]
 
 
+@pytest.mark.slow
 def test_a_record_lives_from_create_to_delete(shell: Shell, name: str) -> None:
     shell.ok("generate-key prod/", out="prod.key")
     assert (shell.directory / "prod.key").stat().st_mode & 0o777 == 0o600
@@ -70,6 +73,7 @@ def test_bad_usage_is_one_line_and_exit_2(shell: Shell, line: str) -> None:
         shell.refused(line, status=2, given=b"x")
 
 
+@pytest.mark.slow
 def test_no_server_is_one_line_and_exit_1(shell: Shell) -> None:
     shell.ok("generate-key prod/", out="prod.key")
     assert "cannot connect to 127.0.0.1:1: connection refused. Is the server running?" in shell.refused(
@@ -106,6 +110,7 @@ def test_a_file_that_others_could_read_is_closed_first(shell: Shell) -> None:
     assert (shell.directory / "open.key").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.slow
 def test_a_key_is_rewrapped_and_unwrapped(shell: Shell) -> None:
     shell.ok("generate-key prod/unwrap", out="full.key")
     shell.ok("rewrap-key --key full.key", out="moved.key")
@@ -119,6 +124,7 @@ def test_a_key_is_rewrapped_and_unwrapped(shell: Shell) -> None:
     shell.ok("create prod/unwrap --key whole.key", b"x")
 
 
+@pytest.mark.slow
 def test_what_is_sealed_without_a_server_opens_without_one(shell: Shell) -> None:
     shell.ok("generate-key prod/", out="prod.key")
     sealed = shell.ok(f"seal {NAME} --key prod.key --revision 7", b"offline")
@@ -132,6 +138,7 @@ def test_what_is_sealed_without_a_server_opens_without_one(shell: Shell) -> None
     shell.refused("inspect", status=2, given=b"{}x")
 
 
+@pytest.mark.slow
 def test_requests_for_grpcurl_are_whole(shell: Shell) -> None:
     shell.ok("generate-key prod/", out="prod.key")
     shell.ok("generate-key prod/", out="new.key")

@@ -70,6 +70,7 @@ async def test_the_certificate_is_shown_and_the_servers_is_checked(
             await whom(vault)
 
 
+@pytest.mark.slow
 async def test_an_untrusted_client_certificate_is_the_named_cause(
     server: IdentityServer, tls: TLS, tmp_path: Path
 ) -> None:

@@ -45,36 +45,44 @@ def one_line(done: "subprocess.CompletedProcess[bytes]", status: int) -> str:
     return message
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_data_given_as_an_argument_is_refused_and_not_repeated(shell: Shell, key: Path) -> None:
     message = shell.refused(f"create prod/x {SECRET} --key {key}", status=2)
     assert SECRET not in message
     assert "standard input" in message
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("content", [b"", b"{}", DEEP, bytes(100_000)], ids=["empty", "other", "deep", "long"])
 def test_a_file_that_is_not_a_key_is_refused_by_its_name(shell: Shell, content: bytes) -> None:
     (shell.directory / "notes").write_bytes(content)
     assert "notes: not a data key" in shell.refused("read prod/x --key notes", status=2)
 
 
+@pytest.mark.process
 def test_a_key_file_without_end_is_refused(shell: Shell) -> None:
     assert "/dev/zero: not a data key" in shell.refused("read prod/x --key /dev/zero", status=2)
 
 
+@pytest.mark.process
 def test_an_old_record_of_any_depth_is_refused(shell: Shell) -> None:
     assert "not a legacy record" in shell.refused("import-legacy prod/x --key fresh.key", status=2, given=DEEP)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("revision", ["0", "9223372036854775808", "99999999999999999999999"])
 def test_an_invalid_revision_is_refused(shell: Shell, key: Path, revision: str) -> None:
     shell.refused(f"seal prod/x --key {key} --revision {revision}", status=2, given=b"x")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("timeout", ["0", "-1", "nan", "inf", "1e300"])
 def test_an_invalid_timeout_is_refused(shell: Shell, key: Path, timeout: str) -> None:
     assert "timeout" in shell.refused(f"read prod/x --key {key} --timeout {timeout}", status=2)
 
 
+@pytest.mark.process
 def test_an_address_of_another_machine_names_the_flags(shell: Shell, key: Path) -> None:
     message = shell.refused(f"read prod/x --key {key} --address vault.example:1", status=2)
     assert "--tls" in message
@@ -82,6 +90,7 @@ def test_an_address_of_another_machine_names_the_flags(shell: Shell, key: Path) 
     assert "host:port" in shell.refused(f"read prod/x --key {key} --address http://127.0.0.1:1", status=2)
 
 
+@pytest.mark.process
 def test_a_conflict_names_the_current_revision(shell: Shell, key: Path) -> None:
     shell.ok(f"create prod/conflict --key {key}", b"1")
     shell.ok(f"update prod/conflict --key {key}", b"2")
@@ -89,11 +98,14 @@ def test_a_conflict_names_the_current_revision(shell: Shell, key: Path) -> None:
     assert "at revision 2" in shell.refused(f"create prod/conflict --key {key}", given=b"3")
 
 
+@pytest.mark.process
 def test_a_rotation_to_the_same_data_key_is_refused(shell: Shell, key: Path) -> None:
     shell.ok(f"create prod/same --key {key}", b"1")
     assert "same" in shell.refused(f"rotate-key prod/same --key {key} --new-key {key}", status=2)
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_a_failed_handshake_is_one_line_too(shell: Shell, key: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=_talk_no_tls, args=(server,), daemon=True).start()
@@ -113,11 +125,13 @@ def _talk_no_tls(server: socket.socket) -> None:
         return  # the test has ended
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("line", ["create prod/x --key prod.key", "seal prod/x --key prod.key --revision 1", "inspect"])
 def test_a_closed_input_is_not_taken_for_an_empty_one(shell: Shell, key: Path, line: str) -> None:
     assert "standard input is closed" in one_line(in_shell(shell, f"keyvault {line} <&-"), 2)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("line", ["generate-key prod/", "read prod/out --key prod.key"])
 def test_output_that_cannot_be_written_is_one_line(shell: Shell, key: Path, line: str) -> None:
     if "read" in line:
@@ -127,17 +141,20 @@ def test_output_that_cannot_be_written_is_one_line(shell: Shell, key: Path, line
     assert "Broken pipe" in one_line(in_shell(shell, f"keyvault {line} | true; exit ${{PIPESTATUS[0]}}"), 1)
 
 
+@pytest.mark.process
 def test_a_report_that_cannot_be_written_is_one_line(shell: Shell, key: Path) -> None:
     assert "No space left" in one_line(
         in_shell(shell, "keyvault create prod/full --key prod.key </dev/null >/dev/full"), 1
     )
 
 
+@pytest.mark.process
 def test_a_refusal_never_gets_into_the_output(shell: Shell, key: Path) -> None:
     done = in_shell(shell, "keyvault read prod/absent --key prod.key 2>&-")
     assert (done.returncode, done.stdout) == (1, b"")
 
 
+@pytest.mark.process
 def test_an_interrupt_is_one_line(shell: Shell, key: Path) -> None:
     process = subprocess.Popen(
         [BIN / "keyvault", "create", "prod/interrupted", "--key", key],
@@ -159,6 +176,7 @@ def test_an_interrupt_is_one_line(shell: Shell, key: Path) -> None:
     )
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("line", ["generate-key prod/", "rewrap-key --key prod.key"])
 def test_a_key_can_be_saved_and_never_over_another_one(shell: Shell, key: Path, line: str) -> None:
     kept = key.read_bytes()
@@ -169,6 +187,7 @@ def test_a_key_can_be_saved_and_never_over_another_one(shell: Shell, key: Path, 
     assert DataKey.load(shell.directory / "fresh.key").scope == "prod/"
 
 
+@pytest.mark.process
 def test_a_key_that_finds_no_room_leaves_no_part_of_itself(shell: Shell) -> None:
     done = in_shell(shell, "ulimit -f 0; keyvault generate-key prod/ --save small.key")
     assert "small.key: " in one_line(done, 1)

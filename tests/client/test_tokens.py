@@ -215,6 +215,8 @@ async def command(*arguments: str, **environment: str) -> tuple[int, str, str]:
     return process.returncode, out.decode(), err.decode()
 
 
+@pytest.mark.process
+@pytest.mark.slow
 async def test_the_command_takes_a_file_and_never_a_token(
     server: IdentityServer, token_file: Path, tmp_path: Path
 ) -> None:

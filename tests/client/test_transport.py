@@ -133,3 +133,10 @@ def test_a_refused_address_does_not_hide_the_cause_of_another() -> None:
     assert "the server closed the connection" in sentence
     sentence = failures.explain("last error: UNKNOWN: ipv4:127.0.0.1:1: Connection refused")
     assert "Is the server running?" in sentence, "the latest failure of an address counts"
+
+
+async def test_a_closed_client_says_so() -> None:
+    vault = KeyVault("127.0.0.1:1")
+    await vault.close()
+    with pytest.raises(Unavailable, match="this client is closed; the request was not sent"):
+        await vault.generate_key("prod/")

@@ -278,6 +278,7 @@ async def test_an_envelope_put_in_anothers_place_is_noticed() -> None:
             await vault.read("prod/b", key=key)
 
 
+@pytest.mark.slow
 async def test_a_busy_server_is_retried_after_the_time_it_names() -> None:
     keys = FakeKeyService()
     async with on_ports(keys, FakeRecordStore()) as server, KeyVault(server.address) as vault:
@@ -320,6 +321,8 @@ async def test_a_call_ends_within_its_timeout() -> None:
             assert loop.time() - began < 5, "the client's own timeout is 10 s"
 
 
+@pytest.mark.process
+@pytest.mark.slow
 async def test_a_server_that_comes_back_is_found_again(tmp_path: Path) -> None:
     """The timeout is generous: what counts is that the waiting call gets there, not how soon."""
     with server_process(tmp_path / "data") as first:

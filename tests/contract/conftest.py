@@ -18,7 +18,7 @@ from keyvault_server.core.ports import KeyService, RecordStore
 from tests.support.fakes import FakeKeyService, FakeRecordStore
 
 KeyServices = tuple[KeyService, KeyService]
-ATOMIC = ("fake_store", "sqlite_store", "standin_store", "dynalite_store")
+ATOMIC = ("fake_store", "sqlite_store", "standin_store", pytest.param("dynalite_store", marks=pytest.mark.external))
 """Where writers may be made to race: moto evaluates conditions without a lock."""
 HONEST = ("fake_keys", "keyring", "standin_keys")
 """moto answers AccessDenied to Decrypt with another KeyId, and ReEncrypt does not look at SourceKeyId."""
@@ -40,7 +40,7 @@ def moto_store(aws: tuple[KmsKeyService, DynamoRecordStore]) -> DynamoRecordStor
     return aws[1]
 
 
-@pytest.fixture(params=[*ATOMIC, "moto_store"])
+@pytest.fixture(params=[*ATOMIC, pytest.param("moto_store", marks=pytest.mark.external)])
 def store(request: pytest.FixtureRequest) -> RecordStore:
     """Every RecordStore."""
     made: RecordStore = request.getfixturevalue(request.param)
@@ -96,7 +96,7 @@ def honest_key_services(request: pytest.FixtureRequest) -> KeyServices:
     return made
 
 
-@pytest.fixture(params=[*HONEST, "kms"])
+@pytest.fixture(params=[*HONEST, pytest.param("kms", marks=pytest.mark.external)])
 def key_services(request: pytest.FixtureRequest) -> KeyServices:
     """Every KeyService, before and after a new master key was put first."""
     made: KeyServices = request.getfixturevalue(request.param)

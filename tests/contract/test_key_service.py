@@ -27,6 +27,7 @@ async def refuses(keys: KeyService, tenant: str, scope: str, wrapped: WrappedBlo
         await keys.rewrap(tenant, scope, wrapped)
 
 
+@pytest.mark.slow
 async def test_every_data_key_is_fresh_and_of_32_bytes(keys: KeyService) -> None:
     made = await asyncio.gather(*(keys.generate(TENANT, SCOPE) for _ in range(8)))
     assert {len(key.plaintext) for key in made} == {32}

@@ -26,6 +26,7 @@ def head_of(record: Record) -> StoredHead:
     return StoredHead(record.head, record.ring, record.created, record.updated)
 
 
+@pytest.mark.process
 async def test_a_name_that_was_never_used_is_absent(store: RecordStore, key_id: str) -> None:
     assert await store.get(TENANT, key_id) is None
     assert await store.get_head(TENANT, key_id) is None
@@ -65,6 +66,7 @@ async def test_another_head_writes_nothing_and_says_what_is_stored(store: Record
     assert await store.get(TENANT, key_id) == first
 
 
+@pytest.mark.process
 async def test_a_head_where_nothing_is_stored_writes_nothing(store: RecordStore, key_id: str) -> None:
     with pytest.raises(HeadChanged) as refused:
         await store.put_if(TENANT, key_id, some_record(), os.urandom(72))

@@ -3,6 +3,8 @@
 import random
 from pathlib import Path
 
+import pytest
+
 from tests.crash.cycles import Verdict, cycle
 from tests.crash.power import Disk, Entry, Recorder
 
@@ -16,12 +18,16 @@ async def lives(recorder: Recorder, *seeds: int, cuts: int, deaf: str = "") -> d
     return total
 
 
+@pytest.mark.process
+@pytest.mark.slow
 async def test_nothing_acknowledged_is_lost_by_a_kill_or_a_power_cut(recorder: Recorder) -> None:
     for kind, verdict in (await lives(recorder, 11, 12, 13, cuts=4)).items():
         assert verdict.acknowledged, kind
         assert (verdict.lost, verdict.wrong) == (0, []), kind
 
 
+@pytest.mark.process
+@pytest.mark.slow
 async def test_a_power_cut_costs_an_unsynced_log_writes(recorder: Recorder) -> None:
     """A log that is not synced loses writes in a power cut, and no kill shows it."""
     found = await lives(recorder, 21, 22, cuts=4, deaf="-wal")  # what synchronous=NORMAL leaves out

@@ -30,6 +30,8 @@ from tests.support.requests import Key, create, mint, update
 from tests.support.servers import embedded
 from tests.support.trails import Trail
 
+pytestmark = pytest.mark.process
+
 SIZE = 100_000
 
 
@@ -150,6 +152,7 @@ async def test_what_a_full_disk_refused_is_not_there_after_a_kill(place: Place) 
         assert await answers_of(again.stub, requests(key, LATE)) == {"OK": len(LATE)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.parametrize("repaired", [True, False])
 async def test_a_failing_fsync_stops_writes_until_a_restart(place: Place, end: signal.Signals, repaired: bool) -> None:
@@ -207,6 +210,7 @@ async def test_a_restart_syncs_an_unknown_write_before_it_is_seen(place: Place, 
     assert (await place.after_power_cut(key, ["d/unknown"])) == {"d/unknown": b"written, not synced"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["sync", "kill"])
 @pytest.mark.parametrize("last", ["line", "checkpoint", "copy of a checkpoint"])
 async def test_no_power_cut_costs_a_line_that_a_restart_built_on(place: Place, fault: str, last: str) -> None:
@@ -244,6 +248,7 @@ async def test_no_power_cut_costs_a_line_that_a_restart_built_on(place: Place, f
             shutil.rmtree(left.folder)
 
 
+@pytest.mark.slow
 async def test_a_stop_does_not_wait_for_an_audit_disk_that_hangs(place: Place) -> None:
     async with place.served(audited=True) as (server, stub):
         await mint(stub, "d/")
@@ -260,6 +265,7 @@ async def test_a_stop_does_not_wait_for_an_audit_disk_that_hangs(place: Place) -
     assert place.trail.verified().crashes == 1
 
 
+@pytest.mark.slow
 async def test_an_audit_key_that_a_start_finds_outlives_a_power_cut(tmp_path: Path, recorder: Recorder) -> None:
     """The process that made it died before it synced the folder, which need not be the log's."""
     keys, recorded, fault = tmp_path / "keys", tmp_path / "log", tmp_path / "fault"
@@ -289,6 +295,7 @@ async def fill(stub: KeyVaultStub, key: Key, prefix: str) -> None:
             await stub.Create(create(key, f"{prefix}{number}", bytes(SIZE)), timeout=10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["full", "sync"])
 @pytest.mark.parametrize("seed", [31, 32])
 async def test_nothing_acknowledged_is_lost_when_a_disk_fails(place: Place, fault: str, seed: int) -> None:

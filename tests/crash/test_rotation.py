@@ -13,6 +13,8 @@ from tests.crash.power import Disk, Recorder, recording
 from tests.support.repository import ROOT
 from tests.support.trails import CALL, Trail
 
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
 LINES = 40
 WRITER = f"""
 import asyncio, sys

@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.lifecycle.starts import filled, forget, start
+
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 RECORDS = 50_000
 

@@ -11,6 +11,8 @@ from tests.lifecycle.stops import Client, Outcome, compared, cycle
 STOPS = 20
 
 
+@pytest.mark.process
+@pytest.mark.slow
 async def test_a_stop_under_load_fails_no_accepted_call(tmp_path: Path) -> None:
     """It does no other call."""
     total = Outcome()

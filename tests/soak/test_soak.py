@@ -14,6 +14,8 @@ from tests.support.production_server import production_server
 MINUTES = 0.4
 
 
+@pytest.mark.process
+@pytest.mark.slow
 async def test_servers_under_mixed_load_answer_right_and_do_not_grow(tmp_path: Path) -> None:
     steady, hasty = await both(tmp_path, MINUTES, seed=1)
     assert (steady.wrong, hasty.wrong) == ([], [])
@@ -22,6 +24,8 @@ async def test_servers_under_mixed_load_answer_right_and_do_not_grow(tmp_path: P
     assert hasty.given_up > 0 == steady.given_up
 
 
+@pytest.mark.process
+@pytest.mark.slow
 async def test_the_tasks_of_a_server_are_counted_from_outside(tmp_path: Path) -> None:
     counts = tmp_path / "counts"
     program = (sys.executable, "-m", "tests.soak.counted")

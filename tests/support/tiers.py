@@ -24,9 +24,27 @@ class WrongTier(Exception):
     """A test does what its tier may not."""
 
 
-def install() -> None:
+EXTERNAL_FIXTURES = {"moto", "dynalite", "programs", "recorder"}
+"""Who asks for one of these needs what is not ours."""
+PROCESS_FIXTURES = {"address", "shell"}
+"""Who asks for one of these talks to a server's process."""
+
+
+def pytest_configure() -> None:
     """Watch this process from now on: an audit hook cannot be taken out."""
     sys.addaudithook(_audit)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by the fixtures that they ask for, directly or not, before `-m` chooses."""
+    for item in items:
+        parameters = item.callspec.params if hasattr(item, "callspec") else ()
+        asked = set(getattr(item, "fixturenames", ())) - set(parameters)
+        if asked & EXTERNAL_FIXTURES:
+            item.add_marker("external")
+        if asked & PROCESS_FIXTURES:
+            item.add_marker("process")
 
 
 def enter(markers: Iterable[str] | None) -> None:

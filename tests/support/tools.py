@@ -41,3 +41,14 @@ def _missing(name: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(f"{MISSING}{name}")
     pytest.skip(f"{MISSING}{name}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests were skipped for want of which tools."""
+    reasons = [str(report.longrepr) for report in terminalreporter.getreports("skipped")]
+    wanting = sorted(reason.partition(MISSING)[2].strip("()'\" ") for reason in reasons if MISSING in reason)
+    if wanting:
+        terminalreporter.section("not tested here")
+        terminalreporter.write_line(f"{len(wanting)} tests were skipped for want of tools:")
+        for tool in dict.fromkeys(wanting):
+            terminalreporter.write_line(f"  {wanting.count(tool):4} {tool}")

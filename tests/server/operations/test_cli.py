@@ -95,7 +95,7 @@ def test_a_purge_wants_a_yes_and_leaves_a_vacancy(tmp_path: Path) -> None:
         asyncio.run(_create(server.address))
         assert "in use" in refusal(run("purge", "prod/a", *sure, "--data", data), 1)
         server.stop()
-    assert "say --yes" in refusal(run("purge", "prod/a", "--data", data), 2)
+    assert "add --yes to confirm" in refusal(run("purge", "prod/a", "--data", data), 2)
     assert "no such record" in refusal(run("purge", "prod/none", *sure, "--data", data), 1)
     done = run("purge", "prod/a", *sure, "--data", data)
     assert (done.returncode, done.stdout) == (0, "prod/a is vacant: the next Create is revision 3\n")

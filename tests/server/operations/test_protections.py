@@ -1,4 +1,4 @@
-"""Secure by default: off loopback each missing protection refuses the start and names the flag that allows it."""
+"""Secure by default: on a non-loopback address each missing protection refuses the start and names the flag that allows it."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from keyvault_server.operations.settings import Settings
 
 @pytest.fixture
 def complete(tmp_path: Path) -> dict[str, Any]:
-    """Settings that lack nothing off loopback."""
+    """Settings that lack nothing on a non-loopback address."""
     pem = tmp_path / "pem"
     pem.write_text("x")
     return {

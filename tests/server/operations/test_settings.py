@@ -120,7 +120,7 @@ def test_a_bad_value_is_refused_by_the_settings_name_alone(
 def test_a_certificate_and_its_key_come_together(tmp_path: Path) -> None:
     pem = tmp_path / "pem"
     pem.write_text("x")
-    with pytest.raises(BadSettings, match="come together"):
+    with pytest.raises(BadSettings, match="must be set together"):
         load_settings(tls_certificate=pem)
     with pytest.raises(BadSettings, match="tls_client_ca needs"):
         load_settings(tls_client_ca=pem)

@@ -67,7 +67,7 @@ def on_standin(standin_store: DynamoRecordStore, standin_clients: tuple[AwsClien
     return Table(standin_store, standin_clients[1])
 
 
-@pytest.fixture(params=["on_moto", "on_dynalite", "on_standin"])
+@pytest.fixture(params=[*(pytest.param(name, marks=pytest.mark.external) for name in ("on_moto", "on_dynalite")), "on_standin"])
 def table(request: pytest.FixtureRequest) -> Table:
     made: Table = request.getfixturevalue(request.param)
     return made
