@@ -1,5 +1,8 @@
-"""A thread for work that waits for a disk. A disk that hangs may hold it for ever, so no exit waits for it: it is a
-daemon, which a thread of concurrent.futures is not."""
+"""A thread for work that waits for a disk.
+
+The rule of this file: no exit waits for the thread, since a disk that hangs may hold it for ever. So it is a daemon,
+which a thread of concurrent.futures is not.
+"""
 
 import asyncio
 import queue
@@ -12,7 +15,7 @@ _T = TypeVar("_T")
 
 
 class DiskThread:
-    """Does one thing after another."""
+    """Runs one piece of work after another, in the order of the calls."""
 
     def __init__(self, name: str) -> None:
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -20,7 +23,10 @@ class DiskThread:
         self._thread.start()
 
     async def run(self, work: Callable[[], _T]) -> _T:
-        """Returns what it returns. Work whose caller is cancelled is done if it has begun, and else left out."""
+        """Run `work` on the thread; return or raise its outcome.
+
+        If the caller is cancelled, work that has begun is completed, and work that has not is dropped.
+        """
         done: Future[_T] = Future()
 
         def do() -> None:
@@ -35,7 +41,7 @@ class DiskThread:
         return await asyncio.wrap_future(done)
 
     def end(self) -> None:
-        """Waits for what is being done. Not for a thread that hangs."""
+        """Wait for the work in the queue, then end the thread. Do not call it while the disk may hang."""
         self._work.put(None)
         self._thread.join()
 

@@ -1,8 +1,8 @@
-"""Notices that a backend says nothing any more, and spares callers the wait for it.
+"""A circuit breaker: notices that a backend stops responding, and spares callers the wait for it.
 
-Without it each call would hold its place for as long as silence is borne: a silent KMS alone would use up the places of
-all calls, of Reads too, which need no KMS. The rule of this file: only silence counts. A backend that fails at once
-holds nobody up and is asked by every call; one that answers anything is there.
+Without it each call would hold its slot until its attempt times out: a KMS that hangs would alone use up all slots,
+those of Reads too, which need no KMS. The rule of this file: only silence counts. A backend that fails at once holds
+nobody up, so every call asks it; one that answers, whatever it answers, is up.
 """
 
 import asyncio
@@ -13,15 +13,15 @@ from contextlib import contextmanager
 from botocore.exceptions import ConnectTimeoutError, ReadTimeoutError
 
 SILENCES = 10
-"""Requests in a row that have to end in silence."""
+"""Requests in a row that time out before the breaker opens."""
 PROBE_SECONDS = 0.5
-"""How often one request is let through then: one that is answered ends it."""
+"""Seconds between the single requests that an open breaker lets through; one that is answered closes it."""
 
 _log = logging.getLogger(__name__)
 
 
 class Breaker:
-    """Of one service, which is named in the log."""
+    """The breaker of one service, which it names in the log."""
 
     def __init__(self, service: str) -> None:
         self._service = service
@@ -29,7 +29,7 @@ class Breaker:
         self._next_probe = 0.0
 
     def lets_through(self) -> bool:
-        """Whether a request may be sent now."""
+        """Return whether a request may be sent now."""
         now = asyncio.get_running_loop().time()
         if self._silences >= SILENCES and now < self._next_probe:
             return False
@@ -38,21 +38,22 @@ class Breaker:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Round each request that is sent. One that is cancelled says nothing of the backend."""
+        """Count the outcome of the request that the body sends. A cancelled one says nothing about the backend."""
         try:
             yield
         except (ConnectTimeoutError, ReadTimeoutError):
             self._silences += 1
             if self._silences == SILENCES:
-                _log.error("AWS is silent: calls are refused until it answers", extra={"service": self._service})
+                details = {"service": self._service}
+                _log.error("AWS stopped responding: calls are refused until it answers", extra=details)
             raise
         except Exception:
-            self._heard()
+            self._close()
             raise
         else:
-            self._heard()
+            self._close()
 
-    def _heard(self) -> None:
+    def _close(self) -> None:
         if self._silences >= SILENCES:
             _log.warning("AWS answers again", extra={"service": self._service})
         self._silences = 0

@@ -1,10 +1,10 @@
 """Amazon DynamoDB as a RecordStore (see ports.py): one item a record. docs/dynamodb.md has the attributes.
 
-The rules of this file. Every read is consistent. A write is one PutItem whose condition is on `head`; it is never sent
-twice, since the second could fail for what the first did: after an unknown outcome what is stored is looked at, and
-what that does not tell is BackendUnavailable. Every attribute goes through ExpressionAttributeNames. An item that is no
-record is shown as one that `records.state_of` refuses, so that it reads as RECORD_CORRUPT and a purge can still replace
-it.
+The rules of this file. Every read is consistent. A write is one PutItem whose condition is on `head`. It is never sent
+twice, because the second could fail for what the first did: after an unknown outcome the store looks at what is stored,
+and raises BackendUnavailable if that does not show the outcome. Every attribute goes through ExpressionAttributeNames.
+An item that does not hold a record is returned as one that `records.state_of` refuses, so that it reads as
+RECORD_CORRUPT and a purge can still replace it.
 
 Source: DynamoDB API Reference "GetItem", "PutItem", "Scan"; Developer Guide "Condition expressions".
 """
@@ -20,21 +20,21 @@ from keyvault_server.core.records import DIGEST_SIZE, FORMAT, Record, StoredHead
 
 KEY = "pk"
 SEPARATOR = "#"
-"""Between tenant and key_id; in neither."""
+"""Stands between tenant and key_id in a partition key; neither may contain it."""
 
 _NAMES = {f"#{name}": name for name in (KEY, "format", "head", "ring", "created", "updated")}
 _ABSENT = "attribute_not_exists(#pk)"
 _SAME_HEAD = "#head = :head"
-_NO_HEAD = "attribute_exists(#pk) AND (NOT attribute_type(#head, :binary) OR #head = :head)"
-_PRESENT = "attribute_exists(#pk)"
-_NOBODY = SEPARATOR
-"""A partition key that no tenant has."""
+_INVALID_HEAD = "attribute_exists(#pk) AND (NOT attribute_type(#head, :binary) OR #head = :head)"
+_EXISTS = "attribute_exists(#pk)"
+_NO_ITEM = SEPARATOR
+"""Partition key of an item that never exists: no tenant is empty."""
 _NO_RING = b"\0"
-"""Stands for a ring, body or format that is missing: no record has a ring of this length."""
+"""Replaces the ring if ring, body or format is missing: `state_of` refuses a ring of this length."""
 
 
 class DynamoRecordStore:
-    """One table."""
+    """The records of one table."""
 
     def __init__(self, dynamodb: AwsClient, table: str) -> None:
         self._dynamodb = dynamodb
@@ -52,35 +52,35 @@ class DynamoRecordStore:
         return None if item is None else _record(item)
 
     async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
-        """See RecordStore. `expected` b"" means an item without a head: only a purge writes over that."""
+        """See RecordStore. `expected` b"" means an item without a valid head, which only a purge replaces."""
         pk = _pk(tenant, key_id)
         try:
             await self._put(_item(pk, record), **_condition(expected))
         except AwsFault as fault:
             if fault.code != "ConditionalCheckFailedException":
                 raise
-            # Not every engine gives the item back; another writer may have changed it again by now, which is as good.
+            # Not every engine returns the item. Another writer may have changed it since: that state is as good.
             item = fault.reply.get("Item") or await self._get(pk, {})
             raise HeadChanged(_stored_head(item) if item else None) from None
         except NotSent:
             raise
         except BackendUnavailable as unknown:
-            await self._look_for(tenant, key_id, record, unknown)
+            await self._resolve_outcome(tenant, key_id, record, unknown)
 
-    async def _look_for(self, tenant: str, key_id: str, record: Record, unknown: BackendUnavailable) -> None:
-        """Returns if the record is there, raises HeadChanged if it surely never will be, else what is given."""
+    async def _resolve_outcome(self, tenant: str, key_id: str, record: Record, unknown: BackendUnavailable) -> None:
+        """Return if the write was done; raise HeadChanged if it never can be, and `unknown` if neither is certain."""
         try:
             stored = await self.get_head(tenant, key_id)
         except (VaultError, AwsFault):
             raise unknown from None
         if stored is not None and _is_head_of(stored, record):
             return
-        if stored is not None and _went_another_way(stored, record):
+        if stored is not None and _is_overtaken(stored, record):
             raise HeadChanged(stored) from None
         raise unknown
 
     async def walk(self) -> AsyncIterator[Walked]:
-        """See RecordStore. A consistent Scan, up to 1 MB a page; reads the whole table, at one unit for each 4 KB.
+        """See RecordStore. A consistent Scan in pages of up to 1 MB; one read unit for each 4 KB of the table.
 
         Needs dynamodb:Scan, which the server's role does not have.
         """
@@ -94,15 +94,15 @@ class DynamoRecordStore:
             start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
 
     async def check(self) -> None:
-        """See RecordStore: a read, and a write on condition that what nobody made is there.
+        """See RecordStore. Reads an item that never exists, and writes it on condition that it exists.
 
-        Together one read unit and one write unit, on an item that does not exist. They prove the permissions and that
-        the table answers; not that it has capacity for large records, nor that every partition of it answers.
+        Costs one read unit and one write unit. Proves the permissions and that the table answers; not that it has
+        capacity for large records, nor that each of its partitions answers.
         """
-        await self._get(_NOBODY, {})
+        await self._get(_NO_ITEM, {})
         try:
             await self._put(
-                {KEY: {"S": _NOBODY}}, ConditionExpression=_PRESENT, ExpressionAttributeNames={f"#{KEY}": KEY}
+                {KEY: {"S": _NO_ITEM}}, ConditionExpression=_EXISTS, ExpressionAttributeNames={f"#{KEY}": KEY}
             )
         except AwsFault as fault:
             if fault.code != "ConditionalCheckFailedException":
@@ -126,18 +126,19 @@ class DynamoRecordStore:
 
 
 def _is_head_of(stored: StoredHead, record: Record) -> bool:
-    """True if this very write stored it: the times tell another attempt at the same envelope apart."""
+    """Return whether this very write stored it: another attempt at the same envelope has other times."""
     return stored == StoredHead(record.head, record.ring, record.created, record.updated)
 
 
-def _went_another_way(stored: StoredHead, record: Record) -> bool:
-    """True if another envelope followed the one that the record was to follow, so that its condition fails for ever.
+def _is_overtaken(stored: StoredHead, record: Record) -> bool:
+    """Return whether another envelope followed the record's predecessor, so that the condition can never hold.
 
-    The rings tell: a ring that holds the predecessor would hold the record too. Where the predecessor is out of it, or
-    there was none, a purge or sixteen newer writes may hide that the record was there.
+    The rings show it: a ring that still holds the predecessor would hold the record too. Without the predecessor in
+    the ring, or without any, a purge or sixteen newer writes may hide that the record was stored.
     """
-    mine, before = record.ring[:DIGEST_SIZE], record.ring[DIGEST_SIZE : 2 * DIGEST_SIZE]
-    return in_ring(before, stored.ring) and not stored.ring.startswith(before) and not in_ring(mine, stored.ring)
+    mine, predecessor = record.ring[:DIGEST_SIZE], record.ring[DIGEST_SIZE : 2 * DIGEST_SIZE]
+    followed = in_ring(predecessor, stored.ring) and not stored.ring.startswith(predecessor)
+    return followed and not in_ring(mine, stored.ring)
 
 
 def _pk(tenant: str, key_id: str) -> str:
@@ -145,7 +146,7 @@ def _pk(tenant: str, key_id: str) -> str:
 
 
 def _condition(expected: bytes | None) -> dict[str, Any]:
-    """The names and values of a condition are exactly those that it uses: DynamoDB refuses others."""
+    """Return the condition with exactly the names and values that it uses: DynamoDB refuses unused ones."""
     if expected is None:
         return {"ConditionExpression": _ABSENT, "ExpressionAttributeNames": {f"#{KEY}": KEY}}
     if expected:
@@ -155,7 +156,7 @@ def _condition(expected: bytes | None) -> dict[str, Any]:
             "ExpressionAttributeValues": {":head": {"B": expected}},
         }
     return {
-        "ConditionExpression": _NO_HEAD,
+        "ConditionExpression": _INVALID_HEAD,
         "ExpressionAttributeNames": {f"#{KEY}": KEY, "#head": "head"},
         "ExpressionAttributeValues": {":head": {"B": b""}, ":binary": {"S": "B"}},
     }
@@ -174,7 +175,7 @@ def _item(pk: str, record: Record) -> dict[str, Any]:
 
 
 def _walked(item: Mapping[str, Any]) -> Walked:
-    """A partition key that none of ours can be is shown as the key_id of no tenant."""
+    """Return an item as a walk yields it. A partition key without separator becomes the key_id of the tenant ""."""
     tenant, separator, key_id = item[KEY]["S"].partition(SEPARATOR)
     if not separator:
         tenant, key_id = "", tenant
@@ -195,7 +196,7 @@ def _record(item: Mapping[str, Any]) -> Record:
 
 
 def _columns(item: Mapping[str, Any]) -> tuple[bytes, bytes, int, int]:
-    """Head, ring and times. Raises RecordCorrupt for a format of another release, which a purge must not touch."""
+    """Return head, ring and times. Raises RecordCorrupt for another release's format: a purge must not touch it."""
     number = item.get("format", {}).get("N")
     if number not in (None, str(FORMAT)):
         raise RecordCorrupt
@@ -206,12 +207,12 @@ def _columns(item: Mapping[str, Any]) -> tuple[bytes, bytes, int, int]:
 
 
 def _binary(item: Mapping[str, Any], name: str) -> bytes | None:
-    """The attribute; None if it is missing or of another type."""
+    """Return the attribute; None if it is missing or of another type."""
     value: bytes | None = item.get(name, {}).get("B")
     return value
 
 
 def _time(item: Mapping[str, Any], name: str) -> int:
-    """The attribute; 0, since times inform only, if it is no whole number that a time can be."""
+    """Return the attribute, or 0 if it is not a valid time: times are informational."""
     digits = item.get(name, {}).get("N", "")
     return int(digits) if digits.isdecimal() and len(digits) < 19 else 0

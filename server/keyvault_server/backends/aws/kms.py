@@ -1,9 +1,9 @@
 """AWS KMS as a KeyService (see ports.py).
 
-The rule of this file: the key that a label names is pinned in every call, Decrypt's KeyId and ReEncrypt's SourceKeyId
-too. Without the pin, KMS takes any key that the blob names and that we may use, and ReEncrypt would make a wrapped key
-of ours from a blob that somebody wrapped under their own key. Tenant and scope are the encryption context; CloudTrail
-shows it in clear.
+The rule of this file: every call names the key that belongs to the label, also as Decrypt's KeyId and as ReEncrypt's
+SourceKeyId. Otherwise KMS uses any key that the blob names and that our role may use, and ReEncrypt would turn a blob
+that somebody wrapped under their own key into a wrapped key of ours. Tenant and scope are the encryption context, which
+CloudTrail shows in plaintext.
 
 Source: AWS KMS API Reference "GenerateDataKey", "Decrypt", "ReEncrypt", "DescribeKey".
 """
@@ -16,11 +16,11 @@ from keyvault_server.core.errors import BackendUnavailable, MasterKeyUnusable, N
 from keyvault_server.core.ports import NewDataKey, WrappedBlob
 
 MAX_BLOB = 6_144
-"""Bytes of a CiphertextBlob that Decrypt takes; KMS answers a longer one as if the mistake were ours."""
+"""Maximum bytes of a CiphertextBlob for Decrypt; KMS would answer a longer one with a ValidationException."""
 
 
 class KmsKeyService:
-    """Symmetric KMS keys by label; the first one mints."""
+    """Symmetric KMS keys by label; the first mints, every one unwraps."""
 
     def __init__(self, kms: AwsClient, master_keys: Mapping[str, str]) -> None:
         self._kms = kms
@@ -46,12 +46,12 @@ class KmsKeyService:
         reply = await self._kms.call(
             "decrypt",
             "Plaintext",
-            KeyId=self._source(wrapped),
+            KeyId=self._find_arn(wrapped),
             CiphertextBlob=wrapped.blob,
             EncryptionContext=_context(tenant, scope),
         )
         data_key: bytes = reply["Plaintext"]
-        if len(data_key) != DATA_KEY_SIZE:  # whoever has kms:Encrypt can wrap anything
+        if len(data_key) != DATA_KEY_SIZE:  # anyone who may call kms:Encrypt can wrap any bytes
             raise NotAuthorized
         return data_key
 
@@ -61,7 +61,7 @@ class KmsKeyService:
         reply = await self._kms.call(
             "re_encrypt",
             "CiphertextBlob",
-            SourceKeyId=self._source(wrapped),
+            SourceKeyId=self._find_arn(wrapped),
             SourceEncryptionContext=context,
             CiphertextBlob=wrapped.blob,
             DestinationKeyId=self._arn,
@@ -70,7 +70,7 @@ class KmsKeyService:
         return WrappedBlob(self._label, reply["CiphertextBlob"])
 
     async def check(self) -> None:
-        """See KeyService: asks for the state of the key that mints.
+        """See KeyService. Asks KMS for the state of the key that mints.
 
         DescribeKey is free and outside the quota that the data operations share. It does not prove that our role may
         use the key.
@@ -79,8 +79,8 @@ class KmsKeyService:
         if reply["KeyMetadata"].get("KeyState") != "Enabled":
             raise MasterKeyUnusable
 
-    def _source(self, wrapped: WrappedBlob) -> str:
-        """The key that the label names. Raises NotAuthorized for what needs no call."""
+    def _find_arn(self, wrapped: WrappedBlob) -> str:
+        """Return the ARN of the label's key. Raises NotAuthorized for a blob that KMS need not see."""
         arn = self._arns.get(wrapped.label)
         if arn is None or not 1 <= len(wrapped.blob) <= MAX_BLOB:
             raise NotAuthorized

@@ -1,8 +1,8 @@
-"""When a failed call is sent again, and when no more.
+"""When a failed call to AWS is retried, and when not.
 
-The rules of this file. Only what has no effect is repeated; a write never is. Pauses are random over their whole length
-("full jitter"), so that those who failed together do not come back together. A budget keeps an outage from being
-multiplied: whatever fails, the repetitions are a tenth of the answered calls, and a few.
+The rules of this file. Only an operation without effect is retried; a write never is. Pauses are random over their
+whole length ("full jitter"), so that calls that failed together do not come back together. A budget keeps retries from
+multiplying an outage: however much fails, retries are at most a tenth of the answered calls, and BUDGET more.
 
 Source: AWS Builders' Library "Timeouts, retries, and backoff with jitter"; gRPC proposal A6, "Throttling".
 """
@@ -27,28 +27,29 @@ WITHOUT_EFFECT = frozenset(
         "scan",
     }
 )
-"""Operations of which a second one changes nothing but the bill."""
+"""Operations that a retry repeats without changing anything but the bill."""
 ATTEMPTS = 3
+"""Attempts of one call, the first included."""
 BUDGET = 20.0
-"""Repetitions in store when all is well."""
+"""Retries in the budget while nothing fails."""
 EARNED = 0.1
-"""What an answered call adds to the store."""
+"""Retries that an answered call adds to the budget."""
 PAUSE = 0.05
-"""Seconds, at most, before the second attempt; before the third twice as much."""
+"""Longest pause before the second attempt, in seconds; before the third it is twice as long."""
 THROTTLED_PAUSE = 0.25
-"""The same after a throttle, which takes its time to pass."""
+"""Longest pause before the second attempt after a throttle, in seconds: throttling takes time to pass."""
 
 _T = TypeVar("_T")
 
 
 class Retries:
-    """The repetitions of one client."""
+    """The retries of one client, and their budget."""
 
     def __init__(self) -> None:
         self._budget = BUDGET
 
     async def run(self, operation: str, attempt: Callable[[], Awaitable[_T]], until: float) -> _T:
-        """The outcome of the last attempt, none of which begins after `until` (of the loop's clock)."""
+        """Return or raise the outcome of the last attempt; none begins after `until` (of the loop's clock)."""
         for number in range(1, ATTEMPTS + 1):
             try:
                 reply = await attempt()
@@ -66,6 +67,7 @@ class Retries:
         raise AssertionError("the last attempt answers or raises")
 
     def _spend(self) -> bool:
+        """Take one retry from the budget; return False if there is none."""
         if self._budget < 1:
             return False
         self._budget -= 1

@@ -1,7 +1,7 @@
-"""Makes what the AWS backend needs and leaves alone what is there: `keyvault-server init`.
+"""Makes the table and the KMS key that the AWS backend needs, and keeps what exists: `keyvault-server init`.
 
-The rule of this file: every step looks before it makes, so that an interrupted run is finished by the next one, and
-nothing is ever deleted or replaced.
+The rule of this file: each step looks first and makes only what is missing, so that the next run completes an
+interrupted one. Nothing is ever deleted or replaced.
 
 Source: DynamoDB API Reference "CreateTable", "UpdateContinuousBackups"; AWS KMS API Reference "CreateKey",
 "CreateAlias".
@@ -10,33 +10,32 @@ Source: DynamoDB API Reference "CreateTable", "UpdateContinuousBackups"; AWS KMS
 import asyncio
 import dataclasses
 
-from keyvault_server.backends.aws.calls import AwsClient, AwsFault, refused
+from keyvault_server.backends.aws.calls import AwsClient, AwsFault, explain_failures
 from keyvault_server.backends.aws.clients import AwsOptions, BadAwsSettings, open_clients
 from keyvault_server.backends.aws.table import KEY_SCHEMA, KEY_TYPES, NOT_OFFERED, refuse_unsafe_table
 from keyvault_server.core.errors import MasterKeyUnusable
 
 TABLE_SECONDS = 120.0
-"""How long a new table may take until it is ACTIVE and its backups are on."""
+"""Seconds that a new table may take until it is ACTIVE, and as many until its backups are on."""
 _POLL_SECONDS = 0.2
 _CALL_SECONDS = 30.0
-"""Making something takes AWS longer than using it, and is not asked for twice."""
+"""Time limit of a call here: AWS needs longer to make something than to use it, and a creation is not retried."""
 
 
 async def create_backend(options: AwsOptions, alias: str) -> str:
-    """Makes the table and, behind `alias` (as `alias/keyvault`), a symmetric KMS key; returns the key's ARN.
+    """Make the table and, behind `alias` (such as `alias/keyvault`), a symmetric KMS key; return the key's ARN.
 
-    Does not look at `options.master_keys`. What exists already is kept, and refused if the server would refuse it.
-    Raises OperatorError.
+    Ignores `options.master_keys`. What exists is kept, or refused if the server would refuse it. Raises OperatorError.
     """
     if not alias.startswith("alias/"):
-        raise BadAwsSettings("the alias of the KMS key begins with alias/: set KEYVAULT_AWS_KEY_ALIAS")
+        raise BadAwsSettings(f"KEYVAULT_AWS_KEY_ALIAS: {alias!a}: must begin with alias/, such as alias/keyvault")
     patient = dataclasses.replace(options, call_timeout=_CALL_SECONDS)
     async with open_clients(patient, log=False) as (kms, dynamodb):
-        with refused(f"table {options.table}"):
+        with explain_failures(f"table {options.table}"):
             await _create_table(dynamodb, options.table)
-            await _switch_backups_on(dynamodb, options.table)
+            await _enable_backups(dynamodb, options.table)
         await refuse_unsafe_table(dynamodb, options.table)
-        with refused(f"KMS key {alias}"):
+        with explain_failures(f"KMS key {alias}"):
             return await _find_key(kms, alias) or await _create_key(kms, alias)
 
 
@@ -63,8 +62,8 @@ async def _is_being_made(dynamodb: AwsClient, name: str) -> bool:
     return bool(table.get("TableStatus") == "CREATING")
 
 
-async def _switch_backups_on(dynamodb: AwsClient, name: str) -> None:
-    """Point-in-time recovery; AWS refuses it for some seconds after a table was made."""
+async def _enable_backups(dynamodb: AwsClient, name: str) -> None:
+    """Enable point-in-time recovery, which AWS refuses for some seconds after it made a table."""
     wanted = {"PointInTimeRecoveryEnabled": True}
     async with asyncio.timeout(TABLE_SECONDS):
         while True:
@@ -85,11 +84,13 @@ async def _switch_backups_on(dynamodb: AwsClient, name: str) -> None:
 async def _find_key(kms: AwsClient, alias: str) -> str | None:
     try:
         reply = await kms.call("describe_key", "KeyMetadata", KeyId=alias)
-    except MasterKeyUnusable:  # there is none
+    except MasterKeyUnusable:  # the alias does not exist
         return None
     key = reply["KeyMetadata"]
     if key.get("KeyState") != "Enabled" or key.get("KeySpec") != "SYMMETRIC_DEFAULT":
-        raise BadAwsSettings(f"{alias} names a KMS key that is no enabled symmetric one: name another alias")
+        raise BadAwsSettings(
+            f"KEYVAULT_AWS_KEY_ALIAS: {alias}: its KMS key must be enabled and symmetric: fix it or set another alias"
+        )
     return str(key["Arn"])
 
 
@@ -108,5 +109,7 @@ async def _create_key(kms: AwsClient, alias: str) -> str:
     except AwsFault as fault:
         if fault.code != "AlreadyExistsException":
             raise
-        raise BadAwsSettings(f"{alias} was made by somebody else meanwhile: init again; {arn} is unused") from None
+        raise BadAwsSettings(
+            f"{alias} was created by another process at the same time: run init again; the new key {arn} stays unused"
+        ) from None
     return arn

@@ -1,7 +1,7 @@
 """Which DynamoDB tables the server refuses to start on.
 
-The rule of this file: a table on which a conditional write does not mean what the vault needs, or that deletes by
-itself, is refused before the first call; so is one that cannot be looked at.
+The rule of this file: the server refuses a table whose conditional writes do not give what the vault needs, a table
+that deletes items by itself, and a table that it cannot examine.
 
 Source: DynamoDB API Reference "DescribeTable", "DescribeTimeToLive"; Developer Guide "Global tables".
 """
@@ -9,33 +9,38 @@ Source: DynamoDB API Reference "DescribeTable", "DescribeTimeToLive"; Developer 
 from collections.abc import Mapping
 from typing import Any
 
-from keyvault_server.backends.aws.calls import AwsClient, AwsFault, refused
+from keyvault_server.backends.aws.calls import AwsClient, AwsFault, explain_failures
 from keyvault_server.backends.aws.dynamodb import KEY
 from keyvault_server.core.errors import OperatorError
 
 KEY_SCHEMA = [{"AttributeName": KEY, "KeyType": "HASH"}]
 KEY_TYPES = [{"AttributeName": KEY, "AttributeType": "S"}]
 NOT_OFFERED = ("UnknownOperationException", "UnsupportedOperationException")
-"""What stand-ins answer for an operation that they lack."""
+"""Error codes with which a stand-in for DynamoDB answers an operation that it does not have."""
 
 
 class UnsafeTable(OperatorError):
-    """The table cannot be served from; one line says why."""
+    """The table is not safe to keep records in; the message says why."""
 
 
 async def refuse_unsafe_table(dynamodb: AwsClient, name: str) -> None:
-    """Raises UnsafeTable; NoUsableAnswer if AWS does not answer now: whoever starts the server starts it again."""
-    with refused(f"table {name}", absent=f"table {name} does not exist: `keyvault-server init` makes it"):
+    """Raise UnsafeTable for such a table; NoUsableAnswer if AWS does not answer now (a supervisor restarts us)."""
+    with explain_failures(f"table {name}", absent=f"table {name} does not exist: `keyvault-server init` makes it"):
         table = (await dynamodb.call("describe_table", "Table", TableName=name))["Table"]
         expiry = await _time_to_live(dynamodb, name)
     if table.get("TableStatus") not in ("ACTIVE", "UPDATING"):
-        raise UnsafeTable(f"table {name} is {table.get('TableStatus')}, not ACTIVE")
+        raise UnsafeTable(f"table {name} is {table.get('TableStatus')}: it must be ACTIVE or UPDATING")
     if not _has_our_key(table):
-        raise UnsafeTable(f"table {name} has another key than the one partition key {KEY} of type S")
+        raise UnsafeTable(
+            f"table {name} must have the partition key {KEY} of type S and no sort key: set another KEYVAULT_AWS_TABLE"
+        )
     if expiry != "DISABLED":
-        raise UnsafeTable(f"table {name} has a TTL ({expiry}), which would delete records: switch it off")
+        raise UnsafeTable(f"table {name} has a TTL ({expiry}), which would delete records: disable it")
     if _is_eventual(table):
-        raise UnsafeTable(f"table {name} is a global table of eventual consistency, which would lose writes")
+        raise UnsafeTable(
+            f"table {name} is a global table with eventual consistency, which would lose writes:"
+            " use multi-Region strong consistency, or another table"
+        )
 
 
 async def _time_to_live(dynamodb: AwsClient, name: str) -> str:
@@ -49,7 +54,7 @@ async def _time_to_live(dynamodb: AwsClient, name: str) -> str:
 
 
 def _has_our_key(table: Mapping[str, Any]) -> bool:
-    """Attribute definitions may hold those of indexes too."""
+    """Return whether the partition key is ours; the attribute definitions may include those of indexes."""
     types = [entry for entry in table.get("AttributeDefinitions", []) if entry.get("AttributeName") == KEY]
     return table.get("KeySchema") == KEY_SCHEMA and types == KEY_TYPES
 

@@ -1,7 +1,7 @@
 """The data directory of the embedded backend: its paths, and the lock that one process holds.
 
-The rule of this file: everything in the directory is 0600 in a folder of 0700. A file that others can read, or a folder
-that they can write, is refused, not repaired: somebody may have used it already.
+The rule of this file: the files have mode 0600 and the folder 0700. A file that others can read, or a folder that they
+can write, is refused, never repaired: somebody may have used it already.
 """
 
 import fcntl
@@ -42,7 +42,7 @@ class DataDirectory:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise UnusableData(f"cannot use {self.path}: {error.strerror}") from None
+            raise UnusableData(f"cannot use the data directory {self.path}: {error.strerror}") from None
         try:
             refuse_unsafe(self.path)  # a process that can write the folder can replace any file in it
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

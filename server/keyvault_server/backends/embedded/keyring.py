@@ -1,14 +1,14 @@
 """The embedded key service: a file of numbered master keys. A KeyService (see ports.py).
 
-The file is JSON {"version": 1, "master_keys": {"1": base64 of 32 bytes, ...}}; the highest number is current, the
-number is the label. A data key is wrapped as the Cobblestone-256 message (C2SP chunked-encryption@v1) of its 32 bytes
-under the master key, 104 bytes, with the context
+The file is JSON {"version": 1, "master_keys": {"1": base64 of 32 bytes, ...}}. The number is the label; the highest
+one wraps, every one unwraps. A wrapped data key is the Cobblestone-256 message (C2SP chunked-encryption@v1) of its 32
+bytes under the master key, 104 bytes, with the context
 
     for (name, value) of (keyvault:v, 1), (keyvault:tenant, tenant), (keyvault:scope, scope):
         u16 len(name) || name || u16 len(value) || value              big-endian, UTF-8
 
-Master keys are as good as every wrapped key together with the data that it seals: back the file up, keep it apart
-from the database's backups, and never lose it.
+This file opens every wrapped key, and without it none can be opened: back it up, and keep it apart from the database's
+backups. The rule of this module: no message shows a part of the keyring.
 """
 
 import base64
@@ -27,6 +27,8 @@ from keyvault_server.core.ports import NewDataKey, WrappedBlob
 from keyvault_server.disk.files import replace_durably
 from keyvault_server.disk.watched import read_file
 
+MAX_LABEL = 255
+"""Bytes of a label in a wrapped key."""
 _BLOB_SIZE = 24 + 32 + DATA_KEY_SIZE + 16  # salt, commitment, data key, tag
 
 
@@ -39,19 +41,19 @@ class Keyring:
 
     @classmethod
     def create(cls, path: Path) -> "Keyring":
-        """Writes a keyring of one fresh master key. Raises FileExistsError: a keyring is never overwritten."""
+        """Write a keyring of one new master key. Raises FileExistsError: a keyring is never overwritten."""
         if path.exists():
             raise FileExistsError(path)
         return cls._write(path, {1: os.urandom(DATA_KEY_SIZE)})
 
     @classmethod
     def load(cls, path: Path) -> "Keyring":
-        """Read a keyring. Raises UnsafeFile for one that others can read, UnusableData for an invalid one."""
+        """Read a keyring. Raises Unreadable, UnsafeFile if others can read it, UnusableData if it is not valid."""
         return cls(_read(path))
 
     @classmethod
     def rotate(cls, path: Path) -> "Keyring":
-        """Adds a fresh master key, which wraps from now on; the old ones go on unwrapping."""
+        """Add a new master key, which wraps from now on; the earlier ones still unwrap. Raises as `load`."""
         keys = _read(path)
         return cls._write(path, keys | {max(keys) + 1: os.urandom(DATA_KEY_SIZE)})
 
@@ -61,12 +63,12 @@ class Keyring:
         try:
             replace_durably(path, json.dumps({"version": 1, "master_keys": encoded}, indent=1).encode())
         except OSError as error:
-            raise UnusableData(f"{path} cannot be written: {error.strerror}; is its disk full or failing?") from None
+            raise UnusableData(f"{path}: cannot write: {error.strerror}: is its disk full or failing?") from None
         return cls(keys)
 
     @property
     def current_label(self) -> str:
-        """The label of the master key that wraps."""
+        """Label of the master key that wraps."""
         return self._current
 
     async def generate(self, tenant: str, scope: str) -> NewDataKey:
@@ -90,7 +92,7 @@ class Keyring:
         return self._wrap(tenant, scope, await self.unwrap(tenant, scope, wrapped))
 
     async def check(self) -> None:
-        """See KeyService: what is in memory can be used."""
+        """See KeyService. Never fails: the keys are in memory."""
 
     def _wrap(self, tenant: str, scope: str, data_key: bytes) -> WrappedBlob:
         encryptor = Cobblestone256Encryptor(self._keys[self._current], _context(tenant, scope))
@@ -98,15 +100,24 @@ class Keyring:
 
 
 def _read(path: Path) -> dict[int, bytes]:
+    """Return the master keys by number; at least one. Raises as `Keyring.load`."""
     text = read_file(path, secret=True)
     try:
         content = json.loads(text)
-        keys = {int(number): base64.b64decode(key, validate=True) for number, key in content["master_keys"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UnusableData(f"{path} is no keyring: restore it from its backup") from None
+        keys = {_number(label): base64.b64decode(key, validate=True) for label, key in content["master_keys"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise UnusableData(f"{path} is not a valid keyring: restore it from its backup") from None
     if content.get("version") != 1 or not keys or any(len(key) != DATA_KEY_SIZE for key in keys.values()):
-        raise UnusableData(f"{path} is no keyring of version 1: restore it from its backup")
+        raise UnusableData(f"{path} is not a valid keyring of version 1: restore it from its backup")
     return keys
+
+
+def _number(label: str) -> int:
+    """Return the number that a label is. Raises ValueError for another spelling: "1" and "01" would be one key."""
+    number = int(label)
+    if label != str(number) or len(label) > MAX_LABEL:
+        raise ValueError(label)
+    return number
 
 
 def _context(tenant: str, scope: str) -> bytes:

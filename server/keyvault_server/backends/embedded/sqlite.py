@@ -1,12 +1,14 @@
 """The embedded record store: SQLite in WAL mode with synchronous=FULL. A RecordStore (see ports.py).
 
-The rules of this file. One writer: waiting puts are gathered into one transaction, and one fsync makes all of them
-durable (group commit). Conditions of a batch are judged in order, and no put of it, accepted or refused, is answered
-before its COMMIT. A COMMIT that fails makes the whole batch BackendUnavailable, since it may be found done after a
-restart, and stops all writes until then; a full disk is the exception: nothing was done, reads and writes go on. What
-a restart finds is made durable before it is shown. A cancelled put still commits. Statements run on the event loop's
-thread: they touch memory and the page cache, and a hop to another thread costs several times as much; only COMMIT,
-which waits for the disk, runs on its own.
+The rules of this file:
+
+- One writer. Waiting puts share a transaction, and one fsync makes all of them durable (group commit). Conditions of a
+  batch are checked in order, and no put of it, accepted or refused, is answered before its COMMIT.
+- A COMMIT that fails makes the whole batch BackendUnavailable, since a restart may find it done, and stops all writes
+  until then. A full disk is the exception: nothing was done, and reads and writes go on.
+- What a restart finds is made durable before it is shown. A cancelled put still commits.
+- Statements run on the event loop's thread: they touch memory and the page cache, and a hop to another thread costs
+  several times as much. Only COMMIT, which waits for the disk, runs on its own thread.
 """
 
 import asyncio
@@ -29,10 +31,9 @@ from keyvault_server.disk.group_commit import GroupCommit
 from keyvault_server.disk.permissions import refuse_unsafe
 
 MAX_BATCH = 4 * 1024 * 1024
-"""Bytes of bodies in one transaction, and a put more: what the event loop is held for at a time."""
+"""Bytes of bodies in one transaction, and at most one put more: limits how long the event loop is held."""
 SNAPSHOT_SECONDS = 0.1
-"""How long reads share one view of the database at most."""
-
+"""Maximum seconds for which reads share one view of the database."""
 WALK_PAGE = 32
 """Records that a walk holds at a time, at most 12 MB."""
 
@@ -46,7 +47,7 @@ CREATE TABLE record (
 """
 _HEAD = "SELECT format, head, ring, created, updated FROM record WHERE tenant = ? AND key_id = ?"
 _ALL = "SELECT format, head, ring, created, updated, body FROM record WHERE tenant = ? AND key_id = ?"
-# Whoever writes past the vault may have stored values of any type, and text that is no UTF-8.
+# A writer that bypasses the vault may have stored values of any type, and text that is not UTF-8.
 _PAGE = (
     "SELECT rowid, CAST(tenant AS BLOB), CAST(key_id AS BLOB), typeof(format) = 'integer' AND format = ?,"
     " CAST(head AS BLOB), CAST(ring AS BLOB), CAST(created AS INTEGER), CAST(updated AS INTEGER), CAST(body AS BLOB)"
@@ -66,6 +67,8 @@ _log = logging.getLogger(__name__)
 
 @dataclass(eq=False, slots=True)
 class _Put:
+    """A waiting conditional write, and the future that answers its caller."""
+
     tenant: str
     key_id: str
     record: Record
@@ -74,13 +77,13 @@ class _Put:
 
 
 class SqliteStore:
-    """One open database. Made by `open_store`; belongs to one event loop."""
+    """The records of one open database. Made by `open_store`; belongs to one event loop."""
 
     def __init__(self, reader: sqlite3.Connection, writer: sqlite3.Connection) -> None:
         self._reader = reader
         self._writer = writer
         self._disk = ThreadPoolExecutor(1, "keyvault-commit")
-        self._puts = GroupCommit(_fitting, self._commit_and_answer)
+        self._puts = GroupCommit(_batch_length, self._commit_and_answer)
         self._failed = False
         self._writing = False
         self._ending: asyncio.TimerHandle | None = None
@@ -98,13 +101,15 @@ class SqliteStore:
     async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
         """See RecordStore."""
         if self._failed:
-            raise BackendUnavailable("the store stopped writing after a disk error: the operator has to restart it")
+            raise BackendUnavailable(
+                "the store stopped writing after a disk error: ask the operator to restart the server"
+            )
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._puts.add(_Put(tenant, key_id, record, expected, answer))
         await answer
 
     async def walk(self) -> AsyncIterator[Walked]:
-        """See RecordStore. In the order of first creation, a page at a time."""
+        """See RecordStore. Yields in the order of first creation; reads a page at a time."""
         self._end_snapshot()
         last = 0
         while rows := _rows(self._reader, _PAGE, FORMAT, last, WALK_PAGE):
@@ -113,13 +118,15 @@ class SqliteStore:
             last = rows[-1][0]
 
     async def check(self) -> None:
-        """See RecordStore: a store that stopped writing is not ready."""
+        """See RecordStore. Raises if the store stopped writing."""
         if self._failed:
-            raise BackendUnavailable("the store stopped writing after a disk error")
+            raise BackendUnavailable(
+                "the store stopped writing after a disk error: ask the operator to restart the server"
+            )
         _select(self._snapshot(), _HEAD, "", "")
 
     async def close(self) -> None:
-        """Commits what waits, then closes."""
+        """Commit what waits, then close."""
         await self._puts.finish()
         self._end_snapshot()
         self._disk.shutdown()
@@ -127,9 +134,9 @@ class SqliteStore:
         self._writer.close()
 
     def _snapshot(self) -> sqlite3.Connection:
-        """The reader, in a transaction that reads share until somebody writes: else each would lock and unlock.
+        """Return the reader, in a transaction that reads share until the next write: else each would lock and unlock.
 
-        What another process does to the file, which nobody should, is seen when the transaction ends by itself.
+        A change by another process, which none should make, is seen when the transaction ends by itself.
         """
         if not self._writing and not self._reader.in_transaction:
             self._reader.execute("BEGIN")
@@ -145,27 +152,27 @@ class SqliteStore:
 
     async def _commit_and_answer(self, batch: list[_Put]) -> None:
         for put, outcome in zip(batch, await self._commit(batch), strict=True):
-            _answer(put, outcome)
+            _answer_put(put, outcome)
 
     async def _commit(self, batch: list[_Put]) -> list[Exception | None]:
-        """One transaction. Returns what to answer to each put: None, a refusal, or one failure for all."""
+        """Run one transaction; return the answer to each put: None, its refusal, or the same failure for all."""
         if self._failed:
             return [BackendUnavailable() for _ in batch]
         self._writing = True
         try:
-            self._end_snapshot()  # it would see the past, and keep the log from being used again
+            self._end_snapshot()  # it would show the past, and keep the write-ahead log from being reused
             self._writer.execute("BEGIN IMMEDIATE")
-            outcomes = [_judge(self._writer, put) for put in batch]
+            outcomes = [_write_if_expected(self._writer, put) for put in batch]
             await asyncio.get_running_loop().run_in_executor(self._disk, self._writer.commit)
         except Exception as error:
-            failure = self._give_up(error)
+            failure = self._roll_back(error)
             return [failure() for _ in batch]
         finally:
             self._writing = False
         return outcomes
 
-    def _give_up(self, error: Exception) -> type[VaultError]:
-        """Rolls back, and stops writing unless it is sure that nothing was done."""
+    def _roll_back(self, error: Exception) -> type[VaultError]:
+        """Roll back, stop writing unless surely nothing was done, and return the class of the batch's answers."""
         code = getattr(error, "sqlite_errorcode", None)
         _log.error("commit failed", extra={"error": getattr(error, "sqlite_errorname", type(error).__name__)})
         try:
@@ -178,15 +185,18 @@ class SqliteStore:
 
 @asynccontextmanager
 async def open_store(database: Path) -> AsyncIterator[SqliteStore]:
-    """Opens the database, made if absent, and closes it after the last commit. Raises UnusableData."""
+    """Open the database while the body runs, create it if absent, close it after the last commit.
+
+    Raises UnusableData, UnsafeFile.
+    """
     try:
         _create_if_absent(database)
         rewrite_durably(database.with_name(f"{database.name}-wal"))
         writer = _connect(database)
-        _make_schema(writer)
+        _create_schema(writer, database)
         store = SqliteStore(_connect(database), writer)
     except (sqlite3.DatabaseError, OSError) as error:
-        raise UnusableData(f"{database} {_trouble(error)}") from None
+        raise UnusableData(f"{database} {_explain(error)}") from None
     try:
         yield store
     finally:
@@ -206,27 +216,32 @@ def _connect(database: Path) -> sqlite3.Connection:
     for name, value in settings.items():
         connection.execute(f"PRAGMA {name} = {value}")
         if connection.execute(f"PRAGMA {name}").fetchone() != (value,):
-            raise UnusableData(f"SQLite does not take {name}={value} here: writes would not be durable")
+            raise UnusableData(
+                f"{database}: SQLite refuses {name}={value} here, so writes would not be durable: use a local disk"
+            )
     return connection
 
 
-def _make_schema(connection: sqlite3.Connection) -> None:
+def _create_schema(connection: sqlite3.Connection, database: Path) -> None:
+    """Create the table in a new database. Raises UnusableData for one of another schema."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == 0:
         connection.executescript(f"BEGIN; {_SCHEMA}; PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT")
     elif version != _SCHEMA_VERSION:
-        raise UnusableData(f"the database has schema {version}, this server knows {_SCHEMA_VERSION}")
+        raise UnusableData(
+            f"{database} has schema {version}, this server supports {_SCHEMA_VERSION}: run the release that wrote it"
+        )
 
 
-def _trouble(error: Exception) -> str:
-    """What is wrong with a database that cannot be opened, and what to do."""
+def _explain(error: Exception) -> str:
+    """Say why a database cannot be opened, and what to do."""
     if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-        return f"is no KeyVault database ({error}): restore it from its backup"
-    return f"cannot be opened ({error}): see whether its disk is full or failing"
+        return f"is not a KeyVault database ({error}): restore it from its backup"
+    return f"cannot be opened ({error}): check whether its disk is full or failing"
 
 
 def _select(connection: sqlite3.Connection, query: str, tenant: str, key_id: str) -> tuple[Any, ...] | None:
-    """The row without its format number, which is checked."""
+    """Return the row without its format number. Raises RecordCorrupt for a format that is not ours."""
     rows = _rows(connection, query, tenant, key_id)
     if not rows:
         return None
@@ -248,8 +263,8 @@ def _name(stored: bytes) -> str:
     return stored.decode(errors="backslashreplace")
 
 
-def _fitting(puts: Sequence[_Put]) -> int:
-    """How many puts make a transaction."""
+def _batch_length(puts: Sequence[_Put]) -> int:
+    """Return how many of the waiting puts make the next transaction."""
     size = count = 0
     while count < len(puts) and size < MAX_BATCH:
         size += len(puts[count].record.body)
@@ -257,8 +272,8 @@ def _fitting(puts: Sequence[_Put]) -> int:
     return count
 
 
-def _judge(connection: sqlite3.Connection, put: _Put) -> Exception | None:
-    """Writes if the condition holds in the transaction so far; else says what is stored."""
+def _write_if_expected(connection: sqlite3.Connection, put: _Put) -> Exception | None:
+    """Write if the condition holds in the transaction so far; else return the refusal, with what is stored."""
     record = put.record
     values = (FORMAT, record.head, record.ring, record.created, record.updated, record.body, put.tenant, put.key_id)
     if put.expected is None:
@@ -270,12 +285,12 @@ def _judge(connection: sqlite3.Connection, put: _Put) -> Exception | None:
     try:
         columns = _select(connection, _HEAD, put.tenant, put.key_id)
     except RecordCorrupt as corrupt:
-        return corrupt
+        return corrupt  # the put's condition failed, on a row that another release wrote
     return HeadChanged(StoredHead(*columns) if columns else None)
 
 
-def _answer(put: _Put, outcome: Exception | None) -> None:
-    if put.answer.done():  # its caller was cancelled; the record is what the batch made it
+def _answer_put(put: _Put, outcome: Exception | None) -> None:
+    if put.answer.done():  # its caller was cancelled; the write stands
         return
     if outcome is None:
         put.answer.set_result(None)

@@ -1,4 +1,4 @@
-"""What a start refuses, in one line, and what `init` makes."""
+"""What a start refuses, with one line, and what `init` makes."""
 
 import dataclasses
 import json
@@ -103,7 +103,7 @@ async def test_the_region_may_come_from_the_environment(
 
 
 async def test_a_bad_endpoint_and_a_missing_bundle_are_refused(moto_options: AwsOptions) -> None:
-    assert "no client" in await refusal(dataclasses.replace(moto_options, kms_endpoint="no url"))
+    assert "cannot make a client of AWS kms" in await refusal(dataclasses.replace(moto_options, kms_endpoint="no url"))
     missing = dataclasses.replace(moto_options, dynamodb_endpoint="https://127.0.0.1:1", ca_bundle="/no/such.pem")
     assert "table keyvault" in await refusal(missing)
 
@@ -116,9 +116,9 @@ async def test_plaintext_to_another_machine_is_always_refused(
         dataclasses.replace(moto_options, kms_endpoint=elsewhere),
         dataclasses.replace(moto_options, dynamodb_endpoint=elsewhere),
     ):
-        assert "has to be https" in await refusal(asked)
+        assert "http://10.0.0.1: the endpoint of AWS" in await refusal(asked)
     monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", elsewhere)
-    assert "has to be https" in await refusal(dataclasses.replace(moto_options, kms_endpoint=None))
+    assert "must be https" in await refusal(dataclasses.replace(moto_options, kms_endpoint=None))
 
 
 async def test_a_missing_table_is_refused(moto_options: AwsOptions) -> None:
@@ -153,12 +153,14 @@ async def test_a_table_that_deletes_by_itself_is_refused(moto_options: AwsOption
     assert "TTL" in await refusal(given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", ["ENABLING", "DISABLING"])
 async def test_a_ttl_that_comes_or_goes_is_refused_as_well(aws_identity: None, status: str) -> None:
     ttl = answer({"TimeToLiveDescription": {"TimeToLiveStatus": status}})
     assert status in str(await refusal_of(table(), ttl))
 
 
+@pytest.mark.slow
 async def test_an_engine_without_ttl_is_served_from(aws_identity: None) -> None:
     assert await refusal_of(table(), aws_error("UnknownOperationException")) is None
     assert "AccessDenied" in str(await refusal_of(table(), aws_error("AccessDeniedException")))

@@ -1,6 +1,7 @@
 """The embedded backend: what survives, who may read it, and what a failing disk makes of it."""
 
 import asyncio
+import base64
 import json
 import os
 import resource
@@ -16,6 +17,7 @@ from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
 from keyvault_server.backends.embedded.data_directory import DataDirectory, UnusableData
 from keyvault_server.backends.embedded.keyring import Keyring
 from keyvault_server.backends.embedded.sqlite import open_store
+from keyvault_server.core.errors import RecordCorrupt
 from keyvault_server.core.records import Record
 from keyvault_server.disk.files import rewrite_durably
 from keyvault_server.disk.permissions import UnsafeFile
@@ -92,13 +94,50 @@ async def test_a_file_that_others_can_reach_is_refused(tmp_path: Path, name: str
             pass
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"version": 1, "master_keys": {"1": "AA=="}}', b"\xff"])
-async def test_a_broken_keyring_is_refused_without_showing_it(tmp_path: Path, content: bytes) -> None:
+MASTER_KEY = base64.b64encode(b"a master key of exactly 32 bytes").decode()
+
+
+def keyring_with(*labels: str) -> bytes:
+    return json.dumps({"version": 1, "master_keys": dict.fromkeys(labels, MASTER_KEY)}).encode()
+
+
+INVALID_KEYRINGS = {
+    "empty": b"",
+    "not UTF-8": b"\xff",
+    "a list": b"[]",
+    "null": b"null",
+    "too deep": b"[" * 100_000,
+    "no master keys": b'{"version": 1}',
+    "a list of master keys, no version": b'{"master_keys": []}',
+    "a list of master keys": b'{"version": 1, "master_keys": []}',
+    "none at all": b'{"version": 1, "master_keys": {}}',
+    "null for the master keys": b'{"version": 1, "master_keys": null}',
+    "a number for a master key": b'{"version": 1, "master_keys": {"1": 1}}',
+    "a short master key": b'{"version": 1, "master_keys": {"1": "AA=="}}',
+    "another version": keyring_with("1").replace(b"1", b"2", 1),
+    "a word for a label": keyring_with("first"),
+    "a label of 256 bytes": keyring_with("9" * 256),
+    "a label of 5,000 bytes": keyring_with("9" * 5_000),
+    "two spellings of one label": keyring_with("1", "01"),
+}
+
+
+@pytest.mark.parametrize("content", INVALID_KEYRINGS.values(), ids=INVALID_KEYRINGS)
+def test_an_invalid_keyring_is_refused_without_showing_it(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "keyring.json"
     path.write_bytes(content)
     path.chmod(0o600)
-    with pytest.raises(UnusableData, match="is no keyring"):
+    with pytest.raises(UnusableData, match=r"is not a valid keyring.*: restore it from its backup$") as refused:
         Keyring.load(path)
+    assert "\n" not in str(refused.value)
+    assert MASTER_KEY not in str(refused.value)
+
+
+def test_the_longest_label_of_a_keyring_fits_a_wrapped_key(tmp_path: Path) -> None:
+    path = tmp_path / "keyring.json"
+    path.write_bytes(keyring_with("9" * 255))
+    path.chmod(0o600)
+    assert Keyring.load(path).current_label == "9" * 255
 
 
 async def test_a_lost_keyring_of_a_database_is_not_replaced(tmp_path: Path) -> None:
@@ -116,7 +155,7 @@ async def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "records.sqlite3"
     path.write_bytes(b"not a database at all, but long enough to be looked at" * 100)
     path.chmod(0o600)
-    with pytest.raises(UnusableData, match="is no KeyVault database"):
+    with pytest.raises(UnusableData, match="is not a KeyVault database"):
         async with open_store(path):
             pass
 
@@ -168,6 +207,18 @@ def test_what_is_written_again_stays_the_same(tmp_path: Path, size: int) -> None
     rewrite_durably(tmp_path / "log")
     rewrite_durably(tmp_path / "absent")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"log": content}
+
+
+@pytest.mark.parametrize("expected", [None, b"another head"])
+async def test_a_row_of_another_format_is_not_written_over(tmp_path: Path, expected: bytes | None) -> None:
+    """A put whose condition fails on it is answered RecordCorrupt: what is stored cannot be said."""
+    record = Record(os.urandom(72), os.urandom(16), 1, 1, b"x")
+    async with open_store(tmp_path / "records.sqlite3") as store:
+        await store.put_if("t", "k", record, None)
+        store._writer.execute("UPDATE record SET format = 2")
+        with pytest.raises(RecordCorrupt):
+            await store.put_if("t", "k", record, expected)
+        assert store._writer.execute("SELECT format, head, body FROM record").fetchall() == [(2, record.head, b"x")]
 
 
 async def test_many_waiting_puts_share_a_commit(tmp_path: Path) -> None:
