@@ -133,6 +133,7 @@ def test_what_is_sealed_opens_here_and_in_the_reference(
     assert reference.open_(key, tenant, key_id, sealed) == plaintext
 
 
+@pytest.mark.slow
 @examples(300)
 @given(st.data())
 def test_bytes_that_no_one_sealed_end_in_one_of_the_two_errors(data: st.DataObject) -> None:

@@ -142,6 +142,7 @@ def agrees(implementation: Any, test: Test) -> bool:
     return bool(opened == plaintext_of(test) and sealed == envelope)
 
 
+@pytest.mark.slow
 def test_the_reference_without_a_mistake_agrees_with_all() -> None:
     assert all(agrees(mistaken({}), test) for test in every_test(FILE))
 

@@ -29,6 +29,7 @@ def test_the_committed_files_are_what_the_generator_makes() -> None:
         assert same, f"{path} differs: run python -m tests.vectors.generate, and look at what changed"
 
 
+@pytest.mark.slow
 def test_a_file_fits_its_schema(name: str, file: dict[str, Any]) -> None:
     schema = read(file["schema"])
     jsonschema.Draft202012Validator.check_schema(schema)

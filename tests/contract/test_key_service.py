@@ -34,6 +34,7 @@ async def test_every_data_key_is_fresh_and_of_32_bytes(keys: KeyService) -> None
     assert len({key.plaintext for key in made}) == len({key.wrapped.blob for key in made}) == 8
 
 
+@pytest.mark.slow
 async def test_a_data_key_shows_itself_in_no_repr(keys: KeyService) -> None:
     made = await keys.generate(TENANT, SCOPE)
     assert repr(made.plaintext) not in repr(made)
@@ -45,6 +46,7 @@ async def test_a_wrapped_key_fits_its_frame(keys: KeyService) -> None:
     assert 1 <= len(made.wrapped.blob) <= 8_192 - 4 - 255 - 255
 
 
+@pytest.mark.slow
 async def test_a_wrapped_key_unwraps_to_its_data_key_however_often(keys: KeyService) -> None:
     made = await keys.generate(TENANT, SCOPE)
     assert [await keys.unwrap(TENANT, SCOPE, made.wrapped) for _ in range(2)] == [made.plaintext] * 2
@@ -61,7 +63,7 @@ async def test_a_wrapped_key_unwraps_to_its_data_key_however_often(keys: KeyServ
         (TENANT, "prod/"),
         (SCOPE, TENANT),
         # moto binds names and values of the context in one string without lengths; the fixed names between tenant and
-        # scope keep these apart even there. A real KMS also tells apart what moves between a name and its value.
+        # scope keep these apart even there. A real KMS also keeps apart what moves between a name and its value.
         (TENANT + "p", SCOPE[1:]),
         (TENANT[:-1], "e" + SCOPE),
     ],

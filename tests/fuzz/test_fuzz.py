@@ -55,6 +55,7 @@ def test_a_kept_input_is_what_it_says(name: str) -> None:
         assert check(bytes.fromhex(data)) == expected, data
 
 
+@pytest.mark.slow
 async def test_messages_to_the_service_are_answered_as_the_rule_has_it(tmp_path: Path) -> None:
     async with in_process(tmp_path) as target:
         report = await fuzzed(target, 4_000, seed=1, lanes=8)
@@ -77,12 +78,14 @@ async def test_messages_over_the_wire_are_answered_as_the_rule_has_it(tmp_path: 
     assert {Fate.REFUSED, Fate.OK, Fate.WRITTEN} <= set(report.fates)
 
 
+@pytest.mark.slow
 def test_inputs_of_every_format_are_read_alike_by_two_readers() -> None:
     found, wrong = checked(6_000, seed=1)
     assert wrong == []
     assert len(found) == 8, "not everything that an input can be was met"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CHECKS)
 @examples(200)
 @given(data=st.data())

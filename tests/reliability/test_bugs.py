@@ -26,6 +26,7 @@ def test_the_vault_without_the_bug_is_right_there(seed: int) -> None:
     check(simulate(seed, Deployment())[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deployment", [Deployment(store=Between), Deployment(engine=Remembering)])
 def test_what_carries_the_bugs_is_no_bug_itself(deployment: Deployment) -> None:
     for seed in range(100):

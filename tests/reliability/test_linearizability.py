@@ -414,6 +414,7 @@ def test_one_wrong_answer_is_judged_as_brute_force_judges_it(history: History, d
     assert is_accepted(history) == exists_an_order(history)
 
 
+@pytest.mark.slow
 @examples(400)
 @given(st.lists(sequential_runs(longest=4), min_size=2, max_size=2))
 def test_shuffled_runs_are_judged_as_brute_force_judges_them(runs: list[History]) -> None:

@@ -13,6 +13,8 @@ from tests.reliability.schedule import simulate
 from tests.reliability.simulation import Report, examine, main
 
 HISTORIES = 2_000
+TOGETHER = pytest.mark.xdist_group("simulation")
+"""One worker makes the report once."""
 
 
 @pytest.fixture(scope="module")
@@ -21,11 +23,14 @@ def report() -> Report:
 
 
 @pytest.mark.slow
+@TOGETHER
 def test_no_history_is_wrong(report: Report) -> None:
     assert report.histories == HISTORIES
     assert not report.wrong, "python -m tests.reliability.simulation --seed N shows one"
 
 
+@pytest.mark.slow
+@TOGETHER
 def test_every_answer_and_every_trouble_is_met(report: Report) -> None:
     answers = {"done", "replayed", "got", "unknown"}
     definite = {"RECORD_NOT_FOUND", "RECORD_EXISTS", "STALE_REVISION", "NOT_AUTHORIZED", "ENVELOPE_NOT_UNDER_KEY"}
@@ -34,6 +39,7 @@ def test_every_answer_and_every_trouble_is_met(report: Report) -> None:
     assert set(report.met) == {fate.value for fate in BACKEND_TROUBLES} | {"server crashed", "store crashed"}
 
 
+@pytest.mark.slow
 def test_one_seed_is_one_schedule() -> None:
     for seed in range(20):
         first, second = (simulate(seed, Deployment()) for _ in range(2))

@@ -25,6 +25,7 @@ def test_histories_of_servers_that_are_killed_are_right(tmp_path: Path, deployme
     assert not figure.wrong, figure.wrong[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["no-ring", "eventually-consistent-read", None])
 async def test_a_bug_is_caught_over_the_wire(name: str | None) -> None:
     async def undisturbed() -> None:

@@ -63,6 +63,7 @@ def test_what_grpc_loses_with_abandoned_calls_is_not_ours() -> None:
     assert [each.good for each in growth(samples, given_up=10_000)] == [False, True, True, True]
 
 
+@pytest.mark.slow
 def test_the_warm_up_does_not_count() -> None:
     samples = [Sample(each.time, each.memory - (50 if each.time < 300 else 0), 1, 1, 1) for each in flat(60)]
     assert all(each.good for each in growth(samples))

@@ -85,7 +85,7 @@ def pem_of(key: PrivateKey, password: bytes | None = None) -> bytes:
 
 
 def replace(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Writes a file beside and renames it over, as careful programs do."""
+    """Write a draft and rename it over the file, as careful programs do."""
     draft = path.with_name(f"{path.name}.draft")
     draft.write_bytes(content)
     draft.chmod(mode)

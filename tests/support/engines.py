@@ -109,7 +109,7 @@ async def aws(moto_options: AwsOptions) -> AsyncIterator[tuple[KmsKeyService, Dy
 
 @pytest.fixture(scope="session")
 async def moto_clients(moto_options: AwsOptions) -> AsyncIterator[tuple[AwsClient, AwsClient]]:
-    """Clients of KMS and DynamoDB on moto, beside the ports."""
+    """Clients of KMS and DynamoDB on moto, in addition to the ports."""
     async with open_clients(moto_options) as clients:
         yield clients
 

@@ -109,7 +109,7 @@ class FakeKeyService(Hooks):
         await self._leave("check")
 
     def wrap(self, tenant: str, scope: str, data_key: bytes) -> WrappedBlob:
-        """What whoever may use the master key directly can make of any bytes, not counted as a call."""
+        """Wrap any bytes, as a direct user of the master key can; not counted as a call."""
         nonce = os.urandom(NONCE_SIZE)
         sealed = AESGCM(self._usable(self.current)).encrypt(nonce, data_key, _context(self.current, tenant, scope))
         return WrappedBlob(self.current, nonce + sealed)

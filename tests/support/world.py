@@ -42,7 +42,7 @@ class World:
         return await self.vault.delete(CALLER, NAME, key.wrapped, key.seal(NAME, revision, b"", Kind.TOMBSTONE))
 
     def rotation(self, key: Key, new: Key, revision: int, data: bytes = b"data") -> Callable[[], Awaitable[Written]]:
-        """A RotateKey that can be sent again."""
+        """A RotateKey that can be retried with the same bytes."""
         sealed = new.seal(NAME, revision, data)
         permit = key.seal(NAME, revision, hashlib.sha256(sealed).digest(), Kind.REKEY)
         return lambda: self.vault.rotate_key(CALLER, NAME, key.wrapped, permit, new.wrapped, sealed)

@@ -50,7 +50,7 @@ async def test_a_file_is_followed_but_not_into_a_bad_set(tmp_path: Path) -> None
         assert set(keys.current) == {"ec", "ed"}
 
 
-async def test_a_file_that_is_no_key_set_is_refused_at_the_start(tmp_path: Path) -> None:
+async def test_an_invalid_key_set_is_refused_at_the_start(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     for content, sentence in ((b"s3cret", "no key set"), (bytes(MAX_KEY_SET + 1), "right file")):
         path.write_bytes(content)
@@ -122,7 +122,7 @@ async def forever(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None
 
 BAD: dict[str, tuple[Answer, str]] = {
     "silent": (SILENCE, "within 1 s"),
-    "cut off": (RESET, "cannot be reached"),
+    "truncated": (RESET, "cannot be reached"),
     "half": (HALF, "cannot be reached"),
     "an error": (Reply(500), "status 500"),
     "not found": (Reply(404, b"s3cret"), "status 404"),
@@ -248,7 +248,7 @@ async def test_calls_go_on_while_the_issuer_does_not_respond() -> None:
         async with identity_server(None, identifier) as server:
             with pytest.raises(Unauthenticated):
                 identifier.identify({}, (("authorization", f"Bearer {ISSUED_BY.token(header={'kid': 'new'})}"),))
-            await until(lambda: len(served.requests) == 2)  # the fetch is at work and hangs
+            await until(lambda: len(served.requests) == 2)  # the fetch is in flight and hangs
             for _ in range(20):
                 assert await identity_of(server.address, None, None, ISSUED_BY.token()) == f"jwt:{SUBJECT}"
             assert len(served.requests) == 2, "or the fetch was over"

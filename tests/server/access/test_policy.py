@@ -141,6 +141,7 @@ def written(
     return Written("\n".join(lines), headers, rules)
 
 
+@pytest.mark.slow
 @PROPERTY
 @given(
     callers=SOUND, identities=st.lists(SUBJECTS, min_size=2, max_size=6), names=st.lists(CALLED, min_size=1, max_size=6)
@@ -174,6 +175,7 @@ def test_rules_of_others_change_nothing_for_an_identity(
         assert [alone.allows(method, name) for method in METHODS] == [among.allows(method, name) for method in METHODS]
 
 
+@pytest.mark.slow
 @PROPERTY
 @given(callers=st.lists(callers_of(ANY_RULE), max_size=3), identity=SUBJECTS, name=CALLED)
 def test_unwrap_key_is_granted_by_name_and_by_no_wildcard(
@@ -199,6 +201,7 @@ def test_a_method_that_is_listed_twice_is_listed_once() -> None:
         assert Policy.parse(written(callers).text).decide("jwt:a", "UnwrapKey", "a/").allowed
 
 
+@pytest.mark.slow
 @PROPERTY
 @given(pattern=NAMES, scope=st.text("ab/", max_size=3).map("{}/".format), key_id=st.text("ab/", max_size=5))
 def test_scopes_and_key_ids_are_allowed_by_their_prefixes(pattern: str, scope: str, key_id: str) -> None:

@@ -38,7 +38,7 @@ class Bucket:
 
 
 def refused(quotas: Quotas, identity: str, bucket: str, rate: Rate) -> float:
-    """Spends one; the seconds that a refused caller is told to wait, 0 if it was not refused."""
+    """Spend one; return the seconds that a refused caller has to wait, 0 if it was not refused."""
     try:
         quotas.spend(identity, bucket, rate)
     except RateLimited as error:
@@ -142,6 +142,7 @@ def test_every_answer_is_that_of_an_exact_model(
         assert refused(quotas, identity, "Read", rate) == min(math.ceil(lacking * 1000) / 1000, MAX_RETRY_AFTER)
 
 
+@pytest.mark.slow
 @PROPERTY
 @given(
     per_second=st.floats(0.01, 10_000),
@@ -166,6 +167,7 @@ def test_any_numbers_give_the_models_answers_to_a_microsecond(
             model.tokens -= 1
 
 
+@pytest.mark.slow
 @PROPERTY
 @given(per_second=st.floats(0.02, 10_000), burst=st.floats(1, 20), calls=st.integers(1, 60))
 def test_who_waits_as_long_as_asked_is_not_refused_again(per_second: float, burst: float, calls: int) -> None:
@@ -256,6 +258,7 @@ def test_a_flood_of_one_rpc_forgets_nothing_of_another() -> None:
     assert refused(quotas, MEMBER, "GenerateKey", rate)
 
 
+@pytest.mark.slow
 @PROPERTY
 @given(most=st.integers(1, 4), burst=st.integers(1, 4), callers=st.lists(st.integers(0, 8), max_size=200))
 def test_a_call_beyond_the_burst_takes_as_many_as_all_buckets(most: int, burst: int, callers: list[int]) -> None:
@@ -277,6 +280,7 @@ def test_a_rate_that_no_bucket_has_is_refused(per_second: float, burst: float) -
         Rate(per_second, burst)
 
 
+@pytest.mark.slow
 @PROPERTY
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), st.integers(1, 3), st.booleans())))
 def test_each_caller_has_as_many_calls_in_flight_as_it_may(

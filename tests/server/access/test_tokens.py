@@ -134,7 +134,7 @@ FORGED: dict[str, tuple[Callable[[], str], str]] = {
     "an EC signature that names the RSA key": (lambda: ISSUED_BY.token("ec", {"kid": "rsa"}), "does not fit the key"),
     "an RSA signature that names the EC key": (lambda: ISSUED_BY.token("rsa", {"kid": "ec"}), "does not fit the key"),
     "an Ed25519 signature that names the EC key": (lambda: ISSUED_BY.token("ed", {"kid": "ec"}), "does not fit"),
-    "a stranger's key under the issuer's kid": (
+    "another issuer's key under the issuer's kid": (
         lambda: ISSUED_BY.token(key=ec.generate_private_key(ec.SECP256R1())),
         "signature",
     ),

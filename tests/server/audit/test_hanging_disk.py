@@ -1,4 +1,4 @@
-"""The disk of the audit log hangs: it takes no line and tells no error. Every call ends all the same."""
+"""The disk of the audit log hangs: it takes no line and reports no error. Every call ends all the same."""
 
 import asyncio
 import logging

@@ -74,7 +74,7 @@ class AuditedStore(Hooks):
 
     async def walk(self) -> AsyncIterator[Walked]:
         async for walked in self._records.walk():
-            await asyncio.sleep(0.001)  # so that others can write meanwhile
+            await asyncio.sleep(0.001)  # so that others can write in between
             yield walked
 
     async def check(self) -> None:
@@ -160,7 +160,7 @@ class Replica:
 
 @dataclass
 class Site:
-    """Two replicas on one SQLite database, and whoever writes past them."""
+    """Two replicas on one SQLite database, and somebody who writes past them."""
 
     folder: Path
     records: SqliteStore
@@ -581,6 +581,7 @@ async def test_a_log_that_is_not_whole_is_not_believed(site: Site) -> None:
         await site.report(copy)
 
 
+@pytest.mark.slow
 async def test_a_store_written_during_the_walk_is_no_complaint(site: Site) -> None:
     key = await five_revisions(site)
     for number in range(70):

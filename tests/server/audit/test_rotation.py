@@ -83,6 +83,7 @@ async def test_a_link_to_the_log_is_rotated_where_it_is(trail: Trail) -> None:
     assert trail.verified().lines == len(trail.lines_of_all_files())
 
 
+@pytest.mark.slow
 async def test_a_server_rotates_at_the_size_that_its_settings_say(trail: Trail) -> None:
     async with embedded(trail.folder / "data", audit_file=trail.path, audit_file_bytes=65_536) as server:
         for _ in range(250):
@@ -285,6 +286,7 @@ async def test_moved_files_are_named_and_found_with_the_others(trail: Trail) -> 
         assert report.whole, report.bad
 
 
+@pytest.mark.slow
 async def test_a_log_can_be_verified_while_it_is_rotated(trail: Trail) -> None:
     async with trail.open(file_bytes=SMALL) as audit:
         key, stop = trail.key, asyncio.Event()

@@ -338,6 +338,7 @@ async def test_a_stopped_log_is_rotated_by_moving_both_files(trail: Trail) -> No
     assert (report.starts, report.crashes) == (2, 0)
 
 
+@pytest.mark.slow
 async def test_a_start_is_quick_to_find_its_place_in_a_long_log(trail: Trail) -> None:
     for size in (3_000, 10, 3_000):
         async with trail.open() as audit:
@@ -396,7 +397,7 @@ REFUSED: dict[str, tuple[Spoiling, str]] = {
         lambda trail: trail.path.write_bytes(trail.path.read_bytes() + trail.path.read_bytes().splitlines(True)[-1]),
         "seq 5 where 6",
     ),
-    "a log cut off before its last checkpoint": (
+    "a log truncated before its last checkpoint": (
         lambda trail: trail.path.write_bytes(b"".join(trail.path.read_bytes().splitlines(True)[:-1])),
         "cut off or replaced",
     ),
@@ -462,7 +463,7 @@ async def test_a_start_finds_a_checkpoint_that_is_far_back(trail: Trail) -> None
     assert crashed.verified().crashes == 1
 
 
-async def test_a_start_refuses_a_sink_that_is_no_file_of_its_own(trail: Trail) -> None:
+async def test_a_start_refuses_a_sink_that_is_not_its_own_file(trail: Trail) -> None:
     for path, why in ((Path("/dev/null"), "no regular file"), (trail.folder, "cannot be opened")):
         other = Trail(trail.folder / "other")
         other.folder.mkdir(exist_ok=True)
@@ -629,7 +630,7 @@ GONE: dict[str, Spoiling] = {
     "removed": lambda trail: trail.path.unlink(),
     "moved": lambda trail: trail.path.rename(trail.folder / "elsewhere"),
     "replaced by a copy": lambda trail: replace(trail.path),
-    "cut off": lambda trail: os.truncate(trail.path, 100),
+    "truncated": lambda trail: os.truncate(trail.path, 100),
     "written to by somebody else": lambda trail: trail.path.write_bytes(trail.path.read_bytes() + b"{}\n"),
     "without its checkpoints": lambda trail: trail.checkpoints.unlink(),
 }

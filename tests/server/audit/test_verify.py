@@ -148,13 +148,13 @@ def replace_by_another_log(lines: Lines, other: Lines, dice: random.Random) -> b
     return b"".join(dice.choice([other, lines[:at] + other[at:], other[:at] + lines[at:], lines + other]))
 
 
-def cut_off(lines: Lines, other: Lines, dice: random.Random) -> bytes:
+def truncated(lines: Lines, other: Lines, dice: random.Random) -> bytes:
     """Anywhere: the last line is a checkpoint."""
     content = b"".join(lines)
     return content[: dice.randrange(len(content))]
 
 
-def cut_off_between_lines(lines: Lines, other: Lines, dice: random.Random) -> bytes:
+def truncated_between_lines(lines: Lines, other: Lines, dice: random.Random) -> bytes:
     return b"".join(lines[: dice.randrange(len(lines))])
 
 
@@ -174,8 +174,8 @@ TAMPER = (
     double_lines,
     insert_from_another_log,
     replace_by_another_log,
-    cut_off,
-    cut_off_between_lines,
+    truncated,
+    truncated_between_lines,
     tear_a_line,
 )
 
@@ -273,7 +273,7 @@ SAID_OF_CHECKPOINTS: dict[str, tuple[Callable[[Logs], Lines], int, str]] = {
 
 
 def forged(logs: Logs) -> bytes:
-    """A checkpoint of what never was, by whoever has no key."""
+    """A checkpoint of what never was, by somebody without a key."""
     return logs.checkpoints[-1].replace(b'{"seq":', b'{"seq":9')
 
 
@@ -373,11 +373,11 @@ async def test_memory_does_not_grow_with_the_log(trail: Trail) -> None:
     assert peak < 500_000
 
 
-# What whoever has keys can do
+# What an attacker with keys can do
 
 
 def rewritten(lines: Lines, key: AuditKey, log: str = "") -> Lines:
-    """The lines anew, one answer changed, by somebody who has the whole key."""
+    """The lines written again, one answer changed, by somebody who has the whole key."""
     chain, made = Chain(log or json.loads(lines[0])["log"]), []
     for line in lines:
         fields = {name: value for name, value in json.loads(line).items() if name not in ("seq", "prev", "mac")}

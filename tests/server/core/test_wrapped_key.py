@@ -17,7 +17,7 @@ MASTER_KEYS = {int(label): bytes.fromhex(key) for label, key in FILE["masterKeys
 FIELDS = ("result", "phase", "label", "scope", "dataKey", "salt")
 
 
-async def told(test: Test) -> dict[str, str]:
+async def outcome(test: Test) -> dict[str, str]:
     """What the server says of a test, in its fields."""
     try:
         frame = parse_wrapped_key(bytes.fromhex(test["wrappedKey"]))
@@ -36,7 +36,7 @@ async def told(test: Test) -> dict[str, str]:
 async def test_every_vector_does_what_it_says(group: dict[str, Any]) -> None:
     for test in group["tests"]:
         expected = {field: test[field] for field in FIELDS if field in test}
-        assert await told(test) == expected, f"test {test['tcId']}: {test['comment']}"
+        assert await outcome(test) == expected, f"test {test['tcId']}: {test['comment']}"
 
 
 def test_a_parsed_frame_writes_the_same_bytes() -> None:

@@ -1,4 +1,4 @@
-"""Files read again when they change: what is noticed, how often it is looked, and what a bad change does."""
+"""Files that are reloaded when they change: what is noticed, how often it is looked, and what a bad change does."""
 
 import asyncio
 import logging

@@ -118,7 +118,7 @@ def test_nothing_is_written_over_and_then_nothing_is_written(tmp_path: Path, nam
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "../../x", "server", "ca", "a b", "a.b", "alice\n", "\u00e4"])
-def test_a_name_that_is_no_file_or_no_spiffe_path_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_name_that_fits_no_file_or_spiffe_path_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(CannotWriteCerts, match="letters, digits and hyphens"):
         write_dev_certs(tmp_path / "certs", ["alice", name])
     assert list(tmp_path.iterdir()) == []

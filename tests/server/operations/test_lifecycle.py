@@ -217,6 +217,7 @@ async def test_a_connection_that_says_nothing_is_closed(server: Served) -> None:
     writer.close()
 
 
+@pytest.mark.slow
 async def test_calls_beyond_a_connections_own_wait_with_the_caller() -> None:
     async with on_ports(FakeKeyService(), FakeRecordStore(), concurrent_calls=10) as server:
         read = pb.ReadRequest(key_id="a")

@@ -51,7 +51,7 @@ LINKS = {
     "KEYVAULT_METRICS_PORT": "tcp://10.0.0.2:9100",
     "KEYVAULT_METRICS_PORT_9100_TCP_ADDR": "10.0.0.2",
 }
-"""What Kubernetes tells every pod of the Services `keyvault` and `keyvault-metrics` in its namespace."""
+"""What Kubernetes passes to every pod about the Services `keyvault` and `keyvault-metrics` in its namespace."""
 
 
 def test_what_kubernetes_says_of_services_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:

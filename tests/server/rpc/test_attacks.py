@@ -60,6 +60,7 @@ async def test_own_keys_neither_delete_nor_rotate_anothers_record(attacked: tupl
     assert await unharmed(world, victim)
 
 
+@pytest.mark.slow
 async def test_the_wrapped_key_without_the_data_key_changes_nothing(attacked: tuple[World, Key]) -> None:
     world, victim = attacked
     for _ in range(2_000):
@@ -245,7 +246,7 @@ async def test_a_wrapped_key_with_a_rewritten_label_does_not_unwrap(attacked: tu
 
 
 async def test_a_blob_of_a_foreign_master_key_is_not_unwrapped(attacked: tuple[World, Key]) -> None:
-    """Whoever holds the data key could else wrap it under a master key of their own and have it rewrapped into ours."""
+    """The holder of a data key could else wrap it under a master key of their own and have it rewrapped into ours."""
     world, victim = attacked
     foreign = FakeKeyService("1")
     blob = foreign.wrap(TENANT, "prod/", victim.plaintext)

@@ -1,4 +1,4 @@
-"""Who gets in: each stranger gets the documented status, and none of them reaches a backend."""
+"""Who gets in: each unidentified caller gets the documented status, and none of them reaches a backend."""
 
 import asyncio
 import contextlib

@@ -148,8 +148,8 @@ async def test_no_secret_is_in_what_a_server_writes(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own view is in /proc")
 def test_no_other_user_and_no_core_file_has_the_memory(tmp_path: Path) -> None:
-    """What nobody may look into belongs to root in /proc, user and group, whoever runs it."""
-    group = str(os.getgid() or 54_321)  # root tells itself from nobody but by its group
+    """What nobody may look into belongs to root in /proc, user and group, no matter who runs it."""
+    group = str(os.getgid() or 54_321)  # only its group distinguishes root from nobody
     as_group = "import os, sys; os.setgid(int(sys.argv[1])); os.execv(sys.argv[2], sys.argv[2:])"
     program = (sys.executable, "-c", as_group, group, BIN / "keyvault-server")
     with server_process(tmp_path / "data", program=program) as server:

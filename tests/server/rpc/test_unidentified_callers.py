@@ -36,8 +36,8 @@ def trail(tmp_path: Path) -> Trail:
     return Trail(tmp_path)
 
 
-async def strangers(stub: KeyVaultStub, count: int) -> Counter[str]:
-    """So many calls without an identity, AT_ONCE at a time; what they are told."""
+async def unidentified(stub: KeyVaultStub, count: int) -> Counter[str]:
+    """So many calls without an identity, AT_ONCE at a time; what they are answered."""
     told: Counter[str] = Counter()
     left = iter(range(count))
 
@@ -65,7 +65,7 @@ def refusals(lines: Iterable[dict[str, Any]]) -> tuple[Counter[tuple[str, str]],
 async def test_a_flood_of_unidentified_calls_is_a_few_lines(tmp_path: Path) -> None:
     """They count every call."""
     async with policy_server(tmp_path, certificates=False, tokens=True) as gate, gate.stub(None) as stub:
-        flood = asyncio.create_task(strangers(stub, FLOOD))
+        flood = asyncio.create_task(unidentified(stub, FLOOD))
         known = [
             stub.Read(pb.ReadRequest(key_id=f"known/{number}"), metadata=bearer(gate.issuer.token()))
             for number in range(40)
@@ -84,18 +84,20 @@ async def test_a_flood_of_unidentified_calls_is_a_few_lines(tmp_path: Path) -> N
     assert report.refused == counted[UNAUTHENTICATED]
 
 
+@pytest.mark.slow
 async def test_those_that_no_server_has_room_for_are_counted_apart(tmp_path: Path) -> None:
     identifier = Identifier(certificates=True)
     async with audit_server(tmp_path, identifier=identifier, limits=Limits(concurrent_calls=1)) as server:
-        told = await strangers(server.stub, 1_000)
+        told = await unidentified(server.stub, 1_000)
     listed, counted = refusals(server.trail.lines())
     assert {reason: number for (_, reason), number in (listed + counted).items()} == told
     assert sum(listed.values()) < UNIDENTIFIED.burst + 60
 
 
+@pytest.mark.slow
 async def test_where_nobody_is_asked_who_calls_every_call_has_its_line(tmp_path: Path) -> None:
     async with audit_server(tmp_path) as server:
-        told = await strangers(server.stub, 3 * int(UNIDENTIFIED.burst))
+        told = await unidentified(server.stub, 3 * int(UNIDENTIFIED.burst))
     assert told == {"RECORD_NOT_FOUND": 3 * UNIDENTIFIED.burst}
     assert refusals(server.trail.lines()) == ({("NOT_FOUND", "RECORD_NOT_FOUND"): 3 * UNIDENTIFIED.burst}, {})
 
@@ -114,7 +116,7 @@ async def test_what_was_counted_is_in_the_next_checkpoint_once(trail: Trail) -> 
                     await asyncio.sleep(0.01)
         size = trail.path.stat().st_size
         await asyncio.sleep(0.05)
-        assert trail.path.stat().st_size == size, "nothing came, nothing is told"
+        assert trail.path.stat().st_size == size, "nothing came, nothing is logged"
     sums = [line for line in trail.lines() if line["phase"] == "refused"]
     assert [line["count"] for line in sums] == [3, 4]
     assert list(sums[0]) == ["seq", "ts", "boot", "phase", "status", "reason", "count", "prev", "mac"]
@@ -172,7 +174,7 @@ async def test_the_store_is_held_against_a_log_with_sums(trail: Trail, tmp_path:
 
 
 @pytest.mark.parametrize("count", ["true", '"7"', "1.5", "null", "-1"])
-def test_a_sum_that_is_no_number_is_no_line(trail: Trail, count: str) -> None:
+def test_a_sum_without_a_number_is_an_invalid_line(trail: Trail, count: str) -> None:
     """The public key alone reads lines that nothing has proved yet."""
     key, chain = AuditKey.create(trail.key_path), Chain()
     texts = ('"phase":"boot","log":"a"', f'"phase":"refused","count":{count}')

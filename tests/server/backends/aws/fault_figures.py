@@ -129,8 +129,8 @@ async def longest_wait(deadline: float = 1.0) -> tuple[float, Counter[str]]:
         return max(over for over, _ in seen), Counter(status for _, status in seen)
 
 
-async def reads_beside_a_silent_kms(*, rate: int = 75, seconds: float = 8.0) -> Counter[str]:
-    """What Reads are told while mutations come in that KMS leaves hanging; the server has a quarter of the defaults."""
+async def reads_during_a_hang_of_kms(*, rate: int = 75, seconds: float = 8.0) -> Counter[str]:
+    """What Reads are answered while KMS leaves mutations hanging; the server has a quarter of the defaults."""
     async with site(CALL_SECONDS, CONNECTIONS, concurrent_calls=64) as opened:
         key = await _stored(opened)
         opened.kms.break_with(BLACK_HOLE)

@@ -1,7 +1,7 @@
-"""Each fault on the way to AWS, at each operation, under each RPC of a real server: what is told, and what is true.
+"""Each fault on the way to AWS, at each operation, under each RPC of a real server: what is answered, and what is true.
 
-The rule of this file: a cell tells the status and the seconds that were seen, and raises if what is stored afterwards,
-or what a retry is told, is not what that status allows. The status itself is for whoever asks to judge: `allowed`.
+The rule of this file: a cell shows the status and the seconds that were seen, and raises if what is stored afterwards,
+or what a retry is answered, is not what that status allows. The status itself is for the caller to judge: `allowed`.
 """
 
 import asyncio

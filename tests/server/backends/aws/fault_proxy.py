@@ -1,7 +1,7 @@
 """A proxy between the server and AWS that breaks a call in every way in which the network or the service can.
 
 The rule of this file: what becomes of a request is decided when it has come in whole, and a request that the service
-is to have reaches it, late if need be, also when whoever sent it has hung up meanwhile.
+is to have reaches it, late if need be, also when its sender has hung up by then.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ class Loss(Enum):
     HALF = auto()
     """So it is after half of the body."""
     SILENCE = auto()
-    """Nothing comes, until whoever waits hangs up."""
+    """Nothing comes, until the one who waits hangs up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +87,14 @@ class Rule:
 
 @dataclass
 class FaultProxy:
-    """Stands before one service; `rules` may be changed while calls are at work. See `fault_proxy`."""
+    """Stands before one service; `rules` may be changed while calls are in flight. See `fault_proxy`."""
 
     upstream: int
     rng: random.Random
     address: str = ""
     rules: list[Rule] = field(default_factory=list)
     connections: int = 0
-    """Opened so far, by whoever asks."""
+    """Opened so far, by any caller."""
     requests: Counter[str] = field(default_factory=Counter)
     """By operation."""
     hits: int = 0

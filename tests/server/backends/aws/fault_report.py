@@ -149,8 +149,8 @@ async def _figures() -> AsyncIterator[str]:
         seconds = await figures.recovery(FAULTS[name])
         yield _row(f"{name}: from its end until every caller had an answer", f"{seconds:.2f} s")
     with figures.no_breaker():
-        without = await figures.reads_beside_a_silent_kms()
-    reads = await figures.reads_beside_a_silent_kms()
+        without = await figures.reads_during_a_hang_of_kms()
+    reads = await figures.reads_during_a_hang_of_kms()
     yield _row("what Reads get next to 75 mutations a second that hang on an unresponsive KMS", _counted(reads))
     yield _row("the same without the breaker", _counted(without))
 

@@ -92,7 +92,7 @@ class Authority:
 
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Its root is trusted by whoever is given `bundle`."""
+    """Its root is trusted by a client that is given `bundle`."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test root")])
     constraints = x509.BasicConstraints(ca=True, path_length=0)

@@ -52,6 +52,7 @@ async def test_a_hanging_backend_is_probed_and_nobody_waits_for_it(line: Line) -
     assert line.dynamodb.requests["GetItem"] < 100
 
 
+@pytest.mark.slow
 async def test_it_is_used_again_once_it_answers(line: Line) -> None:
     await fall_silent(line)
     line.dynamodb.heal()
@@ -79,6 +80,7 @@ async def test_callers_who_leave_count_the_silence_all_the_same(line: Line) -> N
     assert line.dynamodb.requests["GetItem"] < 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAILING.values(), ids=FAILING)
 async def test_a_backend_that_fails_at_once_is_asked_by_every_call(patient: Line, fault: Fault) -> None:
     patient.dynamodb.break_with(fault)

@@ -1,4 +1,4 @@
-"""How many calls are at work at a service, and what becomes of those whose caller has gone."""
+"""How many calls are in flight at a service, and what becomes of those whose caller has gone."""
 
 import asyncio
 import os
@@ -38,7 +38,7 @@ async def impatiently(*calls: Awaitable[object]) -> None:
 
 
 async def idle(line: Line) -> None:
-    """Returns when nothing is at work at DynamoDB any more."""
+    """Return when nothing is in flight at DynamoDB any more."""
     line.dynamodb.heal()
     await asyncio.gather(*(line.records.get(TENANT, "absent") for _ in range(POOL)))
 
@@ -60,6 +60,7 @@ async def test_callers_who_leave_a_slow_backend_cost_no_connection(open_line: Op
         assert line.dynamodb.connections <= POOL
 
 
+@pytest.mark.slow
 async def test_nothing_is_sent_for_a_caller_who_left_the_queue(open_line: OpenLine) -> None:
     """What waits for a connection is not sent once its caller has left."""
     async with open_line(max_connections=POOL) as line:
@@ -68,6 +69,7 @@ async def test_nothing_is_sent_for_a_caller_who_left_the_queue(open_line: OpenLi
         assert line.dynamodb.requests["GetItem"] <= POOL
 
 
+@pytest.mark.slow
 async def test_leaving_a_black_hole_keeps_connections_bounded(open_line: OpenLine) -> None:
     """Callers who leave it open no more connections than there may be."""
     async with open_line(max_connections=POOL, call_timeout=30.0) as line:

@@ -1,4 +1,4 @@
-"""The item itself, as docs/dynamodb.md has it, and what happens to one that is no record; on every DynamoDB."""
+"""The item itself, as docs/dynamodb.md has it, and what happens to an invalid one; on every DynamoDB."""
 
 import os
 from collections.abc import AsyncIterator
@@ -20,12 +20,12 @@ from tests.support.engines import options
 
 TENANT = "acme"
 ENVELOPE = bytes.fromhex("4b564501010100000000000000000001") + os.urandom(56 + 23)
-"""Revision 1, as far as whoever has no key can tell."""
+"""Revision 1, as far as somebody without a key can say."""
 RECORD = Record(ENVELOPE[:72], os.urandom(32), 1_700_000_000_000_001, 1_700_000_000_000_002, ENVELOPE[72:])
 
 
 class Table:
-    """A store and, beside it, the engine itself."""
+    """A store and the engine itself."""
 
     def __init__(self, store: DynamoRecordStore, client: AwsClient) -> None:
         self.store = store
@@ -67,7 +67,9 @@ def on_standin(standin_store: DynamoRecordStore, standin_clients: tuple[AwsClien
     return Table(standin_store, standin_clients[1])
 
 
-@pytest.fixture(params=[*(pytest.param(name, marks=pytest.mark.external) for name in ("on_moto", "on_dynalite")), "on_standin"])
+@pytest.fixture(
+    params=[*(pytest.param(name, marks=pytest.mark.external) for name in ("on_moto", "on_dynalite")), "on_standin"]
+)
 def table(request: pytest.FixtureRequest) -> Table:
     made: Table = request.getfixturevalue(request.param)
     return made

@@ -55,6 +55,7 @@ async def test_decrypt_is_pinned_to_the_labels_master_key(keys: KmsKeyService, s
     assert sent(served) == ("Decrypt", expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("label", "source"), [("old", OLD), ("new", NEW)])
 async def test_reencrypt_is_pinned_at_both_ends(keys: KmsKeyService, served: Stub, label: str, source: str) -> None:
     assert await keys.rewrap("acme", "prod/billing/", WrappedBlob(label, BLOB)) == WrappedBlob("new", BLOB)

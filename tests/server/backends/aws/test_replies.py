@@ -212,6 +212,7 @@ async def test_a_reply_with_a_wrong_checksum_is_unavailable(say: Say) -> None:
         await records.get("acme", "k")
 
 
+@pytest.mark.slow
 async def test_nobody_listening_is_unavailable() -> None:
     async with stub(Reply()) as gone:
         pass

@@ -1,4 +1,4 @@
-"""What is sent again, what never is, and what is looked at instead."""
+"""What is retried, what never is, and what is looked up instead."""
 
 import os
 from collections.abc import Awaitable, Callable
@@ -44,6 +44,7 @@ def sent(line: Line, operation: str) -> int:
     return sum(proxy.requests[operation] for proxy in proxies(line))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
 async def test_what_has_no_effect_is_retried_until_it_is_answered(
     fresh_line: Line, wrapped: WrappedBlob, fault: Fault
@@ -71,6 +72,7 @@ async def test_it_is_sent_a_few_times_at_most(fresh_line: Line, wrapped: Wrapped
             assert sent(fresh_line, operation) == ATTEMPTS
 
 
+@pytest.mark.slow
 async def test_an_outage_is_not_multiplied_by_retries(fresh_line: Line) -> None:
     """What is answered earns retries back."""
     fresh_line.dynamodb.break_with(BEFORE)
@@ -86,6 +88,7 @@ async def test_an_outage_is_not_multiplied_by_retries(fresh_line: Line) -> None:
     await fresh_line.records.get(TENANT, "absent")
 
 
+@pytest.mark.slow
 async def test_an_outage_of_one_service_costs_the_other_nothing(fresh_line: Line, wrapped: WrappedBlob) -> None:
     fresh_line.dynamodb.break_with(BEFORE)
     for _ in range(int(BUDGET)):
@@ -199,7 +202,7 @@ async def test_where_a_purge_may_have_hidden_it_the_outcome_is_unknown(line: Lin
 
 
 async def test_a_write_that_was_written_over_is_unknown(line: Line, key_id: str) -> None:
-    """Its caller sends it again and is told that it is a replay: by then it is one."""
+    """Its caller retries and is answered that it is a replay: by then it is one."""
     one = first()
     two = after(one)
     await store(line.records, key_id, one, two, after(two))

@@ -212,6 +212,7 @@ async def _create_table(client: AwsClient, name: str) -> None:
     )
 
 
+@pytest.mark.slow
 async def test_an_inconsistent_read_may_be_one_write_late(own: Own) -> None:
     async def seen(**given: bool) -> object:
         reply = await own.dynamodb.call("get_item", TableName="keyvault", Key=KEY, **given)
@@ -334,6 +335,7 @@ async def test_what_a_knob_refuses_is_not_done(own: Own, refusal: AwsError, mean
     assert made.kms.calls["CreateKey"] == made.dynamodb.calls["PutItem"] == 1
 
 
+@pytest.mark.slow
 async def test_latency_is_what_a_call_takes_at_least(own: Own) -> None:
     own.account.dynamodb.knobs.latency = 0.3
     began = time.monotonic()

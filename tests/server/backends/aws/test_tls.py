@@ -1,4 +1,4 @@
-"""Whoever answers must show a certificate for the host's name: the SDK that is installed does not ask for it."""
+"""An endpoint must show a certificate for the host's name: the SDK that is installed does not ask for it."""
 
 import asyncio
 import contextlib
@@ -72,6 +72,7 @@ async def test_behind_a_proxy_the_name_counts_as_well(
         assert len(served.requests) == int(believed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "believed"), [("localhost", True), ("evil.example", False)])
 async def test_a_credentials_endpoint_must_show_its_name_too(
     authority: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, believed: bool

@@ -1,7 +1,7 @@
 """What both stand-ins are: an AWS service on loopback that speaks the wire protocol and can be made to misbehave.
 
 The rule of this file: an operation is decided at one point in time, between the two halves of the latency, so that
-what the real service promises to do atomically is done so here. `knobs` may be turned while calls are at work.
+what the real service promises to do atomically is done so here. `knobs` may be turned while calls are in flight.
 
 Source: AWS JSON protocols 1.0 and 1.1; Signature Version 4 ("Authorization" header).
 """
@@ -111,7 +111,7 @@ class Service:
         return self._operations[operation](json.loads(request.body))
 
     def _refuse_unsigned(self, request: Message) -> None:
-        """The scope is looked at, the signature is not: whoever signs is the SDK, not we."""
+        """The scope is looked at, the signature is not: the SDK signs, not we."""
         scope = rf"AWS4-HMAC-SHA256 Credential=\w+/\d{{8}}/{REGION}/{self.name}/aws4_request, SignedHeaders=.+, "
         if not re.match(scope + r"Signature=[0-9a-f]{64}$", request.headers.get("authorization", "")):
             raise AwsError("MissingAuthenticationTokenException", "Request is missing Authentication Token")
