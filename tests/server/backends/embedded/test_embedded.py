@@ -141,11 +141,11 @@ def test_the_longest_label_of_a_keyring_fits_a_wrapped_key(tmp_path: Path) -> No
 
 
 async def test_a_lost_keyring_of_a_database_is_not_replaced(tmp_path: Path) -> None:
-    """By a new one."""
+    """A new keyring would open none of its records."""
     async with open_backend(Settings(data=tmp_path)):
         pass
     (tmp_path / "keyring.json").unlink()
-    with pytest.raises(UnusableData, match="restore it"):
+    with pytest.raises(UnusableData, match=r"keyring.json is missing.*restore .* from its backup"):
         async with open_backend(Settings(data=tmp_path)):
             pass
     assert not (tmp_path / "keyring.json").exists()
