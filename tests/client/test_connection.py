@@ -14,7 +14,7 @@ from keyvault_client import TLS, InvalidRequest, KeyVault, Unavailable
 from keyvault_client.channel import Connector
 from keyvault_client.file_changes import LOOK_SECONDS, FileChanges
 from keyvault_server.access.identity import Identifier
-from keyvault_server.access.tls import ServerTls
+from keyvault_server.access.tls import ServerTls, TlsFiles
 from tests.server.backends.aws.wire import listening, relay
 from tests.support.certificates import LOCALHOST, Authority, pem_of, replace, uri
 from tests.support.clock import Clock
@@ -36,7 +36,8 @@ async def server(tmp_path: Path) -> AsyncIterator[IdentityServer]:
     replace(folder / "clients.pem", CLIENTS.pem)
     files = AUTHORITY.issue(*LOCALHOST).write(folder, "server")
     async with identity_server(
-        ServerTls(*files, folder / "clients.pem", meter=RecordedMeter()).credentials(), Identifier(certificates=True)
+        ServerTls(TlsFiles(*files, folder / "clients.pem"), meter=RecordedMeter()).credentials(),
+        Identifier(certificates=True),
     ) as served:
         yield served
 
@@ -99,7 +100,7 @@ async def test_another_server_certificate_of_another_ca_is_followed(tls: TLS, tm
     folder, clock, successor = tmp_path / "server", Clock(), Authority("the next CA")
     folder.mkdir()
     files = AUTHORITY.issue(*LOCALHOST).write(folder, "server")
-    credentials = ServerTls(*files, clock=clock, meter=RecordedMeter()).credentials()
+    credentials = ServerTls(TlsFiles(*files), clock=clock, meter=RecordedMeter()).credentials()
     async with (
         identity_server(credentials, Identifier(certificates=False)) as server,
         KeyVault(server.address, tls=TLS(tls.ca)) as vault,

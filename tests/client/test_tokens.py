@@ -11,7 +11,7 @@ import pytest
 from keyvault_client import TLS, DataKey, Denied, InvalidRequest, KeyVault, OutcomeUnknown, Unavailable
 from keyvault_server.access.identity import Identifier
 from keyvault_server.access.key_source import open_key_source
-from keyvault_server.access.tls import ServerTls
+from keyvault_server.access.tls import ServerTls, TlsFiles
 from keyvault_server.access.tokens import TokenRules, Tokens
 from keyvault_server.core.errors import BackendUnavailable
 from tests.support.certificates import LOCALHOST, Authority, replace
@@ -60,7 +60,8 @@ async def test_the_token_of_a_file_is_sent(server: IdentityServer, token_file: P
 async def test_the_token_is_sent_in_tls(identifier: Identifier, token_file: Path, tmp_path: Path) -> None:
     authority = Authority()
     replace(tmp_path / "ca.pem", authority.pem)
-    credentials = ServerTls(*authority.issue(*LOCALHOST).write(tmp_path, "server"), meter=RecordedMeter()).credentials()
+    files = TlsFiles(*authority.issue(*LOCALHOST).write(tmp_path, "server"))
+    credentials = ServerTls(files, meter=RecordedMeter()).credentials()
     async with (
         identity_server(credentials, identifier) as served,
         KeyVault(served.address, tls=TLS(tmp_path / "ca.pem"), token_file=token_file) as vault,

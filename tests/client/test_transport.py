@@ -14,7 +14,7 @@ from keyvault_client import TLS, KeyVault, Unavailable, transport
 from keyvault_client.connect_failures import ConnectFailures
 from keyvault_client.transport import Method
 from keyvault_server.access.identity import Identifier
-from keyvault_server.access.tls import ServerTls
+from keyvault_server.access.tls import ServerTls, TlsFiles
 from tests.server.backends.aws.wire import listening
 from tests.support.certificates import LOCALHOST, Authority, replace
 from tests.support.identity_server import identity_server
@@ -63,7 +63,7 @@ async def answering(data: bytes) -> AsyncIterator[str]:
 async def tls_server(folder: Path, *names: x509.GeneralName) -> AsyncIterator[str]:
     """The address of a server whose certificate is for these names."""
     files = AUTHORITY.issue(*names).write(folder, "server")
-    credentials = ServerTls(*files, meter=RecordedMeter()).credentials()
+    credentials = ServerTls(TlsFiles(*files), meter=RecordedMeter()).credentials()
     async with identity_server(credentials, Identifier(certificates=False)) as served:
         yield served.address
 

@@ -1,9 +1,11 @@
-"""Where the tokens' issuer publishes its keys: a file or a URL, kept fresh beside the calls.
+"""The source of the issuer's key set: a file or a URL, reloaded in the background.
 
-The rules of this file: reading and fetching happen in the background, and `current` is always at hand; a set that is
-late, broken or huge leaves the last good one in use, is logged once and reported. But not for ever: what a URL has not
-confirmed for too long may have been revoked, and then no token is believed. A URL is https, or on this machine; no
-redirect is followed, no proxy asked.
+The rules of this file:
+
+- No call waits: `current` is in memory.
+- If a reload fails (late, malformed, too large), the last good set is kept. The failure is logged once and counted.
+- A set from a URL that was not confirmed for `Timing.oldest` may have been revoked: then tokens are rejected.
+- A URL is https, or http to this machine. Redirects and proxies are not followed.
 """
 
 import asyncio
@@ -35,34 +37,34 @@ class Timing:
     """When a URL is fetched, in seconds."""
 
     refresh: float = 300.0
-    """So often, if all goes well."""
+    """Time between two fetches."""
     shortest: float = 10.0
-    """After a failure, or when a token names an unknown key, it is sooner, but never twice within this time."""
+    """Shortest time between two fetches: after a failure, or when a token names an unknown key."""
     fetch: float = 5.0
-    """A fetch's longest time, from the name's resolution to the last byte."""
+    """Timeout of one fetch, from name resolution to the last byte."""
     oldest: float = 86_400.0
-    """A set that was fetched so long ago is not used any more."""
+    """Age at which a set is no longer used."""
 
 
 def timing_within(oldest: float) -> Timing:
-    """As usual, but so often that a set is fetched several times before it is too old."""
-    usual = Timing()
-    return Timing(min(usual.refresh, oldest / 4), min(usual.shortest, oldest / 4), usual.fetch, oldest)
+    """Return the default timing, shortened so that a set is fetched several times before it is `oldest` seconds old."""
+    default = Timing()
+    return Timing(min(default.refresh, oldest / 4), min(default.shortest, oldest / 4), default.fetch, oldest)
 
 
 class KeySource(Protocol):
-    """Where the issuer's keys are at hand."""
+    """The issuer's keys, in memory."""
 
     @property
     def current(self) -> KeySet:
-        """The last good set; another object whenever it was read anew. Raises TokenKeysTooOld."""
+        """The last good set; a new object after each reload. Raises TokenKeysTooOld."""
 
     @property
     def age(self) -> float:
-        """Seconds since a URL last gave a good set; 0 for a file, which is looked at all the time."""
+        """Seconds since the last good fetch of a URL; 0 for a file, which is watched."""
 
-    def missing(self) -> None:
-        """A token named a key that is not in the set: a newer set may have it."""
+    def request_reload(self) -> None:
+        """Ask for a newer set soon, since a token named a key that this one does not have."""
 
 
 @contextlib.asynccontextmanager
@@ -73,10 +75,10 @@ async def open_key_source(
     ca: Path | None = None,
     timing: Timing = Timing(),
 ) -> AsyncIterator[KeySource]:
-    """The issuer's keys while the body runs; the first set is there when it begins. Raises OperatorError.
+    """Keep the issuer's keys fresh while the body runs; the first set is loaded before. Raises OperatorError.
 
-    `location` is a file, or a URL: https, checked against `ca` (PEM) or the system's roots, or http to this machine.
-    `meter` counts the readings of "token keys".
+    `location` is a file or a URL. An https server is verified against `ca` (PEM), or else the system's roots; http is
+    for this machine only. `meter` counts the readings of "token keys".
     """
     if "://" not in location:
         file = _FileKeys(Path(location), meter)
@@ -90,7 +92,7 @@ async def open_key_source(
 
 
 class _FileKeys:
-    """A KeySource on a file."""
+    """A KeySource that watches a file."""
 
     age = 0.0
 
@@ -101,8 +103,8 @@ class _FileKeys:
     def current(self) -> KeySet:
         return self.files.last
 
-    def missing(self) -> None:
-        """A changed file is noticed anyway."""
+    def request_reload(self) -> None:
+        """Do nothing: the file is watched."""
 
 
 def _read_key_set(path: Path) -> KeySet:
@@ -113,18 +115,18 @@ def _read_key_set(path: Path) -> KeySet:
 
 
 class _UrlKeys:
-    """A KeySource on a URL."""
+    """A KeySource that fetches a URL."""
 
     def __init__(self, url: str, ca: Path | None, meter: Meter, timing: Timing) -> None:
         self._url = url
         self._timing = timing
-        self._shown = _checked(url)
-        self._tls = _trusting(ca) if self._shown.startswith("https:") else None
+        self._shown = _check_url(url)
+        self._tls = _tls_context(ca) if self._shown.startswith("https:") else None
         self._readings = Readings("token keys", [self._shown], meter)
-        self._wanted = asyncio.Event()
+        self._reload_requested = asyncio.Event()
         self._current: KeySet = {}
         self._fetched = time.monotonic()
-        self._told_age = False
+        self._age_logged = False
 
     @property
     def current(self) -> KeySet:
@@ -136,38 +138,49 @@ class _UrlKeys:
     def age(self) -> float:
         return time.monotonic() - self._fetched
 
-    def missing(self) -> None:
-        self._wanted.set()
+    def request_reload(self) -> None:
+        self._reload_requested.set()
 
     async def fetch_first(self) -> None:
-        """A server that has never had a key set would refuse every token: it does not start. Raises BadKeySet."""
-        self._take(await self._fetch())
+        """Fetch the first set: without one the server would reject every token, so it must not start.
+
+        Raises BadKeySet.
+        """
+        self._use(await self._fetch())
 
     async def keep_fresh(self) -> None:
-        """Fetches for ever."""
+        """Fetch again and again, until cancelled.
+
+        1. Wait for the shortest time between two fetches.
+        2. If the last fetch succeeded, wait until the regular refresh, or until a token names an unknown key.
+        3. Fetch. If that fails, the last good set stays in use, and the next fetch comes sooner.
+        """
         while True:
+            # 1. However many tokens name unknown keys, the issuer is asked no more often than this.
             await asyncio.sleep(self._timing.shortest)
+            # 2. After a failure step 1 is all the waiting.
             if self._readings.failed_since is None:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(max(0.0, self._timing.refresh - self._timing.shortest)):
-                        await self._wanted.wait()
-            self._wanted.clear()
+                        await self._reload_requested.wait()
+            self._reload_requested.clear()
+            # 3. No answer of the issuer may end this loop.
             try:
-                self._take(await self._fetch())
-            except Exception as error:  # whatever the issuer answers, the last good set still serves
+                self._use(await self._fetch())
+            except Exception as error:
                 self._readings.fail(error)
-                self._tell_age()
+                self._log_age_once()
 
-    def _take(self, keys: KeySet) -> None:
-        self._current, self._fetched, self._told_age = keys, time.monotonic(), False
+    def _use(self, keys: KeySet) -> None:
+        self._current, self._fetched, self._age_logged = keys, time.monotonic(), False
         self._readings.succeed()
 
-    def _tell_age(self) -> None:
-        """Logs once that nothing serves any more."""
-        if self.age > self._timing.oldest and not self._told_age:
-            self._told_age = True
-            told = {"sources": [self._shown], "age_seconds": round(self.age)}
-            _log.error("the tokens' keys are too old, tokens are not believed until there is an answer", extra=told)
+    def _log_age_once(self) -> None:
+        """Log that the set has become too old to be used, the first time that this is so."""
+        if self.age > self._timing.oldest and not self._age_logged:
+            self._age_logged = True
+            details = {"sources": [self._shown], "age_seconds": round(self.age)}
+            _log.error("the token keys are too old: rejecting tokens until a fetch succeeds", extra=details)
 
     async def _fetch(self) -> KeySet:
         try:
@@ -175,39 +188,39 @@ class _UrlKeys:
                 content = await _get(self._url, self._tls)
                 return await asyncio.to_thread(parse_key_set, content)
         except TimeoutError:
-            raise BadKeySet(f"{self._shown} sent no key set within {self._timing.fetch:g} s") from None
+            raise BadKeySet(f"{self._shown}: no key set within {self._timing.fetch:g} s") from None
         except OSError:
-            raise BadKeySet(f"{self._shown} cannot be reached: is it up, and is its certificate trusted?") from None
+            raise BadKeySet(f"{self._shown}: cannot connect. Is it up, and is its certificate trusted?") from None
         except BadKeySet as error:
             raise BadKeySet(f"{self._shown}: {error}") from None
 
 
-def _checked(url: str) -> str:
-    """The URL as it may be shown. Raises BadKeySet for one that must not be asked."""
+def _check_url(url: str) -> str:
+    """Return the URL without its query, to be shown. Raises BadKeySet for one that must not be fetched."""
     try:
         parts = urlsplit(url)
         address = f"[{parts.hostname}]:{parts.port or 0}"
     except ValueError:
-        raise BadKeySet("the key set's location is no URL: https://host/path") from None
+        raise BadKeySet("the key set's URL is malformed: expected https://host/path") from None
     if parts.username is not None or not parts.hostname:
-        raise BadKeySet("the key set's URL has to name a host, without user and password: https://host/path")
+        raise BadKeySet("the key set's URL must have a host, and no user or password: expected https://host/path")
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(address)):
-        raise BadKeySet("the key set's URL has to be https: whoever changes it on the way makes tokens")
+        raise BadKeySet("the key set's URL must be https: anyone who can change an answer can forge tokens")
     return f"{parts.scheme}://{parts.netloc}{parts.path}"
 
 
-def _trusting(ca: Path | None) -> ssl.SSLContext:
+def _tls_context(ca: Path | None) -> ssl.SSLContext:
     if ca is not None:
         read_file(ca)  # refuses one that others may write
     try:
         return ssl.create_default_context(cafile=ca)
     except OSError:
-        raise BadKeySet(f"{ca} holds no certificates in PEM to check the key set's server against") from None
+        raise BadKeySet(f"{ca}: not a PEM file of CA certificates") from None
 
 
 async def _get(url: str, tls: ssl.SSLContext | None) -> bytes:
-    """The body of a plain 200. No redirect is followed and nothing is unpacked. Raises OSError, BadKeySet."""
-    import aiohttp  # costs 0.1 s, and only who has tokens from a URL needs it
+    """Return the body of a 200; follow no redirect and unpack nothing. Raises OSError, BadKeySet."""
+    import aiohttp  # takes 0.1 s, and only servers with tokens from a URL need it
 
     connector = aiohttp.TCPConnector(ssl=tls if tls is not None else True)
     headers = {"accept": "application/json", "accept-encoding": "identity"}
@@ -217,12 +230,12 @@ async def _get(url: str, tls: ssl.SSLContext | None) -> bytes:
             session.get(url, allow_redirects=False) as response,
         ):
             if response.status != 200:
-                raise BadKeySet(f"the answer was HTTP status {response.status}, not 200")
+                raise BadKeySet(f"HTTP status {response.status}, expected 200")
             content = bytearray()
             async for chunk in response.content.iter_any():
                 content += chunk
                 if len(content) > MAX_KEY_SET:
-                    raise BadKeySet(f"the key set has more than {MAX_KEY_SET} bytes")
+                    raise BadKeySet(f"the key set is larger than {MAX_KEY_SET} bytes")
             return bytes(content)
     except aiohttp.ClientError as error:
         raise OSError(type(error).__name__) from None

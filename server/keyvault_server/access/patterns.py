@@ -1,7 +1,7 @@
 """Patterns of a policy: an exact text, or a literal prefix and one final "*".
 
-Code points are compared, which is to compare UTF-8 bytes; nothing is normalised. Rule of the file: no text that a
-caller chose takes more than linear time, times the steps of one binary search among the patterns.
+Code points are compared, in the order of their UTF-8 bytes; nothing is normalised. The rule of this file: to match a
+text that a caller chose takes linear time at most, times the steps of one binary search among the patterns.
 """
 
 import os.path
@@ -18,67 +18,71 @@ class Pattern(NamedTuple):
     """One pattern."""
 
     literal: str
-    open: bool
-    """True: every text that begins with `literal`; False: that text alone."""
+    is_prefix: bool
+    """True: every text that begins with `literal` matches; False: that text alone."""
 
     def __str__(self) -> str:
-        return self.literal + "*" * self.open
+        return self.literal + "*" * self.is_prefix
 
     def matches(self, text: str) -> bool:
-        """True if the text is meant."""
-        return text.startswith(self.literal) if self.open else text == self.literal
+        """Return whether the pattern covers the text."""
+        return text.startswith(self.literal) if self.is_prefix else text == self.literal
 
 
-def _pattern(text: str) -> Pattern:
+def _split(text: str) -> Pattern:
     return Pattern(text.removesuffix("*"), text.endswith("*"))
 
 
-def name_pattern(text: str) -> Pattern:
-    """A pattern of key_ids and scopes. Raises ValueError, with a sentence for the operator."""
-    pattern = _pattern(text)
+def parse_name_pattern(text: str) -> Pattern:
+    """Return a pattern of key_ids and scopes. Raises ValueError, with a sentence for the operator."""
+    pattern = _split(text)
     if text == "*" or is_scope(pattern.literal):
         return pattern
-    raise ValueError('a name is 1 to 255 characters of [A-Za-z0-9._~:@/+=-], or the beginning of one and a final "*"')
+    raise ValueError('a name is 1 to 255 characters of [A-Za-z0-9._~:@/+=-]; a pattern may end in one "*"')
 
 
-def identity_pattern(text: str) -> Pattern:
-    """A pattern of identities. Raises ValueError, with a sentence, also for one that admits strangers by mistake."""
-    pattern = _pattern(text)
+def parse_identity_pattern(text: str) -> Pattern:
+    """Return a pattern of identities.
+
+    Raises ValueError, with a sentence for the operator; also for a prefix so short that it would let in callers whom
+    nobody meant, such as those of every trust domain.
+    """
+    pattern = _split(text)
     if len(text) > MAX_IDENTITY or "*" in pattern.literal or not text.isprintable():
-        raise ValueError(f'an identity is at most {MAX_IDENTITY} printable characters; a "*" stands at its end alone')
+        raise ValueError(f'an identity is at most {MAX_IDENTITY} printable characters, with "*" only at its end')
     if text == ANONYMOUS:
         return pattern
     for kind, check in _KINDS.items():
         if pattern.literal.startswith(kind):
-            check(pattern.literal.removeprefix(kind), pattern.open)
+            check(pattern.literal.removeprefix(kind), pattern.is_prefix)
             return pattern
     raise ValueError(
-        f"an identity begins with {', '.join(_KINDS)} in full, or is {ANONYMOUS}: nothing admits all kinds"
+        f"an identity is {ANONYMOUS} or begins with one of {', '.join(_KINDS)}; no pattern covers all of them"
     )
 
 
-def _check_spiffe(rest: str, is_open: bool) -> None:
+def _check_spiffe(rest: str, is_prefix: bool) -> None:
     literal = SCHEME + rest
-    if not (is_spiffe_prefix(literal) if is_open else is_spiffe_id(literal)):
+    if not (is_spiffe_prefix(literal) if is_prefix else is_spiffe_id(literal)):
         raise ValueError(
-            'a SPIFFE ID is spiffe://TRUST-DOMAIN/PATH; a "*" comes after the "/" that ends the trust domain'
+            'a SPIFFE ID is spiffe://TRUST-DOMAIN/PATH; "*" may only come after the "/" that ends the trust domain'
         )
 
 
-def _check_uri(rest: str, is_open: bool) -> None:
+def _check_uri(rest: str, is_prefix: bool) -> None:
     scheme, _, after = rest.partition(":")
     within_host = after in {"", "/"} or (after.startswith("//") and "/" not in after[2:])
-    if not scheme or not after or (is_open and within_host):
-        raise ValueError('a URI is uri:SCHEME:REST; a "*" comes after the scheme and the "/" that ends the host')
+    if not scheme or not after or (is_prefix and within_host):
+        raise ValueError('a URI is uri:SCHEME:REST; "*" may only come after the scheme and the "/" that ends the host')
 
 
-def _check_dns(rest: str, is_open: bool) -> None:
-    if not rest or is_open:
-        raise ValueError("a DNS name ends in its domain, so a beginning of one says nothing: write each out, dns:NAME")
+def _check_dns(rest: str, is_prefix: bool) -> None:
+    if not rest or is_prefix:
+        raise ValueError("a DNS name ends in its domain, so a prefix does not limit it: write each name, as dns:NAME")
 
 
-def _check_subject(rest: str, is_open: bool) -> None:
-    if not rest and not is_open:
+def _check_subject(rest: str, is_prefix: bool) -> None:
+    if not rest and not is_prefix:
         raise ValueError("a subject has at least one character: jwt:SUBJECT")
 
 
@@ -91,53 +95,60 @@ _KINDS: dict[str, Callable[[str, bool], None]] = {
 
 
 class AnyOf:
-    """Many patterns as one: does any of them mean the text?"""
+    """Many patterns as one, which matches a text if any of them does."""
 
     def __init__(self, patterns: Iterable[Pattern]) -> None:
         patterns = set(patterns)
-        self._exact = frozenset(pattern.literal for pattern in patterns if not pattern.open)
+        self._exact = frozenset(pattern.literal for pattern in patterns if not pattern.is_prefix)
         self._prefixes: list[str] = []  # sorted, without those that begin with another
-        for prefix in sorted(pattern.literal for pattern in patterns if pattern.open):
+        for prefix in sorted(pattern.literal for pattern in patterns if pattern.is_prefix):
             if not self._prefixes or not prefix.startswith(self._prefixes[-1]):
                 self._prefixes.append(prefix)
 
     def matches(self, text: str) -> bool:
-        """True if one does. A prefix of the text can only be the last of the prefixes that are not after it."""
+        """Return whether one of the patterns covers the text."""
         if text in self._exact:
             return True
+        # No prefix begins with another, so only the last one that does not sort after the text can begin the text.
         at = bisect_right(self._prefixes, text)
         return at > 0 and text.startswith(self._prefixes[at - 1])
 
 
 class MostSpecific:
-    """Many patterns, of which a text belongs to the exact one, else to the longest prefix."""
+    """Many patterns, the most specific of which wins: the exact one, or else the longest prefix."""
 
     def __init__(self, patterns: Iterable[Pattern]) -> None:
         patterns = tuple(patterns)
-        self._exact = {pattern.literal: pattern for pattern in patterns if not pattern.open}
-        self._open = sorted(pattern for pattern in patterns if pattern.open)
-        self._literals = [pattern.literal for pattern in self._open]
-        self._shorter = _parents(self._literals)
+        self._exact = {pattern.literal: pattern for pattern in patterns if not pattern.is_prefix}
+        self._prefixes = sorted(pattern for pattern in patterns if pattern.is_prefix)
+        self._literals = [pattern.literal for pattern in self._prefixes]
+        self._shorter = _find_parents(self._literals)
 
     def find(self, text: str) -> Pattern | None:
-        """The pattern to which the text belongs; None if it belongs to none.
+        """Return the most specific pattern that covers the text, or None.
 
-        Every prefix of the text begins the last of the prefixes that are not after it, and is no longer than what that
-        one shares with the text.
+        1. An exact pattern wins over every prefix.
+        2. Of the sorted prefixes, the candidate is the last one that does not sort after the text. Every prefix that
+           begins the text also begins the candidate, since it sorts between the two.
+        3. If the candidate does not begin the text, go to the longest prefix that begins the candidate, and so on, up
+           to one that is no longer than what the text and the candidate share: that one begins the text.
         """
+        # 1.
         exact = self._exact.get(text)
         if exact is not None:
             return exact
+        # 2. This is the only search, whatever the number of patterns.
         at = bisect_right(self._literals, text) - 1
+        # 3. Lengths are compared, not texts: nested prefixes would else cost their number times their length.
         if at >= 0 and not text.startswith(self._literals[at]):
             shared = len(os.path.commonprefix((text, self._literals[at])))  # noqa: RUF071 - by character is right here
             while at >= 0 and len(self._literals[at]) > shared:
                 at = self._shorter[at]
-        return self._open[at] if at >= 0 else None
+        return self._prefixes[at] if at >= 0 else None
 
 
-def _parents(literals: list[str]) -> list[int]:
-    """For each of these sorted texts, where the longest other one is that begins it; -1: nowhere."""
+def _find_parents(literals: list[str]) -> list[int]:
+    """Return, for each of these sorted texts, the index of the longest other one that begins it, or -1."""
     parents: list[int] = []
     for number, literal in enumerate(literals):
         at = number - 1

@@ -1,27 +1,29 @@
 """Who may call what: one TOML file, default deny, no code in it. docs/policy.md has the format.
 
-An identity belongs to one entry, that of the most specific pattern, and so to one tenant; only that entry's rules
-count. Rule of the file: nothing is looked up here but in the policy, so an answer never tells whether a record exists.
+The most specific pattern wins: an identity belongs to that one entry, and so to one tenant, and only the rules of that
+entry apply. The rule of this file: it looks at nothing but the policy, so a decision never shows whether a record
+exists.
 """
 
+import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from keyvault_api.names import METHODS, is_tenant
-from keyvault_server.access.patterns import AnyOf, MostSpecific, Pattern, identity_pattern, name_pattern
-from keyvault_server.access.policy_file import BadPolicy, CallerTables, Table, read_tables, shown
+from keyvault_server.access.patterns import AnyOf, MostSpecific, Pattern, parse_identity_pattern, parse_name_pattern
+from keyvault_server.access.policy_file import BadPolicy, CallerTables, Table, listed, read_tables, shown
 from keyvault_server.access.quotas import CALLS_IN_FLIGHT, Limits, Rate
 
-__all__ = ["BadPolicy", "CallerEntry", "Decision", "Policy", "Rule"]
+__all__ = ["BadPolicy", "CallerEntry", "Decision", "Policy", "Rule", "unknown_rpc"]
 
 UNWRAP = "UnwrapKey"
-"""The one that no wildcard grants: with it, a wrapped key is as good as both keys."""
+"""The RPC that no wildcard grants: with it, a wrapped key alone is enough to read a record."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One [[caller.allow]]: these methods on these names."""
+    """One [[caller.allow]]: methods, and the names on which they are allowed."""
 
     line: int
     methods: frozenset[str]
@@ -30,7 +32,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class CallerEntry:
-    """One [[caller]]: whose it is, the tenant that they are, and what they may."""
+    """One [[caller]]: a pattern of identities, their tenant, and what they may do."""
 
     line: int
     identity: Pattern
@@ -40,22 +42,23 @@ class CallerEntry:
     _names: Mapping[str, AnyOf] = field(repr=False, compare=False)
 
     def allows(self, method: str, name: str) -> bool:
-        """True if the policy lets this caller try the RPC on this key_id or scope, "" being a scope not given."""
+        """Return whether this caller may try the RPC on this key_id or scope; "" means that no scope was given."""
         names = self._names.get(method)
         return names is not None and names.matches(name)
 
 
 class Decision(NamedTuple):
-    """An answer, and what in the file makes it."""
+    """Whether a call is allowed, and the line of the policy that decides."""
 
     allowed: bool
     line: int | None
-    """Of the [[caller.allow]] that allows; of the [[caller]] whose rules do not; None: no entry is the caller's."""
+    """Line of the [[caller.allow]] that allows, or of the [[caller]] whose rules do not; None: no entry matches."""
     why: str
+    """A clause that explains it to the operator."""
 
 
 class Policy:
-    """The parsed file; immutable, so that a new one replaces it in one assignment."""
+    """A parsed policy; immutable, so that a new one replaces it in one assignment."""
 
     def __init__(self, entries: Iterable[CallerEntry]) -> None:
         self._entries = {entry.identity: entry for entry in entries}
@@ -63,86 +66,97 @@ class Policy:
 
     @classmethod
     def parse(cls, text: str) -> "Policy":
-        """Reads the whole file. Raises BadPolicy: one line that names the line at fault and what to do."""
+        """Parse the whole file. Raises BadPolicy: one line that names the line at fault and what to do."""
         entries: dict[Pattern, CallerEntry] = {}
         for tables in read_tables(text):
-            entry = _entry(tables)
+            entry = _parse_entry(tables)
             other = entries.setdefault(entry.identity, entry)
             if other is not entry:
+                pattern = shown(str(entry.identity))
                 tables.caller.refuse(
-                    f"line {other.line} has an entry of this identity: put the rules there", "identity"
+                    f"identity {pattern} already has an entry in line {other.line}: put its rules there", "identity"
                 )
         return cls(entries.values())
 
     def caller(self, identity: str) -> CallerEntry | None:
-        """The entry to which an identity belongs; None if the policy does not know it, which is to deny it."""
+        """Return the entry to which an identity belongs; None if there is none, so that it is denied everything."""
         pattern = self._patterns.find(identity)
         return None if pattern is None else self._entries[pattern]
 
     def decide(self, identity: str, method: str, name: str) -> Decision:
-        """What `allows` answers, with the line of the file that decides."""
+        """Return the answer of `CallerEntry.allows`, with the line of the policy that decides."""
         caller = self.caller(identity)
         if caller is None:
-            return Decision(False, None, "no [[caller]] has a pattern for this identity")
-        whose = f'it belongs to "{caller.identity}", tenant {caller.tenant}'
+            return Decision(False, None, "no [[caller]] matches this identity")
         if method not in METHODS:
-            return Decision(False, caller.line, f"there is no such RPC: {', '.join(METHODS)}")
+            return Decision(False, caller.line, unknown_rpc(method))
+        entry = f'the caller matches "{caller.identity}" (tenant {caller.tenant})'
         rules = [rule for rule in caller.rules if method in rule.methods]
         for rule in rules:
             for pattern in rule.names:
                 if pattern.matches(name):
-                    return Decision(True, rule.line, f'{whose}, and this rule allows {method} on "{pattern}"')
-        missing = "has this name" if rules else f"lists {method}"
-        return Decision(False, caller.line, f"{whose}, and no rule of this entry {missing}")
+                    return Decision(True, rule.line, f'{entry}, and this rule allows {method} on "{pattern}"')
+        missing = "covers this name" if rules else f"lists {method}"
+        return Decision(False, caller.line, f"{entry}, but no rule of this entry {missing}")
 
 
-def _entry(tables: CallerTables) -> CallerEntry:
+def unknown_rpc(method: str) -> str:
+    """Return a sentence about a method that does not exist: what was probably meant, or all there are."""
+    by_lower_case = {known.lower(): known for known in METHODS}
+    close = difflib.get_close_matches(method[:40].lower(), by_lower_case, n=1)
+    hint = f"; did you mean {by_lower_case[close[0]]}?" if close else f": expected {listed(METHODS)}"
+    return f"unknown RPC {shown(method)}{hint}"
+
+
+def _parse_entry(tables: CallerTables) -> CallerEntry:
     caller = tables.caller
     caller.check_keys("identity", "tenant", "allow", "limits")
-    text = caller.text("identity", "an identity, or the beginning of identities and a final *")
+    text = caller.text("identity", "an identity, or a prefix of identities and a final *")
     try:
-        identity = identity_pattern(text)
+        identity = parse_identity_pattern(text)
     except ValueError as error:
         caller.refuse(f"{shown(text)}: {error}", "identity")
     tenant = caller.text("tenant", "the tenant of these callers")
     if not is_tenant(tenant):
-        caller.refuse(f"{shown(tenant)}: a tenant is 1 to 63 characters of [a-z0-9-], no - at its beginning", "tenant")
-    rules = tuple(map(_rule, tables.rules))
-    return CallerEntry(caller.line, identity, tenant, _limits(tables.limits), rules, _names_by_method(rules))
+        caller.refuse(
+            f'{shown(tenant)}: a tenant is 1 to 63 characters of [a-z0-9-] and does not begin with "-"', "tenant"
+        )
+    rules = tuple(map(_parse_rule, tables.rules))
+    return CallerEntry(caller.line, identity, tenant, _parse_limits(tables.limits), rules, _names_by_method(rules))
 
 
-def _rule(table: Table) -> Rule:
+def _parse_rule(table: Table) -> Rule:
     table.check_keys("methods", "names")
-    methods = _methods(table)
+    methods = _parse_methods(table)
     names = []
-    for text in table.texts("names", 'key_ids, or the beginning of names and a final *, or "*"'):
+    for text in table.texts("names", 'key_ids, prefixes of names with a final *, or "*"'):
         try:
-            names.append(name_pattern(text))
+            names.append(parse_name_pattern(text))
         except ValueError as error:
             table.refuse(f"{shown(text)}: {error}", "names")
         _check_scope(table, methods, names[-1])
     return Rule(table.line, methods, tuple(names))
 
 
-def _methods(table: Table) -> frozenset[str]:
-    listed = table.texts("methods", 'the names of RPCs, or "*", which is every one but UnwrapKey')
-    for method in listed:
+def _parse_methods(table: Table) -> frozenset[str]:
+    texts = table.texts("methods", f'names of RPCs, or "*" for all but {UNWRAP}')
+    for method in texts:
         if method not in METHODS and method != "*":
-            table.refuse(f"{shown(method)} is no RPC: the RPCs are {', '.join(METHODS)}", "methods")
-    everything = set(METHODS) - {UNWRAP} if "*" in listed else set()
-    return frozenset(everything.union(listed) - {"*"})
+            table.refuse(unknown_rpc(method), "methods")
+    everything = set(METHODS) - {UNWRAP} if "*" in texts else set()
+    return frozenset(everything.union(texts) - {"*"})
 
 
 def _check_scope(table: Table, methods: frozenset[str], name: Pattern) -> None:
-    """A prefix scope stands for itself under UnwrapKey alone; for all else a * rule covers it."""
-    if name.open and UNWRAP in methods:
-        table.refuse(f"{UNWRAP} is never granted by a wildcard: give it a rule of its own, with each scope", "names")
-    if name.literal.endswith("/") and not name.open and methods != {UNWRAP}:
-        table.refuse(f'"{name}" is no key_id: write "{name}*", or give {UNWRAP} a rule of its own', "names")
+    """Refuse a wildcard for UnwrapKey, and a scope in full for any other method: there a prefix covers it."""
+    if name.is_prefix and UNWRAP in methods:
+        table.refuse(f"{UNWRAP} is never granted by a wildcard: write a rule for it alone, with each scope", "names")
+    if name.literal.endswith("/") and not name.is_prefix and methods != {UNWRAP}:
+        table.refuse(f'"{name}" is a scope: write "{name}*", or write a rule for {UNWRAP} alone', "names")
 
 
 def _names_by_method(rules: tuple[Rule, ...]) -> dict[str, AnyOf]:
-    """The names of all rules together, method by method; methods of the same rules share them."""
+    """Return the names of all rules by method; methods that the same rules list share one object."""
     made: dict[tuple[Rule, ...], AnyOf] = {}
     by_method = {}
     for method in METHODS:
@@ -154,25 +168,27 @@ def _names_by_method(rules: tuple[Rule, ...]) -> dict[str, AnyOf]:
     return by_method
 
 
-def _limits(table: Table) -> Limits:
+def _parse_limits(table: Table) -> Limits:
     limits = Limits()
     table.check_keys(*limits.rates, CALLS_IN_FLIGHT)
-    rates = {bucket: _rate(table, bucket, value) for bucket, value in table.values.items() if bucket != CALLS_IN_FLIGHT}
-    return limits.but(rates, _calls_in_flight(table))
+    rates = {
+        bucket: _parse_rate(table, bucket, value) for bucket, value in table.values.items() if bucket != CALLS_IN_FLIGHT
+    }
+    return limits.with_changes(rates, _parse_calls_in_flight(table))
 
 
-def _calls_in_flight(table: Table) -> int | None:
+def _parse_calls_in_flight(table: Table) -> int | None:
     calls = table.values.get(CALLS_IN_FLIGHT)
     if calls is not None and (type(calls) is not int or calls < 1):
-        table.refuse(f"{CALLS_IN_FLIGHT} has to be a whole number of at least 1", CALLS_IN_FLIGHT)
+        table.refuse(f"{CALLS_IN_FLIGHT} must be a whole number of at least 1", CALLS_IN_FLIGHT)
     return calls
 
 
-def _rate(table: Table, bucket: str, value: object) -> Rate:
+def _parse_rate(table: Table, bucket: str, value: object) -> Rate:
     if not isinstance(value, dict) or set(value) != {"per_second", "burst"}:
-        table.refuse(f"{bucket} has to be {{ per_second = NUMBER, burst = NUMBER }}", bucket)
+        table.refuse(f"{bucket} must be {{ per_second = NUMBER, burst = NUMBER }}", bucket)
     if not all(type(number) in {int, float} for number in value.values()):
-        table.refuse(f"per_second and burst of {bucket} have to be numbers", bucket)
+        table.refuse(f"per_second and burst of {bucket} must be numbers", bucket)
     try:
         return Rate(**value)
     except ValueError as error:

@@ -1,13 +1,13 @@
-"""The policy's TOML, table by table, each with its line: for what is refused, and for what decides.
+"""The policy's TOML, table by table, each with its line number: for error messages, and for the line that decides.
 
-tomllib knows no lines, so a scanner looks for the headers outside strings and comments, and a file where the two do not
-agree is refused. Rule of the file: it knows where things stand, not what they mean; and whatever is wrong with the text
-is BadPolicy.
+tomllib gives no line numbers, so a scanner looks for the headers outside strings and comments. A file in which the two
+disagree is refused. The rules of this file: it knows where things are, not what they mean; any text is either read or
+BadPolicy.
 """
 
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -16,7 +16,7 @@ from keyvault_server.core.errors import OperatorError
 MAX_SIZE = 4 * 1024 * 1024
 """Characters in a policy: over 10,000 callers."""
 
-# Strings and comments come first, and are passed over whole. tomllib has accepted the text, so all of them end.
+# Strings and comments come first, so that they are skipped as a whole. tomllib accepted the text, so all of them end.
 _TOKEN = re.compile(
     r"""
       "{3} [^"\\]* (?: (?: \\. | "{1,2}(?!") ) [^"\\]* )* "{3,5}  |  '{3} .*? '{3,5}
@@ -27,14 +27,14 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL | re.MULTILINE,
 )
-_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+_POSITION = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 _CALLER = "[[caller]]"
 _RULE = "[[caller.allow]]"
 _LIMITS = "[caller.limits]"
 
 
 class BadPolicy(OperatorError):
-    """The policy cannot be used; one line says where and what to do."""
+    """The policy cannot be used; the message is one line that says where and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,39 +42,39 @@ class Table:
     """One table of the file."""
 
     line: int
-    """Of its header, from 1."""
+    """Line of its header, from 1."""
     values: dict[str, object]
     lines: dict[str, int]
-    """Of its keys, as far as they begin a line or stand in a header."""
+    """Lines of its keys that begin a line or are in a header."""
 
     def refuse(self, sentence: object, key: str = "") -> NoReturn:
-        """Raises BadPolicy with the line of the key, or of the table."""
+        """Raise BadPolicy with the line of the key, or of the table."""
         raise BadPolicy(f"line {self.lines.get(key, self.line)}: {sentence}")
 
     def check_keys(self, *known: str) -> None:
-        """Refuses every other key."""
+        """Refuse every key that is not known."""
         for key in self.values:
             if key not in known:
-                self.refuse(f"unknown key {shown(key)}: here stand {', '.join(known)}", key)
+                self.refuse(f"unknown key {shown(key)}: expected {listed(known)}", key)
 
     def text(self, key: str, what: str) -> str:
-        """The value of a key that has to be there and a string; `what` says of what sort."""
+        """Return the value of a required key, a string; `what` describes it in the error."""
         value = self.values.get(key)
         if not isinstance(value, str):
-            self.refuse(f"give {key} as a string: {what}", key)
+            self.refuse(f"{key} must be a string: {what}", key)
         return value
 
     def texts(self, key: str, what: str) -> list[str]:
-        """The value of a key that has to be there and an array of strings, not empty; `what` says of what sort."""
+        """Return the value of a required key, an array of one string or more; `what` describes it in the error."""
         value = self.values.get(key)
         if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
-            self.refuse(f"give {key} as an array of one string or more: {what}", key)
+            self.refuse(f"{key} must be an array of one string or more: {what}", key)
         return value
 
 
 @dataclass(frozen=True, slots=True)
 class CallerTables:
-    """What the file says of one caller."""
+    """The tables of one caller."""
 
     caller: Table
     rules: list[Table]
@@ -83,7 +83,7 @@ class CallerTables:
 
 @dataclass(frozen=True, slots=True)
 class _Section:
-    """A header as the scanner sees it, with the keys below it."""
+    """A header that the scanner found, with the lines of the keys below it."""
 
     header: str
     line: int
@@ -91,19 +91,25 @@ class _Section:
 
 
 def shown(text: str) -> str:
-    """Any text, for a sentence of one line."""
+    """Return any text quoted and shortened, as a message of one line can have it."""
     return ascii(text if len(text) <= 80 else text[:77] + "...")
 
 
+def listed(names: Sequence[str]) -> str:
+    """Return "a, b or c"."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
+
+
 def read_tables(text: str) -> Iterator[CallerTables]:
-    """The callers, in order. Raises BadPolicy."""
-    values = _parsed(text)
-    top, *callers = _sections(text)
+    """Return the callers, in order. Raises BadPolicy."""
+    values = _parse(text)
+    top, *callers = _find_sections(text)
     file = Table(1, values, top[0].keys)
     file.check_keys("caller")
     rows = _rows(file, "caller", _CALLER, len(callers))
     if not rows:
-        file.refuse("the policy names no caller and so would deny everyone: begin with a [[caller]] table")
+        file.refuse("the policy has no caller, so it would deny every call: add a [[caller]] table")
     return map(_caller_tables, rows, callers)
 
 
@@ -113,7 +119,7 @@ def _caller_tables(values: dict[str, object], sections: list[_Section]) -> Calle
     rows = _rows(caller, "allow", _RULE, len(rules))
     limits = values.get("limits", {})
     if not isinstance(limits, dict):
-        caller.refuse(f"limits have to be one table, {_LIMITS}", "limits")
+        caller.refuse(f"limits must be one table, {_LIMITS}", "limits")
     at = next((section for section in sections if section.header == _LIMITS), sections[0])
     return CallerTables(
         caller,
@@ -123,31 +129,31 @@ def _caller_tables(values: dict[str, object], sections: list[_Section]) -> Calle
 
 
 def _rows(table: Table, key: str, header: str, headers: int) -> list[dict[str, object]]:
-    """The tables of an array, which have to be as many as the headers that the scanner saw."""
+    """Return the tables of an array; refuse if they are not as many as the headers that the scanner found."""
     rows = table.values.get(key, [])
     if not isinstance(rows, list) or len(rows) != headers:
-        table.refuse(f"write each {key} as a table of its own, under a line {header} in just this spelling", key)
+        table.refuse(f"write each {key} as its own table, under a line {header} in exactly this spelling", key)
     return rows
 
 
-def _parsed(text: str) -> dict[str, object]:
+def _parse(text: str) -> dict[str, object]:
     if len(text) > MAX_SIZE:
-        raise BadPolicy(f"the policy has over {MAX_SIZE:_} characters: write fewer callers, with longer patterns")
+        raise BadPolicy(f"the policy has over {MAX_SIZE:_} characters: use fewer callers, with prefix patterns")
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        place = _PLACE.search(str(error))
+        place = _POSITION.search(str(error))
         line = int(place[1]) if place and place[1] else text.count("\n") + 1
-        sentence = _PLACE.sub("", str(error))[:200]
-        raise BadPolicy(f"line {line}: this is no TOML: {sentence}") from None
+        sentence = _POSITION.sub("", str(error))[:200]
+        raise BadPolicy(f"line {line}: not valid TOML: {sentence}") from None
     except RecursionError:
-        raise BadPolicy("arrays or tables are nested too deeply for a policy: write one level of each") from None
-    except ValueError:  # Python's own limit on the digits of a number
+        raise BadPolicy("arrays or tables are nested too deeply: a policy needs one level of each") from None
+    except ValueError:  # Python limits the digits of a number
         raise BadPolicy("a number has too many digits: write a smaller one") from None
 
 
-def _sections(text: str) -> list[list[_Section]]:
-    """All sections: first what stands above the callers, then those of each caller, its own before the others."""
+def _find_sections(text: str) -> list[list[_Section]]:
+    """Return the sections in groups: those above the callers, then those of each caller, [[caller]] first."""
     groups = [[_Section("", 1)]]
     line, counted = 1, 0
     for token in _TOKEN.finditer(text):

@@ -1,10 +1,9 @@
-"""How much one caller may: a token bucket for each identity and RPC, one in bytes for what Read gave out, and how many
-calls of each are at work.
+"""Rate limits: a token bucket for each identity and RPC, one for the bytes that Read returned, and in-flight calls.
 
-A bucket is a single number, the moment at which it will be full again (the generic cell rate algorithm of ITU-T I.371,
-which is a token bucket read backwards). So one that is full is worth nothing, and need not be kept. Rule of the file:
-every call costs the same few steps and no caller can make it keep more, whatever identities they come with. For one
-event loop: nothing here is locked.
+A bucket is stored as one number, the time at which it will be full again (the generic cell rate algorithm of ITU-T
+I.371, a token bucket seen backwards). A full bucket carries no information and need not be kept. The rule of this file:
+every call costs the same few steps, and memory is bounded whatever identities callers use. For one event loop: nothing
+here is locked.
 """
 
 import math
@@ -17,50 +16,50 @@ from types import MappingProxyType
 from keyvault_server.core.errors import RateLimited
 
 READ_BYTES = "read_bytes"
-"""The bucket that counts the bytes of the envelopes that Read gave out; every other is named for its RPC."""
+"""Name of the bucket for the bytes of the envelopes that Read returned; every other bucket has the name of its RPC."""
 CALLS_IN_FLIGHT = "calls_in_flight"
-"""What is no bucket among the limits."""
+"""Name of the one limit that is not a bucket."""
 MAX_PER_SECOND = 1_000_000_000
 MAX_FILL_SECONDS = 30 * 86_400
-"""The longest that an empty bucket may take to become full: beyond it, a mistyped rate is likelier than a meant one."""
+"""Longest time in which an empty bucket may fill up; a rate that needs longer is probably a typing error."""
 MAX_RETRY_AFTER = 60.0
-"""Seconds: nobody is told to wait longer, since the policy may have changed by then."""
+"""Longest wait that a caller is asked for, in seconds: the policy may change."""
 
-_SLACK = 1e-6  # seconds: what sums of floats lose; a bucket is never refused for it
+_SLACK = 1e-6  # seconds that sums of floats may be off; no call is refused for so little
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A token bucket's shape, in calls or bytes. Raises ValueError, a sentence, for a shape that is none."""
+    """A token bucket's shape, in calls or bytes. Raises ValueError, a sentence, for an invalid one."""
 
     per_second: float
-    """What comes in; above 0, may be a fraction."""
+    """Tokens that come in; above 0, may be a fraction."""
     burst: float
-    """What fits in; at least 1, or no call would ever pass."""
+    """Tokens that a full bucket has; at least 1, or no call would ever pass."""
 
     def __post_init__(self) -> None:
         if not 0 < self.per_second <= MAX_PER_SECOND:
-            raise ValueError(f"per_second has to be above 0 and at most {MAX_PER_SECOND:_}")
+            raise ValueError(f"per_second must be above 0 and at most {MAX_PER_SECOND:_}")
         if not 1 <= self.burst <= MAX_FILL_SECONDS * self.per_second:
-            raise ValueError("burst has to be at least 1, and at most what 30 days of per_second bring")
+            raise ValueError("burst must be at least 1, and at most 30 days of per_second")
 
 
 DEFAULT_RATES: Mapping[str, Rate] = MappingProxyType(
     {
         # One request to KMS each, which costs money and counts against a quota of the whole AWS account, shared with
-        # every other service in it. GenerateKey is the tightest: it needs nothing but an identity.
+        # every other service in it. GenerateKey has the lowest limit: it needs nothing but an identity.
         "GenerateKey": Rate(5, 20),
         "RewrapKey": Rate(20, 100),
         "UnwrapKey": Rate(20, 100),
         # Two requests to KMS and a write.
         "RotateKey": Rate(20, 40),
-        # One request to KMS, once the record is found at the right revision, and a write of up to 400 of the 1,000
-        # units that a DynamoDB partition takes in a second.
+        # One request to KMS if the record is at the right revision, and a write of up to 400 of the 1,000 units that a
+        # DynamoDB partition takes in a second.
         "Create": Rate(50, 100),
         "Update": Rate(50, 100),
         "Delete": Rate(50, 100),
-        # No request to KMS. A DynamoDB partition gives 3,000 strongly consistent reads of 4 KB in a second, 12 MB: that
-        # is 32 records of full size, so bytes are counted beside calls.
+        # No request to KMS. A DynamoDB partition serves 3,000 strongly consistent reads of 4 KB in a second, 12 MB:
+        # that is 32 records of full size, so bytes are counted in addition to calls.
         "Read": Rate(500, 1_000),
         READ_BYTES: Rate(12_000_000, 24_000_000),
     }
@@ -69,53 +68,59 @@ DEFAULT_RATES: Mapping[str, Rate] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What each identity of a policy entry may spend, bucket by bucket, and have at work; immutable."""
+    """What each identity of a policy entry may use: a rate for each bucket, and in-flight calls; immutable."""
 
     rates: Mapping[str, Rate] = field(default_factory=lambda: DEFAULT_RATES)
     calls_in_flight: int | None = None
-    """None: as many as the server gives to whoever has no number of its own."""
+    """Maximum in-flight calls. None: the server's default."""
 
     def __getitem__(self, bucket: str) -> Rate:
         return self.rates[bucket]
 
-    def but(self, changed: Mapping[str, Rate], calls_in_flight: int | None = None) -> "Limits":
-        """These, with some buckets changed, and the calls at work."""
+    def with_changes(self, changed: Mapping[str, Rate], calls_in_flight: int | None = None) -> "Limits":
+        """Return these limits with some rates replaced, and this limit of in-flight calls."""
         rates = MappingProxyType({**self.rates, **changed}) if changed else self.rates
         return Limits(rates, calls_in_flight)
 
 
 class _Buckets:
-    """The buckets of one name. A full one is the same as none, so those least recently used go when there are too many.
+    """The buckets of one name, by identity: the time at which each is full, at most `most` of them.
 
-    One that goes before it is full must not come back full, or its caller would be given a burst by whoever pushes it
-    out. So for as long as any that went may still be filling, a caller without a bucket starts with a single call.
+    1. A bucket that is known is the most recently used one.
+    2. Beyond `most`, the least recently used bucket is dropped. That costs its caller nothing if it is full.
+    3. A bucket that is dropped before it is full must not come back full: its caller would gain a burst if others push
+       it out. So until every dropped bucket would be full, a caller without a bucket starts with a single call.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._full_at: OrderedDict[str, float] = OrderedDict()
-        self._forgotten_until = -math.inf
+        self._dropped_full_at = -math.inf
+        """Time at which the last of the dropped buckets would be full."""
 
     def __len__(self) -> int:
         return len(self._full_at)
 
     def full_at(self, identity: str, rate: Rate, now: float) -> float:
-        """When this caller's bucket is, or was, full."""
+        """Return the time at which this caller's bucket is, or was, full."""
         known = self._full_at.get(identity)
         if known is not None:
-            self._full_at.move_to_end(identity)
+            self._full_at.move_to_end(identity)  # 1.
             return known
-        return now if now >= self._forgotten_until else now + (rate.burst - 1) / rate.per_second
+        if now >= self._dropped_full_at:
+            return now
+        return now + (rate.burst - 1) / rate.per_second  # 3.
 
     def keep(self, identity: str, full_at: float) -> None:
+        """Store the time at which this caller's bucket is full."""
         self._full_at[identity] = full_at
         if len(self._full_at) > self._most:
-            _, lost = self._full_at.popitem(last=False)
-            self._forgotten_until = max(self._forgotten_until, lost)
+            _, dropped = self._full_at.popitem(last=False)  # 2.
+            self._dropped_full_at = max(self._dropped_full_at, dropped)
 
 
 class Quotas:
-    """All buckets of a server; at most `most` identities in each. A changed rate holds from its next call on."""
+    """All buckets of a server, at most `most` identities in each. A changed rate applies from the next call on."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, most: int = 10_000) -> None:
         self._clock = clock
@@ -124,27 +129,35 @@ class Quotas:
         self._buckets: defaultdict[str, _Buckets] = defaultdict(lambda: _Buckets(most))
 
     def __len__(self) -> int:
-        """Buckets that are kept."""
+        """Return the number of buckets that are kept."""
         return sum(map(len, self._buckets.values()))
 
     def spend(self, identity: str, bucket: str, rate: Rate) -> None:
-        """Takes one from the bucket, or raises RateLimited with the seconds until there is one."""
+        """Take one token from the bucket. Raises RateLimited, with the seconds until there is one.
+
+        1. Each token that is taken delays the time at which the bucket is full by 1 / per_second.
+        2. An empty bucket needs burst / per_second to fill up. If this one would need longer, it had no token left.
+        3. Only a call that passes is stored: a rejected one does not delay the next.
+        """
         buckets, now = self._buckets[bucket], self._now()
+        # 1. A bucket that has been full for a while has no more tokens than one that is full now.
         full_at = max(buckets.full_at(identity, rate, now), now) + 1 / rate.per_second
+        # 2.
         wait = full_at - now - rate.burst / rate.per_second
         if wait > _SLACK:
             raise RateLimited(min(math.ceil(wait * 1000) / 1000, MAX_RETRY_AFTER))
+        # 3.
         buckets.keep(identity, full_at)
 
     def charge(self, identity: str, bucket: str, rate: Rate, amount: float) -> None:
-        """Takes what was used already, into debt if need be: `spend` refuses until the debt is paid."""
+        """Take tokens for what was used already, into debt if need be: `spend` refuses until the debt is paid."""
         if amount < 0:
-            raise ValueError("nothing is given back")
+            raise ValueError("the amount must not be negative: no bucket is refilled")
         buckets, now = self._buckets[bucket], self._now()
         buckets.keep(identity, max(buckets.full_at(identity, rate, now), now) + amount / rate.per_second)
 
     def _now(self) -> float:
-        """Seconds since the start. For a clock that was set back, time goes on from where it was."""
+        """Return seconds that never decrease: when the clock is set back, time goes on from where it was."""
         read = self._clock()
         if read < self._read:
             self._ahead += self._read - read
@@ -153,24 +166,24 @@ class Quotas:
 
 
 class InFlight:
-    """How many calls of each caller are at work. A caller without any is not kept."""
+    """In-flight calls of each caller. A caller without any is not kept."""
 
     def __init__(self) -> None:
         self._calls: dict[str, int] = {}
 
     def __len__(self) -> int:
-        """Callers that are kept."""
+        """Return the number of callers that are kept."""
         return len(self._calls)
 
     def enter(self, identity: str, most: int) -> None:
-        """One more, unless there are `most`: then raises RateLimited."""
+        """Count one call more. Raises RateLimited if there are `most` already."""
         calls = self._calls.get(identity, 0)
         if calls >= most:
             raise RateLimited
         self._calls[identity] = calls + 1
 
     def leave(self, identity: str) -> None:
-        """One that entered is over."""
+        """Count one call less, which entered before."""
         calls = self._calls.pop(identity) - 1
         if calls:
             self._calls[identity] = calls

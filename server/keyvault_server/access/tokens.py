@@ -1,45 +1,51 @@
-"""JSON Web Tokens (RFC 7519) as proof of who calls; PyJWT verifies them.
+"""JSON Web Tokens (JWT, RFC 7519) as proof of who calls; PyJWT verifies them.
 
-The rules of this file, after RFC 8725: the algorithms are the settings', never the token's choice; only signatures
-with public keys; the key is the one that `kid` names in the issuer's key set, and its type has to fit the algorithm;
-`exp`, `aud`, `iss` and `sub` are required; a header that points elsewhere (jku, x5u, jwk) is not followed. No error
-holds anything of a token.
+The rules of this file, after RFC 8725:
+
+- The settings name the algorithms, never the token, and only signatures with public keys are among them.
+- The key is the one that `kid` names in the issuer's key set; its type must fit the algorithm.
+- `exp`, `aud`, `iss` and `sub` are required.
+- A header that refers to a key elsewhere (jku, x5u, jwk) is ignored.
+- No error message has any part of a token.
 """
 
+import contextlib
 import hashlib
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jwt
 
 from keyvault_server.access.key_set import KeySet, VerifyingKey
-from keyvault_server.access.key_source import KeySource
+from keyvault_server.access.key_source import KeySource, open_key_source, timing_within
 from keyvault_server.core.errors import OperatorError, Unauthenticated
+from keyvault_server.core.meter import Meter
 
 MAX_TOKEN = 8_000
-"""Characters of a token; all metadata of a call has to fit into gRPC's 8 KiB."""
+"""Characters of a token; all metadata of a call must fit into gRPC's 8 KiB."""
 MAX_SUBJECT = 255
-"""Characters of `sub`, as OpenID Connect has it; visible ASCII."""
+"""Visible ASCII characters of `sub`, the limit of OpenID Connect."""
 CACHE_SECONDS = 60.0
-"""A verified token is known again for so long at most; never beyond its `exp`, nor after the key set was read anew."""
+"""Seconds for which a verified token is cached; never beyond its `exp` or a reload of the key set."""
 CACHE_TOKENS = 10_000
-"""Verified tokens that are remembered, about 4 MB; the least recently seen is forgotten first."""
+"""Verified tokens that are cached, about 4 MB; the least recently used is dropped first."""
 ALGORITHMS = frozenset({"ES256", "ES384", "ES512", "EdDSA", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
-"""What the settings may name. HS* and none are not among them: the server would hold, or need no, secret."""
+"""Algorithms that the settings may name. HS* would need a shared secret here, and "none" proves nothing."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
 _SUBJECT = re.compile(r"[!-~]{1,255}", re.ASCII)
 _REQUIRED = ["exp", "aud", "iss", "sub"]
 _SENTENCES: dict[type[Exception], str] = {
     jwt.ExpiredSignatureError: "the token has expired: get a fresh one",
-    jwt.ImmatureSignatureError: "the token is not valid yet: do the clocks of its issuer and this server agree?",
-    jwt.InvalidAudienceError: "the token is for another audience: get one for this server's",
+    jwt.ImmatureSignatureError: "the token is not valid yet: compare the clocks of its issuer and this server",
+    jwt.InvalidAudienceError: "the token is for another audience: get one for this server's audience",
     jwt.InvalidIssuerError: "the token is from another issuer: get one from the issuer that this server trusts",
-    jwt.InvalidSignatureError: "the token's signature is not by the key that it names: get a fresh one",
+    jwt.InvalidSignatureError: "the token's signature is not by the key that its kid names: get a fresh one",
 }
 
 
@@ -49,28 +55,43 @@ class BadTokenRules(OperatorError):
 
 @dataclass(frozen=True, slots=True)
 class TokenRules:
-    """Which tokens are believed."""
+    """The tokens that are accepted. Raises BadTokenRules for rules that would accept too many."""
 
     issuer: str
-    """`iss` has to be this."""
+    """Required value of `iss`."""
     audience: str
-    """`aud` has to be this, or have it among others."""
+    """Required value of `aud`, or of one of its members."""
     algorithms: tuple[str, ...] = ("ES256", "EdDSA", "RS256")
-    """Some of ALGORITHMS."""
+    """Accepted algorithms, out of ALGORITHMS."""
     leeway_seconds: float = 10.0
     """How far the issuer's clock may be off, 0 to 60."""
 
     def __post_init__(self) -> None:
         if not (self.issuer and self.audience):
-            raise BadTokenRules("tokens need both an issuer and an audience: without them any service's would do")
-        if not self.algorithms or not set(self.algorithms) <= ALGORITHMS:
-            raise BadTokenRules(f"the algorithms of tokens are some of {', '.join(sorted(ALGORITHMS))}")
+            raise BadTokenRules("tokens need an issuer and an audience: otherwise tokens for any service are accepted")
+        unknown = sorted(set(self.algorithms) - ALGORITHMS)
+        if unknown or not self.algorithms:
+            wrong = f"unknown token algorithm {unknown[0]!a}" if unknown else "no token algorithm"
+            raise BadTokenRules(f"{wrong}: choose from {', '.join(sorted(ALGORITHMS))}")
         if not 0 <= self.leeway_seconds <= 60:
-            raise BadTokenRules("the leeway of tokens is 0 to 60 seconds")
+            raise BadTokenRules(f"the leeway of tokens must be 0 to 60 seconds, not {self.leeway_seconds:g}")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenOptions:
+    """Where the keys of tokens come from, and which tokens are accepted."""
+
+    location: str
+    """File or URL of the issuer's key set."""
+    rules: TokenRules
+    ca: Path | None = None
+    """PEM file of the CAs that an https location is verified against. None: the system's."""
+    oldest_seconds: float = 86_400.0
+    """Age at which keys from a URL are no longer used."""
 
 
 class TokenCache:
-    """Tokens that were verified, by their SHA-256."""
+    """Verified tokens, by their SHA-256."""
 
     def __init__(self, clock: Callable[[], float] = time.time, size: int = CACHE_TOKENS) -> None:
         self._clock = clock
@@ -81,7 +102,7 @@ class TokenCache:
         return len(self._entries)
 
     def get(self, digest: bytes, keys: KeySet) -> str | None:
-        """The subject of a token that was verified by this very key set and is still valid; else None."""
+        """Return the subject of a token that this very key set verified and that is still valid, or None."""
         entry = self._entries.get(digest)
         if entry is None:
             return None
@@ -93,47 +114,53 @@ class TokenCache:
         return subject
 
     def put(self, digest: bytes, subject: str, expires: float, keys: KeySet) -> None:
-        """Remembers a token until it expires, for CACHE_SECONDS at most."""
+        """Cache a token until it expires, for CACHE_SECONDS at most."""
         self._entries[digest] = (subject, min(expires, self._clock() + CACHE_SECONDS), keys)
         if len(self._entries) > self._size:
             self._entries.popitem(last=False)
 
 
 class Tokens:
-    """Verifies tokens, by the keys that are at hand: no input or output, and no waiting."""
+    """Verifies tokens in memory: no input or output, no waiting."""
 
     def __init__(self, rules: TokenRules, keys: KeySource) -> None:
         self._rules = rules
         self._keys = keys
         self._cache = TokenCache()
 
+    @property
+    def keys_age(self) -> float:
+        """Seconds since the keys were last fetched; 0 for a file."""
+        return self._keys.age
+
     def subject(self, token: str) -> str:
-        """The `sub` of a valid token. Raises Unauthenticated for any other; TokenKeysTooOld."""
+        """Return the `sub` of a valid token. Raises Unauthenticated for any other; TokenKeysTooOld."""
         if len(token) > MAX_TOKEN:
             raise Unauthenticated(f"the token has more than {MAX_TOKEN} characters: get one with fewer claims")
         if not _TOKEN.fullmatch(token):
-            raise Unauthenticated("what was sent is no JWT: three parts of base64url with points between")
+            raise Unauthenticated("not a JWT: expected three parts of base64url, separated by dots")
         keys = self._keys.current
         digest = hashlib.sha256(token.encode()).digest()
         subject = self._cache.get(digest, keys)
         if subject is None:
-            claims = self._claims(token, keys)
+            claims = self._verify(token, keys)
             subject = claims["sub"]
             if not _SUBJECT.fullmatch(subject):
-                raise Unauthenticated(f"the token's sub is not 1 to {MAX_SUBJECT} visible ASCII characters")
+                raise Unauthenticated(f"the token's sub must be 1 to {MAX_SUBJECT} visible ASCII characters")
             self._cache.put(digest, subject, int(claims["exp"]), keys)
         return subject
 
-    def _claims(self, token: str, keys: KeySet) -> dict[str, Any]:
+    def _verify(self, token: str, keys: KeySet) -> dict[str, Any]:
+        """Return the claims of a valid token. Raises Unauthenticated."""
         try:
             header = jwt.get_unverified_header(token)
             algorithm = header.get("alg")
             if not isinstance(algorithm, str) or algorithm not in self._rules.algorithms:
                 allowed = ", ".join(self._rules.algorithms)
-                raise Unauthenticated(f"the token is not signed with an algorithm that is allowed here: {allowed}")
-            key = self._key(header.get("kid"), keys)
+                raise Unauthenticated(f"the token's algorithm is not accepted here: sign with one of {allowed}")
+            key = self._find_key(header.get("kid"), keys)
             if algorithm not in key.algorithms:
-                raise Unauthenticated("the token's algorithm does not fit the key that it names")
+                raise Unauthenticated("the token's algorithm does not fit the key that its kid names")
             return jwt.decode(
                 token,
                 key.key,
@@ -146,12 +173,20 @@ class Tokens:
         except jwt.MissingRequiredClaimError as error:
             raise Unauthenticated(f"the token has no {error.claim}: exp, aud, iss and sub are required") from None
         except jwt.InvalidTokenError as error:
-            raise Unauthenticated(_SENTENCES.get(type(error), "the token is no valid JWT: get a fresh one")) from None
+            raise Unauthenticated(_SENTENCES.get(type(error), "not a valid JWT: get a fresh one")) from None
 
-    def _key(self, kid: object, keys: KeySet) -> VerifyingKey:
+    def _find_key(self, kid: object, keys: KeySet) -> VerifyingKey:
         if not isinstance(kid, str):
-            raise Unauthenticated("the token does not say which key signed it: it needs a kid")
+            raise Unauthenticated("the token has no kid: it must name the key that signed it")
         if kid not in keys:
-            self._keys.missing()
-            raise Unauthenticated("the token names a key that its issuer has not published, or only just: try again")
+            self._keys.request_reload()
+            raise Unauthenticated("the token's kid is not in the issuer's key set; if it was just published, try again")
         return keys[kid]
+
+
+@contextlib.asynccontextmanager
+async def open_tokens(options: TokenOptions, *, meter: Meter) -> AsyncIterator[Tokens]:
+    """Verify tokens while the body runs, with keys that are kept fresh. Raises OperatorError."""
+    timing = timing_within(options.oldest_seconds)
+    async with open_key_source(options.location, ca=options.ca, meter=meter, timing=timing) as keys:
+        yield Tokens(options.rules, keys)

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keyvault_server.access.identity import Identifier
-from keyvault_server.access.key_source import open_key_source, timing_within
 from keyvault_server.access.policy import BadPolicy, Policy
 from keyvault_server.access.policy_file import MAX_SIZE
-from keyvault_server.access.tls import ServerTls
-from keyvault_server.access.tokens import TokenRules, Tokens
+from keyvault_server.access.tls import ServerTls, TlsFiles
+from keyvault_server.access.tokens import TokenOptions, TokenRules, Tokens, open_tokens
 from keyvault_server.audit.key import key_beside
 from keyvault_server.audit.trail import Audit, open_audit
 from keyvault_server.backends.embedded.data_directory import DataDirectory, UnusableData
@@ -68,7 +67,8 @@ def server_tls(settings: Settings, metrics: Metrics) -> ServerTls | None:
     """The TLS files, read; None: plaintext. Raises OperatorError."""
     if settings.tls_certificate is None or settings.tls_private_key is None:
         return None
-    return ServerTls(settings.tls_certificate, settings.tls_private_key, settings.tls_client_ca, meter=metrics)
+    files = TlsFiles(settings.tls_certificate, settings.tls_private_key, settings.tls_client_ca)
+    return ServerTls(files, meter=metrics)
 
 
 def read_policy(path: Path) -> Policy:
@@ -100,12 +100,12 @@ async def _open_tokens(settings: Settings, metrics: Metrics) -> AsyncIterator[To
         yield None
         return
     rules = TokenRules(settings.jwt_issuer or "", settings.jwt_audience or "", settings.jwt_algorithms)
-    timing = timing_within(settings.jwt_keys_seconds)
-    async with open_key_source(settings.jwt_keys, ca=settings.jwt_ca, meter=metrics, timing=timing) as keys:
+    options = TokenOptions(settings.jwt_keys, rules, settings.jwt_ca, settings.jwt_keys_seconds)
+    async with open_tokens(options, meter=metrics) as tokens:
         metrics.gauge(
-            "token_keys_age_seconds", "Since the tokens' keys were last fetched; 0: a file.", lambda: keys.age
+            "token_keys_age_seconds", "Since the tokens' keys were last fetched; 0: a file.", lambda: tokens.keys_age
         )
-        yield Tokens(rules, keys)
+        yield tokens
 
 
 @contextlib.asynccontextmanager

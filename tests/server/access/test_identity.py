@@ -12,7 +12,7 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined] # the session cach
 
 from keyvault_server.access.identity import Identifier, certificate_identity
 from keyvault_server.access.key_source import open_key_source
-from keyvault_server.access.tls import ServerTls
+from keyvault_server.access.tls import ServerTls, TlsFiles
 from keyvault_server.access.tokens import TokenRules, Tokens
 from keyvault_server.core.caller import ANONYMOUS
 from keyvault_server.core.errors import Unauthenticated
@@ -38,7 +38,8 @@ async def tokens(tmp_path: Path) -> AsyncIterator[Tokens]:
 def tls(folder: Path, *, mutual: bool = True) -> grpc.ServerCredentials:
     certificate, key = AUTHORITY.issue(*LOCALHOST).write(folder, "server")
     (folder / "ca.pem").write_bytes(AUTHORITY.pem)
-    return ServerTls(certificate, key, folder / "ca.pem" if mutual else None, meter=RecordedMeter()).credentials()
+    files = TlsFiles(certificate, key, folder / "ca.pem" if mutual else None)
+    return ServerTls(files, meter=RecordedMeter()).credentials()
 
 
 @pytest.fixture
@@ -86,12 +87,12 @@ async def test_an_identity_is_a_spiffe_id_else_a_uri_else_a_dns_name(
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [
-        ([], "names nobody"),  # the common name is there, and counts for nothing
-        ([x509.RFC822Name("alice@alice.test")], "names nobody"),
-        ([ALICE, uri("spiffe://keyvault.test/bob")], "more than one URI"),
-        ([ALICE, uri("https://alice.test")], "more than one URI"),
-        ([uri("urn:a"), uri("urn:b")], "more than one URI"),
-        ([dns("a.test"), dns("b.test")], "more than one DNS name"),
+        ([], "has no URI SAN"),  # the common name is there, and counts for nothing
+        ([x509.RFC822Name("alice@alice.test")], "has no URI SAN"),
+        ([ALICE, uri("spiffe://keyvault.test/bob")], "more than one URI SAN; exactly one is required"),
+        ([ALICE, uri("https://alice.test")], "more than one URI SAN; exactly one is required"),
+        ([uri("urn:a"), uri("urn:b")], "more than one URI SAN; exactly one is required"),
+        ([dns("a.test"), dns("b.test")], "more than one DNS SAN; exactly one is required"),
         ([dns("*.test")], "wildcard"),
         ([uri("spiffe://keyvault.test")], "SPIFFE ID is malformed"),
         ([uri("spiffe://keyvault.test/")], "SPIFFE ID is malformed"),
@@ -133,9 +134,9 @@ async def test_a_token_names_its_subject(tmp_path: Path, tokens: Tokens) -> None
             assert await identity_of(server.address, AUTHORITY.pem, None, ISSUED_BY.token(kid)) == f"jwt:{SUBJECT}"
         assert "authorization: Bearer" in await refusal(identity_of(server.address, AUTHORITY.pem))
         expired = ISSUED_BY.token(exp=1)
-        told = await refusal(identity_of(server.address, AUTHORITY.pem, None, expired))
-        assert "expired" in told
-        assert expired[:20] not in told
+        message = await refusal(identity_of(server.address, AUTHORITY.pem, None, expired))
+        assert "expired" in message
+        assert expired[:20] not in message
 
 
 async def test_a_token_that_is_sent_decides_over_the_certificate(both: IdentityServer) -> None:
@@ -147,7 +148,7 @@ async def test_a_token_that_is_sent_decides_over_the_certificate(both: IdentityS
     assert await whom() == "spiffe://keyvault.test/alice"
     assert await whom(ISSUED_BY.token()) == f"jwt:{SUBJECT}"
     assert "expired" in await refusal(whom(ISSUED_BY.token(exp=1)))
-    assert "no JWT" in await refusal(whom("rubbish"))
+    assert "not a JWT" in await refusal(whom("rubbish"))
     assert "one token" in await refusal(whom(ISSUED_BY.token(), ISSUED_BY.token()))
     assert "one token" in await refusal(whom(""))
 
@@ -194,10 +195,10 @@ async def test_a_resumed_session_ends_with_its_certificate(tmp_path: Path) -> No
 
 
 def test_no_certificate_and_names_that_cannot_be_read_are_nobody() -> None:
-    with pytest.raises(Unauthenticated, match="cannot be read"):
+    with pytest.raises(Unauthenticated, match="cannot parse"):
         certificate_identity({})
     issued = x509.load_pem_x509_certificate(AUTHORITY.issue(dns("ab.test")).certificate)
     broken = issued.public_bytes(Encoding.DER).replace(b"ab.test", b"\xff\xfe.test")
     pem = x509.load_der_x509_certificate(broken).public_bytes(Encoding.PEM)
-    with pytest.raises(Unauthenticated, match="cannot be read"):
+    with pytest.raises(Unauthenticated, match="cannot parse"):
         certificate_identity({"x509_pem_cert": [pem], "peer_dns": [b"ab.test"]})

@@ -52,7 +52,7 @@ async def test_a_file_is_followed_but_not_into_a_bad_set(tmp_path: Path) -> None
 
 async def test_an_invalid_key_set_is_refused_at_the_start(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
-    for content, sentence in ((b"s3cret", "no key set"), (bytes(MAX_KEY_SET + 1), "right file")):
+    for content, sentence in ((b"s3cret", "not a key set"), (bytes(MAX_KEY_SET + 1), "right file")):
         path.write_bytes(content)
         with pytest.raises(OperatorError, match=sentence) as error:
             async with open_key_source(str(path), meter=RecordedMeter()):
@@ -122,18 +122,18 @@ async def forever(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None
 
 BAD: dict[str, tuple[Answer, str]] = {
     "silent": (SILENCE, "within 1 s"),
-    "truncated": (RESET, "cannot be reached"),
-    "half": (HALF, "cannot be reached"),
+    "truncated": (RESET, "cannot connect"),
+    "half": (HALF, "cannot connect"),
     "an error": (Reply(500), "status 500"),
     "not found": (Reply(404, b"s3cret"), "status 404"),
     "elsewhere": (Reply(302, b"", {"location": "http://127.0.0.1:1/s3cret"}), "status 302"),
-    "no JSON": (Reply(body=b"<html>s3cret"), "no key set"),
-    "empty": (Reply(body=b'{"keys": []}'), "no key that verifies"),
+    "no JSON": (Reply(body=b"<html>s3cret"), "not a key set"),
+    "empty": (Reply(body=b'{"keys": []}'), "no usable key"),
     "with a secret key": (Reply(body=ISSUED_BY.key_set({"kty": "oct", "k": "s3cret"})), "secret key"),
-    "huge": (Reply(body=b" " * (MAX_KEY_SET + 1)), f"more than {MAX_KEY_SET}"),
+    "huge": (Reply(body=b" " * (MAX_KEY_SET + 1)), f"larger than {MAX_KEY_SET}"),
     "packed": (
         Reply(body=gzip.compress(GOOD.body), headers={"content-encoding": "gzip"}),
-        "no key set",
+        "not a key set",
     ),
 }
 
@@ -172,7 +172,7 @@ async def test_a_server_that_has_never_had_a_key_set_does_not_start(answer: Answ
 
 
 async def test_a_url_where_nobody_listens_is_refused_at_the_start() -> None:
-    with pytest.raises(OperatorError, match="cannot be reached"):
+    with pytest.raises(OperatorError, match="cannot connect"):
         async with open_key_source("http://127.0.0.1:1/keys", meter=RecordedMeter()):
             pass
 
@@ -180,7 +180,7 @@ async def test_a_url_where_nobody_listens_is_refused_at_the_start() -> None:
 async def test_an_answer_without_end_is_truncated() -> None:
     server = await asyncio.start_server(forever, "127.0.0.1", 0)
     try:
-        with pytest.raises(OperatorError, match="more than"):
+        with pytest.raises(OperatorError, match="larger than"):
             async with open_key_source(
                 f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", meter=RecordedMeter()
             ):
@@ -209,18 +209,18 @@ async def test_a_set_that_is_too_old_is_not_believed(
         await until(lambda: keys.age > 1)
         async with channel(server.address, None) as connection:
             for token in (ISSUED_BY.token(), ISSUED_BY.token("ed")):
-                told = await failure_of(identity_over(connection, token))
-                assert (told.status, told.reason) == ("UNAVAILABLE", "BACKEND_UNAVAILABLE")
-                assert "issuer" in told.message
+                failure = await failure_of(identity_over(connection, token))
+                assert (failure.status, failure.reason) == ("UNAVAILABLE", "BACKEND_UNAVAILABLE")
+                assert "issuer" in failure.message
             assert (await failure_of(identity_over(connection, "no token"))).status == "UNAUTHENTICATED"
         meter.readings.clear()
         await until(lambda: len(meter.readings) >= 5)
         served.answers[:] = [GOOD]
         await until(lambda: keys.age < 1)
         assert await identity_of(server.address, None, None, ISSUED_BY.token()) == f"jwt:{SUBJECT}"
-    told_once = [record for record in caplog.records if "too old" in record.message]
-    assert [record.levelname for record in told_once] == ["ERROR"]
-    assert told_once[0].__dict__["sources"] == [f"{served.address}/keys"]
+    logged = [record for record in caplog.records if "too old" in record.message]
+    assert [record.levelname for record in logged] == ["ERROR"]
+    assert logged[0].__dict__["sources"] == [f"{served.address}/keys"]
 
 
 async def test_a_file_does_not_grow_old(tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ async def test_https_is_believed_by_its_certificate_and_name_alone(tmp_path: Pat
         await keys_from("https://localhost:1", tmp_path / "ca.pem")
     (tmp_path / "ca.pem").chmod(0o644)
     (tmp_path / "ca.pem").write_bytes(b"garbage")
-    with pytest.raises(OperatorError, match="no certificates in PEM"):
+    with pytest.raises(OperatorError, match="not a PEM file of CA certificates"):
         await keys_from("https://localhost:1", tmp_path / "ca.pem")
 
 

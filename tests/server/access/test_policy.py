@@ -315,14 +315,21 @@ def test_a_decision_says_why() -> None:
     assert policy.decide(member, "Read", "prod/billing/x") == (
         True,
         4,
-        'it belongs to "spiffe://example.org/billing/*", tenant acme, and this rule allows Read on "prod/billing/*"',
+        'the caller matches "spiffe://example.org/billing/*" (tenant acme), '
+        'and this rule allows Read on "prod/billing/*"',
     )
     for identity, method, name, line, why in [
-        (member, "Read", "prod/x", 1, "and no rule of this entry has this name"),
-        (member, "Update", "prod/billing/x", 1, "and no rule of this entry lists Update"),
-        (member, "Purge", "prod/billing/x", 1, f"there is no such RPC: {', '.join(METHODS)}"),
-        ("jwt:alice", "Read", "prod/billing/x", 7, "and no rule of this entry lists Read"),
-        ("jwt:bob", "Read", "prod/billing/x", None, "no [[caller]] has a pattern for this identity"),
+        (member, "Read", "prod/x", 1, "but no rule of this entry covers this name"),
+        (member, "Update", "prod/billing/x", 1, "but no rule of this entry lists Update"),
+        (
+            member,
+            "Purge",
+            "prod/billing/x",
+            1,
+            f"unknown RPC 'Purge': expected {', '.join(METHODS[:-1])} or {METHODS[-1]}",
+        ),
+        ("jwt:alice", "Read", "prod/billing/x", 7, "but no rule of this entry lists Read"),
+        ("jwt:bob", "Read", "prod/billing/x", None, "no [[caller]] matches this identity"),
     ]:
         decision = policy.decide(identity, method, name)
         assert decision[:2] == (False, line)
@@ -386,8 +393,8 @@ def test_the_example_in_the_docs_does_what_its_comments_say() -> None:
 
 def test_the_defaults_in_the_docs_are_those_in_force() -> None:
     rows = re.findall(r"^\| `(\w+)` \| ([\d,.]+) \| ([\d,.]+) \|", PAGE, re.MULTILINE)
-    told = {name: Rate(*(float(number.replace(",", "")) for number in numbers)) for name, *numbers in rows}
-    assert told == Limits().rates
+    documented = {name: Rate(*(float(number.replace(",", "")) for number in numbers)) for name, *numbers in rows}
+    assert documented == Limits().rates
 
 
 def test_the_methods_are_those_of_the_contract() -> None:

@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from keyvault_server.access.identity import Identifier
-from keyvault_server.access.tls import ServerTls
+from keyvault_server.access.tls import ServerTls, TlsFiles
 from keyvault_server.core.errors import OperatorError
 from keyvault_server.disk.permissions import UnsafeFile
 from keyvault_server.disk.watched import LOOK_SECONDS
@@ -58,8 +58,8 @@ class Files:
         replace(self.client_ca, bundle)
 
     def tls(self) -> ServerTls:
-        paths = (self.folder / "server.pem", self.folder / "server.key", self.client_ca)
-        return ServerTls(*paths, clock=self.clock, meter=self.meter)
+        files = TlsFiles(self.folder / "server.pem", self.folder / "server.key", self.client_ca)
+        return ServerTls(files, clock=self.clock, meter=self.meter)
 
     def look(self) -> None:
         """The next handshake looks at the files again."""
@@ -121,7 +121,7 @@ async def test_only_certificates_of_a_client_ca_are_let_in(files: Files) -> None
 
 async def test_without_a_client_ca_no_certificate_is_asked_for(tmp_path: Path) -> None:
     files = Files(tmp_path)
-    tls = ServerTls(tmp_path / "server.pem", tmp_path / "server.key", meter=RecordedMeter())
+    tls = ServerTls(TlsFiles(tmp_path / "server.pem", tmp_path / "server.key"), meter=RecordedMeter())
     async with identity_server(tls.credentials(), Identifier(certificates=False)) as server:
         assert await identity_of(server.address, files.authority.pem) == "anonymous"
 
@@ -263,11 +263,11 @@ def issued(until: float = HOUR, since: float = -HOUR, key: Any = None) -> Damage
 
 BAD: dict[str, tuple[Damage, str]] = {
     "a certificate that is garbage": (damage("server.pem", lambda _: b"s3cret garbage"), "no certificate"),
-    "a certificate cut short": (damage("server.pem", lambda f: f.authority.issue().certificate[:-60]), "broken"),
+    "a certificate cut short": (damage("server.pem", lambda f: f.authority.issue().certificate[:-60]), "malformed"),
     "an empty certificate": (damage("server.pem", lambda _: b""), "no certificate"),
     "no certificate": (lambda files: (files.folder / "server.pem").unlink(), "No such file"),
     "a huge certificate": (damage("server.pem", lambda _: bytes(2_000_000)), "right file"),
-    "a key that is garbage": (damage("server.key", lambda _: b"s3cret garbage"), "no private key"),
+    "a key that is garbage": (damage("server.key", lambda _: b"s3cret garbage"), "not a private key"),
     "no key": (lambda files: (files.folder / "server.key").unlink(), "No such file"),
     "another's key": (damage("server.key", lambda f: f.authority.issue().private_key), "not the key of the first"),
     "an encrypted key": (
@@ -289,16 +289,16 @@ BAD: dict[str, tuple[Damage, str]] = {
     "a short RSA key": (issued(key=rsa.generate_private_key(65537, 1024)), "2048 bits"),
     "an empty client CA": (damage("clients.pem", lambda _: b""), "no certificate"),
     "a client CA that is garbage": (damage("clients.pem", lambda _: b"s3cret garbage"), "no certificate"),
-    "a client CA that is no CA": (damage("clients.pem", lambda f: f.authority.issue().certificate), "no CA"),
-    "a client CA that says that it is none": (damage("clients.pem", lambda _: Authority(is_ca=False).pem), "no CA"),
+    "a client CA that is no CA": (damage("clients.pem", lambda f: f.authority.issue().certificate), "not a CA"),
+    "a client CA that says that it is none": (damage("clients.pem", lambda _: Authority(is_ca=False).pem), "not a CA"),
     "a client CA without the basic constraint": (
         damage("clients.pem", lambda _: Authority(is_ca=None).pem),
-        "no CA",
+        "not a CA",
     ),
-    "a client CA that may not sign": (damage("clients.pem", lambda _: Authority(signs=False).pem), "no CA"),
+    "a client CA that may not sign": (damage("clients.pem", lambda _: Authority(signs=False).pem), "not a CA"),
     "a leaf among the client CAs": (
         damage("clients.pem", lambda f: f.clients.pem + f.authority.issue().certificate),
-        "no CA",
+        "not a CA",
     ),
     "only expired client CAs": (damage("clients.pem", lambda _: Authority(until=-60).pem), "valid today"),
 }
@@ -309,11 +309,11 @@ def test_what_is_bad_at_the_start_is_refused_in_one_sentence(files: Files, do: D
     do(files)
     with pytest.raises(OperatorError, match=sentence) as error:
         files.tls()
-    told = str(error.value)
-    assert str(files.folder) in told
-    assert "\n" not in told
-    assert "s3cret" not in told
-    assert "PRIVATE KEY" not in told
+    message = str(error.value)
+    assert str(files.folder) in message
+    assert "\n" not in message
+    assert "s3cret" not in message
+    assert "PRIVATE KEY" not in message
 
 
 @pytest.mark.parametrize(("do", "sentence"), BAD.values(), ids=BAD.keys())

@@ -14,7 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store
 
 from keyvault_server.access.identity import Identifier
-from keyvault_server.access.tls import ServerTls
+from keyvault_server.access.tls import ServerTls, TlsFiles
 from keyvault_server.operations.dev_certs import CannotWriteCerts, DevCerts, Pair, write_dev_certs
 from tests.support.certificates import Issued
 from tests.support.identity_server import identity_of, identity_server
@@ -40,7 +40,7 @@ def certificate(pair: Pair) -> x509.Certificate:
 
 async def test_only_a_server_and_its_clients_work_with_them(made: DevCerts, tmp_path: Path) -> None:
     """Unidentified callers do not."""
-    tls = ServerTls(made.server.certificate, made.server.private_key, made.ca, meter=RecordedMeter())
+    tls = ServerTls(TlsFiles(made.server.certificate, made.server.private_key, made.ca), meter=RecordedMeter())
     async with identity_server(tls.credentials(), Identifier(certificates=True)) as server:
         for name, pair in made.clients.items():
             for host in ("localhost", "127.0.0.1"):
