@@ -19,7 +19,7 @@ bootstrap() {
     # A debootstrap that is older than the suite has no script for it; sid's fits.
     [ -e "$script" ] || script=/usr/share/debootstrap/scripts/sid
     rm -rf --one-file-system "$root"
-    timeout 300 debootstrap --variant=minbase --include="$packages" "$suite" "$root" "$(mirror)" "$script" &&
+    timeout 600 debootstrap --variant=minbase --include="$packages" "$suite" "$root" "$(mirror)" "$script" &&
         tar -C "$root" --exclude='./dev/*' --exclude='./var/cache/apt/*' --exclude='./var/lib/apt/lists/*' \
             -I 'gzip -1' -cf "$tarball.part" . && mv "$tarball.part" "$tarball"
 }

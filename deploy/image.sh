@@ -66,36 +66,11 @@ oci() {
 
 # ---- the base
 
-# What pip needs to reach its index from here: the machine's settings and the files they name, for this base only.
-pip_settings() {
-    python3 - "$1" <<'PYTHON'
-import ast, shutil, subprocess, sys
-from pathlib import Path
-
-root, bundle = Path(sys.argv[1]), "/etc/ssl/certs/ca-certificates.crt"
-listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
-sections = {"global": {"cert": bundle} if Path(bundle).exists() else {}}
-for line in sorted(listed.splitlines(), key=lambda line: line.startswith(":env:")):  # the environment comes last: it wins
-    name, _, value = line.partition("=")
-    section, _, key = name.rpartition(".")
-    sections.setdefault("global" if section == ":env:" else section, {})[key] = str(ast.literal_eval(value))
-for path in {word for values in sections.values() for value in values.values() for word in [*value.split(), bundle]}:
-    if path.startswith("/") and Path(path).exists():
-        copy = root / path.lstrip("/")
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(path, copy, dirs_exist_ok=True) if Path(path).is_dir() else shutil.copy(path, copy)
-(root / "etc").mkdir(exist_ok=True)
-with (root / "etc/pip.conf").open("w") as file:
-    for section, values in sections.items():
-        print(f"[{section}]", *(f"{key} = {value}".replace("\n", "\n  ") for key, value in values.items()), sep="\n", file=file)
-PYTHON
-}
-
 make_base() {
     local container
     install -d -m 0700 "$work/private" # the settings may hold a password
     install -d -m 0755 "$work/private/settings"
-    pip_settings "$work/private/settings"
+    python3 deploy/pip_settings.py "$work/private/settings"
     container=$(builder from scratch)
     builder add --quiet "$container" "$1" /
     builder add --quiet "$container" "$work/private/settings" /
