@@ -55,12 +55,11 @@ class Authority:
     ) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _named(name)
-        builder = _builder(self._name, self._name, self._key, since, until)
+        builder = _builder(self._name, self._name, self._key, self._key, since, until)
         if is_ca is not None:
             builder = builder.add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
-        if not signs:
-            usage = x509.KeyUsage(True, False, False, False, False, False, False, False, False)
-            builder = builder.add_extension(usage, critical=True)
+        usage = x509.KeyUsage(not signs, False, False, False, False, signs, signs, False, False)
+        builder = builder.add_extension(usage, critical=True)
         self.pem = builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
     def issue(
@@ -72,7 +71,7 @@ class Authority:
     ) -> Issued:
         """A certificate for these subject alternative names, valid between these seconds from now."""
         key = key or ec.generate_private_key(ec.SECP256R1())
-        builder = _builder(_named("common-name"), self._name, key, since, until)
+        builder = _builder(_named("common-name"), self._name, key, self._key, since, until)
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
@@ -97,8 +96,9 @@ def _named(name: str) -> x509.Name:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: PrivateKey, since: float, until: float
+    subject: x509.Name, issuer: x509.Name, key: PrivateKey, signer: PrivateKey, since: float, until: float
 ) -> x509.CertificateBuilder:
+    """Return a certificate to sign; Python 3.13 and newer refuse one without the identifiers of both keys."""
     now = datetime.datetime.now(datetime.UTC)
     return (
         x509.CertificateBuilder()
@@ -108,4 +108,6 @@ def _builder(
         .serial_number(x509.random_serial_number())
         .not_valid_before(now + datetime.timedelta(seconds=since))
         .not_valid_after(now + datetime.timedelta(seconds=until))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
     )
