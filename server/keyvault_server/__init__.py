@@ -1,7 +1,7 @@
-"""The KeyVault server: `keyvault-server serve` runs it; docs/architecture.md says what is where.
+"""The KeyVault server: `keyvault-server serve` runs it. Each package's docstring says what it is for.
 
-grpc's core writes lines of its own among those of the log, of every handshake that failed for instance. It is told to
-keep to errors here, since it asks when it is imported; GRPC_VERBOSITY=info brings them back.
+grpc's core writes lines of its own to stderr, such as one for every failed handshake. It reads GRPC_VERBOSITY
+when it is imported; ERROR keeps most of these lines out of our log, GRPC_VERBOSITY=info brings them back.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What `keyvault-server serve` prints once it is ready: where it is, what it does without, and how to try it."""
+"""What `keyvault-server serve` prints once it is ready: its addresses, what it does without, and how to try it."""
 
 import shutil
 import sys
@@ -12,7 +12,7 @@ from keyvault_server.operations.settings import Settings
 
 
 def announce(settings: Settings, server: Running) -> None:
-    """Prints the banner; its first line says that the server is ready, and on which port."""
+    """Print the banner; its first line says that the server is ready, and on which port."""
     listen = settings.listen if settings.listen.startswith("unix:") else _with_port(settings.listen, server.port)
     where = f"DynamoDB table {settings.aws_table}" if settings.backend == "aws" else data_directory(settings).path
     how = "TLS" if settings.tls_certificate else "plaintext"
@@ -35,7 +35,7 @@ def announce(settings: Settings, server: Running) -> None:
 
 
 def _client_settings(settings: Settings, listen: str) -> list[str]:
-    """What a caller has to set first, if anything; the files are the caller's own."""
+    """Return what a caller has to set first, if anything; the files are the caller's own."""
     variables = [] if listen == Settings.model_fields["listen"].default else [f"KEYVAULT_ADDRESS={listen}"]
     if settings.tls_certificate:
         variables.append("KEYVAULT_CA=roots.pem")

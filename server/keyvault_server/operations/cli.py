@@ -1,11 +1,12 @@
 """The command `keyvault-server`.
 
 The rules of this file: data and the banner go to stdout, the log (JSON lines) and refusals to stderr; a refusal is one
-line and exit 1, bad usage one line and exit 2. Flags override the environment, which `config.py` reads.
+line and exit 1, bad usage one line and exit 2. Flags override the environment, which `environment.py` reads.
 """
 
 import asyncio
 import contextlib
+import difflib
 import json
 import logging
 import os
@@ -42,7 +43,7 @@ from keyvault_server.operations.environment import BadSettings, load_settings
 from keyvault_server.operations.lifecycle import serve
 from keyvault_server.operations.process import close_memory
 from keyvault_server.operations.settings import Settings
-from keyvault_server.rpc.access_log import takes_more
+from keyvault_server.rpc.access_log import accepts_more
 from keyvault_server.rpc.gatekeeper import Gatekeeper, Visitor
 from keyvault_server.rpc.health import is_serving
 from keyvault_server.rpc.status import status_of
@@ -51,36 +52,38 @@ Backend = Annotated[str | None, Parameter(help="embedded or aws (KEYVAULT_BACKEN
 Data = Annotated[Path | None, Parameter(help="Directory of the embedded backend (KEYVAULT_DATA).")]
 LastRevision = Annotated[
     int | None,
-    Parameter(validator=Number(gte=1, lt=MAX_REVISION), help="For a corrupt record: a revision never exceeded."),
+    Parameter(validator=Number(gte=1, lt=MAX_REVISION), help="For a corrupt record: its highest revision."),
 ]
-PolicyFile = Annotated[Path | None, Parameter(help="TOML file of who may call what (KEYVAULT_POLICY).")]
+PolicyFile = Annotated[Path | None, Parameter(help="TOML file that says who may call what (KEYVAULT_POLICY).")]
 
 app = App(
     name="keyvault-server",
-    help="A vault that stores only what it cannot read. Its settings are variables, KEYVAULT_*: see check-config.\n\n"
-    "Exit status: 0 done, 1 refused, 2 bad usage; one line on standard error says why.",
+    help="A vault that stores only what it cannot read. Settings are KEYVAULT_* variables: see check-config.\n\n"
+    "Exit status: 0 success, 1 refused, 2 bad usage; one line on standard error says why.",
     version=lambda: version("keyvault-grpc"),
     default_parameter=Parameter(negative="", show_default=False),
 )
-policy_app = App(name="policy", help="Look into a policy file.")
+NAME_RULE = "1 to 255 characters of [A-Za-z0-9._~:@/+=-]"
+
+policy_app = App(name="policy", help="Test a policy file.")
 app.command(policy_app)
 app.command(audit_app(load_settings, lambda: open_records(load_settings())))
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True)
-class Insecure:
-    """Protections that a server off loopback may do without; each is also a variable KEYVAULT_INSECURE_*."""
+class Waivers:
+    """Protections to waive on a non-loopback address; each is also a variable KEYVAULT_INSECURE_*."""
 
-    insecure_plaintext: Annotated[bool | None, Parameter(help="Off loopback: without TLS.")] = None
-    insecure_anonymous: Annotated[bool | None, Parameter(help="Off loopback: without authentication.")] = None
-    insecure_no_policy: Annotated[bool | None, Parameter(help="Off loopback: without a policy.")] = None
-    insecure_no_audit: Annotated[bool | None, Parameter(help="Off loopback: without an audit log.")] = None
-    insecure_embedded_keys: Annotated[bool | None, Parameter(help="Off loopback: master keys in a file.")] = None
-    insecure_reflection: Annotated[bool | None, Parameter(help="Off loopback: with reflection.")] = None
+    insecure_plaintext: Annotated[bool | None, Parameter(help="Listen on a non-loopback address without TLS.")] = None
+    insecure_anonymous: Annotated[bool | None, Parameter(help="... without authentication.")] = None
+    insecure_no_policy: Annotated[bool | None, Parameter(help="... without a policy.")] = None
+    insecure_no_audit: Annotated[bool | None, Parameter(help="... without an audit log.")] = None
+    insecure_embedded_keys: Annotated[bool | None, Parameter(help="... with master keys in a file.")] = None
+    insecure_reflection: Annotated[bool | None, Parameter(help="... with reflection.")] = None
 
 
-SECURE = Insecure()
+NOTHING_WAIVED = Waivers()
 
 
 @app.command(name="serve")
@@ -89,13 +92,13 @@ def serve_command(
     backend: Backend = None,
     data: Data = None,
     listen: Annotated[str | None, Parameter(help="host:port or unix:/path (KEYVAULT_LISTEN).")] = None,
-    admin_listen: Annotated[str | None, Parameter(help="host:port for health alone (KEYVAULT_ADMIN_LISTEN).")] = None,
+    admin_listen: Annotated[str | None, Parameter(help="host:port for health only (KEYVAULT_ADMIN_LISTEN).")] = None,
     policy: PolicyFile = None,
-    insecure: Insecure = SECURE,
+    waivers: Waivers = NOTHING_WAIVED,
 ) -> None:
-    """Serve until SIGTERM or SIGINT. The embedded backend is made on first use."""
+    """Serve until SIGTERM or SIGINT. The embedded backend is created on first use."""
     given = {"backend": backend, "data": data, "listen": listen, "admin_listen": admin_listen, "policy": policy}
-    settings = load_settings(**given, **asdict(insecure))
+    settings = load_settings(**given, **asdict(waivers))
     _log_to_stderr(settings)
     close_memory()
     with contextlib.suppress(AttributeError, OSError):  # Linux: grpc's threads then wake without preempting each other
@@ -105,15 +108,15 @@ def serve_command(
 
 @app.command
 def init(*, backend: Backend = None, data: Data = None) -> None:
-    """Make what the backend needs: the data directory, or the DynamoDB table and the KMS key and alias. Repeatable."""
+    """Create what the backend needs: a data directory, or a DynamoDB table, a KMS key and its alias. Repeatable."""
     print(asyncio.run(initialise(load_settings(backend=backend, data=data))))
 
 
 @app.command
 def rotate_master_key(*, data: Data = None) -> None:
-    """Add a master key to the embedded keyring, with the server stopped; RewrapKey moves wrapped keys over."""
+    """Add a master key to the embedded keyring while the server is stopped; RewrapKey moves wrapped keys to it."""
     label = rotate_keyring(load_settings(data=data))
-    print(f"master key {label} wraps from the next start on; the older ones go on unwrapping: back up keyring.json")
+    print(f"master key {label} wraps from the next start on; older keys still unwrap. Back up keyring.json now")
 
 
 @app.command
@@ -121,28 +124,30 @@ def purge(
     key_id: Annotated[str, Parameter(help="The record's name.")],
     /,
     *,
-    tenant: Annotated[str, Parameter(show_default=True, help="Whose record it is.")] = DEFAULT_TENANT,
+    tenant: Annotated[str, Parameter(show_default=True, help="Tenant of the record.")] = DEFAULT_TENANT,
     last_revision: LastRevision = None,
-    yes: Annotated[bool, Parameter(help="Yes, lose the record for ever.")] = False,
-    insecure_no_audit: Annotated[bool | None, Parameter(help="Without a line in an audit log.")] = None,
+    yes: Annotated[bool, Parameter(help="Confirm that the record is destroyed.")] = False,
+    insecure_no_audit: Annotated[bool | None, Parameter(help="Purge without an audit record.")] = None,
     backend: Backend = None,
     data: Data = None,
 ) -> None:
-    """Turn a record into a vacancy: its data and its owner are lost for ever, the name is free for anyone."""
-    if not (is_key_id(key_id) and is_tenant(tenant)):
-        _refuse("that is no key_id or no tenant", 2)
+    """Destroy a record and free its name. Cannot be undone."""
+    if not is_key_id(key_id):
+        _refuse(f'invalid key_id {key_id!r}: {NAME_RULE}, not ending in "/"', 2)
+    if not is_tenant(tenant):
+        _refuse(f"invalid tenant {tenant!r}: 1 to 63 characters of [a-z0-9-], not beginning with -", 2)
     if not yes:
-        _refuse(f"purging {key_id} cannot be undone: say --yes", 2)
+        _refuse(f"purging {key_id} cannot be undone; add --yes to confirm", 2)
     settings = load_settings(backend=backend, data=data, insecure_no_audit=insecure_no_audit)
-    if settings.audit_file is None and not settings.insecure_no_audit:  # the server's may well be set where it runs
-        _refuse("no audit log would tell of this purge: set KEYVAULT_AUDIT_FILE, or say --insecure-no-audit", 2)
+    if settings.audit_file is None and not settings.insecure_no_audit:  # the server may run with another environment
+        _refuse("the purge would not be audited: set KEYVAULT_AUDIT_FILE, or add --insecure-no-audit", 2)
     revision = asyncio.run(_purge(settings, tenant, key_id, last_revision))
     print(f"{key_id} is vacant: the next Create is revision {revision + 1}")
 
 
 @app.command
-def dev_certs(folder: Annotated[Path, Parameter(help="Made if it is absent.")], /) -> None:
-    """Write a CA, a server's and two clients' certificates into a folder, for trying TLS out."""
+def dev_certs(folder: Annotated[Path, Parameter(help="Created if it does not exist.")], /) -> None:
+    """Write certificates of a CA, a server and two clients into a folder, to try out TLS."""
     made = write_dev_certs(folder)
     print(f"CA       {made.ca}")
     print(f"server   {made.server.certificate} {made.server.private_key}")
@@ -152,21 +157,21 @@ def dev_certs(folder: Annotated[Path, Parameter(help="Made if it is absent.")], 
 
 @policy_app.command(name="test")
 def policy_test(
-    method: Annotated[str, Parameter(help="An RPC, as Read.")],
+    method: Annotated[str, Parameter(help="An RPC, such as Read.")],
     name: Annotated[str, Parameter(help='A key_id or scope; "" for the empty scope.')],
     /,
     *,
-    identity: Annotated[str, Parameter(name="--as", help="As spiffe://example.org/billing or jwt:subject.")],
+    identity: Annotated[str, Parameter(name="--as", help="Such as spiffe://example.org/billing or jwt:SUBJECT.")],
     policy: PolicyFile = None,
 ) -> None:
-    """Say whether a caller may make a call, and which line of the policy decides; exit 1 if not."""
+    """Show whether the policy allows a call, and which line decides; exit 1 if it is denied."""
     path = policy or load_settings().policy
     if path is None:
-        _refuse("no policy is set: --policy or KEYVAULT_POLICY", 2)
+        _refuse("which policy? Give --policy, or set KEYVAULT_POLICY", 2)
     if method not in METHODS:
-        _refuse(f"{method} is no RPC: {', '.join(METHODS)}", 2)
+        _refuse(f"unknown RPC {method!r}: {_suggestion(method)}", 2)
     if name and not is_scope(name):
-        _refuse("a name is 1 to 255 characters of [A-Za-z0-9._~:@/+=-]", 2)
+        _refuse(f"invalid name {name!r}: {NAME_RULE}", 2)
     decision = read_policy(path).decide(identity, method, name)
     where = f"line {decision.line}: " if decision.line else ""
     print(f"{'allowed' if decision.allowed else 'denied'}: {where}{decision.why}")
@@ -175,7 +180,7 @@ def policy_test(
 
 @app.command
 def check_config(*, backend: Backend = None, data: Data = None) -> None:
-    """Print the settings in force, as a shell reads them, or say what is wrong with them, certificates or policy."""
+    """Print the settings in effect, in shell syntax, and check them, the certificates and the policy."""
     settings = load_settings(backend=backend, data=data)
     check_files(settings)
     for name, value in settings.model_dump(mode="json").items():
@@ -186,13 +191,13 @@ def check_config(*, backend: Backend = None, data: Data = None) -> None:
 
 @app.command
 def healthcheck(
-    *, address: Annotated[str | None, Parameter(help="Default: the admin address, or the main one.")] = None
+    *, address: Annotated[str | None, Parameter(help="Default: the admin address, else the main one.")] = None
 ) -> None:
-    """Exit 0 if a server answers SERVING, in plaintext; 1 otherwise. For containers."""
+    """Exit 0 if a server answers SERVING in plaintext, else 1. For containers."""
     settings = load_settings()
     target = address or settings.admin_listen or settings.listen
     if not asyncio.run(is_serving(target)):
-        _refuse(f"{target} is not serving in plaintext (beside TLS, KEYVAULT_ADMIN_LISTEN does)", 1)
+        _refuse(f"{target} is not serving in plaintext (a server with TLS does on KEYVAULT_ADMIN_LISTEN)", 1)
 
 
 def main() -> None:
@@ -206,26 +211,32 @@ def main() -> None:
     except (OperatorError, VaultError) as error:
         _refuse(str(error), 1)
     except HeadChanged:
-        _refuse("somebody wrote the record meanwhile: try again", 1)
+        _refuse("the record was changed at the same time: retry", 1)
     except OSError as error:
         _refuse(f"{error.filename or 'output'}: {error.strerror}", 1)
 
 
 def _run() -> None:
-    """Runs the command with streams that are there, and finds what cannot be written while that can be told."""
+    """Run the command with valid streams, and notice output that cannot be written while there is time to say so."""
     sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()
     try:
         app(exit_on_error=False, print_error=False)
     finally:
         try:
             sys.stdout.flush()
-        except OSError:  # what is left is dropped, or Python would tell of it in its own way
+        except OSError:  # drop the rest, or Python would print a traceback at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise
 
 
+def _suggestion(method: str) -> str:
+    near = difflib.get_close_matches(method.lower(), [known.lower() for known in METHODS], 1)
+    names = {known.lower(): known for known in METHODS}
+    return f"did you mean {names[near[0]]}?" if near else f"expected one of {', '.join(METHODS)}"
+
+
 def _nowhere() -> TextIO:
-    """In place of a stream that was closed before we began."""
+    """Return a replacement for a stream that was closed before we began."""
     return Path(os.devnull).open("w")
 
 
@@ -237,7 +248,7 @@ def _refuse(sentence: str, code: int) -> NoReturn:
 async def _purge(settings: Settings, tenant: str, key_id: str, last_revision: int | None) -> int:
     async with open_records(settings) as records, contextlib.AsyncExitStack() as opened:
         audit = None
-        if settings.audit_file:  # of the gate this alone: an operator need not wait for an issuer, nor be in the policy
+        if settings.audit_file:  # nothing else of the gate: an operator is not in the policy
             audit = await opened.enter_async_context(open_audit_log(settings, settings.audit_file))
         operator = Visitor(Gatekeeper(audit=audit), "Purge", f"purge-{os.getpid()}")
         operator.identity, operator.tenant = "operator", tenant
@@ -254,15 +265,15 @@ async def _purge(settings: Settings, tenant: str, key_id: str, last_revision: in
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Loses a line rather than wait for whoever reads stderr, and hold every call meanwhile."""
+    """Drops a line rather than block every call on the reader of stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if takes_more(self.stream):
+        if accepts_more(self.stream):
             super().emit(record)
 
 
 def _log_to_stderr(settings: Settings) -> None:
-    """Our own lines as JSON; libraries from WARNING on: at DEBUG botocore prints what it sends."""
+    """Log our own lines as JSON, and libraries' from WARNING on: at DEBUG botocore prints what it sends."""
     handler = _Handler(sys.stderr)
     handler.setFormatter(JsonFormatter(["levelname", "name", "message"], timestamp="time"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])

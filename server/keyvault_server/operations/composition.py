@@ -1,7 +1,7 @@
-"""What the settings name and how it is opened: the backend, and the gate before it; and what an operator does to the
-backend while no server runs.
+"""Composition: open the backend and the gate that the settings name, for a server or for an operator's command.
 
-The AWS half is imported only where it is used: importing it costs 0.3 s and 45 MB.
+The rule of this file: it is the only one that knows both the settings and the backends. The AWS half is imported only
+where it is used: importing it costs 0.3 s and 45 MB.
 """
 
 import contextlib
@@ -29,12 +29,15 @@ if TYPE_CHECKING:
     from keyvault_server.backends.aws.clients import AwsOptions
 
 MAX_POLICY = 4 * MAX_SIZE
-"""Bytes of a policy file: a character of UTF-8 has four at most."""
+"""Bytes in a policy file: a character of UTF-8 has at most four."""
 
 
 @contextlib.asynccontextmanager
 async def open_gate(settings: Settings, metrics: Metrics) -> AsyncIterator[Gatekeeper]:
-    """Identity, policy and audit of the configured kind, kept fresh while the body runs. Raises OperatorError."""
+    """Open identity, policy and audit log of the configured kind; follow their files while the body runs.
+
+    Raises OperatorError.
+    """
     async with contextlib.AsyncExitStack() as opened:
         policy = _watched_policy(settings.policy, metrics) if settings.policy else None
         if policy:
@@ -52,12 +55,12 @@ async def open_gate(settings: Settings, metrics: Metrics) -> AsyncIterator[Gatek
 
 
 def _calls_of_one_caller(settings: Settings) -> int:
-    """Half of all, so that one alone never locks out the others; where nobody is asked who calls, all are one."""
+    """Return half of all calls, so that no caller locks out the others; all, if callers are not authenticated."""
     return max(1, settings.concurrent_calls // 2) if settings.authenticates else settings.concurrent_calls
 
 
 def check_files(settings: Settings) -> None:
-    """Reads the certificates and the policy that the settings name, as a start does. Raises OperatorError."""
+    """Read the certificates and the policy that the settings name, as a start does. Raises OperatorError."""
     server_tls(settings, Metrics())
     if settings.policy:
         read_policy(settings.policy)
@@ -72,7 +75,7 @@ def server_tls(settings: Settings, metrics: Metrics) -> ServerTls | None:
 
 
 def read_policy(path: Path) -> Policy:
-    """The policy in a file. Raises OperatorError."""
+    """Read the policy in a file. Raises OperatorError."""
     try:
         return Policy.parse(read_file(path, MAX_POLICY).decode())
     except UnicodeDecodeError:
@@ -110,7 +113,7 @@ async def _open_tokens(settings: Settings, metrics: Metrics) -> AsyncIterator[To
 
 @contextlib.asynccontextmanager
 async def open_backend(settings: Settings) -> AsyncIterator[tuple[KeyService, RecordStore]]:
-    """The two ports of the configured backend, open while the body runs. Raises OperatorError."""
+    """Open the two ports of the configured backend while the body runs. Raises OperatorError."""
     if settings.backend == "aws":
         from keyvault_server.backends.aws.clients import open_aws
 
@@ -135,18 +138,21 @@ async def open_records(settings: Settings) -> AsyncIterator[RecordStore]:
 
 
 async def initialise(settings: Settings) -> str:
-    """Makes what the backend needs, if it is absent; returns a sentence on what to do next. Raises OperatorError."""
+    """Create what the backend needs, if it does not exist; return what to do next, in a sentence or as shell commands.
+
+    Raises OperatorError.
+    """
     if settings.backend == "aws":
         from keyvault_server.backends.aws.setup import create_backend
 
         arn = await create_backend(_aws_options(settings), settings.aws_key_alias)
         return f"""export KEYVAULT_BACKEND=aws KEYVAULT_AWS_MASTER_KEYS='{{"1": "{arn}"}}'"""
     async with open_backend(settings):
-        return f"back up {data_directory(settings).keyring} now, and apart from the records"
+        return f"back up {data_directory(settings).keyring} now, and keep it apart from the records"
 
 
 def rotate_master_key(settings: Settings) -> str:
-    """Adds a master key to the embedded keyring; returns its label. Raises OperatorError while a server runs."""
+    """Add a master key to the embedded keyring; return its label. Raises OperatorError while a server runs."""
     directory = data_directory(settings)
     if not directory.keyring.exists():
         raise UnusableData(f"{directory.path} has no keyring: `keyvault-server init` makes one")
@@ -155,16 +161,18 @@ def rotate_master_key(settings: Settings) -> str:
 
 
 def data_directory(settings: Settings) -> DataDirectory:
-    """The embedded backend's directory, `~` resolved."""
+    """Return the embedded backend's directory, with `~` resolved."""
     return DataDirectory(settings.data.expanduser().resolve())
 
 
 def _make_or_load(directory: DataDirectory) -> Keyring:
-    """A new keyring for a new directory; beside a database a missing one is a loss, not a beginning."""
+    """Return the directory's keyring, a new one if the directory is new; next to a database, a missing one was lost."""
     if directory.keyring.exists():
         return Keyring.load(directory.keyring)
     if directory.database.exists():
-        raise UnusableData(f"{directory.keyring} is missing beside its database: restore it from its backup")
+        raise UnusableData(
+            f"{directory.keyring} is missing, but its database exists: restore the keyring from its backup"
+        )
     return Keyring.create(directory.keyring)
 
 
@@ -172,7 +180,7 @@ def _aws_options(settings: Settings) -> "AwsOptions":
     from keyvault_server.backends.aws.clients import AwsOptions
 
     if settings.aws_ca_bundle:
-        read_file(settings.aws_ca_bundle)  # refuses one that others may write
+        read_file(settings.aws_ca_bundle)  # refuses a file that others can write
     return AwsOptions(
         region=settings.aws_region,
         table=settings.aws_table,

@@ -1,7 +1,7 @@
-"""Certificates for trying TLS out: a CA, a server on this machine, and clients with SPIFFE IDs. Not for production.
+"""Certificates to try out TLS: a CA, a server on this machine, and clients with SPIFFE IDs. Not for production.
 
-The rules of this file: the CA's key is never written, so nobody makes another certificate that these trust; no file is
-written over; each is 0600. Keys are EC P-256. Sources: RFC 5280; X509-SVID (SPIFFE), section 4.
+The rules of this file: the CA's key is never written, so nobody can issue another certificate that these trust; no file
+is overwritten; each is 0600. Keys are EC P-256. Sources: RFC 5280; X509-SVID (SPIFFE), section 4.
 """
 
 import datetime
@@ -27,18 +27,18 @@ _HOSTS: Sequence[x509.GeneralName] = (
     x509.IPAddress(ipaddress.ip_address("::1")),
 )
 _NAME = re.compile(r"[a-zA-Z0-9-]{1,64}", re.ASCII)
-_BACKDATED = datetime.timedelta(minutes=5)  # for a clock beside ours that is a little behind
+_BACKDATED = datetime.timedelta(minutes=5)  # for a clock that is a little behind ours
 
 _PEM = serialization.Encoding.PEM
 
 
 class CannotWriteCerts(OperatorError):
-    """The folder cannot take the certificates; the message says why."""
+    """The certificates cannot be written to the folder; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """The files of one certificate and its key."""
+    """Files of one certificate and its key."""
 
     certificate: Path
     private_key: Path
@@ -46,7 +46,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class DevCerts:
-    """What was written."""
+    """Files that were written."""
 
     ca: Path
     server: Pair
@@ -55,13 +55,13 @@ class DevCerts:
 
 
 def write_dev_certs(folder: Path, names: Iterable[str] = ("alice", "bob")) -> DevCerts:
-    """Makes ca.pem, server.pem, server.key and NAME.pem, NAME.key in a folder, for 30 days. Raises OperatorError.
+    """Write ca.pem, server.pem, server.key and NAME.pem, NAME.key to a folder, for 30 days. Raises OperatorError.
 
     The server's certificate is for localhost, 127.0.0.1 and ::1. Nothing is written if one of the files exists.
     """
     names = list(names)
     if not all(map(_NAME.fullmatch, names)) or {"ca", "server"} & set(names):
-        raise CannotWriteCerts("a client's name is letters, digits and hyphens, and neither ca nor server")
+        raise CannotWriteCerts("a client's name must be letters, digits and hyphens, and neither ca nor server")
     authority = _Authority()
     clients = {name: Pair(folder / f"{name}.pem", folder / f"{name}.key") for name in names}
     made = DevCerts(folder / "ca.pem", Pair(folder / "server.pem", folder / "server.key"), clients)
@@ -73,7 +73,7 @@ def write_dev_certs(folder: Path, names: Iterable[str] = ("alice", "bob")) -> De
 
 
 class _Authority:
-    """A CA whose key lives as long as this object."""
+    """A CA whose key exists only as long as this object."""
 
     def __init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -151,7 +151,7 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
 def _write_all(folder: Path, contents: dict[Path, bytes]) -> None:
     for path in contents:
         if path.exists():
-            raise CannotWriteCerts(f"{path} exists and is not written over: name another folder, or remove it")
+            raise CannotWriteCerts(f"{path} exists and is not overwritten: name another folder, or remove it")
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path, content in contents.items():

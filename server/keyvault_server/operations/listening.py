@@ -1,8 +1,8 @@
-"""Where a server may listen: an address that nobody has. Else it is refused, in one line.
+"""Where a server may listen: only on an address that is not in use.
 
-The rule of this file: grpc is not asked to find out. It takes a unix socket away from the server that listens on it,
-and of a name with several addresses, as localhost, it is content with one that is free: two servers would then share
-what callers think is one.
+The rule of this file: grpc is not asked to find out. It takes a unix socket away from the server that listens on it.
+For a name with several addresses, such as localhost, it is content with one that is free: two servers would then share
+what callers take for one.
 """
 
 import errno
@@ -14,16 +14,16 @@ from keyvault_server.core.errors import OperatorError
 _ANSWER_SECONDS = 1.0
 _SENTENCES = {
     errno.EADDRINUSE: "it is in use by another program",
-    errno.EACCES: "ports below 1024 are not for this user",
+    errno.EACCES: "this user may not use ports below 1024",
 }
 
 
 class CannotListen(OperatorError):
-    """The address is taken or not ours; one line says which."""
+    """The address is in use or not one of this machine; one line says which."""
 
 
 def refuse_taken(address: str) -> None:
-    """Raises CannotListen unless a server can listen on host:port or unix:/path."""
+    """Raise CannotListen unless a server can listen on host:port or unix:/path."""
     if address.startswith("unix:"):
         _refuse_taken_socket(address)
         return
@@ -35,13 +35,12 @@ def refuse_taken(address: str) -> None:
     reasons = [_reason(family, there) for family, _, _, _, there in found]
     taken = [reason for reason in reasons if reason in (errno.EADDRINUSE, errno.EACCES)]
     if taken or all(reasons):
-        raise CannotListen(
-            f"cannot listen on {address}: {_SENTENCES.get((taken or reasons)[0], 'it is no address here')}"
-        )
+        reason = _SENTENCES.get((taken or reasons)[0], "it is not an address of this machine")
+        raise CannotListen(f"cannot listen on {address}: {reason}")
 
 
 def _reason(family: int, there: tuple[object, ...]) -> int:
-    """Why this cannot be bound to, 0 if it can. A machine may have no IPv6, and yet a localhost of both kinds."""
+    """Return the errno of binding to this address, 0 if it works. A localhost with ::1 does not mean IPv6."""
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -56,9 +55,9 @@ def _reason(family: int, there: tuple[object, ...]) -> int:
 def _refuse_taken_socket(address: str) -> None:
     path = Path(address.removeprefix("unix:").removeprefix("//"))
     if not path.parent.is_dir():
-        raise CannotListen(f"cannot listen on {address}: there is no folder {path.parent}")
+        raise CannotListen(f"cannot listen on {address}: folder {path.parent} does not exist")
     if path.exists() and not path.is_socket():
-        raise CannotListen(f"cannot listen on {address}: that file is no socket")
+        raise CannotListen(f"cannot listen on {address}: the file exists and is not a socket")
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(_ANSWER_SECONDS)
         try:

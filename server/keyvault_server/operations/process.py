@@ -1,4 +1,4 @@
-"""What the server asks of the system for its own process."""
+"""What the server asks of the operating system for its own process."""
 
 import ctypes
 import resource
@@ -8,7 +8,7 @@ _PR_SET_DUMPABLE = 4  # linux/prctl.h
 
 
 def close_memory() -> None:
-    """Nobody but root looks into this process, by a core file, a debugger or /proc: its memory holds data keys."""
+    """Let nobody but root read this process's memory (core file, debugger, /proc): it holds data keys."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform == "linux":  # beside the limit, which a core_pattern that begins with a pipe does not heed
+    if sys.platform == "linux":  # a core_pattern that begins with a pipe ignores the limit
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)

@@ -1,7 +1,7 @@
-"""Secure by default: what a server that others can reach must have, and the flag that lets it do without.
+"""Secure by default: the protections that a server on a non-loopback address must have, and the flag that waives each.
 
-The rule of this file: off loopback each missing protection refuses the start, in one line that names it and its flag;
-a flag says which, there is none for all. On loopback nothing is asked, and the start says what is off.
+The rule of this file: each missing protection refuses the start, in one line that names it and its flag; there is a
+flag for each and none for all. On loopback nothing is required, and the start says what is off.
 """
 
 import time
@@ -13,20 +13,20 @@ from keyvault_server.core.errors import OperatorError
 from keyvault_server.operations.settings import Settings
 
 RELEASED = 1_795_564_800
-"""2026-11-25, in seconds since 1970: a clock before it is wrong, and would take expired certificates and tokens."""
+"""2026-11-25, in seconds since 1970: an earlier clock is wrong, and would accept expired certificates and tokens."""
 
 
 class Unprotected(OperatorError):
-    """The server would be reachable without a protection; the message says which and what to do."""
+    """Other machines could reach the server without a protection; the message says which and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Protection:
-    """One thing that a reachable server must have."""
+    """One thing that a server on a non-loopback address must have."""
 
     name: str
     flag: str
-    """The setting that allows to do without."""
+    """The setting that waives it."""
     remedy: str
     missing: Callable[[Settings], bool]
 
@@ -58,7 +58,7 @@ PROTECTIONS = (
         lambda settings: settings.backend == "embedded",
     ),
     Protection(
-        "silence about its methods",
+        "reflection turned off",
         "insecure_reflection",
         "set KEYVAULT_REFLECTION=false",
         lambda settings: settings.reflection is True and not is_loopback(settings.listen),
@@ -67,21 +67,22 @@ PROTECTIONS = (
 
 
 def refuse_unprotected(settings: Settings, now: Callable[[], float] = time.time) -> None:
-    """Raises Unprotected for the first thing that is missing."""
+    """Raise Unprotected for the first thing that is missing."""
     if now() < RELEASED:
-        raise Unprotected("this machine's clock is before 2026-11-25: set it, certificates and tokens depend on it")
+        raise Unprotected("this machine's clock is before 2026-11-25: set it; certificates and tokens depend on it")
     if settings.authenticates and settings.policy is None:
-        raise Unprotected("callers are identified but nothing says what they may: set KEYVAULT_POLICY")
+        raise Unprotected("callers are authenticated but nothing says what they may do: set KEYVAULT_POLICY")
     if is_loopback(settings.listen):
         return
     for protection in PROTECTIONS:
         if protection.missing(settings) and not getattr(settings, protection.flag):
             flag = "--" + protection.flag.replace("_", "-")
             raise Unprotected(
-                f"listen is not a loopback address and {protection.name} is missing: {protection.remedy}, or say {flag}"
+                f"{settings.listen} is not a loopback address and {protection.name} is missing: "
+                f"{protection.remedy}, or add {flag}"
             )
 
 
 def what_is_off(settings: Settings) -> list[str]:
-    """The names of what a server with these settings does without."""
+    """Return the names of the protections that these settings do without."""
     return [protection.name for protection in PROTECTIONS if protection.missing(settings)]

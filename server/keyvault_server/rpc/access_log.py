@@ -1,7 +1,7 @@
 """The access log: one JSON line a call, on stderr with the rest of the log, never with a secret.
 
-It bypasses `logging`, which costs a third of a Read: calls are gathered and written together, 50 ms later at most. The
-rule of this file: nobody waits for whoever reads the log. A full pipe takes the lines later, or never.
+It bypasses `logging`, which costs a third of a Read: calls are gathered and written together, at most 50 ms later. The
+rule of this file: no call waits for the reader of the log. A full pipe gets the lines later, or never.
 """
 
 import asyncio
@@ -14,9 +14,9 @@ from typing import TextIO
 
 FLUSH_SECONDS = 0.05
 MAX_LINES = 10_000
-"""Lines that are kept for a stream that takes none; of more, the oldest are lost."""
+"""Lines that are kept for a stream that accepts none; beyond that the oldest are lost."""
 CLOSE_SECONDS = 1.0
-"""How long the stream may take for a block of lines at the end."""
+"""How long a block of lines may wait for the stream when the log is closed."""
 
 _BLOCK = 4_096  # bytes: what a pipe that can be written to takes without a wait (PIPE_BUF)
 _LINE = (
@@ -37,12 +37,12 @@ class AccessLog:
     def add(
         self, call: str, status: str, reason: str, name: str, caller: str, peer: str, request_id: str, seconds: float
     ) -> None:
-        """Notes a call that has just ended and took so many seconds.
+        """Add a call that has just ended and took so many seconds.
 
         `call` is the method; `status` is OK, another gRPC status, or CANCELLED by the caller; `reason` is ErrorInfo's,
-        empty if OK; `name` is the key_id or scope that was asked for, in clear, empty if what was sent is no such name;
-        `caller` is the caller's identity, empty where nobody is asked; `peer` is the caller's address; `request_id` is
-        also in the caller's error. The line says ms, and when the call ended, in seconds since 1970.
+        empty if OK; `name` is the key_id or scope in the request, in plaintext, empty if it is not a valid one;
+        `caller` is the caller's identity, empty where callers are not authenticated; `peer` is the caller's address;
+        `request_id` is also in the caller's error. The line says ms, and when the call ended, in seconds since 1970.
         """
         texts = map(quoted, (call, status, reason, name, caller, peer, request_id))
         self._lines.append(_LINE % (*texts, seconds * 1000, self._clock()))  # json.dumps takes three times as long
@@ -50,20 +50,20 @@ class AccessLog:
             self._next_flush = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
 
     def flush(self) -> None:
-        """Writes what the stream takes at once; the rest is tried again."""
+        """Write what the stream accepts without waiting; the rest is retried."""
         self._next_flush = None
         self._write(0)
         if self._lines:
             self._next_flush = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
 
     def close(self) -> None:
-        """Writes what is left. A stream that takes no more loses lines, never a call."""
+        """Write what is left. A stream that accepts no more loses lines, never a call."""
         self._write(CLOSE_SECONDS)
         if self._next_flush is not None:
             self._next_flush.cancel()
 
     def _write(self, patience: float) -> None:
-        while self._lines and takes_more(self._stream, patience):
+        while self._lines and accepts_more(self._stream, patience):
             try:
                 self._stream.write(self._next_block())
                 self._stream.flush()
@@ -78,11 +78,11 @@ class AccessLog:
         return "".join(block)
 
 
-def takes_more(stream: TextIO, patience: float = 0) -> bool:
-    """True if a write of one block does not wait, or not longer than `patience` seconds until it begins."""
+def accepts_more(stream: TextIO, patience: float = 0) -> bool:
+    """Return whether a write of one block can begin within `patience` seconds."""
     poll = select.poll()
     try:
         poll.register(stream.fileno(), select.POLLOUT)
-    except (OSError, ValueError):  # nothing that could wait is below it
+    except (OSError, ValueError):  # not a file descriptor that could block
         return True
     return bool(poll.poll(patience * 1000))

@@ -1,7 +1,7 @@
 """The caller of one call: its identity, what the policy allows it, its quotas, and its lines in the audit log.
 
 The rule of this file: everything is decided in memory and without waiting before anything is looked up, so that no
-answer tells whether a record exists. Only the audit log is waited for: before a conditional write, and before the
+answer shows whether a record exists. Only the audit log is waited for: before a conditional write, and before the
 reply. Callers without an identity are the exception: beyond a rate they are counted instead, or anyone who can connect
 could fill the log's disk.
 """

@@ -20,17 +20,17 @@ _log = logging.getLogger(__name__)
 
 
 class Backend(Protocol):
-    """Something that a server needs to be ready."""
+    """Something that the server depends on to be ready."""
 
     async def check(self) -> None:
-        """Returns if it can be used now; raises otherwise."""
+        """Raise unless it can be used now."""
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # grpc_health has no stubs
-    """One status for all SERVICES, told to whoever asks or watches.
+    """One status for all SERVICES, for calls of Check and Watch.
 
-    grpc_health's own servicer waits for a lock before it takes a new status, and holds it while it writes to a watcher:
-    a stranger who does not read would hold up readiness and the stop. And a watcher who leaves ends the others' news.
+    grpc_health's own servicer holds a lock while it writes to a watcher, and needs it to set a status: a watcher that
+    does not read would block readiness and the stop. A watcher that leaves also ends the updates of the others.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # grpc_healt
         self._changed = asyncio.Event()
 
     def set(self, status: int) -> None:
-        """From now on."""
+        """Set the status from now on."""
         self._status = status
         self._changed.set()
         self._changed = asyncio.Event()
@@ -53,17 +53,17 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # grpc_healt
     async def Watch(  # noqa: D102, N802
         self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
-        told = None
+        sent = None
         while True:
             changed, status = self._changed, self._status if request.service in SERVICES else _UNKNOWN
-            if status != told:
+            if status != sent:
                 yield health_pb2.HealthCheckResponse(status=status)
-                told = status
+                sent = status
             await changed.wait()
 
 
 class Readiness:
-    """Asks the backends every `interval` seconds and tells the health service what they said."""
+    """Checks the backends every `interval` seconds and sets the health status accordingly."""
 
     def __init__(self, *backends: Backend, interval: float = 5.0, timeout: float = 5.0) -> None:
         self.servicer = Health()
@@ -75,18 +75,18 @@ class Readiness:
 
     @property
     def ready(self) -> bool:
-        """What was told last."""
+        """Whether the last check succeeded."""
         return bool(self._ready)
 
     @contextlib.asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
-        """Keeps the status true while the body runs; it is set when the body begins."""
+        """Keep the status up to date while the body runs; it is set when the body begins."""
         await self._look()
         async with in_background(self._watch()):
             yield
 
     def leave(self) -> None:
-        """NOT_SERVING from now on, for good."""
+        """Set NOT_SERVING for good."""
         self._left = True
         self.servicer.set(_NOT_SERVING)
 
@@ -101,7 +101,7 @@ class Readiness:
                 for backend in self._backends:
                     await backend.check()
             ready, cause = True, ""
-        except Exception as error:  # whatever it is, the answer is "not ready"; its text may hold names of the backend
+        except Exception as error:  # any error means "not ready"; its text may hold names of the backend
             ready, cause = False, type(error).__name__
         if ready is not self._ready:
             _log.log(logging.INFO if ready else logging.ERROR, "readiness", extra={"ready": ready, "cause": cause})
@@ -110,7 +110,7 @@ class Readiness:
 
 
 async def is_serving(address: str) -> bool:
-    """Asks a server in plaintext whether it is SERVING; False too if it does not answer within 3 s."""
+    """Ask a server in plaintext whether it is SERVING; return False if it does not answer within 3 s."""
     async with grpc.aio.insecure_channel(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:

@@ -1,7 +1,7 @@
-"""What the server counts of itself, served to Prometheus where the settings say so.
+"""The server's metrics, served to Prometheus if the settings say so.
 
 The rule of this file: counting costs the call next to nothing (two dictionary entries), so the numbers are kept here
-and only shaped as metrics when somebody asks. No label holds a name, an identity or anything else that a caller chose.
+and become metrics only when somebody asks. No label holds a name, an identity or anything else that a caller chose.
 """
 
 import contextlib
@@ -25,17 +25,17 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 
 
 SCRAPES = 8
-"""Connections at a time; each costs a thread and a descriptor, and strangers may come. The next one is closed."""
+"""Maximum connections, each of which costs a thread and a descriptor; the next one is closed."""
 SCRAPE_SECONDS = 5.0
-"""How long a connection may be silent."""
+"""How long a connection may send nothing."""
 
 
 class CannotServeMetrics(OperatorError):
-    """The address of the metrics is taken or not ours."""
+    """The metrics address is in use, or not an address of this machine."""
 
 
 class Metrics(Collector):
-    """One server's numbers."""
+    """Metrics of one server."""
 
     def __init__(self) -> None:
         self._calls: Counter[tuple[str, str]] = Counter()
@@ -46,7 +46,7 @@ class Metrics(Collector):
         self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
 
     def count(self, method: str, status: str, seconds: float) -> None:
-        """Notes a call that has ended."""
+        """Count a call that has ended."""
         self._calls[method, status] += 1
         durations = self._durations.get(method)
         if durations is None:
@@ -55,12 +55,12 @@ class Metrics(Collector):
         self._seconds[method] += seconds
 
     def count_reading(self, source: str, good: bool) -> None:
-        """Notes that a watched file ("tls", "policy", "jwks") was read, or could not be."""
+        """See Meter."""
         self._failing[source] = not good
         self._failures[source] += not good
 
     def gauge(self, name: str, description: str, value: Callable[[], float]) -> None:
-        """Shows a number that is asked for when it is needed; `value` is called on another thread."""
+        """See Meter; `value` is called on another thread."""
         self._gauges[name] = (description, value)
 
     def collect(self) -> Iterator[Metric]:
@@ -73,8 +73,8 @@ class Metrics(Collector):
         for method, counts in list(self._durations.items()):
             durations.add_metric((method,), _cumulative(counts), self._seconds[method])
         yield durations
-        failing = GaugeMetricFamily("keyvault_reload_failing", "1: the last good one is in use.", labels=("what",))
-        failures = CounterMetricFamily("keyvault_reload_failures", "Changes that were no good.", labels=("what",))
+        failing = GaugeMetricFamily("keyvault_reload_failing", "1: the last good version is in use.", labels=("what",))
+        failures = CounterMetricFamily("keyvault_reload_failures", "Changes that failed to load.", labels=("what",))
         for what, fails in list(self._failing.items()):
             failing.add_metric((what,), int(fails))
             failures.add_metric((what,), self._failures[what])
@@ -85,7 +85,7 @@ class Metrics(Collector):
 
     @contextlib.contextmanager
     def served(self, address: str | None) -> Iterator[int | None]:
-        """Serves /metrics by HTTP, on a thread, while the body runs; yields the port. Raises CannotServeMetrics."""
+        """Serve /metrics by HTTP, on a thread, while the body runs; yield the port. Raises CannotServeMetrics."""
         if address is None:
             yield None
             return
@@ -109,15 +109,15 @@ class _Handler(WSGIRequestHandler):
     timeout = SCRAPE_SECONDS
 
     def handle(self) -> None:
-        with contextlib.suppress(OSError):  # a silent connection, or one that was reset
+        with contextlib.suppress(OSError):  # a connection that sends nothing, or was reset
             super().handle()
 
     def log_message(self, format: str, *values: object) -> None:  # noqa: A002
-        """Nobody reads it."""
+        """Log nothing."""
 
 
 class _Server(ThreadingWSGIServer):
-    """prometheus_client's own takes as many connections as come, and waits for each for ever."""
+    """A server with limits: prometheus_client's own accepts any number of connections and waits for each for ever."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -137,7 +137,7 @@ class _Server(ThreadingWSGIServer):
 
 
 def _server(address: str, registry: CollectorRegistry) -> _Server:
-    """Bound and listening. Raises OSError."""
+    """Return a server that is bound and listening. Raises OSError."""
     host, _, port = address.rpartition(":")
     family, *_, found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
     of_family = type("_ServerOfFamily", (_Server,), {"address_family": family})
@@ -145,7 +145,7 @@ def _server(address: str, registry: CollectorRegistry) -> _Server:
 
 
 def _cumulative(counts: list[int]) -> list[tuple[str, float]]:
-    """Prometheus counts in each bucket what is in the smaller ones too."""
+    """Return cumulative buckets: Prometheus counts in each what is in the smaller ones too."""
     bounds = [*(str(bound) for bound in BUCKETS), "+Inf"]
     total, buckets = 0, []
     for bound, count in zip(bounds, counts, strict=True):

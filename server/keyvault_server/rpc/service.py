@@ -1,4 +1,4 @@
-"""protobuf <-> vault, nothing else: no rule is decided here. keyvault.proto documents the methods."""
+"""protobuf <-> vault and nothing else: no rule is applied here. keyvault.proto documents the methods."""
 
 # ruff: noqa: D102, N802
 
@@ -78,12 +78,12 @@ class KeyVaultService(KeyVaultServicer):
 
 
 def _written(response: type[_Mutated], done: Written) -> _Mutated:
-    """The four mutations answer alike."""
+    """Return the response of a mutation; the four have the same fields."""
     return _dated(response(revision=done.revision, replayed=done.replayed), done)
 
 
 def _dated(response: _Response, times: Written | Found) -> _Response:
-    """With both times; field by field, for a Timestamp that is made first and then copied costs twice as much."""
+    """Set both times, field by field: a Timestamp that is made first and then copied costs twice as much."""
     _set(response.create_time, times.created)
     _set(response.update_time, times.updated)
     return response

@@ -290,7 +290,7 @@ async def test_a_call_to_a_stopping_server_does_nothing_and_says_so() -> None:
             late = asyncio.create_task(_late(server.address, stub, create(key, "a/late"), gate))
         failure = await late
         assert await at_work == 1
-    assert (failure.status, failure.reason) == ("UNAVAILABLE", "BACKEND_UNAVAILABLE")
+    assert (failure.status, failure.reason) == ("UNAVAILABLE", "SERVER_STOPPING")
     assert "stopping" in failure.message
     assert list(records.records) == [("default", "a/early")]
 

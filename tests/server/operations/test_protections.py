@@ -1,4 +1,4 @@
-"""Secure by default: on a non-loopback address each missing protection refuses the start and names the flag that allows it."""
+"""Secure by default: on a non-loopback address each missing protection refuses the start and names its flag."""
 
 from pathlib import Path
 from typing import Any

@@ -1,0 +1,72 @@
+"""The two gRPC servers of one process: the service's, and one for health alone.
+
+The rule of this file: the options here bound what a connection may cost; the guard bounds what a call may cost.
+"""
+
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+
+from keyvault_api.names import MAX_MESSAGE
+from keyvault_api.v1 import keyvault_pb2, keyvault_pb2_grpc
+from keyvault_server.core.vault import Vault
+from keyvault_server.rpc.guard import CallGuard, Limits
+from keyvault_server.rpc.health import Health
+from keyvault_server.rpc.service import KeyVaultService
+
+_OPTIONS = (
+    ("grpc.so_reuseport", 0),  # else a second server silently takes every other connection of the same port
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.max_send_message_length", MAX_MESSAGE),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.server_handshake_timeout_ms", 10_000),  # for connections that send nothing, which cost a descriptor each
+    ("grpc.max_connection_age_ms", 600_000),  # new certificates and CAs count for new connections only
+    ("grpc.max_connection_age_grace_ms", 60_000),
+)
+_WATCHERS = 100  # of health, on one connection to the admin port
+
+
+def main_server(
+    vault: Vault, guard: CallGuard, health: Health, limits: Limits, *, reflects: bool = False
+) -> grpc.aio.Server:
+    """Return the server of keyvault.v1, health and, if it `reflects`, reflection. It has no port yet."""
+    streams = (
+        # A call that never sends its message is not in-flight, has no deadline of ours, and costs 10 kB.
+        ("grpc.max_concurrent_streams", 2 * limits.concurrent_calls),
+        # Off, because it resets calls within that limit while earlier ones are not gone yet.
+        ("grpc.http.overload_protection", 0),
+    )
+    server = grpc.aio.server(interceptors=(guard,), options=_OPTIONS + streams)
+    services: Any = _ByName(server)
+    keyvault_pb2_grpc.add_KeyVaultServicer_to_server(KeyVaultService(vault), services)
+    health_pb2_grpc.add_HealthServicer_to_server(health, services)
+    if reflects:
+        served = [service.full_name for service in keyvault_pb2.DESCRIPTOR.services_by_name.values()]
+        names = [*served, "grpc.health.v1.Health", reflection.SERVICE_NAME]
+        # The one for grpc.aio, named explicitly: the other one keeps a thread for each open stream.
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), services)
+    return server
+
+
+def admin_server(health: Health) -> grpc.aio.Server:
+    """Return a server of health alone. It has no port yet."""
+    server = grpc.aio.server(options=(*_OPTIONS, ("grpc.max_concurrent_streams", _WATCHERS)))
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    return server
+
+
+class _ByName:
+    """Registers services as a grpc.aio.Server does, but so that methods are looked up by name only.
+
+    The server itself would register each method with gRPC's core as well. It then waits for the next call of each
+    method separately, and starts and drops all of these waits at every call.
+    """
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
+
+    def add_registered_method_handlers(self, service: str, handlers: object) -> None:
+        """Ignore the handlers, which are among the generic ones too."""
