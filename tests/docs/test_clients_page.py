@@ -18,8 +18,8 @@ ANSWERS = re.findall(r"^\| `([A-Z_]+)` \| `([A-Z_]+)` \|", PAGE, re.MULTILINE)
 def every_error() -> Iterator[Exception]:
     """One of each that the server can meet."""
     yield RuntimeError("anything else")
-    yield RecordExists(7)
-    yield StaleRevision(7)
+    yield RecordExists(7, 1)
+    yield StaleRevision(7, 1)
     kinds: list[Any] = [VaultError]
     for kind in kinds:
         kinds += [each for each in kind.__subclasses__() if each.__module__ == VaultError.__module__]

@@ -31,6 +31,7 @@ from keyvault_server.core.records import (
     StoredHead,
     digest,
     in_ring,
+    remembered_since,
     state_of,
     vacancy,
 )
@@ -239,7 +240,7 @@ class RevisionFirst(Vault):
     async def _apply(self, caller: Caller, mutation: Mutation) -> Written:
         stored = await self._records.get_head(mutation.tenant, mutation.key_id)
         if stored and in_ring(digest(mutation.envelope), stored.ring):
-            raise StaleRevision(_revision(stored.head))
+            raise StaleRevision(_revision(stored.head), remembered_since(stored))
         return await super()._apply(caller, mutation)
 
 
@@ -330,9 +331,10 @@ def _conflict(stored: StoredHead | None, expected: bytes | None) -> VaultError:
     """What the vault would say, if it did not look whether the record holds the very envelope."""
     live = expected is not None and state_of(StoredHead(expected, bytes(DIGEST_SIZE), 0, 0)).live
     now = state_of(stored) if stored else None
+    since = remembered_since(stored)
     if live:
-        return StaleRevision(now.revision) if now and now.live else RecordNotFound()
-    return RecordExists(now.revision) if now and now.live else StaleRevision(now.revision if now else 0)
+        return StaleRevision(now.revision, since) if now and now.live else RecordNotFound()
+    return RecordExists(now.revision, since) if now and now.live else StaleRevision(now.revision if now else 0, since)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ Reasons by class:
         TokenKeysTooOld     BACKEND_UNAVAILABLE
       DeadlineExceeded      DEADLINE_EXCEEDED
       RecordCorrupt         RECORD_CORRUPT
+      ServerStopping        SERVER_STOPPING
 """
 
 from collections.abc import Mapping
@@ -134,8 +135,8 @@ class RecordExists(VaultError):
     reason = "RECORD_EXISTS"
     message = "a record of this key_id exists: read it and update it"
 
-    def __init__(self, current_revision: int) -> None:
-        super().__init__(metadata={"current_revision": str(current_revision)})
+    def __init__(self, current_revision: int, remembered_since: int) -> None:
+        super().__init__(metadata=_revisions(current_revision, remembered_since))
 
 
 class StaleRevision(VaultError):
@@ -144,8 +145,10 @@ class StaleRevision(VaultError):
     reason = "STALE_REVISION"
     message = "the envelope's revision is not the stored revision + 1: read the record and seal for the next one"
 
-    def __init__(self, current_revision: int) -> None:
-        super().__init__(metadata={"current_revision": str(current_revision)})
+    def __init__(self, current_revision: int, remembered_since: int, *, vacant: bool = False) -> None:
+        """`current_revision` is 0 if the name was never used; `vacant`: a purge destroyed the record."""
+        metadata = _revisions(current_revision, remembered_since)
+        super().__init__(metadata=metadata | {"vacant": "true"} if vacant else metadata)
 
 
 class NotAuthorized(VaultError):
@@ -233,3 +236,23 @@ class RecordCorrupt(VaultError):
 
     reason = "RECORD_CORRUPT"
     message = "the stored bytes are not a record: ask the operator to restore or purge it"
+
+    def __init__(self, current_revision: int | None = None) -> None:
+        """`current_revision` is that of the stored head, if it could be parsed."""
+        super().__init__(metadata={} if current_revision is None else {"current_revision": str(current_revision)})
+
+
+class ServerStopping(VaultError):
+    """The server is shutting down; nothing was done."""
+
+    reason = "SERVER_STOPPING"
+    message = "the server is stopping and did nothing: retry with the same bytes"
+
+
+def _revisions(current: int, remembered_since: int) -> dict[str, str]:
+    """Return what a caller needs to settle the outcome of an earlier attempt.
+
+    The server would have recognized an accepted envelope of revision r if remembered_since <= r <= current: a replay of
+    it answers OK, so one that is refused was never accepted.
+    """
+    return {"current_revision": str(current), "remembered_since": str(remembered_since)}

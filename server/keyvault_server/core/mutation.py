@@ -23,7 +23,7 @@ from keyvault_server.core.errors import (
     WrongKind,
     WrongScope,
 )
-from keyvault_server.core.records import State, StoredHead, digest, in_ring, state_of
+from keyvault_server.core.records import State, StoredHead, digest, in_ring, remembered_since, state_of
 from keyvault_server.core.wrapped_key import WrappedKey, parse_wrapped_key
 
 
@@ -103,10 +103,11 @@ def check_revision(mutation: Mutation, stored: StoredHead | None) -> State | Non
         if not mutation.creates:
             raise RecordNotFound
     elif mutation.creates:
-        raise RecordExists(state.revision)
+        raise RecordExists(state.revision, remembered_since(stored))
     current = state.revision if state else 0
     if mutation.header.revision != current + 1:
-        raise StaleRevision(current)
+        vacant = state is not None and state.kind is None
+        raise StaleRevision(current, remembered_since(stored), vacant=vacant)
     return state
 
 

@@ -74,8 +74,18 @@ def state_of(stored: StoredHead) -> State:
         raise RecordCorrupt from None
     length, rest = divmod(len(stored.ring), DIGEST_SIZE)
     if header.kind is Kind.REKEY or rest or not 1 <= length <= REMEMBERED_ENVELOPES:
-        raise RecordCorrupt
+        raise RecordCorrupt(header.revision)
     return State(header.revision, header.kind)
+
+
+def remembered_since(stored: StoredHead | None) -> int:
+    """Return the oldest revision whose envelope is still recognized, `current + 1` if none is.
+
+    Raises RecordCorrupt.
+    """
+    if stored is None:
+        return 1
+    return state_of(stored).revision + 1 - len(stored.ring) // DIGEST_SIZE
 
 
 def digest(envelope: bytes) -> bytes:

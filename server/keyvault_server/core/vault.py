@@ -41,7 +41,7 @@ from keyvault_server.core.mutation import (
     prove_replay,
 )
 from keyvault_server.core.ports import HeadChanged, KeyService, RecordStore
-from keyvault_server.core.records import StoredHead, digest, state_of, successor
+from keyvault_server.core.records import DIGEST_SIZE, StoredHead, digest, state_of, successor
 from keyvault_server.core.wrapped_key import WrappedKey, parse_wrapped_key
 
 
@@ -231,8 +231,8 @@ def _found(stored: StoredHead, envelope: bytes | None, *, include_deleted: bool)
     state = state_of(stored)
     if state.kind is None or (state.kind is Kind.TOMBSTONE and not include_deleted):
         raise RecordNotFound
-    if envelope is not None and digest(envelope) != stored.ring[:16]:
-        raise RecordCorrupt
+    if envelope is not None and digest(envelope) != stored.ring[:DIGEST_SIZE]:
+        raise RecordCorrupt(state.revision)
     return Found(state.revision, stored.created, stored.updated, not state.live, envelope)
 
 

@@ -24,14 +24,13 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from keyvault_api.names import is_scope
-from keyvault_server.core.errors import BackendUnavailable, DeadlineExceeded, InvalidRequest, RateLimited, VaultError
+from keyvault_server.core.errors import DeadlineExceeded, InvalidRequest, RateLimited, ServerStopping, VaultError
 from keyvault_server.rpc.access_log import AccessLog
 from keyvault_server.rpc.gatekeeper import Gatekeeper, Visitor, current_caller
 from keyvault_server.rpc.metrics import Metrics
 from keyvault_server.rpc.status import Internal, details_of, message_of, status_of
 
 SERVICE = "/keyvault.v1.KeyVault/"
-_STOPPING = "the server is stopping: retry with the same bytes"
 _CALLER_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 _log = logging.getLogger(__name__)
@@ -97,7 +96,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
         async def handle(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             call = _Call(name, context, self._gate)
             if self._closed:
-                await call.fail(BackendUnavailable(_STOPPING))
+                await call.fail(ServerStopping())
             self._track(context)
             try:
                 self._admit(call, decode, data)

@@ -40,6 +40,7 @@ _STATUS = {
     "BACKEND_UNAVAILABLE": grpc.StatusCode.UNAVAILABLE,
     "DEADLINE_EXCEEDED": grpc.StatusCode.DEADLINE_EXCEEDED,
     "RECORD_CORRUPT": grpc.StatusCode.DATA_LOSS,
+    "SERVER_STOPPING": grpc.StatusCode.UNAVAILABLE,
     "INTERNAL": grpc.StatusCode.INTERNAL,
 }
 

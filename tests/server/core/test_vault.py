@@ -83,7 +83,7 @@ async def test_a_stale_request_costs_no_call_to_the_key_service(world: World) ->
     world.keys.calls.clear()
     stale = await refused(world.update(key, 3))
     assert isinstance(stale, StaleRevision)
-    assert stale.metadata == {"current_revision": "1"}
+    assert stale.metadata == {"current_revision": "1", "remembered_since": "1"}
     assert isinstance(await refused(world.update(key, 1, b"other")), StaleRevision)
     assert isinstance(await refused(world.create(key, 1, b"other")), RecordExists)
     assert isinstance(await refused(world.create(key, 2, b"other", "prod/db")), RecordExists)
@@ -93,7 +93,7 @@ async def test_a_stale_request_costs_no_call_to_the_key_service(world: World) ->
 async def test_a_first_create_needs_revision_1(world: World) -> None:
     key = await world.mint()
     stale = await refused(world.create(key, 2))
-    assert (stale.reason, stale.metadata) == ("STALE_REVISION", {"current_revision": "0"})
+    assert (stale.reason, stale.metadata) == ("STALE_REVISION", {"current_revision": "0", "remembered_since": "1"})
 
 
 @pytest.mark.parametrize("mutation", ["update", "delete"])
@@ -140,7 +140,7 @@ async def test_a_replay_is_known_for_sixteen_revisions(world: World) -> None:
     assert (replay.revision, replay.replayed) == (1, True)
     await world.update(key, 17)
     exists = await refused(world.vault.create(CALLER, NAME, key.wrapped, envelope))
-    assert (exists.reason, exists.metadata) == ("RECORD_EXISTS", {"current_revision": "17"})
+    assert (exists.reason, exists.metadata) == ("RECORD_EXISTS", {"current_revision": "17", "remembered_since": "2"})
 
 
 async def test_a_replay_has_to_be_proved_by_its_key(world: World) -> None:
@@ -186,7 +186,7 @@ async def test_the_loser_of_a_race_learns_the_winning_revision(world: World) -> 
 
     world.records.before("put_if", somebody_is_faster)
     lost = await refused(world.update(key, 2, b"ours"))
-    assert (lost.reason, lost.metadata) == ("STALE_REVISION", {"current_revision": "2"})
+    assert (lost.reason, lost.metadata) == ("STALE_REVISION", {"current_revision": "2", "remembered_since": "1"})
     assert await world.opened(key) == b"theirs"
 
 
@@ -345,3 +345,29 @@ async def test_tenants_do_not_share_names_or_keys(world: World) -> None:
     envelope = Key(key.plaintext, b"", "other").seal(NAME, 1)
     other = Unrestricted("other")
     assert isinstance(await refused(world.vault.create(other, NAME, key.wrapped, envelope)), NotAuthorized)
+
+
+async def test_a_vacancy_is_marked_and_remembers_nothing(world: World) -> None:
+    """An envelope from before the purge is refused with the proof that the server would not recognize it."""
+    key = await world.mint()
+    first = await world.create(key)
+    await world.update(key, 2)
+    await purge(world.records, CALLER, NAME)
+    stale = await refused(world.vault.create(CALLER, NAME, key.wrapped, first))
+    assert stale.reason == "STALE_REVISION"
+    assert stale.metadata == {"current_revision": "2", "remembered_since": "3", "vacant": "true"}
+    await world.create(key, 3)
+    exists = await refused(world.vault.create(CALLER, NAME, key.wrapped, first))
+    assert exists.metadata == {"current_revision": "3", "remembered_since": "3"}
+
+
+async def test_a_corrupt_body_is_answered_with_the_revision(world: World) -> None:
+    key = await world.mint()
+    await world.create(key)
+    await world.update(key, 2)
+    stored = await world.records.get(TENANT, NAME)
+    assert stored is not None
+    rotten = Record(stored.head, stored.ring, stored.created, stored.updated, stored.body[:-1] + b"!")
+    await world.records.put_if(TENANT, NAME, rotten, stored.head)
+    corrupt = await refused(world.vault.read(CALLER, NAME))
+    assert (corrupt.reason, corrupt.metadata) == ("RECORD_CORRUPT", {"current_revision": "2"})

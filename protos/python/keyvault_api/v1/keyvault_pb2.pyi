@@ -20,9 +20,10 @@ lists, every method can answer:
   PERMISSION_DENIED   POLICY_DENIED
   RESOURCE_EXHAUSTED  RATE_LIMITED, BACKEND_THROTTLED (both with google.rpc.RetryInfo), STORE_FULL
   FAILED_PRECONDITION MASTER_KEY_UNUSABLE
-  UNAVAILABLE         BACKEND_UNAVAILABLE: the outcome of a mutation is unknown; retry with the same bytes
+  UNAVAILABLE         BACKEND_UNAVAILABLE: the outcome of a mutation is unknown; retry with the same bytes.
+                      SERVER_STOPPING: nothing was done; retry with the same bytes
   DEADLINE_EXCEEDED   DEADLINE_EXCEEDED: likewise
-  DATA_LOSS           RECORD_CORRUPT
+  DATA_LOSS           RECORD_CORRUPT (with metadata current_revision where the stored head is readable)
   INTERNAL            INTERNAL
 """
 
@@ -95,6 +96,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """DATA_LOSS: the stored bytes are not a record."""
     INTERNAL: _ErrorReason.ValueType  # 23
     """INTERNAL: an unexpected error; the outcome of a mutation is unknown."""
+    SERVER_STOPPING: _ErrorReason.ValueType  # 24
+    """UNAVAILABLE: the server is shutting down and did nothing."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason has every value of google.rpc.ErrorInfo.reason in this domain. On the wire a reason is the value's name
@@ -152,6 +155,8 @@ RECORD_CORRUPT: ErrorReason.ValueType  # 22
 """DATA_LOSS: the stored bytes are not a record."""
 INTERNAL: ErrorReason.ValueType  # 23
 """INTERNAL: an unexpected error; the outcome of a mutation is unknown."""
+SERVER_STOPPING: ErrorReason.ValueType  # 24
+"""UNAVAILABLE: the server is shutting down and did nothing."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

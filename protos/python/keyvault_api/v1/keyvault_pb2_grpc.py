@@ -101,7 +101,8 @@ class KeyVaultServicer:
         Who may call: a caller whose policy grants Create for the key_id.
         Errors: INVALID_ARGUMENT MALFORMED_WRAPPED_KEY, WRONG_SCOPE, MALFORMED_ENVELOPE, WRONG_KIND,
         ENVELOPE_NOT_UNDER_KEY; ALREADY_EXISTS RECORD_EXISTS and ABORTED STALE_REVISION, both with metadata
-        current_revision; PERMISSION_DENIED NOT_AUTHORIZED.
+        current_revision and remembered_since; PERMISSION_DENIED NOT_AUTHORIZED. STALE_REVISION has metadata vacant =
+        "true" where the name was purged.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -20,9 +20,10 @@ lists, every method can answer:
   PERMISSION_DENIED   POLICY_DENIED
   RESOURCE_EXHAUSTED  RATE_LIMITED, BACKEND_THROTTLED (both with google.rpc.RetryInfo), STORE_FULL
   FAILED_PRECONDITION MASTER_KEY_UNUSABLE
-  UNAVAILABLE         BACKEND_UNAVAILABLE: the outcome of a mutation is unknown; retry with the same bytes
+  UNAVAILABLE         BACKEND_UNAVAILABLE: the outcome of a mutation is unknown; retry with the same bytes.
+                      SERVER_STOPPING: nothing was done; retry with the same bytes
   DEADLINE_EXCEEDED   DEADLINE_EXCEEDED: likewise
-  DATA_LOSS           RECORD_CORRUPT
+  DATA_LOSS           RECORD_CORRUPT (with metadata current_revision where the stored head is readable)
   INTERNAL            INTERNAL
 """
 
@@ -55,7 +56,8 @@ class KeyVaultStub:
     Who may call: a caller whose policy grants Create for the key_id.
     Errors: INVALID_ARGUMENT MALFORMED_WRAPPED_KEY, WRONG_SCOPE, MALFORMED_ENVELOPE, WRONG_KIND,
     ENVELOPE_NOT_UNDER_KEY; ALREADY_EXISTS RECORD_EXISTS and ABORTED STALE_REVISION, both with metadata
-    current_revision; PERMISSION_DENIED NOT_AUTHORIZED.
+    current_revision and remembered_since; PERMISSION_DENIED NOT_AUTHORIZED. STALE_REVISION has metadata vacant =
+    "true" where the name was purged.
     """
     Read: _aio.UnaryUnaryMultiCallable[_keyvault_pb2.ReadRequest, _keyvault_pb2.ReadResponse]
     """Read returns the stored envelope. It is strongly consistent: it shows every write answered before it began.
@@ -128,7 +130,8 @@ class KeyVaultServicer(metaclass=_abc_1.ABCMeta):
         Who may call: a caller whose policy grants Create for the key_id.
         Errors: INVALID_ARGUMENT MALFORMED_WRAPPED_KEY, WRONG_SCOPE, MALFORMED_ENVELOPE, WRONG_KIND,
         ENVELOPE_NOT_UNDER_KEY; ALREADY_EXISTS RECORD_EXISTS and ABORTED STALE_REVISION, both with metadata
-        current_revision; PERMISSION_DENIED NOT_AUTHORIZED.
+        current_revision and remembered_since; PERMISSION_DENIED NOT_AUTHORIZED. STALE_REVISION has metadata vacant =
+        "true" where the name was purged.
         """
 
     @_abc_1.abstractmethod
