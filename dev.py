@@ -32,7 +32,8 @@ SUPPORTED = ("3.14", "3.13", "3.12", "3.11")
 NOT_PINNED = ("keyvault-grpc", "keyvault")
 """Our distribution, and the unrelated project that has the name of our command on the package index."""
 USERS, DEVELOPERS = ("build", "server"), ("build", "dev")
-UNIT = ("-m", "not process and not external and not slow")
+UNIT = ("-n", "2", "-m", "not process and not external and not slow")
+"""Its tests compute more than they wait: a third worker would only collect them once more."""
 COVERAGE = ("--cov", "--cov-report=term:skip-covered")
 WORKERS = ("-n", "3")
 """A third worker runs while the others wait for processes that they started."""
