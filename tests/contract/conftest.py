@@ -49,7 +49,7 @@ def store(request: pytest.FixtureRequest) -> RecordStore:
 
 @pytest.fixture(params=ATOMIC)
 def atomic_store(request: pytest.FixtureRequest) -> RecordStore:
-    """Every RecordStore on an engine that decides conditions one after the other."""
+    """Every RecordStore on an engine that evaluates conditions one after the other."""
     made: RecordStore = request.getfixturevalue(request.param)
     return made
 
@@ -91,7 +91,7 @@ async def before_and_after(options: AwsOptions, client: AwsClient) -> AsyncItera
 
 @pytest.fixture(params=HONEST)
 def honest_key_services(request: pytest.FixtureRequest) -> KeyServices:
-    """Those that answer for a blob of another master key as KMS does; tests/server/backends/aws has KMS's own."""
+    """Every KeyService that refuses a blob of another master key as KMS does."""
     made: KeyServices = request.getfixturevalue(request.param)
     return made
 

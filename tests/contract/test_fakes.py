@@ -1,4 +1,4 @@
-"""The fakes beyond their ports: key states, and the hooks by which a test makes them fail."""
+"""The fakes beyond their ports: key states, and the hooks with which a test makes them fail."""
 
 import pytest
 

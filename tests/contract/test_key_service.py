@@ -1,4 +1,4 @@
-"""What a KeyService is, on every implementation, before and after a new master key was put first."""
+"""What a KeyService does, on every implementation, before and after a new master key was put first."""
 
 import asyncio
 import dataclasses
@@ -11,7 +11,7 @@ from keyvault_server.core.ports import KeyService, WrappedBlob
 KeyServices = tuple[KeyService, KeyService]
 TENANT, SCOPE = "acme", "prod/billing/"
 MOTO_KEY_NAME = 36
-"""moto's blob begins with so many bytes of its key's name, and it answers for another name as KMS does not."""
+"""Bytes of the key's name at the start of a blob of moto, which answers for another name as KMS does not."""
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def keys(key_services: KeyServices) -> KeyService:
 
 
 async def refuses(keys: KeyService, tenant: str, scope: str, wrapped: WrappedBlob) -> None:
-    """Both methods that take a wrapped key refuse it."""
+    """Check that both methods that take a wrapped key refuse it."""
     with pytest.raises(NotAuthorized):
         await keys.unwrap(tenant, scope, wrapped)
     with pytest.raises(NotAuthorized):

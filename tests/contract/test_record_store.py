@@ -1,4 +1,4 @@
-"""What a RecordStore is, on every implementation. Stores take heads and bodies as bytes and understand neither."""
+"""What a RecordStore does, on every implementation. Stores keep heads and bodies as bytes and interpret neither."""
 
 import asyncio
 import os
@@ -203,7 +203,7 @@ async def test_a_cancelled_put_leaves_the_old_record_or_the_new_one(
 
 
 async def put_over(store: RecordStore, key_id: str, record: Record, expected: bytes) -> StoredHead | None:
-    """Puts over what was found instead of the expected head, which is returned: what was sent may be done late."""
+    """Put over the expected head, or over what is found instead and returned: an earlier put may be done late."""
     try:
         await store.put_if(TENANT, key_id, record, expected)
     except HeadChanged as refused:
@@ -215,7 +215,7 @@ async def put_over(store: RecordStore, key_id: str, record: Record, expected: by
 
 
 async def walked(store: RecordStore, *tenants: str) -> list[Walked]:
-    """What a walk finds of these tenants: the engines of one run share a table."""
+    """Return what a walk finds of these tenants: all tests of an engine share a table."""
     return [found async for found in store.walk() if found.tenant in tenants]
 
 

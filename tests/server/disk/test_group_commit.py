@@ -1,4 +1,4 @@
-"""Group commit: who comes within a moment of each other shares a trip to the disk, and nobody waits for nobody."""
+"""Group commit: items that come within a moment of each other share a batch, and no item waits for ever."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,28 +9,28 @@ Item = tuple[int, "asyncio.Future[None]"]
 
 
 class Disk:
-    """Notes the batches that it was given."""
+    """Keeps the batches that it was given, each of at most `most` items."""
 
     def __init__(self, most: int = 1_000) -> None:
         self.batches: list[list[int]] = []
-        self.at_work = 0
+        self.in_flight = 0
         self._most = most
-        self.commits = GroupCommit[Item](self._fitting, self._commit)
+        self.commits = GroupCommit[Item](self._batch_length, self._commit)
 
     async def write(self, number: int) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.commits.add((number, done))
         await done
 
-    def _fitting(self, waiting: Sequence[Item]) -> int:
+    def _batch_length(self, waiting: Sequence[Item]) -> int:
         return min(len(waiting), self._most)
 
     async def _commit(self, batch: list[Item]) -> None:
-        self.at_work += 1
-        assert self.at_work == 1, "one batch at a time"
+        self.in_flight += 1
+        assert self.in_flight == 1, "one batch at a time"
         self.batches.append([number for number, _ in batch])
         await asyncio.sleep(0)
-        self.at_work -= 1
+        self.in_flight -= 1
         for _, done in batch:
             if not done.done():
                 done.set_result(None)
@@ -56,7 +56,7 @@ async def test_what_came_first_goes_first_in_batches_that_fit() -> None:
 
 
 async def test_what_waits_is_committed_before_the_end() -> None:
-    """Also if its writer is gone."""
+    """The item is committed even if its writer has left."""
     disk = Disk()
     gone = asyncio.create_task(disk.write(1))
     await asyncio.sleep(0)

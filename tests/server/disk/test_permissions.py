@@ -1,4 +1,4 @@
-"""One rule for who may read or write a file: ours or root's, and nobody else's but a group of ours."""
+"""One rule for who may read or write a file: we, root and a group of ours."""
 
 import os
 from pathlib import Path

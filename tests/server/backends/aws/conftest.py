@@ -30,7 +30,7 @@ OpenLine = Callable[..., AbstractAsyncContextManager[Line]]
 
 @pytest.fixture(scope="session")
 def open_line(standins: Account, standin_options: AwsOptions) -> OpenLine:
-    """Opens one, with other options if a test gives them; its clients are new, and so is their budget of retries."""
+    """Open a Line, with other options if a test gives them; its clients and their retry budgets are new."""
 
     @asynccontextmanager
     async def opened(**changed: float) -> AsyncIterator[Line]:
@@ -46,7 +46,7 @@ def open_line(standins: Account, standin_options: AwsOptions) -> OpenLine:
 
 @pytest.fixture
 async def fresh_line(open_line: OpenLine) -> AsyncIterator[Line]:
-    """With all its retries in store."""
+    """A Line whose retry budgets are full."""
     async with open_line() as opened:
         yield opened
 
@@ -59,7 +59,7 @@ async def shared_line(open_line: OpenLine) -> AsyncIterator[Line]:
 
 @pytest.fixture
 def line(shared_line: Line) -> Iterator[Line]:
-    """One for all tests of a module, since a client takes its time to be made; whole again after each."""
+    """The Line of the module, since a client takes time to make; it is healed after each test."""
     yield shared_line
     shared_line.kms.heal()
     shared_line.dynamodb.heal()

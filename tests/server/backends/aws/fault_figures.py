@@ -28,7 +28,7 @@ CONNECTIONS = 16
 WAVES, WAVE = 5, 100
 IMPATIENCE = 0.3
 SLOW = Fault(delay=0.6)
-"""Later than callers wait, sooner than silence is given up."""
+"""Later than callers wait, sooner than an attempt is given up."""
 BLACK_HOLE = FAULTS["black hole before the effect"]
 RECOVERED_FROM = ("black hole before the effect", "reset before the effect", "500 before the effect", "throttling")
 NAME = "prod/figures"
@@ -48,7 +48,7 @@ class Cancelled:
 
 
 async def cancelled_calls(fault: Fault) -> Cancelled:
-    """Reads through the server, in waves, each caller with a deadline before the answer."""
+    """Send Reads through the server in waves, each with a deadline before the answer; return what they cost."""
     async with site(CALL_SECONDS, CONNECTIONS) as opened:
         before = opened.connections
         opened.dynamodb.break_with(fault)
@@ -57,7 +57,7 @@ async def cancelled_calls(fault: Fault) -> Cancelled:
 
 
 async def cancelled_calls_of_the_sdk(fault: Fault) -> Cancelled:
-    """The same by the SDK alone, each call cancelled."""
+    """Make as many calls with the SDK alone, each cancelled by its caller; return what they cost."""
     async with account() as made, fault_proxy(made.dynamodb_address) as proxy:
         await master_key(made)
         proxy.break_with(fault)
@@ -92,19 +92,19 @@ async def _waves(call: Callable[[], Awaitable[str]]) -> Counter[str]:
 
 
 async def recovery(fault: Fault, seconds: float = 3.0) -> float:
-    """Seconds from the end of a fault of both services until every one of some callers had an answer it likes."""
+    """Return the seconds from the end of a fault of both services until every caller had an OK."""
     async with site(CALL_SECONDS, CONNECTIONS) as opened:
         key = await _stored(opened)
         opened.break_with(fault)
         healed: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        callers = [asyncio.create_task(_until_liked(opened, key, healed, number)) for number in range(24)]
+        callers = [asyncio.create_task(_until_ok(opened, key, healed, number)) for number in range(24)]
         await asyncio.sleep(seconds)
         opened.heal()
         healed.set_result(time.monotonic())
         return max(await asyncio.gather(*callers))
 
 
-async def _until_liked(opened: Site, key: Key, healed: "asyncio.Future[float]", number: int) -> float:
+async def _until_ok(opened: Site, key: Key, healed: "asyncio.Future[float]", number: int) -> float:
     rewrap = pb.RewrapKeyRequest(wrapped_key=key.wrapped)
     async with asyncio.timeout(60):
         while True:
@@ -115,7 +115,7 @@ async def _until_liked(opened: Site, key: Key, healed: "asyncio.Future[float]", 
 
 
 async def longest_wait(deadline: float = 1.0) -> tuple[float, Counter[str]]:
-    """Many more calls than connections to a slow backend: the longest, in seconds over its deadline; and statuses."""
+    """Send many more calls than connections to a slow backend; return the longest overrun in seconds, and statuses."""
     async with site(CALL_SECONDS, connections=4) as opened:
         await _stored(opened)
         opened.dynamodb.break_with(Fault(delay=0.3))
@@ -130,7 +130,7 @@ async def longest_wait(deadline: float = 1.0) -> tuple[float, Counter[str]]:
 
 
 async def reads_during_a_hang_of_kms(*, rate: int = 75, seconds: float = 8.0) -> Counter[str]:
-    """What Reads are answered while KMS leaves mutations hanging; the server has a quarter of the defaults."""
+    """Return what Reads get while mutations hang on KMS; the server has a quarter of the default limits."""
     async with site(CALL_SECONDS, CONNECTIONS, concurrent_calls=64) as opened:
         key = await _stored(opened)
         opened.kms.break_with(BLACK_HOLE)
@@ -147,7 +147,7 @@ async def reads_during_a_hang_of_kms(*, rate: int = 75, seconds: float = 8.0) ->
 
 @contextmanager
 def no_breaker() -> Iterator[None]:
-    """For comparison: silence is waited for by every call."""
+    """Keep the breaker from opening while the body runs: every call waits for its time-out."""
     silences, breaker.SILENCES = breaker.SILENCES, 10**9
     try:
         yield

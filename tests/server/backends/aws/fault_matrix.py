@@ -26,16 +26,16 @@ _PATIENCE = 60.0
 
 @dataclass(frozen=True)
 class Call:
-    """One RPC, ready to be sent as often as one likes."""
+    """One RPC that can be sent any number of times."""
 
     method: str
     send: Callable[[float], Awaitable[Any]]
     """Takes the deadline in seconds."""
     key_id: str = ""
     before: int = 0
-    """The stored revision."""
+    """Stored revision before the call."""
     after: int = 0
-    """The same once the call was done; 0 if the call changes nothing."""
+    """Stored revision once the call is done; 0 if it changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Seen:
 class Keys:
     """Data keys that the calls are about."""
 
-    present: Key
+    current: Key
     new: Key
     unwrappable: Key
 
@@ -61,7 +61,7 @@ Prepare: TypeAlias = Callable[[Site, Keys, str], Awaitable[Call]]
 
 
 async def keys_of(site: Site) -> Keys:
-    """Fresh ones."""
+    """Mint the data keys."""
     return Keys(await mint(site.stub, SCOPE), await mint(site.stub, SCOPE), await mint(site.stub, UNWRAPPABLE))
 
 
@@ -74,31 +74,31 @@ async def _generate(site: Site, keys: Keys, key_id: str) -> Call:
 
 
 async def _create(site: Site, keys: Keys, key_id: str) -> Call:
-    return _call("Create", site.stub.Create, create(keys.present, key_id), key_id, 0, 1)
+    return _call("Create", site.stub.Create, create(keys.current, key_id), key_id, 0, 1)
 
 
 async def _read(site: Site, keys: Keys, key_id: str) -> Call:
-    await site.stub.Create(create(keys.present, key_id))
+    await site.stub.Create(create(keys.current, key_id))
     return _call("Read", site.stub.Read, pb.ReadRequest(key_id=key_id))
 
 
 async def _update(site: Site, keys: Keys, key_id: str) -> Call:
-    await site.stub.Create(create(keys.present, key_id))
-    return _call("Update", site.stub.Update, update(keys.present, key_id, 2), key_id, 1, 2)
+    await site.stub.Create(create(keys.current, key_id))
+    return _call("Update", site.stub.Update, update(keys.current, key_id, 2), key_id, 1, 2)
 
 
 async def _delete(site: Site, keys: Keys, key_id: str) -> Call:
-    await site.stub.Create(create(keys.present, key_id))
-    return _call("Delete", site.stub.Delete, delete(keys.present, key_id, 2), key_id, 1, 2)
+    await site.stub.Create(create(keys.current, key_id))
+    return _call("Delete", site.stub.Delete, delete(keys.current, key_id, 2), key_id, 1, 2)
 
 
 async def _rotate(site: Site, keys: Keys, key_id: str) -> Call:
-    await site.stub.Create(create(keys.present, key_id))
-    return _call("RotateKey", site.stub.RotateKey, rotate(keys.present, keys.new, key_id, 2), key_id, 1, 2)
+    await site.stub.Create(create(keys.current, key_id))
+    return _call("RotateKey", site.stub.RotateKey, rotate(keys.current, keys.new, key_id, 2), key_id, 1, 2)
 
 
 async def _rewrap(site: Site, keys: Keys, key_id: str) -> Call:
-    return _call("RewrapKey", site.stub.RewrapKey, pb.RewrapKeyRequest(wrapped_key=keys.present.wrapped))
+    return _call("RewrapKey", site.stub.RewrapKey, pb.RewrapKeyRequest(wrapped_key=keys.current.wrapped))
 
 
 async def _unwrap(site: Site, keys: Keys, key_id: str) -> Call:
@@ -121,18 +121,18 @@ OPERATIONS = tuple(dict.fromkeys(operation for _, operations in RPCS.values() fo
 
 
 def allowed(fault: Fault, operation: str, *, once: bool) -> frozenset[str]:
-    """The statuses that a patient caller may see. A fault that hits one request is survived where that is safe."""
+    """Return the statuses that a patient caller may see: one fault is survived where a retry is safe."""
     if fault.answer is None or (once and operation != WRITE):
         return frozenset({"OK"})
     if fault == FAULTS["throttling"]:
         return frozenset({"RESOURCE_EXHAUSTED"})
     if operation == WRITE and fault.writes_are_unknown:
-        return frozenset({"OK"})  # it is looked for and found
+        return frozenset({"OK"})  # the server looks at the record and finds it done
     return UNKNOWN
 
 
 async def hit_once(site: Site, fault: Fault, deadline: float) -> list[Seen]:
-    """Each RPC, with one request of it hit, for each of its operations."""
+    """Call each RPC once for each of its operations, with one request to that operation hit."""
     keys, seen = await keys_of(site), []
     for prepare, operations in RPCS.values():
         for operation in operations:
@@ -148,7 +148,7 @@ async def hit_once(site: Site, fault: Fault, deadline: float) -> list[Seen]:
 
 
 async def hit_always(site: Site, fault: Fault, deadline: float) -> list[Seen]:
-    """Each operation with all requests of it hit, under all RPCs that need it, at the same time."""
+    """For each operation, call all RPCs that need it at the same time, with every request to it hit."""
     keys, all_seen = await keys_of(site), []
     for operation in OPERATIONS:
         calls = [await prepare(site, keys, _name()) for prepare, needed in RPCS.values() if operation in needed]
@@ -169,7 +169,7 @@ async def _ask(call: Call, operation: str, deadline: float) -> Seen:
 
 
 async def _settle(site: Site, call: Call, seen: Seen) -> None:
-    """With the fault gone: one of the two states, and the same bytes are done once and then known."""
+    """Check, without the fault, that the record is in one of two states and that the same bytes take effect once."""
     if not call.after:
         await call.send(_PATIENCE)
         return
@@ -180,7 +180,7 @@ async def _settle(site: Site, call: Call, seen: Seen) -> None:
     first, again = await call.send(_PATIENCE), await call.send(_PATIENCE)
     assert first.revision == again.revision == call.after, (seen, stored)
     assert again.replayed, seen
-    if stored == call.after or seen.status not in UNKNOWN:  # else the write may have come late, after it was looked for
+    if stored == call.after or seen.status not in UNKNOWN:  # else the write may have come late, after the look
         assert first.replayed is (stored == call.after), (seen, stored)
     assert await _stored_revision(site, call.key_id) == call.after, seen
 

@@ -1,7 +1,7 @@
 """A proxy between the server and AWS that breaks a call in every way in which the network or the service can.
 
-The rule of this file: what becomes of a request is decided when it has come in whole, and a request that the service
-is to have reaches it, late if need be, also when its sender has hung up by then.
+The rule of this file: the fault of a request is chosen once the whole request has arrived. A request that the service
+is to get reaches it, late if need be, even if its sender has hung up.
 """
 
 import asyncio
@@ -16,22 +16,22 @@ from tests.server.backends.aws.wire import Message, Reply, aws_error, listening,
 
 
 class Loss(Enum):
-    """Replies that are none."""
+    """What happens instead of a reply."""
 
     RESET = auto()
     """The connection is dropped."""
     HALF = auto()
-    """So it is after half of the body."""
+    """The connection is dropped after half of the body."""
     SILENCE = auto()
-    """Nothing comes, until the one who waits hangs up."""
+    """Nothing comes until the client hangs up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What becomes of one request."""
+    """What happens to one request."""
 
     effect: bool = True
-    """Whether the service gets it."""
+    """Whether the service gets the request."""
     answer: Reply | Loss | None = None
     """What comes back; None: the service's own reply."""
     delay: float = 0.0
@@ -39,7 +39,7 @@ class Fault:
 
     @property
     def writes_are_unknown(self) -> bool:
-        """Whether a write may have been done of which the writer cannot know it from what came back."""
+        """Whether a write may be done although its answer does not say so."""
         return self.effect and self.answer is not None
 
 
@@ -72,9 +72,9 @@ class Rule:
 
     fault: Fault
     operation: str | None = None
-    """As `GetItem`; None: every one."""
+    """Name of an operation, such as `GetItem`; None for all."""
     number: int | None = None
-    """The how manyeth of these, from 1; None: each."""
+    """Which of these requests to hit, counted from 1; None for each."""
     chance: float = 1.0
     seen: int = field(default=0, init=False)
 
@@ -94,20 +94,20 @@ class FaultProxy:
     address: str = ""
     rules: list[Rule] = field(default_factory=list)
     connections: int = 0
-    """Opened so far, by any caller."""
+    """Connections opened so far, by any client."""
     requests: Counter[str] = field(default_factory=Counter)
-    """By operation."""
+    """Requests so far, by operation."""
     hits: int = 0
     """Requests that a fault hit."""
 
     def break_with(
         self, fault: Fault, operation: str | None = None, number: int | None = None, chance: float = 1.0
     ) -> None:
-        """From now on, after the rules that there are."""
+        """Add a rule, after the existing ones."""
         self.rules.append(Rule(fault, operation, number, chance))
 
     def heal(self) -> None:
-        """Spares every new request; what went into a black hole stays there."""
+        """Spare every new request; what went into a black hole stays there."""
         self.rules.clear()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -117,14 +117,14 @@ class FaultProxy:
             answered = True
             while answered:
                 request = await read_message(reader)
-                fault = self._fate(request)
+                fault = self._choose_fault(request)
                 await asyncio.sleep(fault.delay)
-                reply = await _ask(request, *there) if fault.effect else Reply(503)
-                answered = await _answer(fault.answer or reply, reply, reader, writer)
+                reply = await _forward(request, *there) if fault.effect else Reply(503)
+                answered = await _send_answer(fault.answer or reply, reply, reader, writer)
         finally:
             there[1].close()
 
-    def _fate(self, request: Message) -> Fault:
+    def _choose_fault(self, request: Message) -> Fault:
         self.requests[request.operation] += 1
         for rule in self.rules:
             if rule.hits(request, self.rng):
@@ -133,15 +133,15 @@ class FaultProxy:
         return NONE
 
 
-async def _ask(request: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Message:
+async def _forward(request: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Message:
     writer.write(bytes(request))
     return await read_message(reader)
 
 
-async def _answer(
+async def _send_answer(
     answer: Message | Reply | Loss, reply: Message | Reply, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> bool:
-    """False if the connection is of no use any more."""
+    """Send the answer; return False if the connection cannot be used any further."""
     if not isinstance(answer, Loss):
         writer.write(bytes(answer))
         await writer.drain()
@@ -159,7 +159,7 @@ async def _answer(
 
 @asynccontextmanager
 async def fault_proxy(upstream: str, seed: int = 0) -> AsyncIterator[FaultProxy]:
-    """Before the service at that address, while the body runs; all chance comes from the seed."""
+    """Run a proxy of the service at that address while the body runs; all chance comes from the seed."""
     proxy = FaultProxy(int(upstream.rpartition(":")[2]), random.Random(seed))
     async with listening(proxy.serve) as port:
         proxy.address = f"http://127.0.0.1:{port}"

@@ -35,17 +35,17 @@ _INTRODUCTION = """\
 What callers see when something goes wrong between the server and AWS. This page is written by
 `python -m tests.server.backends.aws.fault_report > docs/aws-faults.md`: a real server on our own
 stand-ins for KMS and DynamoDB, with a proxy before each that breaks requests (`fault_proxy.py` in
-`tests/server/backends/aws`). After each call the fault is taken away and the record looked at: it is
+`tests/server/backends/aws`). After each call the fault is removed and the record is checked: it is
 in one of the two states that the status allows. A retry with the same bytes takes effect exactly once, and a
 third attempt is recognised. The tests run the same matrix (`test_faults.py`).
 
 "Before the effect" means that AWS never got the request; "after", that it did and its answer was lost. A black hole
-takes the request and says nothing. An RPC may need several operations of AWS and each was hit by itself: where one
-led to another status than the others, it is named."""
+takes the request and never answers. An RPC may need several operations of AWS, and each was hit alone: an operation
+that led to another status than the others is named."""
 _ONE = """
 ## One request is hit
 
-What has no effect is retried. A write (`PutItem`) never is; the record is looked at instead.
+Operations without effect are retried. A write (`PutItem`) never is; the server looks at the record instead.
 """
 _EVERY = """
 ## Every request to the operation is hit
@@ -56,29 +56,29 @@ _LEAVE = """
 _HISTORIES = """\
 ## Histories
 
-Two replicas on one DynamoDB, clients of both at a time, and faults on the way from each replica to each service that
-change every moment, all of those above. How a history is judged is in [reliability.md](reliability.md).
+Two replicas share one DynamoDB and serve clients at the same time, while the faults between each replica and each
+service, all of those above, change every moment. How a history is judged is in [reliability.md](reliability.md).
 
     python -m tests.reliability.replicas --histories 1000
 """
 
 
 def method(seconds: float) -> str:
-    """How it was measured."""
+    """Return the paragraph on how it was measured."""
     return f"""
 The matrix ran with `KEYVAULT_AWS_CALL_SECONDS={CALL_SECONDS:g}` and deadlines of {DEADLINE:g} s ({IMPATIENCE:g} s where
 callers leave); the figures with {figures.CALL_SECONDS:g} s, the default, and {figures.CONNECTIONS} connections to each
 service. Callers who leave there: {figures.WAVES} waves of {figures.WAVE} Reads at a time, with a deadline of
 {figures.IMPATIENCE:g} s; counted are those that ended in DEADLINE_EXCEEDED. Recovery: 24 callers who Read or RewrapKey
-and try again after 0.05 s, and a fault of both services for 3 s. Silent KMS: 64 concurrent calls and 16 connections, a
-quarter of the defaults, for 8 s. Client, server, proxies and stand-ins shared one process of Python
+and retry after 0.05 s, and a fault of both services for 3 s. Unresponsive KMS: 64 concurrent calls and 16 connections,
+a quarter of the defaults, for 8 s. Client, server, proxies and stand-ins shared one process of Python
 {platform.python_version()} on {os.cpu_count()} cores, with a load average of {os.getloadavg()[0]:.0f}; it took
 {seconds:.0f} s.
 """
 
 
 async def page() -> str:
-    """All of it, in Markdown."""
+    """Measure everything and return the page in Markdown."""
     began, once, always, left = time.monotonic(), {}, {}, {}
     for name, fault in FAULTS.items():
         async with site(CALL_SECONDS) as opened:
@@ -117,18 +117,18 @@ def _table(seen: Mapping[str, list[Seen]], may_be: MayBe) -> Iterator[str]:
 
 
 def _status_of(fault: Fault, cells: list[Seen], may_be: MayBe) -> str:
-    """The statuses of one RPC: the commonest, and the operations at which it was another one."""
+    """Return the statuses of one RPC: the most frequent, and each operation that led to another one."""
     statuses = [cell.status for cell in cells]
     common = max(statuses, key=statuses.count)
-    told = [common, *(f"{cell.operation} {cell.status}" for cell in cells if cell.status != common)]
+    shown = [common, *(f"{cell.operation} {cell.status}" for cell in cells if cell.status != common)]
     if any(cell.status not in may_be(fault, cell.operation) for cell in cells):
-        told.append(NOT_ALLOWED)
-    return "; ".join(told)
+        shown.append(NOT_ALLOWED)
+    return "; ".join(shown)
 
 
 async def _histories() -> list[str]:
-    figure, told = await outcome(HISTORIES, seed=0)
-    return ["```text", told, "```", *[f"{NOT_ALLOWED}: {wrong}" for wrong in figure.wrong], ""]
+    figure, summary = await outcome(HISTORIES, seed=0)
+    return ["```text", summary, "```", *[f"{NOT_ALLOWED}: {wrong}" for wrong in figure.wrong], ""]
 
 
 def _latest(seen: Mapping[str, list[Seen]], deadline: float) -> float:
@@ -164,7 +164,7 @@ def _row(*cells: str) -> str:
 
 
 def main() -> int:
-    """The exit status."""
+    """Print the page; return the exit status."""
     logging.disable(logging.CRITICAL)
     with stand_in_identity():
         text = asyncio.run(page())

@@ -34,12 +34,12 @@ class Site:
 
     @property
     def proxies(self) -> tuple[FaultProxy, FaultProxy]:
-        """Both."""
+        """The proxies of KMS and DynamoDB."""
         return self.kms, self.dynamodb
 
     @property
     def connections(self) -> int:
-        """Opened so far to both services."""
+        """Connections opened so far to both services."""
         return sum(proxy.connections for proxy in self.proxies)
 
     @property
@@ -60,7 +60,7 @@ class Site:
             proxy.heal()
 
     async def recovered(self, seconds: float = 60.0) -> None:
-        """Asks until both services answer again. Raises TimeoutError."""
+        """Ask until both services answer again. Raises TimeoutError."""
         async with asyncio.timeout(seconds):
             while await status_of(self.stub.GenerateKey(pb.GenerateKeyRequest())) != "OK":
                 await asyncio.sleep(0.02)
@@ -69,7 +69,7 @@ class Site:
 
 
 async def status_of(call: Awaitable[object]) -> str:
-    """OK, or what an RPC failed with."""
+    """Return OK, or the status with which an RPC failed."""
     try:
         await call
     except grpc.aio.AioRpcError as failed:
@@ -79,7 +79,7 @@ async def status_of(call: Awaitable[object]) -> str:
 
 @asynccontextmanager
 async def site(call_seconds: float, connections: int = 64, **settings: Any) -> AsyncIterator[Site]:
-    """An account, and one server on it."""
+    """Run an account and one server on it while the body runs."""
     async with account() as made:
         arn = await master_key(made)
         async with server_on(made, arn, call_seconds, connections, **settings) as opened:
@@ -87,7 +87,7 @@ async def site(call_seconds: float, connections: int = 64, **settings: Any) -> A
 
 
 async def master_key(made: Account) -> str:
-    """Makes table and key of an account; the key's ARN."""
+    """Make the table and the key of an account; return the key's ARN."""
     return await create_backend(options(made.kms_address, made.dynamodb_address), "alias/keyvault")
 
 
@@ -101,7 +101,10 @@ async def server_on(
     store: type[DynamoRecordStore] = DynamoRecordStore,
     **settings: Any,
 ) -> AsyncIterator[Site]:
-    """Readiness is asked for at the start alone, so that no probe meets a fault. `store` may have a bug of its own."""
+    """Run a server on an account. Readiness is checked at the start alone: no probe meets a fault.
+
+    `store` may have a bug of its own.
+    """
     async with fault_proxy(made.kms_address, seed) as kms, fault_proxy(made.dynamodb_address, seed + 1) as dynamodb:
         given = options(
             kms.address,

@@ -20,22 +20,22 @@ from tests.server.backends.aws.wire import aws_error as aws_error
 from tests.server.backends.aws.wire import listening, read_message
 
 RESET = "reset"
-"""Reads the request and drops the connection."""
+"""The server reads the request and drops the connection."""
 HALF = "half"
-"""Sends half of a reply and drops the connection."""
+"""The server sends half of a reply and drops the connection."""
 SILENCE = "silence"
-"""Reads the request and says nothing."""
+"""The server reads the request and never answers."""
 Answer = Reply | str
 
 
 @dataclass
 class Stub:
-    """Answers one request after the other; the last answer stays."""
+    """A server that gives one answer after the other; the last one stays."""
 
     answers: list[Answer]
     address: str = ""
     requests: list[tuple[str, str]] = field(default_factory=list)
-    """Operation (or the request line, where no operation is named) and body."""
+    """Operation (or the request line, if no operation is named) and body of each request."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = await read_message(reader)
@@ -52,13 +52,13 @@ class Stub:
 
 
 def _bytes(reply: Reply) -> bytes:
-    """Each connection carries one request, so that what fails fails for one."""
+    """Return the reply's bytes. Each connection carries one request, so that a failure hits only one."""
     return bytes(Reply(reply.status, reply.body, {"connection": "close", **reply.headers}))
 
 
 @asynccontextmanager
 async def stub(*answers: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[Stub]:
-    """The server while the body runs; with TLS its address names localhost."""
+    """Serve while the body runs; with TLS the address names localhost."""
     served = Stub(list(answers))
     async with listening(served.serve, tls) as port:
         served.address = f"https://localhost:{port}" if tls else f"http://127.0.0.1:{port}"
@@ -75,11 +75,11 @@ class Authority:
 
     @property
     def bundle(self) -> str:
-        """The file of its root."""
+        """Path of its root certificate."""
         return str(self.directory / "ca.pem")
 
     def server(self, *names: str) -> ssl.SSLContext:
-        """The TLS side of a server whose certificate names these hosts."""
+        """Return the TLS context of a server whose certificate names these hosts."""
         key = ec.generate_private_key(ec.SECP256R1())
         san = x509.SubjectAlternativeName(list(_general_names(names)))
         certificate = _certificate(names[0], key, self.certificate.subject, self.key, san)

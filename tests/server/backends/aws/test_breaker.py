@@ -1,4 +1,4 @@
-"""A backend that says nothing is not waited for by everybody; one that fails at once is asked all the same."""
+"""The breaker: only a few calls wait for a backend that stopped responding; every call asks one that fails at once."""
 
 import asyncio
 import logging
@@ -19,20 +19,20 @@ FAILING = {name: fault for name, fault in FAULTS.items() if fault.answer not in 
 
 @pytest.fixture
 async def line(open_line: OpenLine) -> AsyncIterator[Line]:
-    """Silence ends an attempt soon here."""
+    """A Line whose attempts time out soon."""
     async with open_line(call_timeout=2.5, max_connections=2 * SILENCES) as opened:
         yield opened
 
 
 @pytest.fixture
 async def patient(open_line: OpenLine) -> AsyncIterator[Line]:
-    """Nothing that a busy machine does is silence here."""
+    """A Line whose attempts time out so late that no busy machine makes them."""
     async with open_line(call_timeout=20.0, max_connections=2 * SILENCES) as opened:
         yield opened
 
 
 async def ask(line: Line, times: int) -> list[Record | BaseException | None]:
-    """So many reads at a time."""
+    """Send so many reads at the same time; return their outcomes."""
     calls = (line.records.get(TENANT, "absent") for _ in range(times))
     return await asyncio.gather(*calls, return_exceptions=True)
 
@@ -45,7 +45,7 @@ async def fall_silent(line: Line) -> None:
 
 @pytest.mark.slow
 async def test_a_hanging_backend_is_probed_and_nobody_waits_for_it(line: Line) -> None:
-    """It is asked now and then."""
+    """Now and then one call asks it."""
     await fall_silent(line)
     for _ in range(20):
         assert all(isinstance(outcome, BackendUnavailable) for outcome in await ask(line, 50))
@@ -69,7 +69,7 @@ async def test_the_other_service_is_used_all_the_while(line: Line) -> None:
 
 @pytest.mark.slow
 async def test_callers_who_leave_count_the_silence_all_the_same(line: Line) -> None:
-    """Callers who leave before it ends."""
+    """Their requests time out after they have left, and count."""
     line.dynamodb.break_with(BLACK_HOLE)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1):
@@ -105,6 +105,6 @@ async def test_the_log_says_once_that_a_backend_hangs_and_is_back(line: Line, ca
         async with asyncio.timeout(20):
             while await ask(line, 1) != [None]:
                 await asyncio.sleep(0.05)
-    told = [record for record in caplog.records if record.name.endswith("breaker")]
-    assert [record.levelname for record in told] == ["ERROR", "WARNING"]
-    assert {record.service for record in told} == {"dynamodb"}  # type: ignore[attr-defined]
+    logged = [record for record in caplog.records if record.name.endswith("breaker")]
+    assert [record.levelname for record in logged] == ["ERROR", "WARNING"]
+    assert {record.service for record in logged} == {"dynamodb"}  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""How many calls are in flight at a service, and what becomes of those whose caller has gone."""
+"""How many calls are in flight at a service, and what becomes of those whose caller has left."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ def some_record() -> Record:
 
 
 async def impatiently(*calls: Awaitable[object]) -> None:
-    """Their caller waits for a tenth of a second."""
+    """Make calls whose callers leave after a tenth of a second."""
 
     async def give_up(call: Awaitable[object]) -> None:
         with pytest.raises(TimeoutError):
@@ -62,7 +62,7 @@ async def test_callers_who_leave_a_slow_backend_cost_no_connection(open_line: Op
 
 @pytest.mark.slow
 async def test_nothing_is_sent_for_a_caller_who_left_the_queue(open_line: OpenLine) -> None:
-    """What waits for a connection is not sent once its caller has left."""
+    """A call that waits for a connection is not sent once its caller has left."""
     async with open_line(max_connections=POOL) as line:
         line.dynamodb.break_with(SLOW)
         await impatiently(*(line.records.get(TENANT, "absent") for _ in range(100)))
@@ -71,7 +71,7 @@ async def test_nothing_is_sent_for_a_caller_who_left_the_queue(open_line: OpenLi
 
 @pytest.mark.slow
 async def test_leaving_a_black_hole_keeps_connections_bounded(open_line: OpenLine) -> None:
-    """Callers who leave it open no more connections than there may be."""
+    """Callers who leave it never open more connections than the limit."""
     async with open_line(max_connections=POOL, call_timeout=30.0) as line:
         line.dynamodb.break_with(BLACK_HOLE)
         for _ in range(5):
@@ -80,7 +80,7 @@ async def test_leaving_a_black_hole_keeps_connections_bounded(open_line: OpenLin
 
 
 async def test_calls_in_a_black_hole_end_in_time(open_line: OpenLine) -> None:
-    """And so do those that wait for a connection."""
+    """Calls that wait for a connection end in time as well."""
     async with open_line(max_connections=1, call_timeout=0.5) as line:
         line.dynamodb.break_with(BLACK_HOLE)
         line.kms.break_with(BLACK_HOLE)

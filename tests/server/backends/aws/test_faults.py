@@ -10,12 +10,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("aws_identity")]
 
 DEADLINE = 2.0
 CALL_SECONDS = 4.0
-"""A fifth of it is silence, which the latency of the faults is far from, whatever the machine adds."""
+"""A fifth of it is the time-out of an attempt, far above the latency of the faults and what a busy machine adds."""
 IMPATIENCE = 0.2
-"""A deadline before any answer of these."""
+"""Deadline that passes before a SLOW fault is answered."""
 SLOW = ("latency", "black hole before the effect", "black hole after the effect")
 SLACK = 1.0
-"""Seconds over the deadline that a busy machine may take; the report of `fault_report.py` says what was seen."""
+"""Seconds over the deadline that a busy machine may take; `fault_report.py` reports what was seen."""
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)

@@ -40,7 +40,7 @@ class Table:
         return dict(reply["Item"])
 
     async def put(self, **attributes: dict[str, Any] | None) -> None:
-        """Stores an item by hand: a record's, with these attributes instead, or without those that are None."""
+        """Store a record's item by hand, with other values for these attributes, or without those that are None."""
         await self.store.put_if(TENANT, self.key_id, RECORD, None)
         item = {name: value for name, value in (await self.item() | attributes).items() if value is not None}
         await self.client.call("put_item", TableName="keyvault", Item=item)
@@ -109,7 +109,7 @@ async def test_the_item_has_the_documented_attributes_and_no_other(table: Table)
 
 
 def test_every_partition_key_has_one_reading() -> None:
-    """The separator is in no name."""
+    """No valid name contains the separator."""
     assert not is_tenant("a" + SEPARATOR)
     assert not is_key_id("a" + SEPARATOR)
 
@@ -162,7 +162,7 @@ async def test_nobody_but_a_purge_writes_over_an_item_without_a_head(table: Tabl
 
 
 async def test_an_empty_expected_head_matches_nothing_at_all(table: Table) -> None:
-    """Neither a record nor the absence of one."""
+    """It matches neither a record nor the absence of one."""
     with pytest.raises(HeadChanged) as refused:
         await table.store.put_if(TENANT, table.key_id, vacancy(1, 1), b"")
     assert refused.value.stored is None

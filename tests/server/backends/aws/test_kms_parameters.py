@@ -1,4 +1,4 @@
-"""What is sent to KMS: moto does not look at everything that KMS would, so the parameters themselves are compared."""
+"""What is sent to KMS: moto does not check all that KMS checks, so the tests compare the parameters themselves."""
 
 import base64
 import json
@@ -97,7 +97,7 @@ async def test_our_log_shows_no_data_key_and_no_blob(keys: KmsKeyService, caplog
 async def test_a_key_of_a_foreign_master_key_cannot_be_laundered(
     moto_options: AwsOptions, moto_clients: tuple[AwsClient, AwsClient]
 ) -> None:
-    """The pin is what keeps it out: moto's ReEncrypt ignores it, so the same request is looked at on its way."""
+    """SourceKeyId keeps it out: moto's ReEncrypt ignores it, so the test looks at the request on its way."""
     kms, _ = moto_clients
     theirs = (await kms.call("create_key"))["KeyMetadata"]["Arn"]
     blob = (await kms.call("encrypt", KeyId=theirs, Plaintext=DATA_KEY, EncryptionContext=CONTEXT))["CiphertextBlob"]

@@ -1,4 +1,4 @@
-"""What the vault makes of what AWS answers, and of what something between answers."""
+"""What the ports raise for each reply of AWS, and of a proxy in between."""
 
 import asyncio
 import base64
@@ -68,7 +68,7 @@ Say = Callable[..., Line]
 
 @asynccontextmanager
 async def answering(*answers: Answer) -> AsyncIterator[Line]:
-    """Both ports on a stub, without the checks of a start."""
+    """Open both ports on a stub, without the checks of a start."""
     async with stub(*answers) as served, open_clients(options(served.address, served.address)) as (kms, dynamodb):
         yield KmsKeyService(kms, {"1": ARN}), DynamoRecordStore(dynamodb, "keyvault"), served
 
@@ -81,7 +81,7 @@ async def line(aws_identity: None) -> AsyncIterator[Line]:
 
 @pytest.fixture
 def say(line: Line) -> Say:
-    """Both ports and a stub that gives these answers: opened once, since a client takes its time to be made."""
+    """Return both ports and a stub with these answers; all tests share them, since a client takes time to make."""
 
     def change(*answers: Answer) -> Line:
         line[2].answers[:] = answers
@@ -92,7 +92,7 @@ def say(line: Line) -> Say:
 
 
 async def outcomes(keys: KmsKeyService, records: DynamoRecordStore) -> list[object]:
-    """What each operation of both ports ends in."""
+    """Return the outcome of each operation of both ports."""
     return await asyncio.gather(
         keys.generate("acme", "prod/"),
         keys.unwrap("acme", "prod/", WRAPPED),
@@ -129,7 +129,7 @@ async def test_a_write_is_sent_once_whatever_comes_of_it(answer: Answer, say: Sa
 
 @pytest.mark.parametrize("code", OURS)
 async def test_faults_of_our_own_are_no_answer_for_a_caller(code: str, say: Say) -> None:
-    """What our identity or a bug of ours causes."""
+    """Only our identity or a bug of ours causes them."""
     keys, records, _ = say(aws_error(code))
     for outcome in await outcomes(keys, records):
         assert isinstance(outcome, AwsFault)
@@ -186,7 +186,7 @@ async def test_a_master_key_in_another_state_than_enabled_is_not_ready(state: st
 
 
 async def test_a_failed_condition_without_item_is_looked_up(say: Say) -> None:
-    """With a consistent read."""
+    """The look-up is a consistent read."""
     stored = {
         name: {"B": base64.b64encode(value).decode()} for name, value in (("head", b"x" * 72), ("ring", b"r" * 16))
     }

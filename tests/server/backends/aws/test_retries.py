@@ -74,7 +74,7 @@ async def test_it_is_sent_a_few_times_at_most(fresh_line: Line, wrapped: Wrapped
 
 @pytest.mark.slow
 async def test_an_outage_is_not_multiplied_by_retries(fresh_line: Line) -> None:
-    """What is answered earns retries back."""
+    """Answered calls earn retries back."""
     fresh_line.dynamodb.break_with(BEFORE)
     for _ in range(60):
         with pytest.raises(BackendUnavailable):
@@ -113,7 +113,7 @@ def after(record: StoredHead, *, now: int = 2) -> Record:
 
 
 async def put_in_trouble(line: Line, key_id: str, record: Record, expected: Record | None, fault: Fault) -> None:
-    """A put whose first request the fault hits; it is sent once whatever comes of it."""
+    """Put a record while the fault hits the request; check that it is sent once, whatever its outcome."""
     line.dynamodb.requests.clear()
     line.dynamodb.rules.clear()
     line.dynamodb.break_with(fault, "PutItem")
@@ -125,7 +125,7 @@ async def put_in_trouble(line: Line, key_id: str, record: Record, expected: Reco
 
 
 async def store(records: DynamoRecordStore, key_id: str, *history: Record) -> None:
-    """What is stored after these, one over the other."""
+    """Store these records, each over the one before it."""
     expected = None
     for record in history:
         await records.put_if(TENANT, key_id, record, expected)
@@ -170,7 +170,7 @@ async def test_a_throttled_write_is_neither_retried_nor_looked_up(line: Line, ke
 
 @pytest.mark.parametrize("newer", [1, 2, 14])
 async def test_a_write_that_anothers_made_impossible_is_reported(line: Line, key_id: str, newer: int) -> None:
-    """As such."""
+    """It is HeadChanged, with what is stored."""
     one = first()
     history = [one]
     for _ in range(newer):
@@ -202,7 +202,7 @@ async def test_where_a_purge_may_have_hidden_it_the_outcome_is_unknown(line: Lin
 
 
 async def test_a_write_that_was_written_over_is_unknown(line: Line, key_id: str) -> None:
-    """Its caller retries and is answered that it is a replay: by then it is one."""
+    """Its caller retries and gets the answer to a replay, which it is by then."""
     one = first()
     two = after(one)
     await store(line.records, key_id, one, two, after(two))
@@ -218,7 +218,7 @@ async def test_another_attempt_with_the_envelope_is_not_this_one(line: Line, key
 
 
 async def test_a_write_that_cannot_be_looked_up_is_unknown(line: Line, key_id: str) -> None:
-    """Whatever the reason."""
+    """The reason of the failed look-up does not matter."""
     for fault in (FAULTS["throttling"], BEFORE, FAULTS["HTML with 200 before the effect"]):
         line.dynamodb.rules.clear()
         line.dynamodb.break_with(AFTER, "PutItem")

@@ -1,4 +1,4 @@
-"""Our own KMS and DynamoDB beyond the contract suites: where AWS is strict and other stand-ins are not."""
+"""Our own KMS and DynamoDB beyond the contract suites: they are as strict as AWS where other stand-ins are not."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ CONTEXT = {"tenant": "t1"}
 
 
 async def code_of(call: Awaitable[object]) -> str:
-    """The error code that AWS answers with."""
+    """Return the error code that AWS answers."""
     try:
         await call
     except AwsFault as fault:
@@ -55,13 +55,13 @@ async def key(kms: AwsClient) -> str:
 
 @pytest.fixture
 async def blob(kms: AwsClient, key: str) -> bytes:
-    """A data key of it."""
+    """A data key that this key wrapped."""
     made = await kms.call("generate_data_key", KeyId=key, KeySpec="AES_256", EncryptionContext=CONTEXT)
     return bytes(made["CiphertextBlob"])
 
 
 def data_operations(kms: AwsClient, key: str, blob: bytes) -> dict[str, Callable[[], Awaitable[object]]]:
-    """What needs a usable key."""
+    """Return the calls that need a usable key."""
     destination = {"DestinationKeyId": key, "DestinationEncryptionContext": CONTEXT}
     return {
         "generate": lambda: kms.call("generate_data_key", KeyId=key, KeySpec="AES_256", EncryptionContext=CONTEXT),
@@ -119,7 +119,7 @@ async def test_a_key_that_is_off_does_nothing_until_it_is_on_again(
 
 
 async def test_a_blob_of_another_key_than_the_named_is_refused(kms: AwsClient, key: str, blob: bytes) -> None:
-    """With its own error."""
+    """The error has its own code."""
     other = (await kms.call("create_key"))["KeyMetadata"]["Arn"]
     decrypt = kms.call("decrypt", KeyId=other, CiphertextBlob=blob, EncryptionContext=CONTEXT)
     assert await code_of(decrypt) == "IncorrectKeyException"
@@ -343,8 +343,8 @@ async def test_latency_is_what_a_call_takes_at_least(own: Own) -> None:
     assert time.monotonic() - began >= 0.3
 
 
-async def said(address: str, **headers: str) -> Message:
-    """The reply to a request that no SDK made."""
+async def reply_to(address: str, **headers: str) -> Message:
+    """Return the reply to a request that no SDK made."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(address.rpartition(":")[2]))
     lines = ["POST / HTTP/1.1", "content-length: 2", *(f"{name}: {value}" for name, value in headers.items())]
     writer.write("\r\n".join([*lines, "", "{}"]).encode())
@@ -361,9 +361,9 @@ SIGNED = "AWS4-HMAC-SHA256 Credential=testing/20261125/eu-central-1/{}/aws4_requ
 async def test_an_unsigned_request_is_refused(standins: Account) -> None:
     target = {"x-amz-target": "TrentService.CreateKey", "content-type": "application/x-amz-json-1.1"}
     for signature in ({}, {"authorization": SIGNED.format("dynamodb")}):
-        reply = await said(standins.kms_address, **target, **signature)
+        reply = await reply_to(standins.kms_address, **target, **signature)
         assert b"MissingAuthenticationToken" in reply.body
-    assert b"KeyMetadata" in (await said(standins.kms_address, **target, authorization=SIGNED.format("kms"))).body
+    assert b"KeyMetadata" in (await reply_to(standins.kms_address, **target, authorization=SIGNED.format("kms"))).body
 
 
 async def test_replies_carry_what_the_services_send(standins: Account) -> None:
@@ -371,7 +371,7 @@ async def test_replies_carry_what_the_services_send(standins: Account) -> None:
         (standins.kms_address, "kms", "1.1"),
         (standins.dynamodb_address, "dynamodb", "1.0"),
     ):
-        reply = await said(address, authorization=SIGNED.format(name))
+        reply = await reply_to(address, authorization=SIGNED.format(name))
         assert b"UnknownOperationException" in reply.body
         assert reply.headers["content-type"] == f"application/x-amz-json-{version}"
         assert reply.headers["x-amzn-requestid"]

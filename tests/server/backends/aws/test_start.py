@@ -25,7 +25,7 @@ NO_TTL = {"TimeToLiveDescription": {"TimeToLiveStatus": "DISABLED"}}
 
 
 async def refusal(given: AwsOptions) -> str:
-    """The one line with which a start with these options is refused."""
+    """Return the one line with which a start with these options is refused."""
     with pytest.raises(OperatorError) as refused:
         async with open_aws(given):
             pass
@@ -38,7 +38,7 @@ def answer(content: Mapping[str, Any]) -> Reply:
 
 
 async def refusal_of(*answers: Answer) -> str | None:
-    """The same for what DescribeTable and DescribeTimeToLive answer; None if the start goes on."""
+    """Return why a start is refused to which DescribeTable and DescribeTimeToLive answer this; None if it goes on."""
     async with stub(*answers) as served:
         given = options(served.address, served.address, master_keys={"1": ARN})
         try:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("aws_identity")
 
 
 async def read_from(served: Stub, bundle: str | None) -> None:
-    """Reads a record that is absent. Raises BackendUnavailable if the server is not believed."""
+    """Read a record that is absent. Raises BackendUnavailable if the server is not trusted."""
     async with open_clients(options(None, served.address, ca_bundle=bundle)) as (_, dynamodb):
         assert await DynamoRecordStore(dynamodb, "keyvault").get("acme", "k") is None
 
@@ -47,7 +47,7 @@ async def test_a_certificate_that_nobody_trusted_signed_is_not(authority: Author
 
 @contextlib.asynccontextmanager
 async def proxy() -> AsyncIterator[str]:
-    """An HTTP proxy that takes CONNECT; its address."""
+    """Run an HTTP proxy that accepts CONNECT; yield its address."""
 
     async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = (await reader.readuntil(b"\r\n\r\n")).decode()

@@ -26,7 +26,7 @@ class Message:
 
     @property
     def operation(self) -> str:
-        """What `x-amz-target` names; the request line where there is none."""
+        """Operation that `x-amz-target` names; the request line without that header."""
         target = self.headers.get("x-amz-target")
         return self.start if target is None else target.rpartition(".")[2]
 
@@ -48,12 +48,12 @@ class Reply:
 
 
 def aws_error(code: str, status: int = 400, **more: object) -> Reply:
-    """An error as both services send it."""
+    """Return an error as both services send it."""
     return Reply(status, json.dumps({"__type": f"com.amazonaws#{code}", "message": "SECRET", **more}).encode())
 
 
 async def read_message(reader: asyncio.StreamReader) -> Message:
-    """The next request or reply. Raises EOFError where the peer hung up, between two of them or within one."""
+    """Return the next request or reply. Raises EOFError if the peer hung up, between two of them or within one."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     start, *lines = head.removesuffix("\r\n\r\n").split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
@@ -62,7 +62,7 @@ async def read_message(reader: asyncio.StreamReader) -> Message:
 
 @asynccontextmanager
 async def listening(serve: Connection, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """A server on a free port of loopback while the body runs; `serve` has one connection each. The port."""
+    """Serve on a free port of loopback while the body runs, each connection by `serve`; yield the port."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve_quietly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -90,7 +90,7 @@ async def listening(serve: Connection, tls: ssl.SSLContext | None = None) -> Asy
 
 
 async def relay(port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Passes one connection on to a port of loopback, until either side hangs up."""
+    """Pass one connection on to a port of loopback, until either side hangs up."""
     there = await asyncio.open_connection("127.0.0.1", port)
     ways = [asyncio.create_task(_pump(reader, there[1])), asyncio.create_task(_pump(there[0], writer))]
     try:

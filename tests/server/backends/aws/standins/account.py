@@ -20,7 +20,7 @@ class Account:
 
 @asynccontextmanager
 async def account(dynamodb: StandInDynamoDb | None = None) -> AsyncIterator[Account]:
-    """Open while the body runs."""
+    """Run both services while the body runs."""
     kms, dynamodb = StandInKms(), dynamodb or StandInDynamoDb()
     async with kms.running() as kms_port, dynamodb.running() as dynamodb_port:
         yield Account(kms, dynamodb, f"http://127.0.0.1:{kms_port}", f"http://127.0.0.1:{dynamodb_port}")

@@ -3,7 +3,8 @@
     condition = term, { "OR", term }      term = factor, { "AND", factor }
     factor = "NOT", factor | "(", condition, ")" | function | path, "=", value
 
-Paths are #names and values :values, always. The rule of this file: what is given and not used is refused, as AWS does.
+Paths are #names and values :values, always. The rule of this file: it refuses names and values that the expression does
+not use, as AWS does.
 
 Source: DynamoDB Developer Guide "Condition and filter expressions, operators, and functions".
 """
@@ -20,7 +21,7 @@ _PATH = re.compile(r"#\w+")
 
 
 def holds(given: Parameters, item: Item | None) -> bool:
-    """Whether the call's ConditionExpression is true of what is stored. Raises InvalidInput."""
+    """Return whether the call's ConditionExpression is true of what is stored. Raises InvalidInput."""
     if "ConditionExpression" not in given:
         return True
     condition = _Condition(given, item or {})
@@ -30,7 +31,7 @@ def holds(given: Parameters, item: Item | None) -> bool:
 
 
 def projected(given: Parameters, item: Item) -> Item:
-    """What the call's ProjectionExpression leaves of the item. Raises InvalidInput."""
+    """Return what the call's ProjectionExpression leaves of the item. Raises InvalidInput."""
     if "ProjectionExpression" not in given:
         return item
     paths = [path.strip() for path in given["ProjectionExpression"].split(",")]
@@ -43,7 +44,7 @@ def projected(given: Parameters, item: Item) -> Item:
 
 
 class _Condition:
-    """Parses and evaluates in one go; nothing is left out, so that an error is found whatever is stored."""
+    """Parses and evaluates in one pass, and always all of it, so that an error is found whatever is stored."""
 
     def __init__(self, given: Parameters, item: Item) -> None:
         self._tokens = list(_tokens(given["ConditionExpression"]))

@@ -1,7 +1,7 @@
 """DynamoDB as far as the server uses it: tables of one partition key, consistent reads, atomic conditional puts.
 
 With `stale`, a read that does not ask for consistency is answered with what was stored before the last write, which
-AWS allows. The rule of this file: an item is stored only after everything about it was looked at.
+AWS allows. The rule of this file: an item is stored only after all of it was checked.
 
 Source: Amazon DynamoDB API Reference "GetItem", "PutItem", "Scan", "CreateTable"; Developer Guide "Service, account
 and table quotas".
@@ -30,7 +30,7 @@ MAX_PAGE = 1024 * 1024
 
 
 class Table:
-    """A table with the item of each key, and what was there before."""
+    """A table: the item of each key, and the one before it."""
 
     def __init__(self, given: Parameters) -> None:
         self.name = text(given, "TableName")
@@ -44,7 +44,7 @@ class Table:
             raise InvalidInput("this stand-in has tables with one partition key of type S")
 
     def key_of(self, given: Item) -> str:
-        """Raises InvalidInput."""
+        """Return the key of an item. Raises InvalidInput."""
         value = given.get(self.key, {}).get("S")
         if not isinstance(value, str) or not 1 <= len(value.encode()) <= MAX_KEY:
             raise InvalidInput("the key is missing, of another type, empty or too long")
@@ -112,7 +112,7 @@ class StandInDynamoDb(Service):
         return {} if item is None else {"Item": projected(given, item)}
 
     def _scan(self, given: Parameters) -> dict[str, Any]:
-        """A page of up to 1 MB, in the order of the keys."""
+        """Return a page of up to 1 MB, in the order of the keys."""
         table = self._table(given)
         after = table.key_of(given["ExclusiveStartKey"]) if "ExclusiveStartKey" in given else ""
         page: list[Item] = []
@@ -149,7 +149,7 @@ def _size(item: Item) -> int:
 
 
 def _value_size(value: Mapping[str, Any]) -> int:
-    """Bytes of one attribute's value. Raises InvalidInput for a type that the server does not write."""
+    """Return the bytes of one attribute's value. Raises InvalidInput for a type that the server does not write."""
     ((kind, content),) = value.items()
     if kind == "B":
         try:

@@ -1,8 +1,8 @@
-"""AWS KMS as far as the server uses it, right where other stand-ins are not.
+"""AWS KMS as far as the server uses it, correct where other stand-ins are not.
 
 A blob opens under the very encryption context that it was made with, which AES-GCM authenticates as sorted pairs with
-lengths; key states count; a blob of another key than the named one is IncorrectKeyException; ReEncrypt looks at
-SourceKeyId. The rule of this file: whatever is checked here, AWS documents.
+lengths; key states count; a blob of another key than the named one is IncorrectKeyException; ReEncrypt checks
+SourceKeyId. The rule of this file: AWS documents every check that is made here.
 
 Source: AWS KMS API Reference, operation by operation; Developer Guide "Key states of AWS KMS keys".
 """
@@ -172,7 +172,7 @@ class StandInKms(Service):
         }
 
     def _unwrapped(self, given: Parameters, key_name: str, context_name: str) -> tuple[MasterKey, bytes]:
-        """The key that the blob itself names, unless another one is named in the call; and what it wraps."""
+        """Return the key that the blob names, which must be the one that the call names, if any; and what it wraps."""
         blob = _bytes(given, "CiphertextBlob", MAX_BLOB)
         context = _context(given, context_name)
         named = self._usable(given, key_name) if key_name in given else None
@@ -192,7 +192,7 @@ class StandInKms(Service):
         return key
 
     def _named(self, given: Parameters, name: str = "KeyId") -> MasterKey:
-        """By id, ARN, alias or alias ARN."""
+        """Return the key of this id, ARN, alias or alias ARN."""
         given_id = text(given, name).removeprefix(_ARN)
         key = self._keys.get(self._aliases.get(given_id, given_id.removeprefix("key/")))
         if key is None:
@@ -224,7 +224,7 @@ def _base64(value: bytes) -> str:
 
 
 def _context(given: Parameters, name: str) -> bytes:
-    """Sorted pairs, each part with its length, so that nothing can move from one part to another."""
+    """Return sorted pairs, each part with its length, so that nothing can move from one part to another."""
     pairs: Mapping[str, str] = given.get(name, {})
     parts = [part.encode() for pair in sorted(pairs.items()) for part in pair]
     return b"".join(struct.pack(">I", len(part)) + part for part in parts)

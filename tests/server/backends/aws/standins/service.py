@@ -26,7 +26,7 @@ Operation = Callable[[Parameters], dict[str, Any]]
 
 
 class AwsError(Exception):
-    """What an operation is refused with; `more` are further fields of the error's body."""
+    """The refusal of an operation; `more` are further fields of its body."""
 
     def __init__(self, code: str, message: str = "", status: int = 400, **more: object) -> None:
         super().__init__(code)
@@ -36,7 +36,7 @@ class AwsError(Exception):
 
 
 class InvalidInput(AwsError):
-    """The parameters themselves are refused."""
+    """The refusal of an operation's parameters."""
 
     def __init__(self, message: str) -> None:
         super().__init__("ValidationException", message)
@@ -53,18 +53,18 @@ class Knobs:
     """How the service misbehaves."""
 
     latency: float = 0.0
-    """Seconds of each call, half before and half after it is decided."""
+    """Seconds that each call takes, half of them before and half after it is decided."""
     refusal: AwsError | None = None
-    """What every call is refused with, undone; as THROTTLED, EXPIRED, BROKEN, UNAVAILABLE."""
+    """Refusal of every call, without effect: such as THROTTLED, EXPIRED, BROKEN, UNAVAILABLE."""
 
 
 class Service:
     """One service; its subclass has the operations. `calls` counts them by name, refused ones too."""
 
     name: ClassVar[str]
-    """In the signature's scope."""
+    """Name of the service in the signature's scope."""
     target: ClassVar[str]
-    """Before the operation's name in `x-amz-target`."""
+    """Prefix of the operation's name in `x-amz-target`."""
     json_version: ClassVar[str]
     checksums: ClassVar[bool] = False
     """Whether replies carry `x-amz-crc32`."""
@@ -73,11 +73,11 @@ class Service:
         self.knobs = Knobs()
         self.calls: Counter[str] = Counter()
         self.connections = 0
-        """Opened so far."""
+        """Connections opened so far."""
         self._operations = operations
 
     def running(self) -> AbstractAsyncContextManager[int]:
-        """Serves while the body runs. The port."""
+        """Serve while the body runs; yield the port."""
         return listening(self._serve)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -98,7 +98,7 @@ class Service:
         return self._encoded(status, body)
 
     def _decide(self, request: Message, knobs: Knobs) -> dict[str, Any]:
-        """Authentication comes first, then what the knobs say, then the operation."""
+        """Check the authentication, obey the knobs, then run the operation."""
         self._refuse_unsigned(request)
         target, _, operation = request.headers.get("x-amz-target", "").rpartition(".")
         if target != self.target or operation not in self._operations:
@@ -111,7 +111,7 @@ class Service:
         return self._operations[operation](json.loads(request.body))
 
     def _refuse_unsigned(self, request: Message) -> None:
-        """The scope is looked at, the signature is not: the SDK signs, not we."""
+        """Check the scope, not the signature, which is the SDK's work and not ours."""
         scope = rf"AWS4-HMAC-SHA256 Credential=\w+/\d{{8}}/{REGION}/{self.name}/aws4_request, SignedHeaders=.+, "
         if not re.match(scope + r"Signature=[0-9a-f]{64}$", request.headers.get("authorization", "")):
             raise AwsError("MissingAuthenticationTokenException", "Request is missing Authentication Token")
@@ -125,8 +125,8 @@ class Service:
 
 
 def text(parameters: Parameters, name: str) -> str:
-    """A parameter that has to be a string. Raises InvalidInput."""
+    """Return a parameter that has to be a string. Raises InvalidInput."""
     value = parameters.get(name)
     if not isinstance(value, str) or not value:
-        raise InvalidInput(f"{name} is missing or no text")
+        raise InvalidInput(f"{name} must be a string that is not empty")
     return value
