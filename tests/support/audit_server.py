@@ -1,4 +1,4 @@
-"""A server whose audit log is written as the test says, on fakes of the two ports: for disks that hang."""
+"""A server on fakes of the two ports whose audit log is on a disk that hangs when the test says so."""
 
 import asyncio
 import threading
@@ -25,13 +25,13 @@ from tests.support.trails import Trail
 
 
 class Disk:
-    """Takes as good as no time until the test lets it hang, and again once it is healed."""
+    """A disk that takes almost no time, unless the test lets it hang."""
 
     def __init__(self) -> None:
         self._healthy = threading.Event()
         self._healthy.set()
         self.reached = threading.Event()
-        """Something waits for it."""
+        """Set when a sync waits for the disk."""
 
     def hang(self) -> None:
         """Let the next sync wait."""
@@ -43,7 +43,7 @@ class Disk:
         self._healthy.set()
 
     def __call__(self, file: int) -> None:
-        """Sync, as the audit log asks for it."""
+        """Sync as the audit log does, or hang."""
         self.reached.set()
         assert self._healthy.wait(60)
 
@@ -59,7 +59,7 @@ class AuditServer:
     records: FakeRecordStore = field(default_factory=FakeRecordStore)
 
     def statuses(self) -> list[str]:
-        """Of the outcomes in the log."""
+        """Return the statuses of the outcomes in the log."""
         return [line["status"] for line in self.trail.lines() if line["phase"] == "outcome"]
 
 
@@ -73,7 +73,7 @@ async def audit_server(
     identifier: Identifier | None = None,
     **options: Any,
 ) -> AsyncIterator[AuditServer]:
-    """Serve while the body runs; the disk is healed then."""
+    """Serve while the body runs; heal the disk at the end."""
     trail, disk, records = Trail(folder), Disk(), FakeRecordStore()
     async with trail.open(sync=disk, **options) as audit:
         gate = Gatekeeper(identifier, audit=audit, reads_without_audit=reads_without_audit)

@@ -34,7 +34,7 @@ class Issued:
         return x509.load_pem_x509_certificate(self.certificate).serial_number
 
     def write(self, folder: Path, name: str) -> tuple[Path, Path]:
-        """NAME.pem and NAME.key, each replaced by rename."""
+        """Write NAME.pem and NAME.key, each replaced by rename; return their paths."""
         certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
         replace(certificate, self.certificate)
         replace(key, self.private_key)
@@ -69,7 +69,7 @@ class Authority:
         since: float = -HOUR,
         until: float = HOUR,
     ) -> Issued:
-        """A certificate for these subject alternative names, valid between these seconds from now."""
+        """Issue a certificate for these subject alternative names, valid between these seconds from now."""
         key = key or ec.generate_private_key(ec.SECP256R1())
         builder = _builder(_named("common-name"), self._name, key, self._key, since, until)
         if names:

@@ -27,7 +27,7 @@ server.listen(0, '127.0.0.1', () => console.log(server.address().port))
 
 
 def options(kms: str | None, dynamodb: str | None, **changed: object) -> AwsOptions:
-    """Options for tests; names in `changed` replace the others."""
+    """Return options for tests; those in `changed` replace the defaults."""
     given: dict[str, object] = {
         "region": REGION,
         "table": "keyvault",
@@ -43,7 +43,7 @@ def options(kms: str | None, dynamodb: str | None, **changed: object) -> AwsOpti
 
 @contextmanager
 def stand_in_identity() -> Iterator[None]:
-    """An identity that only stand-ins take, and nothing of the machine's own AWS settings."""
+    """Set an identity that only stand-ins accept, and hide the machine's own AWS settings."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             patch.delenv(name)
@@ -83,7 +83,7 @@ def dynalite(aws_identity: None) -> Iterator[str]:
 
 @contextmanager
 def dynalite_process() -> Iterator[str]:
-    """The same without pytest."""
+    """Run dynalite while the body runs; yield its address."""
     package = tool("dynalite", "dynalite/node_modules/dynalite")
     with subprocess.Popen(["node", "-e", _START_DYNALITE, package], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -20,7 +20,7 @@ NONCE_SIZE = 12
 
 
 class Hooks:
-    """What a test wants to happen round the next calls, each once: `hooks.before("put_if", hook)`."""
+    """What a test wants to happen before or after the next calls, each once: `hooks.before("put_if", hook)`."""
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
@@ -29,19 +29,19 @@ class Hooks:
         self._after: dict[str, list[Hook]] = {}
 
     def before(self, method: str, hook: Hook) -> None:
-        """Awaits the hook when the method is called next, before it does anything. It may call the fake itself."""
+        """Await the hook when the method is next called, before it does anything. It may call the fake itself."""
         self._before.setdefault(method, []).append(hook)
 
     def after(self, method: str, hook: Hook) -> None:
-        """Awaits the hook when the method has next done its work, before it answers."""
+        """Await the hook when the method has next done its work, before it answers."""
         self._after.setdefault(method, []).append(hook)
 
     def fail_before(self, method: str, error: Exception) -> None:
-        """The next call raises and does nothing: a request that was lost."""
+        """Let the next call raise and do nothing: a lost request."""
         self.before(method, _raising(error))
 
     def fail_after(self, method: str, error: Exception) -> None:
-        """The next call does its work and raises: a reply that was lost."""
+        """Let the next call do its work and raise: a lost reply."""
         self.after(method, _raising(error))
 
     async def _enter(self, method: str) -> None:
@@ -62,20 +62,20 @@ class FakeKeyService(Hooks):
         self.current = next(iter(self._master_keys))
 
     def add(self, label: str) -> None:
-        """A fresh master key, which mints from now on."""
+        """Add a new master key, which mints from now on."""
         self._master_keys[label] = os.urandom(32)
         self.current = label
 
     def remove(self, label: str) -> None:
-        """The label is not configured any more."""
+        """Remove a label from the configuration."""
         del self._master_keys[label]
 
     def disable(self, label: str) -> None:
-        """What needs this master key raises MasterKeyUnusable."""
+        """Let calls that need this master key raise MasterKeyUnusable."""
         self._disabled.add(label)
 
     def enable(self, label: str) -> None:
-        """Takes `disable` back."""
+        """Undo `disable`."""
         self._disabled.remove(label)
 
     async def generate(self, tenant: str, scope: str) -> NewDataKey:
@@ -137,7 +137,7 @@ class FakeKeyService(Hooks):
 
 
 class FakeRecordStore(Hooks):
-    """A dictionary. `records` is what is stored, for a test to look at and to spoil."""
+    """Records in a dictionary, `records`, which a test may read and change."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -187,7 +187,7 @@ def _raising(error: Exception) -> Hook:
 
 
 async def _run_next(hooks: dict[str, list[Hook]], method: str) -> None:
-    """Takes the hook away first, so that a hook may call the same method."""
+    """Remove the hook first and run it then, so that it may call the same method."""
     if waiting := hooks.get(method):
         await waiting.pop(0)()
 

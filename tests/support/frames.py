@@ -1,4 +1,4 @@
-"""A caller that keeps to no manners: HTTP/2 frames (RFC 9113) by hand, for what no library of gRPC would send."""
+"""A caller with bad manners: HTTP/2 frames (RFC 9113) by hand, for what no gRPC library would send."""
 
 import asyncio
 import struct
@@ -12,18 +12,18 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 class Rude:
-    """One connection; nothing that the server says is read but where `frames` is asked."""
+    """One connection; only `frames` reads what the server sends."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
 
     def begin(self, *, window: int = 65_535) -> None:
-        """The preface; `window` is how many bytes of a stream the server may send before it is allowed more."""
+        """Send the preface; `window` is how many bytes of a stream the server may send before it is allowed more."""
         self._send(_SETTINGS, 0, 0, struct.pack(">HI", _INITIAL_WINDOW_SIZE, window), first=_PREFACE)
 
     def call(self, stream: int, method: str, message: bytes | None = None) -> None:
-        """Begins a call on a stream (odd numbers, rising); without a message it goes on for ever."""
+        """Begin a call on a stream (odd numbers, rising); without a message it never ends."""
         headers = {":method": "POST", ":scheme": "http", ":path": method, ":authority": "a", "te": "trailers"}
         headers["content-type"] = "application/grpc"
         block = b"".join(_literal(name, value) for name, value in headers.items())
@@ -32,7 +32,7 @@ class Rude:
             self._send(_DATA, _END_STREAM, stream, b"\0" + struct.pack(">I", len(message)) + message)
 
     async def frames(self) -> AsyncIterator[tuple[int, int, bytes]]:
-        """Type, stream and payload of what the server sends."""
+        """Yield type, stream and payload of each frame that the server sends."""
         while True:
             head = await self._reader.readexactly(9)
             payload = await self._reader.readexactly(int.from_bytes(head[:3], "big"))
@@ -45,7 +45,7 @@ class Rude:
 
 @asynccontextmanager
 async def rude(address: str) -> AsyncIterator[Rude]:
-    """A plaintext connection to host:port."""
+    """Open a plaintext connection to host:port while the body runs."""
     host, _, port = address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
@@ -55,5 +55,5 @@ async def rude(address: str) -> AsyncIterator[Rude]:
 
 
 def _literal(name: str, value: str) -> bytes:
-    """A header as HPACK (RFC 7541, 6.2.2) has it without an index."""
+    """Return a header as HPACK (RFC 7541, 6.2.2) encodes it without an index."""
     return b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()

@@ -19,7 +19,7 @@ from tests.support.connections import channel
 from tests.support.servers import grpc_server
 
 SLOW = "slow"
-"""A GenerateKey for this scope is answered when the test says so."""
+"""Scope of a GenerateKey that waits until the test sets `go_on`."""
 
 
 @dataclass
@@ -31,9 +31,9 @@ class IdentityServer:
     reached: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a slow call is in flight."""
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
-    """Lets slow calls go on."""
+    """Set by the test to let slow calls go on."""
     peers: list[str] = field(default_factory=list)
-    """The connection that each call came over, in the order of the calls."""
+    """Connection of each call, in the order of the calls."""
 
     async def generate_key(self, request: pb.GenerateKeyRequest, context: Any) -> pb.GenerateKeyResponse:
         """Answer with the caller's identity."""

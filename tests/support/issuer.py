@@ -29,14 +29,14 @@ class Issuer:
         }
 
     def key_set(self, *more: dict[str, Any], only: tuple[str, ...] = ("ec", "ed", "rsa")) -> bytes:
-        """The JWKS, with what else a test puts into it."""
+        """Return the JWKS of these keys, with further entries of the test."""
         return json.dumps({"keys": [self.jwk(kid) for kid in only] + list(more)}).encode()
 
     def jwk(self, kid: str) -> dict[str, Any]:
         return {"kid": kid, "use": "sig"} | jwk_of(self.keys[kid])
 
     def token(self, kid: str = "ec", header: dict[str, Any] | None = None, key: Any = None, **claims: Any) -> str:
-        """A token for an hour, but for the claims and header fields that are given; a claim of None is left out."""
+        """Return a token for an hour, with these claims and header fields instead; None leaves one out."""
         algorithm = {"ec": "ES256", "ed": "EdDSA", "rsa": "RS256"}[kid]
         headers: dict[str, Any] = {"kid": kid} | (header or {})
         headers = {name: value for name, value in headers.items() if value is not None}
@@ -57,7 +57,7 @@ def claims_with(changed: dict[str, Any]) -> dict[str, Any]:
 
 
 def jwk_of(key: PrivateKey) -> dict[str, Any]:
-    """The public half, as RFC 7517 writes it."""
+    """Return the public key as RFC 7517 writes it."""
     made: dict[str, Any]
     if isinstance(key, ec.EllipticCurvePrivateKey):
         made = ECAlgorithm.to_jwk(key.public_key(), as_dict=True)
@@ -70,7 +70,7 @@ def jwk_of(key: PrivateKey) -> dict[str, Any]:
 
 
 def by_hand(header: Any, claims: Any, secret: bytes | None = None) -> str:
-    """A token that no library would make: any header, signed by HMAC-SHA-256 or not at all."""
+    """Return a token that no library would make: any header, signed by HMAC-SHA-256 or not at all."""
     signed = b".".join(_encoded(part) for part in (header, claims))
     signature = hmac.digest(secret, signed, hashlib.sha256) if secret is not None else b""
     return b".".join((signed, base64.urlsafe_b64encode(signature).rstrip(b"="))).decode()

@@ -18,16 +18,16 @@ from tests.support.repository import ROOT
 
 PORT = "127.0.0.1:50051"
 Block = tuple[str, str]
-"""Its language and its text."""
+"""Language and text of a fenced block."""
 
 
 def blocks_of(page: str) -> list[Block]:
-    """The fenced blocks of a page, whose path starts at the root."""
+    """Return the fenced blocks of a page, whose path starts at the root."""
     return re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
 
 
 def with_commands(**environment: str) -> dict[str, str]:
-    """The environment of a reader who has `keyvault` on the PATH."""
+    """Return the environment of a reader who has `keyvault` on the PATH."""
     return os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"} | environment
 
 
@@ -35,23 +35,23 @@ class Reader:
     """Runs blocks in one folder, against servers that run elsewhere than the page says."""
 
     def __init__(self, folder: Path, address: str) -> None:
-        """`address` is where the server is that the page has at PORT."""
+        """Take the address of the server that the page has at PORT."""
         self.folder = folder
         self.moved = {PORT: address}
         self.environment = with_commands(KEYVAULT_ADDRESS=address)
 
     def add_to_path(self, program: Path) -> None:
-        """Lets blocks call this program by its name."""
+        """Let blocks call this program by its name."""
         self.environment["PATH"] = f"{program.parent}{os.pathsep}{self.environment['PATH']}"
 
     def run(self, language: str, block: str) -> str:
-        """Standard output of a block that succeeds."""
+        """Run a block, which has to succeed; return its standard output."""
         done = self._run(language, block, subprocess.PIPE)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     def show(self, blocks: Iterable[str]) -> list[str]:
-        """Runs these in one shell, which has to succeed; what its screen shows of each, errors too."""
+        """Run blocks in one shell, which has to succeed; return what its screen shows of each, errors too."""
         mark = "-- the next block --"
         done = self._run("sh", f"echo '{mark}'\n".join(blocks), subprocess.STDOUT)
         assert done.returncode == 0, done.stdout
@@ -78,7 +78,7 @@ class Reader:
 
 @contextmanager
 def started(block: str, folder: Path, **environment: str) -> Iterator[str]:
-    """Run a block that ends in a server; yields the address that the server announces."""
+    """Run a block that ends in a server; yield the address that the server announces."""
     with tempfile.NamedTemporaryFile(prefix="page", suffix=".log") as log:
         process = subprocess.Popen(
             ["bash", "-euo", "pipefail", "-c", block],
@@ -99,6 +99,6 @@ def started(block: str, folder: Path, **environment: str) -> Iterator[str]:
 
 
 def shows(screen: str, expected: str) -> bool:
-    """Whether a screen has the expected text; "..." there stands for any, and blanks are as good as tabs and breaks."""
+    """Return whether a screen has the expected text: "..." in it matches any text, a blank any white space."""
     parts = [re.escape(" ".join(part.split())) for part in expected.split("...")]
     return re.fullmatch(".*?".join(part.replace(r"\ ", " ") for part in parts), " ".join(screen.split())) is not None

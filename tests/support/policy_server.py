@@ -58,11 +58,11 @@ class PolicyServer:
         return self.folder / "audit.jsonl"
 
     def lines(self) -> list[dict[str, Any]]:
-        """The audit log, read as anybody would."""
+        """Return the lines of the audit log."""
         return [json.loads(line) for line in self.audit_file.read_bytes().splitlines()]
 
     def backend_calls(self) -> int:
-        """What reached the backends, readiness apart."""
+        """Return the calls that reached the backends, without those of readiness."""
         return (
             sum((self.keys.calls + self.records.calls).values())
             - self.keys.calls["check"]
@@ -71,7 +71,7 @@ class PolicyServer:
 
     @asynccontextmanager
     async def stub(self, client: Issued | None, ca: bytes | None = None) -> AsyncIterator[KeyVaultStub]:
-        """A new connection that shows this certificate."""
+        """Return a new connection that shows this certificate."""
         async with channel(self.address, ca or self.authority.pem, client) as connection:
             yield KeyVaultStub(connection)
 
@@ -85,7 +85,7 @@ async def policy_server(
     modes: Mapping[str, int] = MappingProxyType({}),
     **settings: Any,
 ) -> AsyncIterator[PolicyServer]:
-    """Serves while the body runs; some of the files may have other modes than they should."""
+    """Serve while the body runs; some of the files may have modes that they should not have."""
     made = PolicyServer(folder, Authority(), Issuer())
     certificate, private_key = made.authority.issue(*LOCALHOST).write(folder, "server")
     (folder / "ca.pem").write_bytes(made.authority.pem)

@@ -25,12 +25,12 @@ UNWRAPPED = "unwrap/me"
 
 
 def identity(name: str) -> str:
-    """The SPIFFE ID of a client."""
+    """Return the SPIFFE ID of a client."""
     return f"spiffe://keyvault.test/{name}"
 
 
 def policy() -> str:
-    """Everybody may do everything, as often as they like."""
+    """Return a policy that allows every client everything, without limits."""
     return "\n".join(_entry(name, tenant) for name, tenant in TENANTS.items())
 
 
@@ -72,7 +72,7 @@ class ProductionServer:
         return self.folder / "audit.jsonl"
 
     def channel(self, name: str = "alice") -> grpc.aio.Channel:
-        """A new connection, as this client."""
+        """Return a new connection of this client."""
         certificate, private_key = (self.folder / "certs" / f"{name}.{kind}" for kind in ("pem", "key"))
         shown = Issued(certificate.read_bytes(), private_key.read_bytes())
         return channel(self.address, (self.folder / "certs" / "ca.pem").read_bytes(), shown)
@@ -82,7 +82,7 @@ class ProductionServer:
 def production_server(
     folder: Path, program: Sequence[str | Path] = (BIN / "keyvault-server",), **environment: str
 ) -> Iterator[ProductionServer]:
-    """Runs in `folder`, which may hold what an earlier one left; killed at the end if it still runs."""
+    """Run a server in `folder`, which may hold what an earlier one left; kill it at the end if it still runs."""
     certs = folder / "certs"
     if not certs.exists():
         subprocess.run([BIN / "keyvault-server", "dev-certs", certs], check=True, stdout=subprocess.DEVNULL)

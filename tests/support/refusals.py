@@ -29,12 +29,12 @@ class Failure:
     metadata: dict[str, str]
     message: str
     kinds: list[str]
-    """The types of all details."""
+    """Names of the types of all details."""
     details: list[Message]
 
 
 async def failure_of(call: Any) -> Failure:
-    """Await a gRPC call that has to fail."""
+    """Await a gRPC call that has to fail; return what it says."""
     try:
         await call
     except grpc.aio.AioRpcError as failed:
@@ -66,7 +66,7 @@ def read_failure(failed: grpc.aio.AioRpcError) -> Failure:
 
 
 def refusal(done: "subprocess.CompletedProcess[str]", status: int, *, after_log: bool = False) -> str:
-    """Return the one line that `keyvault-server` says instead of doing it; JSON log lines may come before it."""
+    """Return the one line with which `keyvault-server` refuses; JSON log lines may come before it."""
     assert (done.returncode, done.stdout) == (status, "")
     *log, line = done.stderr.splitlines(keepends=True)
     assert line.startswith("keyvault-server: "), done.stderr

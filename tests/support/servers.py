@@ -47,7 +47,7 @@ async def grpc_server(
     interceptors: Sequence[Any] = (),
     credentials: grpc.ServerCredentials | None = None,
 ) -> AsyncIterator[int]:
-    """Serve what `register` adds, in TLS if there are credentials; yields the port. Stops at once at the end."""
+    """Serve what `register` adds, in TLS if there are credentials; yield the port. Stop at once at the end."""
     server = grpc.aio.server(interceptors=interceptors, options=(("grpc.so_reuseport", 0),))
     register(server)
     address = "127.0.0.1:0"

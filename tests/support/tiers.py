@@ -17,7 +17,7 @@ import pytest
 
 STARTS = {"subprocess.Popen", "os.posix_spawn", "os.fork", "os.forkpty", "os.exec", "os.system"}
 _markers: frozenset[str] | None = None
-"""Of the test that runs; None between tests, where nothing is held."""
+"""Markers of the test that runs; None between tests, when nothing is checked."""
 
 
 class WrongTier(Exception):
@@ -25,9 +25,9 @@ class WrongTier(Exception):
 
 
 EXTERNAL_FIXTURES = {"moto", "dynalite", "programs", "recorder"}
-"""Who asks for one of these needs what is not ours."""
+"""Fixtures that need programs or packages that are not ours."""
 PROCESS_FIXTURES = {"address", "shell"}
-"""Who asks for one of these talks to a server's process."""
+"""Fixtures that talk to a server's process."""
 
 
 def pytest_configure() -> None:
@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def enter(markers: Iterable[str] | None) -> None:
-    """Hold what these markers allow; None holds nothing."""
+    """Check from now on that only what these markers allow is done; None checks nothing."""
     global _markers
     _markers = None if markers is None else frozenset(markers)
 
