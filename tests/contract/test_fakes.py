@@ -47,7 +47,7 @@ async def test_a_removed_label_is_refused_without_a_call() -> None:
 
 
 async def test_a_wrapped_key_that_is_not_of_32_bytes_is_refused() -> None:
-    """What anyone who may encrypt wraps is refused unless it has 32 bytes."""
+    """Anyone who may encrypt can wrap bytes of any length; only 32 are a data key."""
     keys = FakeKeyService()
     for size in (0, 31, 33):
         with pytest.raises(NotAuthorized):

@@ -175,5 +175,5 @@ class Watched(Generic[T]):
 
 
 def _cause(error: Exception) -> str:
-    """Return a OperatorError's own sentence; of another error, which may hold content, its type."""
+    """Return an OperatorError's own sentence; of another error, which may hold content, its type."""
     return str(error) if isinstance(error, OperatorError) else type(error).__name__

@@ -40,7 +40,7 @@ def world() -> World:
 
 
 async def test_times_are_kept_until_a_create_after_a_delete(world: World) -> None:
-    """Which resets them."""
+    """A create after a delete resets them."""
     key = await world.mint()
     await world.create(key)
     second = await world.update(key, 2)
@@ -108,7 +108,7 @@ async def test_what_is_absent_or_deleted_cannot_be_mutated(world: World, mutatio
 
 
 async def test_an_envelope_is_sealed_for_one_place_and_key(world: World) -> None:
-    """For this tenant, name, revision and key."""
+    """It is sealed for a tenant, a name, a revision and a key."""
     key = await world.mint("prod/")
     other = await world.mint("prod/")
     for envelope in (
@@ -131,7 +131,7 @@ async def test_a_retried_envelope_is_answered_and_written_once(world: World) -> 
 
 
 async def test_a_replay_is_known_for_sixteen_revisions(world: World) -> None:
-    """And stale from then on."""
+    """After that it is refused like any other envelope."""
     key = await world.mint()
     envelope = await world.create(key)
     for revision in range(2, 17):
@@ -191,7 +191,7 @@ async def test_the_loser_of_a_race_learns_the_winning_revision(world: World) -> 
 
 
 async def test_an_envelope_racing_with_itself_is_done_once(world: World) -> None:
-    """And answered twice."""
+    """It is answered twice."""
     key = await world.mint()
     await world.create(key)
     envelope = key.seal(NAME, 2)
@@ -260,7 +260,7 @@ async def test_a_rotation_needs_both_keys_and_its_own_permit(world: World) -> No
 
 
 async def test_a_rotation_to_the_same_data_key_is_refused(world: World) -> None:
-    """Even if the data key is wrapped a second time."""
+    """It is refused even if the data key is wrapped a second time."""
     key = await world.mint()
     await world.create(key)
     moved = Key(key.plaintext, await world.vault.rewrap_key(CALLER, key.wrapped), TENANT)
@@ -268,7 +268,7 @@ async def test_a_rotation_to_the_same_data_key_is_refused(world: World) -> None:
 
 
 async def test_a_retried_rotation_is_answered_as_done(world: World) -> None:
-    """After its reply was lost."""
+    """Its reply was lost the first time."""
     key, new = await world.mint(), await world.mint()
     await world.create(key)
     rotation = world.rotation(key, new, 2)

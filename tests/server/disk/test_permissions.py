@@ -18,7 +18,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o660, 0o400])
 def test_a_secret_may_belong_to_a_group_of_ours(path: Path, mode: int) -> None:
-    """As the kubelet leaves the files of a volume with fsGroup."""
+    """The kubelet leaves the files of a volume with fsGroup so."""
     path.chmod(mode)
     refuse_unsafe(path, secret=True)
 
@@ -63,7 +63,7 @@ def test_a_file_that_others_can_write_is_refused(path: Path, mode: int, foreign:
 
 
 def test_a_file_of_another_user_is_refused(path: Path) -> None:
-    """Also for root, whom the mode does not stop."""
+    """Even a server that runs as root refuses it."""
     if os.geteuid() != 0:
         pytest.skip("only root can give a file to another user")
     os.chown(path, FOREIGN_GROUP, -1)

@@ -1,4 +1,4 @@
-"""Files that are reloaded when they change: what is noticed, how often it is looked, and what a bad change does."""
+"""Files that are reloaded when they change: what is noticed, how often we look, and what a bad change does."""
 
 import asyncio
 import logging
@@ -58,7 +58,7 @@ def test_the_files_are_looked_at_once_a_second_at_most(reader: Reader) -> None:
 
 
 def test_a_file_written_in_place_is_noticed(reader: Reader) -> None:
-    """Also with the same size and time."""
+    """It is noticed even if size and time stay the same."""
     before = reader.path.stat()
     reader.path.write_bytes(b"2")
     os.utime(reader.path, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -66,7 +66,7 @@ def test_a_file_written_in_place_is_noticed(reader: Reader) -> None:
 
 
 def test_a_file_replaced_by_rename_is_noticed(reader: Reader) -> None:
-    """Also with the same size and time."""
+    """It is noticed even if size and time stay the same."""
     before = reader.path.stat()
     replace(reader.path, b"2")
     os.utime(reader.path, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -74,7 +74,7 @@ def test_a_file_replaced_by_rename_is_noticed(reader: Reader) -> None:
 
 
 def test_a_folder_swapped_by_a_symbolic_link_is_noticed(tmp_path: Path) -> None:
-    """As Kubernetes updates a mounted secret: number -> ..data/number, ..data -> ..1, then ..data -> ..2."""
+    """Kubernetes updates a mounted secret so: number -> ..data/number, ..data -> ..1, then ..data -> ..2."""
     for version in ("1", "2"):
         (tmp_path / f"..{version}").mkdir()
         (tmp_path / f"..{version}" / "number").write_text(version)
@@ -119,7 +119,7 @@ def test_another_bad_change_is_another_line(reader: Reader, caplog: pytest.LogCa
 
 
 def test_a_bad_state_is_tried_again_without_a_change(tmp_path: Path) -> None:
-    """The files look the same."""
+    """It is retried although the files look the same."""
     (tmp_path / "watched").write_bytes(b"x")
     good = [True, False, True]
     clock = Clock()
@@ -140,7 +140,7 @@ def test_a_bad_state_is_tried_again_without_a_change(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_breaks_leaves_the_value(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """In its own way."""
+    """It raises another error than OperatorError."""
     path, clock = tmp_path / "x", Clock()
     path.write_text("1")
     watched = Watched("w", [path], lambda: int(path.read_text()), RecordedMeter(), clock=clock)
@@ -221,7 +221,7 @@ def test_many_threads_see_only_good_values_of_a_changing_file(tmp_path: Path) ->
 
 
 NOBODY = 54_321
-"""No user's and no group's number."""
+"""Number of no user and no group."""
 
 
 @pytest.mark.parametrize("mode", [0o646, 0o602, 0o666])
@@ -238,7 +238,7 @@ def test_a_file_that_everybody_may_write_is_refused(tmp_path: Path, mode: int) -
 
 
 def test_a_file_that_the_servers_own_group_may_write_is_read(tmp_path: Path) -> None:
-    """As a umask of 002 makes it, and Kubernetes on a writable volume."""
+    """A umask of 002 makes such files, and so does Kubernetes on a writable volume."""
     path = tmp_path / "f"
     path.touch()
     for group in {os.getegid(), *os.getgroups()}:
@@ -273,7 +273,7 @@ def test_a_file_that_another_user_or_group_may_write_is_refused(tmp_path: Path) 
 
 
 def test_a_file_that_becomes_writable_is_not_reloaded(reader: Reader) -> None:
-    """Until its mode is fixed."""
+    """It is reloaded once its mode is fixed."""
     replace(reader.path, b"2")
     reader.path.chmod(0o666)
     assert reader.later() == 1

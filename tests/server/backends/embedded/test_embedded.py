@@ -211,7 +211,7 @@ def test_what_is_written_again_stays_the_same(tmp_path: Path, size: int) -> None
 
 @pytest.mark.parametrize("expected", [None, b"another head"])
 async def test_a_row_of_another_format_is_not_written_over(tmp_path: Path, expected: bytes | None) -> None:
-    """A put whose condition fails on it is answered RecordCorrupt: what is stored cannot be said."""
+    """A put whose condition fails on such a row raises RecordCorrupt."""
     record = Record(os.urandom(72), os.urandom(16), 1, 1, b"x")
     async with open_store(tmp_path / "records.sqlite3") as store:
         await store.put_if("t", "k", record, None)
