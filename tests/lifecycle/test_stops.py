@@ -13,6 +13,7 @@ STOPS = 20
 
 @pytest.mark.process
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 async def test_a_stop_under_load_fails_no_accepted_call(tmp_path: Path) -> None:
     """It does no other call."""
     total = Outcome()

@@ -24,6 +24,7 @@ def report() -> Report:
 
 @pytest.mark.slow
 @TOGETHER
+@pytest.mark.timeout(300)
 def test_no_history_is_wrong(report: Report) -> None:
     assert report.histories == HISTORIES
     assert not report.wrong, "python -m tests.reliability.simulation --seed N shows one"
@@ -31,6 +32,7 @@ def test_no_history_is_wrong(report: Report) -> None:
 
 @pytest.mark.slow
 @TOGETHER
+@pytest.mark.timeout(300)
 def test_every_answer_and_every_trouble_is_met(report: Report) -> None:
     answers = {"done", "replayed", "got", "unknown"}
     definite = {"RECORD_NOT_FOUND", "RECORD_EXISTS", "STALE_REVISION", "NOT_AUTHORIZED", "ENVELOPE_NOT_UNDER_KEY"}

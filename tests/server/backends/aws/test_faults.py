@@ -6,7 +6,7 @@ from tests.server.backends.aws.fault_matrix import UNKNOWN, Seen, allowed, hit_a
 from tests.server.backends.aws.fault_proxy import FAULTS, Fault
 from tests.server.backends.aws.site import site
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("aws_identity")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.usefixtures("aws_identity")]
 
 DEADLINE = 2.0
 CALL_SECONDS = 4.0
