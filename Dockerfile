@@ -43,6 +43,6 @@ USER 10001:10001
 EXPOSE 50051
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 \
-    CMD ["/opt/keyvault/bin/keyvault-server", "healthcheck"]
+    CMD ["/opt/keyvault/bin/keyvault-server", "healthcheck", "--liveness"]
 ENTRYPOINT ["/opt/keyvault/bin/keyvault-server"]
 CMD ["serve"]

@@ -203,10 +203,10 @@ equal "USER" '"10001:10001"' "$(inspect 'config["User"]')"
 equal "ENTRYPOINT" "[\"$BIN/keyvault-server\"]" "$(inspect 'config["Entrypoint"]')"
 equal "CMD" '["serve"]' "$(inspect 'config["Cmd"]')"
 equal "STOPSIGNAL" '"SIGTERM"' "$(inspect 'config["StopSignal"]')"
-equal "HEALTHCHECK" "[\"CMD\",\"$BIN/keyvault-server\",\"healthcheck\"]" "$(inspect 'config["Healthcheck"]["Test"]')"
+equal "HEALTHCHECK" "[\"CMD\",\"$BIN/keyvault-server\",\"healthcheck\",\"--liveness\"]" "$(inspect 'config["Healthcheck"]["Test"]')"
 equal "EXPOSE" '["50051/tcp"]' "$(inspect 'list(config["ExposedPorts"])')"
 equal "VOLUME" '["/data"]' "$(inspect 'list(config["Volumes"])')"
-healthcheck=("$BIN/keyvault-server" healthcheck)
+healthcheck=("$BIN/keyvault-server" healthcheck --liveness)
 stop_signal=SIGTERM
 
 builder mount "$(builder from --pull-never localhost/keyvault)" >"$work/rootfs"

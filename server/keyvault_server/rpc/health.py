@@ -1,4 +1,9 @@
-"""grpc.health.v1 with true readiness: SERVING means that both backends answered lately."""
+"""grpc.health.v1: readiness, which depends on the backends, and liveness, which does not.
+
+Readiness is the status of the services "" and keyvault.v1.KeyVault: SERVING means that the backends and the audit log
+answered lately. Liveness is the status of the service "liveness": SERVING means that the event loop turns. A probe that
+restarts a server must ask for liveness: an outage of KMS or DynamoDB is not repaired by a restart of every replica.
+"""
 
 import asyncio
 import contextlib
@@ -11,7 +16,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from keyvault_server.core.background import in_background
 
-SERVICES = ("", "keyvault.v1.KeyVault")
+READINESS = ("", "keyvault.v1.KeyVault")
+LIVENESS = "liveness"
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
@@ -27,7 +33,7 @@ class Backend(Protocol):
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # grpc_health has no stubs
-    """One status for all SERVICES, for calls of Check and Watch.
+    """One status for readiness, and SERVING for liveness, for calls of Check and Watch.
 
     grpc_health's own servicer holds a lock while it writes to a watcher, and needs it to set a status: a watcher that
     does not read would block readiness and the stop. A watcher that leaves also ends the updates of the others.
@@ -46,20 +52,26 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # grpc_healt
     async def Check(  # noqa: D102, N802
         self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> health_pb2.HealthCheckResponse:
-        if request.service not in SERVICES:
+        status = self._status_of(request.service)
+        if status == _UNKNOWN:
             await context.abort(grpc.StatusCode.NOT_FOUND)
-        return health_pb2.HealthCheckResponse(status=self._status)
+        return health_pb2.HealthCheckResponse(status=status)
 
     async def Watch(  # noqa: D102, N802
         self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
         sent = None
         while True:
-            changed, status = self._changed, self._status if request.service in SERVICES else _UNKNOWN
+            changed, status = self._changed, self._status_of(request.service)
             if status != sent:
                 yield health_pb2.HealthCheckResponse(status=status)
                 sent = status
             await changed.wait()
+
+    def _status_of(self, service: str) -> int:
+        if service == LIVENESS:
+            return _SERVING
+        return self._status if service in READINESS else _UNKNOWN
 
 
 class Readiness:
@@ -109,12 +121,15 @@ class Readiness:
         self.servicer.set(_SERVING if ready and not self._left else _NOT_SERVING)
 
 
-async def is_serving(address: str) -> bool:
-    """Ask a server in plaintext whether it is SERVING; return False if it does not answer within 3 s."""
-    async with grpc.aio.insecure_channel(address) as channel:
+async def is_serving(address: str, service: str = "") -> bool:
+    """Ask a server in plaintext whether a service is SERVING; return False if it does not answer within 3 s.
+
+    A proxy of the environment is not used: a health check is about this machine or its neighbour.
+    """
+    async with grpc.aio.insecure_channel(address, options=(("grpc.enable_http_proxy", 0),)) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
-            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=3.0)
+            answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=3.0)
         except grpc.aio.AioRpcError:
             return False
         return bool(answer.status == _SERVING)

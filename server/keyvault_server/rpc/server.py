@@ -7,13 +7,13 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from keyvault_api.names import MAX_MESSAGE
 from keyvault_api.v1 import keyvault_pb2, keyvault_pb2_grpc
 from keyvault_server.core.vault import Vault
 from keyvault_server.rpc.guard import CallGuard, Limits
 from keyvault_server.rpc.health import Health
+from keyvault_server.rpc.reflection import add_reflection
 from keyvault_server.rpc.service import KeyVaultService
 
 _OPTIONS = (
@@ -45,9 +45,7 @@ def main_server(
     health_pb2_grpc.add_HealthServicer_to_server(health, services)
     if reflects:
         served = [service.full_name for service in keyvault_pb2.DESCRIPTOR.services_by_name.values()]
-        names = [*served, "grpc.health.v1.Health", reflection.SERVICE_NAME]
-        # The one for grpc.aio, named explicitly: the other one keeps a thread for each open stream.
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), services)
+        add_reflection(services, [*served, "grpc.health.v1.Health"])
     return server
 
 
