@@ -1,7 +1,7 @@
 """The commands `keyvault-server audit verify` and `audit public-key`.
 
-The rules of this file, which the command that it is mounted in keeps for it: what was found goes to stdout, a refusal
-is one line on stderr and exit 1, bad usage one line and exit 2. It reads no settings: they are passed in.
+The rules of this file: results go to stdout. A refusal is one line on stderr and exit 1, bad usage one line and exit 2;
+the command that mounts these prints both. Settings are passed in, not read here.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from typing import Annotated, Protocol
 
 from cyclopts import App, CycloptsError, Parameter
 
-from keyvault_server.audit.key import AuditKey, key_beside, load_key
+from keyvault_server.audit.key import AuditKey, default_key_path, load_key
 from keyvault_server.audit.reading import BadPlace
 from keyvault_server.audit.replay import StoreReport, against_store
 from keyvault_server.audit.rotation import live_name
@@ -24,7 +24,7 @@ OpenRecords = Callable[[], AbstractAsyncContextManager[RecordStore]]
 
 
 class AuditSettings(Protocol):
-    """The settings that the commands fall back on."""
+    """The settings that are the commands' defaults."""
 
     @property
     def audit_file(self) -> Path | None:
@@ -32,54 +32,59 @@ class AuditSettings(Protocol):
 
     @property
     def audit_key(self) -> Path | None:
-        """Its key."""
+        """Key of that log."""
 
 
 class NotWhole(OperatorError):
-    """A log, or the store, is not what the vault left; the sentence names the first bad place."""
+    """A log or the store is not what the vault wrote; the message names the first bad place."""
 
 
 def audit_app(load: Callable[[], AuditSettings], open_records: OpenRecords) -> App:
-    """The group of commands. `load` gives the settings, `open_records` the store for an operator's walk."""
-    app = App(name="audit", help="Check the audit trail.", default_parameter=Parameter(negative="", show_default=False))
+    """Return the group of commands. `load` returns the settings, `open_records` the store for an operator's walk."""
+    app = App(name="audit", help="Check the audit log.", default_parameter=Parameter(negative="", show_default=False))
 
     @app.command(name="verify")
     def verify_command(
-        *files: Annotated[Path, Parameter(help="Logs, and files of theirs that are elsewhere (KEYVAULT_AUDIT_FILE).")],
+        *files: Annotated[
+            Path, Parameter(help="Logs, and their older files in other places (default: KEYVAULT_AUDIT_FILE).")
+        ],
         key: Annotated[
-            Path | None, Parameter(help="The key file, or what public-key printed (KEYVAULT_AUDIT_KEY).")
+            Path | None, Parameter(help="Key file, or output of public-key (default: KEYVAULT_AUDIT_KEY).")
         ] = None,
         checkpoints: Annotated[
             tuple[Path, ...], Parameter(help="Checkpoints that were shipped elsewhere (default: FILE.checkpoints).")
         ] = (),
         since: Annotated[
-            tuple[int, ...], Parameter(help="The seq that a log begins with whose older files are not at hand.")
+            tuple[int, ...], Parameter(help="First seq of a log whose older files are kept elsewhere.")
         ] = (),
         against_store: Annotated[
-            bool, Parameter(help="Hold the records against the logs, which have to be all.")
+            bool, Parameter(help="Compare the store's records with the logs; name all logs of the store.")
         ] = False,
     ) -> None:
-        """Say whether logs are as the vault wrote them, up to their ends; exit 1 names the first line that is not."""
+        """Check that logs are as the vault wrote them. Exit 1 names the first line that is not."""
         settings = load()
         paths = files or ((settings.audit_file,) if settings.audit_file else ())
         if not paths:
             raise CycloptsError(msg="name the log to verify, or set KEYVAULT_AUDIT_FILE")
-        audit_key = load_key(key or settings.audit_key or key_beside(live_name(paths[0])))
+        audit_key = load_key(key or settings.audit_key or default_key_path(live_name(paths[0])))
         if against_store and not isinstance(audit_key, AuditKey):
-            raise CycloptsError(msg="--against-store needs the whole key: the public one knows no names")
+            raise CycloptsError(msg="--against-store needs the whole key: the public key cannot check names")
         if against_store and since:
-            raise CycloptsError(msg="--against-store needs all files of the logs: leave --since out and name them")
-        _show(_whole(verify(paths, audit_key, checkpoints or None, since=since)), shipped=bool(checkpoints))
+            raise CycloptsError(msg="--against-store needs all files of the logs: omit --since and name all files")
+        report = verify(paths, audit_key, checkpoints or None, since=since)
+        if report.bad:
+            raise NotWhole(str(report.bad))
+        _show(report, shipped=bool(checkpoints))
         if against_store and isinstance(audit_key, AuditKey):
             _show_store(asyncio.run(_against_store(paths, audit_key, open_records)))
 
     @app.command(name="public-key")
     def public_key_command(
-        *, key: Annotated[Path | None, Parameter(help="The key file (KEYVAULT_AUDIT_KEY).")] = None
+        *, key: Annotated[Path | None, Parameter(help="Key file (default: KEYVAULT_AUDIT_KEY).")] = None
     ) -> None:
-        """Print the key that checks checkpoints, in PEM: who has it can verify logs and forge nothing."""
+        """Print the public key in PEM, which can verify logs and cannot forge them."""
         settings = load()
-        path = key or settings.audit_key or (key_beside(settings.audit_file) if settings.audit_file else None)
+        path = key or settings.audit_key or (default_key_path(settings.audit_file) if settings.audit_file else None)
         if path is None:
             raise CycloptsError(msg="name the audit key with --key, or set KEYVAULT_AUDIT_KEY")
         print(load_key(path).pem, end="")
@@ -87,23 +92,17 @@ def audit_app(load: Callable[[], AuditSettings], open_records: OpenRecords) -> A
     return app
 
 
-def _whole(report: Report) -> Report:
-    if report.bad:
-        raise NotWhole(str(report.bad))
-    return report
-
-
 def _show(report: Report, *, shipped: bool) -> None:
     seen = f"starts: {report.starts}, after a crash: {report.crashes}"
     print(f"whole: {report.lines} lines, {report.checkpoints} checkpoints; {seen}")
     if report.refused:
-        print(f"refused without a line of their own: {report.refused} calls of callers not known or not yet asked")
+        print(f"rejected without a line of their own: {report.refused} calls of unidentified callers")
     if not shipped:
-        print("compared with the checkpoints beside the log only: whoever can cut off one can cut off both")
+        print("compared only with the checkpoints next to the log: someone who can truncate one can truncate both")
     if report.unshipped:
         print(f"not shipped: {report.unshipped} checkpoints at the end")
     if report.unproved:
-        print(f"not proved: {report.unproved} lines behind the last checkpoint, which the public key cannot check")
+        print(f"not proved: {report.unproved} lines after the last checkpoint, which the public key cannot check")
 
 
 async def _against_store(paths: Sequence[Path], key: AuditKey, open_records: OpenRecords) -> StoreReport:
@@ -121,4 +120,4 @@ def _show_store(report: StoreReport) -> None:
         print(f"wrong: {finding}")
     if report.findings:
         raise NotWhole(f"{len(report.findings)} findings in the store, the first: {report.findings[0]}")
-    print(f"store: {report.records} records are as the logs have them")
+    print(f"store: {report.records} records match the logs")

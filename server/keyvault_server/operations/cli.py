@@ -28,6 +28,7 @@ from keyvault_server.core.caller import DEFAULT_TENANT
 from keyvault_server.core.errors import OperatorError, StaleRevision, VaultError
 from keyvault_server.core.ports import HeadChanged
 from keyvault_server.core.purge import purge as purge_record
+from keyvault_server.disk.files import replace_durably
 from keyvault_server.operations.audit_cli import audit_app
 from keyvault_server.operations.banner import announce
 from keyvault_server.operations.composition import (
@@ -45,7 +46,7 @@ from keyvault_server.operations.process import close_memory
 from keyvault_server.operations.settings import Settings
 from keyvault_server.rpc.access_log import accepts_more
 from keyvault_server.rpc.gatekeeper import Gatekeeper, Visitor
-from keyvault_server.rpc.health import is_serving
+from keyvault_server.rpc.health import LIVENESS, is_serving
 from keyvault_server.rpc.status import status_of
 
 Backend = Annotated[str | None, Parameter(help="embedded or aws (KEYVAULT_BACKEND).")]
@@ -107,9 +108,17 @@ def serve_command(
 
 
 @app.command
-def init(*, backend: Backend = None, data: Data = None) -> None:
+def init(
+    *,
+    backend: Backend = None,
+    data: Data = None,
+    save: Annotated[Path | None, Parameter(help="File for the settings; nothing is written on failure.")] = None,
+) -> None:
     """Create what the backend needs: a data directory, or a DynamoDB table, a KMS key and its alias. Repeatable."""
-    print(asyncio.run(initialise(load_settings(backend=backend, data=data))))
+    done = asyncio.run(initialise(load_settings(backend=backend, data=data)))
+    if save:
+        replace_durably(save, f"{done.environment}\n".encode())
+    print((done.advice if save or done.advice else done.environment) or f"settings saved in {save}")
 
 
 @app.command
@@ -191,12 +200,14 @@ def check_config(*, backend: Backend = None, data: Data = None) -> None:
 
 @app.command
 def healthcheck(
-    *, address: Annotated[str | None, Parameter(help="Default: the admin address, else the main one.")] = None
+    *,
+    address: Annotated[str | None, Parameter(help="Default: the admin address, else the main one.")] = None,
+    liveness: Annotated[bool, Parameter(help="Ask whether the process works, whatever its backends do.")] = False,
 ) -> None:
-    """Exit 0 if a server answers SERVING in plaintext, else 1. For containers."""
+    """Exit 0 if a server answers SERVING in plaintext, else 1. For containers; restart on --liveness only."""
     settings = load_settings()
     target = address or settings.admin_listen or settings.listen
-    if not asyncio.run(is_serving(target)):
+    if not asyncio.run(is_serving(target, LIVENESS if liveness else "")):
         _refuse(f"{target} is not serving in plaintext (a server with TLS does on KEYVAULT_ADMIN_LISTEN)", 1)
 
 

@@ -5,17 +5,18 @@ where it is used: importing it costs 0.3 s and 45 MB.
 """
 
 import contextlib
+import shlex
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from keyvault_server.access.identity import Identifier
 from keyvault_server.access.policy import BadPolicy, Policy
 from keyvault_server.access.policy_file import MAX_SIZE
 from keyvault_server.access.tls import ServerTls, TlsFiles
 from keyvault_server.access.tokens import TokenOptions, TokenRules, Tokens, open_tokens
-from keyvault_server.audit.key import key_beside
-from keyvault_server.audit.trail import Audit, open_audit
+from keyvault_server.audit.key import default_key_path
+from keyvault_server.audit.trail import Audit, AuditOptions, open_audit
 from keyvault_server.backends.embedded.data_directory import DataDirectory, UnusableData
 from keyvault_server.backends.embedded.keyring import Keyring
 from keyvault_server.backends.embedded.sqlite import open_store
@@ -90,10 +91,9 @@ def _watched_policy(path: Path, metrics: Metrics) -> Watched[Policy]:
 
 @contextlib.asynccontextmanager
 async def open_audit_log(settings: Settings, file: Path) -> AsyncIterator[Audit]:
-    """The audit log in this file, its keys beside it unless the settings say where. Raises OperatorError."""
-    key = settings.audit_key or key_beside(file)
-    clear_names, file_bytes = settings.audit_clear_names, settings.audit_file_bytes
-    async with open_audit(file, key, clear_names=clear_names, file_bytes=file_bytes) as audit:
+    """Open the audit log in this file; its key is next to it unless the settings name another. Raises OperatorError."""
+    key = settings.audit_key or default_key_path(file)
+    async with open_audit(AuditOptions(file, key, settings.audit_clear_names, settings.audit_file_bytes)) as audit:
         yield audit
 
 
@@ -137,18 +137,26 @@ async def open_records(settings: Settings) -> AsyncIterator[RecordStore]:
         yield records
 
 
-async def initialise(settings: Settings) -> str:
-    """Create what the backend needs, if it does not exist; return what to do next, in a sentence or as shell commands.
+class Initialised(NamedTuple):
+    """What `initialise` leaves to do."""
 
-    Raises OperatorError.
-    """
+    environment: str
+    """Shell commands that name the backend for a server."""
+    advice: str
+    """One sentence for the operator, or empty."""
+
+
+async def initialise(settings: Settings) -> Initialised:
+    """Create what the backend needs, if it does not exist. Raises OperatorError."""
     if settings.backend == "aws":
         from keyvault_server.backends.aws.setup import create_backend
 
         arn = await create_backend(_aws_options(settings), settings.aws_key_alias)
-        return f"""export KEYVAULT_BACKEND=aws KEYVAULT_AWS_MASTER_KEYS='{{"1": "{arn}"}}'"""
+        return Initialised(f"""export KEYVAULT_BACKEND=aws KEYVAULT_AWS_MASTER_KEYS='{{"1": "{arn}"}}'""", "")
+    directory = data_directory(settings)
     async with open_backend(settings):
-        return f"back up {data_directory(settings).keyring} now, and keep it apart from the records"
+        environment = f"export KEYVAULT_DATA={shlex.quote(str(directory.path))}"
+        return Initialised(environment, f"back up {directory.keyring} now, and keep it apart from the records")
 
 
 def rotate_master_key(settings: Settings) -> str:

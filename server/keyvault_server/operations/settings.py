@@ -146,7 +146,17 @@ class Settings(BaseSettings):
             raise ValueError("jwt_keys needs tls_certificate: in plaintext, tokens can be stolen")
         if self.audit_file is not None and not self.audit_file.name:
             raise ValueError("audit_file is not the path of a file")
+        self._refuse_aws_settings_of_embedded()
         return self
+
+    def _refuse_aws_settings_of_embedded(self) -> None:
+        """Raise ValueError where AWS was meant, and the records would go to a file on this machine."""
+        fields = type(self).model_fields
+        changed = [name for name, field in fields.items() if getattr(self, name) != field.get_default()]
+        of_aws = [name for name in changed if name.startswith("aws_")]
+        if of_aws and self.backend == "embedded":
+            variable = PREFIX + of_aws[0].upper()
+            raise ValueError(f"{variable} is set but backend is embedded: set {PREFIX}BACKEND=aws, or unset it")
 
     @property
     def authenticates(self) -> bool:

@@ -93,16 +93,16 @@ def change_store(folder: Path, record: Record) -> None:
 
 
 WHOLE = "whole: 5 lines, 2 checkpoints; starts: 1, after a crash: 0\n"
-BESIDE = "compared with the checkpoints beside the log only: whoever can cut off one can cut off both\n"
+OWN = "compared only with the checkpoints next to the log: someone who can truncate one can truncate both\n"
 
 
 def test_a_whole_log_is_exit_0(command: Command, trail: Trail) -> None:
-    assert command("verify", trail.path, "--key", trail.key_path) == Ran(0, WHOLE + BESIDE, "")
+    assert command("verify", trail.path, "--key", trail.key_path) == Ran(0, WHOLE + OWN, "")
 
 
 def test_the_settings_name_log_and_key(command: Command, trail: Trail) -> None:
     command.settings = Settings(trail.path, trail.key_path)
-    assert command("verify") == Ran(0, WHOLE + BESIDE, "")
+    assert command("verify") == Ran(0, WHOLE + OWN, "")
     assert command("public-key") == Ran(0, trail.key.pem, "")
 
 
@@ -110,13 +110,13 @@ def test_a_bad_line_is_exit_1_and_named(command: Command, trail: Trail) -> None:
     trail.path.write_bytes(trail.path.read_bytes().replace(b'"OK"', b'"NO"'))
     ran = command("verify", trail.path, "--key", trail.key_path)
     assert (ran.status, ran.said) == (1, "")
-    assert ran.refusal.startswith(f"{trail.path} line 4: its MAC does not fit")
+    assert ran.refusal.startswith(f"{trail.path} line 4: its MAC does not match")
 
 
 def test_a_log_that_is_gone_is_exit_1_and_named(command: Command, trail: Trail) -> None:
     trail.path.unlink()
     ran = command("verify", trail.path, "--key", trail.key_path)
-    assert ran == Ran(1, "", f"{trail.path}: it cannot be read: No such file or directory")
+    assert ran == Ran(1, "", f"{trail.path}: cannot be read: No such file or directory")
 
 
 async def test_shipped_checkpoints_replace_the_logs_own(command: Command, trail: Trail) -> None:
@@ -141,7 +141,7 @@ async def test_the_public_key_verifies_and_says_what_it_cannot(command: Command,
         shutil.copytree(trail.folder, crashed.folder)
     ran = command("verify", crashed.path, "--key", public)
     assert ran.status == 0
-    assert ran.said.endswith("not proved: 3 lines behind the last checkpoint, which the public key cannot check\n")
+    assert ran.said.endswith("not proved: 3 lines after the last checkpoint, which the public key cannot check\n")
     assert command("verify", crashed.path, "--key", public, "--against-store").status == 2
 
 
@@ -155,7 +155,7 @@ async def test_the_log_may_begin_where_the_operator_says(command: Command, trail
     named = ("verify", trail.path, "--key", trail.key_path)
     refused = command(*named)
     assert refused.status == 1
-    assert refused.refusal.endswith(f"if what is before it is kept elsewhere, say --since {seq}")
+    assert refused.refusal.endswith(f"if older files are kept elsewhere, pass --since {seq}")
     assert command(*named, "--since", str(seq)).said.startswith("whole: 5 lines, 3 checkpoints;")
     assert command(*named, "--since", str(seq), "--against-store").status == 2
 
@@ -171,7 +171,7 @@ async def test_the_key_of_older_files_is_that_of_the_log(command: Command, tmp_p
 
 def test_a_store_that_is_as_the_log_has_it_is_exit_0(command: Command, trail: Trail) -> None:
     ran = command("verify", trail.path, "--key", trail.key_path, "--against-store")
-    assert ran == Ran(0, WHOLE + BESIDE + "store: 1 records are as the logs have them\n", "")
+    assert ran == Ran(0, WHOLE + OWN + "store: 1 records match the logs\n", "")
 
 
 def test_a_store_that_is_not_is_exit_1_and_each_record_is_named(command: Command, trail: Trail) -> None:
@@ -195,11 +195,11 @@ def test_bad_usage_is_exit_2(command: Command, arguments: tuple[str, ...]) -> No
 
 
 def test_a_key_that_is_none_is_refused(command: Command, trail: Trail) -> None:
-    assert "cannot be read" in command("public-key", "--key", trail.folder / "none").refusal
+    assert "cannot read the audit key" in command("public-key", "--key", trail.folder / "none").refusal
     trail.key_path.chmod(0o644)
     assert "others can read" in command("public-key", "--key", trail.key_path).refusal
 
 
 def test_the_key_is_looked_for_next_to_the_log(command: Command) -> None:
     ran = command("verify", "x")
-    assert (ran.status, ran.refusal) == (1, "the audit key x.key cannot be read: No such file or directory")
+    assert (ran.status, ran.refusal) == (1, "x.key: cannot read the audit key: No such file or directory")

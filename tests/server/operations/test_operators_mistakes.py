@@ -209,3 +209,24 @@ def test_roots_for_aws_that_others_may_write_are_refused(tmp_path: Path) -> None
     done = in_shell("keyvault-server init --backend aws", tmp_path, KEYVAULT_AWS_CA_BUNDLE="roots.pem")
     assert "roots.pem" in (line := refusal(done, 1))
     assert "others can write" in line
+
+
+@pytest.mark.process
+def test_an_init_that_fails_saves_nothing(tmp_path: Path) -> None:
+    """A shell that reads an empty file would go on with the embedded backend."""
+    line = (
+        "unset ${!AWS_*}; export AWS_EC2_METADATA_DISABLED=true; keyvault-server init --backend aws --save keyvault.env"
+    )
+    done = in_shell(line, tmp_path, KEYVAULT_AWS_REGION="eu-central-1")
+    assert "credentials" in refusal(done, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.process
+def test_an_init_saves_settings_that_a_shell_reads(tmp_path: Path) -> None:
+    done = in_shell("keyvault-server init --data 'my data' --save keyvault.env", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "back up" in done.stdout
+    assert (tmp_path / "keyvault.env").stat().st_mode & 0o777 == 0o600
+    shown = in_shell(". ./keyvault.env && keyvault-server check-config", tmp_path)
+    assert f"KEYVAULT_DATA='{tmp_path}/my data'" in shown.stdout

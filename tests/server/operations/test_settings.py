@@ -142,3 +142,14 @@ def test_every_setting_is_documented() -> None:
     text = (DOCS / "settings.md").read_text()
     missing = [name for name in Settings.model_fields if f"`KEYVAULT_{name.upper()}`" not in text]
     assert not missing
+
+
+@pytest.mark.parametrize("name", ["aws_region", "aws_table", "aws_master_keys", "aws_kms_endpoint"])
+def test_settings_of_aws_are_refused_without_its_backend(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Or a server whose operator meant KMS would keep its records in a file."""
+    value = '{"1": "arn"}' if name == "aws_master_keys" else "elsewhere"
+    monkeypatch.setenv(f"KEYVAULT_{name.upper()}", value)
+    with pytest.raises(BadSettings, match=f"KEYVAULT_{name.upper()} is set but backend is embedded: set KEYVAULT_BACKEND=aws"):
+        load_settings()
+    monkeypatch.setenv("KEYVAULT_BACKEND", "aws")
+    load_settings()
