@@ -1,4 +1,4 @@
-"""What the audit trail costs, as ratios of two things timed in one run: `python benchmarks/audit.py [--quick]`.
+"""What the audit log costs, as ratios of two things timed in one run: `python benchmarks/audit.py [--quick]`.
 
 Lines with 64 callers in flight, against one caller at a time, against bare writes of as many bytes with an fdatasync
 each. Rounds alternate between them; each figure is the median of the rounds. Core 0 alone, so that CPU time means CPU
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keyvault_server.audit.key import AuditKey
-from keyvault_server.audit.trail import Audit, Call, Change, open_audit
+from keyvault_server.audit.trail import Audit, AuditOptions, Call, Change, open_audit
 from keyvault_server.audit.verify import verify
 from keyvault_server.core.records import Record, digest
 
@@ -62,7 +62,7 @@ def mutation() -> Callable[[Audit], Awaitable[None]]:
 async def trail(folder: Path, calls: int, in_flight: int) -> Round:
     """So many mutations, so many of them at a time."""
     syncs, note, left = Syncs(), mutation(), calls
-    async with open_audit(folder / f"audit-{in_flight}", folder / "key", sync=syncs) as audit:
+    async with open_audit(AuditOptions(folder / f"audit-{in_flight}", folder / "key"), sync=syncs) as audit:
 
         async def worker() -> None:
             nonlocal left

@@ -1,4 +1,4 @@
-"""What tests of the audit trail share: a place for it, calls to note, and its lines as anybody reads them."""
+"""What tests of the audit log share: a place for it, calls to note, and its lines as anybody reads them."""
 
 import asyncio
 import itertools
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from keyvault_server.audit.key import AuditKey
-from keyvault_server.audit.trail import Audit, Call, Change, open_audit
+from keyvault_server.audit.log import FILE_BYTES
+from keyvault_server.audit.trail import Audit, AuditOptions, Call, Change, open_audit
 from keyvault_server.audit.verify import Report, verify
 from keyvault_server.core.records import Record, digest
 
@@ -22,7 +23,7 @@ CALL = Call("req-1", "spiffe://acme/billing", "Update", "acme", "prod/db")
 
 @dataclass(frozen=True)
 class Trail:
-    """The files of one audit trail."""
+    """The files of one audit log."""
 
     folder: Path
 
@@ -43,8 +44,11 @@ class Trail:
         return AuditKey.load(self.key_path)
 
     @asynccontextmanager
-    async def open(self, **options: Any) -> AsyncIterator[Audit]:
-        async with open_audit(self.path, self.key_path, **options) as audit:
+    async def open(
+        self, *, clear_names: bool = False, file_bytes: int = FILE_BYTES, **seams: Any
+    ) -> AsyncIterator[Audit]:
+        options = AuditOptions(self.path, self.key_path, clear_names, file_bytes)
+        async with open_audit(options, **seams) as audit:
             yield audit
 
     def lines(self) -> list[dict[str, Any]]:

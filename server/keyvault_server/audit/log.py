@@ -1,8 +1,11 @@
-"""One audit log: the file of lines, and beside it FILE.checkpoints, which holds its checkpoint lines alone.
+"""One audit log: FILE has the lines, and FILE.checkpoints a copy of the checkpoint lines.
 
-The rules of this file. FILE comes first, FILE.checkpoints after it, and no line is accepted while a checkpoint is
-missing there. What cannot be written leaves the chain where it was. A FILE that is large enough is kept under another
-name (rotation.py); FILE.checkpoints goes on. Blocks, so `trail.py` calls it on a thread.
+The rules of this file:
+
+- A checkpoint is written to FILE first, then to FILE.checkpoints; no line is accepted until it is in both.
+- Lines that cannot be written leave the chain where it was.
+- A FILE that is large enough is kept under another name (rotation.py); FILE.checkpoints is not rotated.
+- It blocks, so `trail.py` calls it on a thread.
 """
 
 import contextlib
@@ -14,7 +17,7 @@ from pathlib import Path
 
 from keyvault_server.audit.file import AppendFile, Sync, UnusableAuditFile
 from keyvault_server.audit.key import AuditKey, UnusableAuditKey
-from keyvault_server.audit.line import CHECKPOINT_LINES, ROTATE, VERSION, BadLine, Chain, encoded
+from keyvault_server.audit.line import CHECKPOINT_LINES, ROTATE, VERSION, BadLine, Chain, encode_fields
 from keyvault_server.audit.recovery import Resumed, resume
 from keyvault_server.audit.rotation import rotate
 from keyvault_server.core.errors import AuditUnavailable
@@ -23,7 +26,7 @@ from keyvault_server.disk.files import sync_directory
 Clock = Callable[[], float]
 
 FILE_BYTES = 1024 * 1024 * 1024
-"""How large FILE becomes before it is kept under another name; at most one batch of lines larger."""
+"""Size at which FILE is kept under another name; it may be larger by one batch of lines."""
 
 fdatasync: Sync = getattr(os, "fdatasync", os.fsync)
 
@@ -31,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 class AuditLog:
-    """An open log. Made by `open_log`; belongs to one thread at a time."""
+    """An open log. `open_log` makes it; it belongs to one thread at a time."""
 
     def __init__(
         self,
@@ -55,13 +58,14 @@ class AuditLog:
         self._every = min(every, CHECKPOINT_LINES)
         self._boot = os.urandom(8).hex()
         self.abandoned = False
+        """Whether the files must stay open; see `abandon`."""
 
     def text(self, **fields: str | int | bool | None) -> str:
-        """A line's text for `append`: these fields, this moment and this process."""
-        return encoded(ts=int(self._clock() * 1_000_000), boot=self._boot, **fields)
+        """Return a line's text for `append`: the time, this process, and these fields."""
+        return encode_fields(ts=int(self._clock() * 1_000_000), boot=self._boot, **fields)
 
     def begin(self, found: Resumed) -> None:
-        """The boot line and a checkpoint, behind a rotation that a crash left undone."""
+        """Complete a rotation that a crash interrupted, then write the boot line and a checkpoint."""
         if found.rotating:
             self._ship()
             self._begin_file()
@@ -69,11 +73,11 @@ class AuditLog:
         self.append([boot], checkpoint="start")
 
     def append(self, texts: Sequence[str], *, checkpoint: str = "") -> list[int]:
-        """Writes lines, durably, and returns their seqs; `checkpoint` is why one is to follow them, if so.
+        """Write lines, durably, and return their seqs; `checkpoint` is the reason of one to write after them, if any.
 
-        Raises AuditUnavailable: none of them is written; or that is unknown, and none will be until the next start.
+        Raises AuditUnavailable: no line was written; or this is unknown, and the log takes none until the next start.
         """
-        self._checkpoints.look()
+        self._checkpoints.check_unchanged()
         self._ship()
         if self._lines.size >= self._full_at:
             self._append((), checkpoint=ROTATE)
@@ -86,7 +90,7 @@ class AuditLog:
         for text in texts:
             block += chain.add(self.key, text)
             seqs.append(chain.seq)
-            if chain.since == self._every:
+            if chain.since_checkpoint == self._every:
                 signed.append(self._add_checkpoint(chain, "lines"))
                 block += signed[-1]
         if checkpoint:
@@ -96,36 +100,36 @@ class AuditLog:
         self._chain = chain
         self._unshipped += signed
         self._checkpoint = signed[-1] if signed else self._checkpoint
-        with contextlib.suppress(AuditUnavailable):  # these lines are written; the next ones are refused
+        with contextlib.suppress(AuditUnavailable):  # these lines are written; the next ones will be refused
             self._ship()
         return seqs
 
     def add_checkpoint_if_due(self) -> None:
-        """A checkpoint, if any line came since the last one. Raises AuditUnavailable."""
-        if self._chain.since:
+        """Write a checkpoint if lines came after the last one. Raises AuditUnavailable."""
+        if self._chain.since_checkpoint:
             self.append((), checkpoint="time")
 
     def check(self) -> None:
-        """Returns if the next line will be taken, as far as one can tell. Raises AuditUnavailable.
+        """Raise AuditUnavailable if the log is known not to take the next line.
 
-        A full disk is tried again, by a checkpoint: no call may come to a server that is not ready.
+        If the disk was full, try again with a checkpoint: while the server is not ready, no call would.
         """
-        self._lines.look()
-        self._checkpoints.look()
+        self._lines.check_unchanged()
+        self._checkpoints.check_unchanged()
         if self._lines.full or self._checkpoints.full:
             self.append((), checkpoint="room")
 
     def end(self) -> None:
-        """The last checkpoint, if it can be written; if not, the next boot line says that nobody closed this log."""
+        """Write the last checkpoint. If that fails, the next boot line says that the log was not closed."""
         with contextlib.suppress(AuditUnavailable):
             self.append((), checkpoint="close")
 
     def abandon(self) -> None:
-        """Leaves the files open for good: a thread that hangs may still write, and to no other file that is opened."""
+        """Leave the files open for good: a thread that hangs may still write, and must not write to another file."""
         self.abandoned = True
 
     def _begin_file(self) -> None:
-        """Goes on in a new FILE, if that can be: one that grows is better than none. The last line is a checkpoint."""
+        """Go on in a new FILE, after a checkpoint. If that fails, the old one grows: that is better than no log."""
         path = self._lines.path
         try:
             rotate(path, self._checkpoint)
@@ -133,7 +137,7 @@ class AuditLog:
         except (OSError, BadLine, UnusableAuditFile) as error:
             _log.error("the audit log was not rotated", extra={"path": str(path), "cause": str(error)})
             self._full_at = self._lines.size + self._file_bytes
-            self._lines.look()  # which stops the log if FILE is another already
+            self._lines.check_unchanged()  # stops the log if another FILE is there already
             return
         self._full_at = self._file_bytes
 
@@ -146,8 +150,8 @@ class AuditLog:
             self._unshipped = []
 
 
-def checkpoints_beside(path: Path) -> Path:
-    """FILE.checkpoints."""
+def checkpoints_path(path: Path) -> Path:
+    """Return the path of FILE.checkpoints."""
     return Path(f"{path}.checkpoints")
 
 
@@ -161,15 +165,15 @@ def open_log(
     every: int = CHECKPOINT_LINES,
     file_bytes: int = FILE_BYTES,
 ) -> Iterator[AuditLog]:
-    """A log, made if absent, as is its key; the body ends it, or abandons it. Raises OperatorError."""
-    beside = checkpoints_beside(path)
-    new = _is_empty(path) and _is_empty(beside)
+    """Open a log; create it and its key if they do not exist. The body ends or abandons it. Raises OperatorError."""
+    shipped = checkpoints_path(path)
+    new = _is_empty(path) and _is_empty(shipped)
     if not new and not path.exists():
-        raise UnusableAuditFile(f"{path} is missing beside its checkpoints: restore it, or move both away")
+        raise UnusableAuditFile(f"{path}: missing, but its checkpoints exist: restore it, or move both away")
     key = _load_or_create(key_path, new=new)
     with contextlib.ExitStack() as files:
         lines = files.enter_context(contextlib.closing(AppendFile(path, sync)))
-        checkpoints = files.enter_context(contextlib.closing(AppendFile(beside, sync)))
+        checkpoints = files.enter_context(contextlib.closing(AppendFile(shipped, sync)))
         for folder in {path.parent, key_path.parent} if new else {path.parent}:
             sync_directory(folder)
         found = resume(key, lines, checkpoints)
@@ -178,7 +182,7 @@ def open_log(
         try:
             log.begin(found)
         except AuditUnavailable:
-            raise UnusableAuditFile(f"{path} takes no line: the disk is full or broken") from None
+            raise UnusableAuditFile(f"{path}: cannot be written: check whether its disk is full or failing") from None
         try:
             yield log
         finally:
@@ -191,9 +195,9 @@ def _is_empty(path: Path) -> bool:
 
 
 def _load_or_create(path: Path, *, new: bool) -> AuditKey:
-    """A new key for a new log only: beside an old one a missing key is a loss, not a beginning."""
+    """Load the key; create one for a new log only, since the key of an existing log was lost."""
     if path.exists():
         return AuditKey.load(path)
     if not new:
-        raise UnusableAuditKey(f"the audit key {path} is missing beside its log: restore it from its backup")
+        raise UnusableAuditKey(f"{path}: the audit key is missing, but its log exists: restore it from its backup")
     return AuditKey.create(path)

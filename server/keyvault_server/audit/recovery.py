@@ -1,14 +1,17 @@
-"""What a start makes of an audit log that is there: where it ends, and whether it may be continued.
+"""Recovery: where an existing audit log ends, and whether a start may continue it.
 
-The rule of this file: it trusts neither FILE nor FILE.checkpoints. The last checkpoint of the latter has to be in
-FILE, and every line of FILE from there on has to follow. Only two things are mended, since a crash leaves them and
-nobody was told otherwise: a last line without an end, and checkpoints that FILE.checkpoints does not have yet.
+The rules of this file:
 
-What is read need not be on the disk: whoever wrote it may have died before the fsync, or the fsync failed. So all that
-may be unsynced is written again, and synced, before anything follows it. That is little, however long the log. A
-checkpoint goes to FILE.checkpoints when FILE is synced up to it, and never before, so wherever the former has it, FILE
-is safe as far; what comes after it is read here anyway. FILE.checkpoints takes no block before the one before it is
-synced, and a block is the checkpoints of one append, which are fewer than its lines and half a kilobyte each.
+- It trusts neither FILE nor FILE.checkpoints. The last checkpoint of FILE.checkpoints must be in FILE, and every line
+  of FILE after it must follow.
+- It fixes only what a crash leaves, and what no caller was answered: a last line without an end, and checkpoints that
+  FILE.checkpoints lacks.
+- What it reads may be in the page cache alone, since the last process may have died before the fsync, or the fsync may
+  have failed. So everything that may be unsynced is written again and synced before a line follows it.
+
+The unsynced part is small, however long the log. A checkpoint is copied to FILE.checkpoints only when FILE is synced up
+to it, so FILE can be unsynced only after the last copied one. FILE.checkpoints takes a block only when the block before
+is synced. A block has the checkpoints of one append: fewer than its lines, half a kilobyte each.
 """
 
 from dataclasses import dataclass
@@ -16,54 +19,65 @@ from typing import NamedTuple
 
 from keyvault_server.audit.file import AppendFile, UnusableAuditFile
 from keyvault_server.audit.key import AuditKey
-from keyvault_server.audit.line import CHECKPOINT_LINES, MAX_LINE, ROTATE, BadLine, Chain, parsed
+from keyvault_server.audit.line import CHECKPOINT_LINES, MAX_LINE, ROTATE, BadLine, Chain, parse_line
 
 _FIRST_LOOK = 1024 * 1024
 _CHECKPOINTS_OF_ONE_APPEND = 1024 * 1024
-"""Bytes of FILE.checkpoints that may be unsynced at most, and more than its last line."""
+"""Maximum number of unsynced bytes in FILE.checkpoints; more than its last line has."""
 _LONGEST_LOOK = 2 * CHECKPOINT_LINES * MAX_LINE
 
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """Where a log goes on."""
+    """The place at which a log goes on."""
 
     chain: Chain
     state: str
-    """new; closed: the last line is that of an orderly stop; open: it is not, the process died."""
+    """new; closed: the last line is the checkpoint of an orderly stop; open: it is not, since the process died."""
     unshipped: list[bytes]
     """Checkpoints that FILE.checkpoints lacks."""
     checkpoint: bytes
-    """The last one; b"" if there is none."""
+    """The last checkpoint of FILE; b"" if there is none."""
     rotating: bool
-    """A crash came between the steps of a rotation."""
+    """Whether a crash interrupted a rotation."""
     torn: int
-    """Bytes at the end of FILE that were cut off."""
+    """Number of bytes of a partial last line, which were removed from FILE."""
 
 
-class _End(NamedTuple):
-    """The end of a file, as it is read."""
+class _Tail(NamedTuple):
+    """The end of a file."""
 
     start: int
+    """Offset at which it begins."""
     lines: list[bytes]
-    """The whole lines from there on; the first one may lack its beginning."""
+    """Its whole lines; the first one may lack its beginning."""
     torn: int
-    """Bytes that come after them."""
+    """Number of bytes after them: a partial last line."""
 
-    def settle(self, file: AppendFile) -> None:
-        """Cuts off what is torn and makes the rest durable."""
-        file.end_with(b"".join(self.lines), self.start)
+    def rewrite(self, file: AppendFile) -> None:
+        """Remove the partial last line and make the whole lines durable."""
+        file.rewrite_end(b"".join(self.lines), self.start)
 
 
 def resume(key: AuditKey, lines: AppendFile, checkpoints: AppendFile) -> Resumed:
-    """Follows FILE from the last checkpoint that was shipped; then settles the ends. Raises UnusableAuditFile."""
-    copies = _end(checkpoints, max(0, checkpoints.size - _CHECKPOINTS_OF_ONE_APPEND))
+    """Check the end of a log, fix what a crash left, and return where to go on. Raises UnusableAuditFile.
+
+    1. Read the last checkpoint in FILE.checkpoints: the shipped one.
+    2. Find it in FILE, and read the lines after it; all lines if there is none.
+    3. Follow these lines, from the shipped checkpoint on; collect the checkpoints among them.
+    4. Write both ends again, without partial last lines, so that they are durable. FILE comes first.
+    5. The last line says how the last process ended.
+    """
+    # 1.
+    copies = _read_tail(checkpoints, max(0, checkpoints.size - _CHECKPOINTS_OF_ONE_APPEND))
     shipped = copies.lines[-1] if copies.lines else b""
-    tail = _end_behind(shipped, lines)
+    # 2.
+    tail = _read_after(shipped, lines)
+    # 3. The shipped checkpoint is trusted for its signature alone: the lines before it are not read.
     chain, last, unshipped = Chain(), "", []
     try:
         if shipped:
-            chain, last = Chain.at_checkpoint(key, shipped), parsed(shipped)["reason"]
+            chain, last = Chain.at_checkpoint(key, shipped), parse_line(shipped)["reason"]
         for line in tail.lines:
             fields = chain.follow(key, line)
             last = fields.get("reason", "") if fields["phase"] == "checkpoint" else ""
@@ -71,32 +85,34 @@ def resume(key: AuditKey, lines: AppendFile, checkpoints: AppendFile) -> Resumed
                 unshipped.append(line)
     except BadLine as bad:
         raise UnusableAuditFile(f"{lines.path}, after seq {chain.seq}: {bad} (see docs/audit.md)") from None
-    tail.settle(lines)
-    copies.settle(checkpoints)
+    # 4. Nothing was changed up to here, so a log that is refused stays as it was found.
+    tail.rewrite(lines)
+    copies.rewrite(checkpoints)
+    # 5. A FILE with more than a `rotate` checkpoint has not been replaced yet; one with that line alone is the new one.
     state = "new" if not chain.seq else "closed" if last == "close" else "open"
     checkpoint = unshipped[-1] if unshipped else shipped
     rotating = last == ROTATE and lines.size > len(checkpoint)
     return Resumed(chain, state, unshipped, checkpoint, rotating, tail.torn)
 
 
-def _end(file: AppendFile, start: int) -> _End:
+def _read_tail(file: AppendFile, start: int) -> _Tail:
     *whole, torn = file.read(start).split(b"\n")
-    return _End(start, [line + b"\n" for line in whole], len(torn))
+    return _Tail(start, [line + b"\n" for line in whole], len(torn))
 
 
-def _end_behind(shipped: bytes, lines: AppendFile) -> _End:
-    """What comes behind the shipped checkpoint, all if none was."""
+def _read_after(shipped: bytes, lines: AppendFile) -> _Tail:
+    """Return what follows the shipped checkpoint, or everything if there is none. Raises UnusableAuditFile."""
     window = _FIRST_LOOK
     while True:
-        end = _end(lines, max(0, lines.size - window))
-        if not shipped and not end.start:
-            return end
-        if shipped and shipped in end.lines:
-            count = end.lines.index(shipped) + 1
-            return _End(end.start + len(b"".join(end.lines[:count])), end.lines[count:], end.torn)
-        if not (end.start and shipped) or window > _LONGEST_LOOK:
+        tail = _read_tail(lines, max(0, lines.size - window))
+        if not shipped and not tail.start:
+            return tail
+        if shipped and shipped in tail.lines:
+            count = tail.lines.index(shipped) + 1
+            return _Tail(tail.start + len(b"".join(tail.lines[:count])), tail.lines[count:], tail.torn)
+        if not (tail.start and shipped) or window > _LONGEST_LOOK:
             raise UnusableAuditFile(
-                f"the last checkpoint of {lines.path.name}.checkpoints is not near the end of {lines.path}:"
-                " one of them was cut off or replaced (see docs/audit.md)"
+                f"{lines.path}: the last checkpoint of {lines.path.name}.checkpoints is not near its end:"
+                " one of the two files was truncated or replaced (see docs/audit.md)"
             )
         window *= 2

@@ -1,9 +1,9 @@
-"""The files of one log: FILE, and what it was before, kept as FILE.<seq of its first line>.
+"""The files of one log: FILE, and older files, kept as FILE.<seq of the first line>.
 
-A file that is full ends with a checkpoint, and the next one begins with the same line, byte by byte. So each tells what
-comes before it, and a start finds the last checkpoint in FILE, however young FILE is.
+A full file ends with a checkpoint, and the next file begins with the same line, byte by byte. So each file shows which
+one comes before it, and a start finds the last checkpoint in FILE, however new FILE is.
 
-The rule of this file: FILE is there at every moment, and a crash between any two steps leaves what `rotate` completes.
+The rule of this file: FILE exists at every moment, and after a crash between any two steps `rotate` completes the rest.
 """
 
 import os
@@ -12,43 +12,50 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from keyvault_server.audit.line import MAX_LINE, parsed
+from keyvault_server.audit.line import MAX_LINE, parse_line
 from keyvault_server.disk.files import replace_durably, sync_directory
 
-_ARCHIVE = re.compile(r"(.+)\.[0-9]{12,}")
+_ARCHIVE_NAME = re.compile(r"(.+)\.[0-9]{12,}")
 
 
 def rotate(path: Path, checkpoint: bytes) -> None:
-    """Keeps FILE, which ends with this checkpoint, under its other name; a new FILE begins with it.
+    """Keep FILE, which ends with this checkpoint, under another name, and begin a new FILE with the checkpoint.
 
-    Raises OSError, and BadLine for a file that does not begin as a log does; whether FILE is another then is unknown.
+    1. Write the new file under a temporary name, with the mode of FILE.
+    2. Give FILE a second name, the one under which it is kept.
+    3. Rename the new file to FILE.
+
+    Raises OSError, and BadLine for a file that does not begin as a log does; FILE may then be the old or the new one.
     """
-    fresh = path.with_name(f"{path.name}.next")
-    replace_durably(fresh, checkpoint)
-    fresh.chmod(stat.S_IMODE(path.stat().st_mode))
-    archive = _archive(path)
-    if not (archive.exists() and archive.samefile(path)):  # else a crash came between this step and the last one
+    # 1.
+    new = path.with_name(f"{path.name}.next")
+    replace_durably(new, checkpoint)
+    new.chmod(stat.S_IMODE(path.stat().st_mode))
+    # 2. The second name exists already if a crash came between steps 2 and 3.
+    archive = _archive_path(path)
+    if not (archive.exists() and archive.samefile(path)):
         os.link(path, archive)
     sync_directory(path.parent)
-    fresh.replace(path)
+    # 3.
+    new.replace(path)
     sync_directory(path.parent)
 
 
 def files_of(path: Path) -> Iterator[Path]:
-    """FILE, then what it was before, which is looked for later: so one that is rotated meanwhile is not missed."""
+    """Return FILE, then its older files; these are looked for last, so that a rotation in between hides none."""
     yield path
     for file in sorted(path.parent.iterdir()):
-        if (archive := _ARCHIVE.fullmatch(file.name)) and archive[1] == path.name:
+        if (archive := _ARCHIVE_NAME.fullmatch(file.name)) and archive[1] == path.name:
             yield file
 
 
 def live_name(path: Path) -> Path:
-    """FILE, for any of its files."""
-    archive = _ARCHIVE.fullmatch(path.name)
+    """Return the path of FILE, for any file of the log."""
+    archive = _ARCHIVE_NAME.fullmatch(path.name)
     return path.with_name(archive[1]) if archive else path
 
 
-def _archive(path: Path) -> Path:
+def _archive_path(path: Path) -> Path:
     with path.open("rb") as file:
-        first = parsed(file.readline(MAX_LINE))["seq"]
+        first = parse_line(file.readline(MAX_LINE))["seq"]
     return path.with_name(f"{path.name}.{first:012}")

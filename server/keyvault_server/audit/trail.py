@@ -1,14 +1,17 @@
-"""The audit trail: a line before each conditional write, a line before each reply, or neither is made.
+"""The audit log of a running server: a line before each conditional write, and a line before each reply.
 
-    async with open_audit(path, key_path) as audit:
+    async with open_audit(AuditOptions(file, key)) as audit:
         intent = await audit.intent(call, Change.of(record), expected=stored.head)    # then the conditional write
         await audit.outcome(call, "OK", change=Change.of(record), intent=intent)      # then the reply
 
-The rules of this file. Both calls return when their line is durable and raise AuditUnavailable if it cannot be, or is
-not in time: a disk that hangs tells no error. A line that was late is still written when the disk goes on, as is one
-whose caller was cancelled. Refusals that are only counted are told with the next checkpoint, by one line for each kind
-of them. Waiting lines are gathered and share one fsync (group commit), on a thread. No value that a
-line names is in it but as an HMAC, the name in clear only if the operator wants that.
+The rules of this file:
+
+- Audit first: if a line cannot be written, the call fails. `intent` and `outcome` return when their line is durable,
+  and raise AuditUnavailable if it cannot be, or is not in time: a disk that hangs reports no error.
+- A late line is still written when the disk goes on, as is one whose caller was cancelled.
+- Waiting lines share one fsync (group commit), on a thread.
+- Rejected calls that are only counted get one line for each kind, with the next checkpoint.
+- A line has an HMAC in place of each name and envelope; names in plaintext only if the operator asks for them.
 """
 
 import asyncio
@@ -29,13 +32,13 @@ from keyvault_server.audit.file import Sync
 from keyvault_server.audit.key import AuditKey
 from keyvault_server.audit.line import (
     CHECKPOINT_LINES,
+    COUNTED_REFUSALS,
     MAX_CALLER,
-    REFUSED,
     VACANCY,
-    cut,
     envelope_value,
     head_value,
     name_value,
+    shorten,
 )
 from keyvault_server.audit.log import FILE_BYTES, AuditLog, Clock, fdatasync, open_log
 from keyvault_server.core.background import in_background
@@ -45,33 +48,47 @@ from keyvault_server.disk.disk_thread import DiskThread
 from keyvault_server.disk.group_commit import GroupCommit
 
 CHECKPOINT_SECONDS = 60.0
-"""How long lines wait at most for a checkpoint."""
+"""Longest time from a line to the next checkpoint."""
 MAX_BATCH = 1_000
-"""Lines that share an fsync at most."""
+"""Maximum number of lines that share an fsync."""
 PATIENCE_SECONDS = 5.0
-"""How long a call waits for its line at most."""
+"""Longest time that a call waits for its line."""
 MAX_WAITING = 4 * MAX_BATCH
-"""Lines that wait at most; the next is refused."""
+"""Maximum number of waiting lines; the next line is refused."""
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditOptions:
+    """Where an audit log is, and what the operator decides about it."""
+
+    file: Path
+    """FILE; created if it does not exist."""
+    key: Path
+    """Key file; created with a new log."""
+    clear_names: bool = False
+    """Write key_ids and scopes in plaintext, in addition to their HMACs."""
+    file_bytes: int = FILE_BYTES
+    """Size at which FILE is kept as FILE.<seq>, and a new one begun."""
 
 
 class Call(NamedTuple):
     """Who asks for what: the same in every line of a call."""
 
     request: str
-    """The request id."""
+    """Request id."""
     caller: str
-    """The identity; "" if there is none."""
+    """Identity; "" if there is none."""
     method: str
     tenant: str
-    """"" if none was found for the caller."""
+    """Tenant of the caller; "" if there is none."""
     key_id: str = ""
     """The key_id or scope, as it was sent; "" if the method has none."""
 
 
 class Change(NamedTuple):
-    """What a mutation makes of a record."""
+    """The record that a mutation stores."""
 
     revision: int
     kind: Kind | None
@@ -82,13 +99,13 @@ class Change(NamedTuple):
 
     @classmethod
     def of(cls, record: StoredHead) -> "Change":
-        """A record that is about to be stored, or is."""
+        """Return the change to this record."""
         state = state_of(record)
         return cls(state.revision, state.kind, record.ring[:DIGEST_SIZE], record.head)
 
     @classmethod
     def of_envelope(cls, envelope: bytes) -> "Change":
-        """A request's envelope. Raises MalformedEnvelope."""
+        """Return the change that a request's envelope asks for. Raises MalformedEnvelope."""
         header = kve1.parse(envelope)
         return cls(header.revision, header.kind, digest(envelope), envelope[:HEAD_SIZE])
 
@@ -100,7 +117,7 @@ class _Waiting:
 
 
 class Audit:
-    """An open trail. Made by `open_audit`; belongs to one event loop."""
+    """An open log. `open_audit` makes it; it belongs to one event loop."""
 
     def __init__(self, log: AuditLog, *, clear_names: bool, patience: float) -> None:
         self._log = log
@@ -110,14 +127,16 @@ class Audit:
         self._lines = GroupCommit[_Waiting](lambda waiting: min(len(waiting), MAX_BATCH), self._write)
         self._unwritten = 0
         """Lines that wait, or are on their way to the disk."""
-        self._refused: Counter[tuple[str, str]] = Counter()
-        self._told: Counter[tuple[str, str]] = Counter()
-        """Of those, what lines tell of. Belongs to the disk's thread: nothing that ends a wait for it is in the way."""
+        self._refusals: Counter[tuple[str, str]] = Counter()
+        """Rejected calls without a line of their own, by status and reason."""
+        self._written_refusals: Counter[tuple[str, str]] = Counter()
+        """Those that lines have the number of. It belongs to the disk's thread, so a cancelled wait cannot skip it."""
 
     async def intent(self, call: Call, change: Change, *, expected: bytes | None) -> int:
-        """A mutation that was proved and is about to be written on condition that the stored head is `expected`.
+        """Write that an accepted mutation is about to be stored, if the stored head still is `expected`.
 
-        `expected` is None if nothing may be stored. Returns the line's seq, which the outcome refers to.
+        `expected` is None if nothing may be stored. Returns the line's seq, which the outcome refers to. Raises
+        AuditUnavailable: then the mutation must not be stored.
         """
         key = self._log.key
         return await self._add(
@@ -138,10 +157,10 @@ class Audit:
         intent: int | None = None,
         replayed: bool = False,
     ) -> None:
-        """What the caller is about to be told: a gRPC status' name, and ErrorInfo's reason unless it is OK.
+        """Write what the caller is about to be answered: a gRPC status, and ErrorInfo's reason unless it is OK.
 
-        `change` is what a mutation asked for, as far as that is known; of one that is answered OK it has to be there.
-        `intent` is the seq of its intent, if it got that far.
+        `change` is what a mutation asked for, if that is known; with OK it must be given. `intent` is the seq of its
+        intent, if it has one. Raises AuditUnavailable: then the caller must not be answered that.
         """
         fields = {} if change is None else _change_fields(self._log.key, change)
         await self._add(
@@ -149,63 +168,66 @@ class Audit:
             phase="outcome",
             **fields,
             intent=intent,
-            status=cut(status),
-            reason=cut(reason),
+            status=shorten(status),
+            reason=shorten(reason),
             replayed=replayed or None,
         )
 
     def count_refused(self, status: str, reason: str) -> None:
-        """A refusal that gets no line: it is told with others like it, at the next checkpoint, by their number."""
-        self._refused[status, reason] += 1
+        """Count a rejected call without a line of its own; the next checkpoint comes with a line of their number."""
+        self._refusals[status, reason] += 1
 
     async def check(self) -> None:
-        """Returns if the next line will be taken, as far as one can tell. Raises AuditUnavailable."""
+        """Raise AuditUnavailable if the log is known not to take the next line."""
         await self._disk.run(self._log.check)
 
     async def close(self) -> None:
-        """Writes what waits, what was counted, and the last checkpoint; gives up if the disk hangs."""
+        """Write what waits, what was counted, and the last checkpoint; give up if the disk hangs."""
         try:
             async with asyncio.timeout(self._patience):
                 await self._lines.finish()
                 await self._disk.run(self._end)
         except TimeoutError:
-            _log.critical("the audit log's disk hangs: what waits for it is given up", extra={"lines": self._unwritten})
+            _log.critical("the audit log's disk hangs: giving up waiting lines", extra={"lines": self._unwritten})
             self._log.abandon()
         else:
             self._disk.end()
 
     async def keep_checkpoints(self, seconds: float) -> None:
-        """A checkpoint whenever lines have waited so long for one, and refusals to be told. Until it is cancelled."""
+        """Write counted refusals and a checkpoint, if one is due, every so many seconds, until cancelled."""
         while True:
             await asyncio.sleep(seconds)
-            with contextlib.suppress(AuditUnavailable):  # the next call is told
-                await self._disk.run(self._tell_refused)
+            with contextlib.suppress(AuditUnavailable):  # the next call gets the error
+                await self._disk.run(self._write_refusals)
                 await self._disk.run(self._log.add_checkpoint_if_due)
 
     def _end(self) -> None:
         with contextlib.suppress(AuditUnavailable):
-            self._tell_refused()
+            self._write_refusals()
         self._log.end()
 
-    def _tell_refused(self) -> None:
-        refused = self._refused.copy()
-        fresh = refused - self._told
-        if fresh:
-            kinds = [(status, reason, count) for (status, reason), count in fresh.items()]
+    def _write_refusals(self) -> None:
+        """Write one line for each kind of refusal that was counted since the last such line."""
+        refusals = self._refusals.copy()
+        new = refusals - self._written_refusals
+        if new:
             self._log.append(
-                [self._log.text(phase=REFUSED, status=cut(s), reason=cut(r), count=count) for s, r, count in kinds]
+                [
+                    self._log.text(phase=COUNTED_REFUSALS, status=shorten(status), reason=shorten(reason), count=count)
+                    for (status, reason), count in new.items()
+                ]
             )
-            self._told = refused
+            self._written_refusals = refusals
 
     async def _add(self, call: Call, *, phase: str, **fields: str | int | bool | None) -> int:
         if len(self._lines) >= MAX_WAITING:
             raise AuditUnavailable
         text = self._log.text(
-            request=cut(call.request),
+            request=shorten(call.request),
             phase=phase,
-            caller=cut(call.caller, MAX_CALLER),
-            method=cut(call.method),
-            tenant=cut(call.tenant),
+            caller=shorten(call.caller, MAX_CALLER),
+            method=shorten(call.method),
+            tenant=shorten(call.tenant),
             name=name_value(self._log.key, call.tenant, call.key_id) if call.key_id else None,
             key_id=call.key_id if self._clear_names and is_scope(call.key_id) else None,
             **fields,
@@ -231,37 +253,35 @@ class Audit:
                 waiting.seq.set_result(seq)
 
     async def _seqs(self, batch: list[_Waiting]) -> Sequence[int | None]:
-        """What the lines are numbered, once they are durable; None for each if they are not taken."""
+        """Return the seqs of the lines once they are durable; None for each if they were not accepted."""
         try:
             return await self._disk.run(lambda: self._log.append([waiting.text for waiting in batch]))
         except AuditUnavailable:
             pass
-        except Exception as error:  # our own bug: nobody may wait for ever for it
+        except Exception as error:  # a bug of ours, for which no call may wait for ever
             _log.critical("no audit line can be written", exc_info=error)
         return [None] * len(batch)
 
 
 @asynccontextmanager
 async def open_audit(
-    path: Path,
-    key_path: Path,
+    options: AuditOptions,
     *,
-    clear_names: bool = False,
-    file_bytes: int = FILE_BYTES,
     checkpoint_lines: int = CHECKPOINT_LINES,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     patience: float = PATIENCE_SECONDS,
     sync: Sync = fdatasync,
     clock: Clock = time.time,
 ) -> AsyncIterator[Audit]:
-    """Open the log in this file; file and key are created if they do not exist. Raises OperatorError.
+    """Open an audit log while the body runs. Raises OperatorError.
 
-    `clear_names` writes key_ids and scopes in clear, beside their HMACs. A file of `file_bytes` is kept as FILE.<seq>,
-    and a new one begun. At most `checkpoint_lines` (1,000 at most) and `checkpoint_seconds` pass between two
+    The rest is for tests: at most `checkpoint_lines` (1,000 at most) and `checkpoint_seconds` pass between two
     checkpoints; no call waits longer than `patience` seconds for its line.
     """
-    with open_log(path, key_path, sync=sync, clock=clock, every=checkpoint_lines, file_bytes=file_bytes) as log:
-        audit = Audit(log, clear_names=clear_names, patience=patience)
+    with open_log(
+        options.file, options.key, sync=sync, clock=clock, every=checkpoint_lines, file_bytes=options.file_bytes
+    ) as log:
+        audit = Audit(log, clear_names=options.clear_names, patience=patience)
         try:
             async with in_background(audit.keep_checkpoints(checkpoint_seconds)):
                 yield audit

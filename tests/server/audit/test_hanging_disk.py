@@ -56,15 +56,15 @@ async def test_a_call_that_is_out_of_time_ends_too(tmp_path: Path) -> None:
 
 async def test_a_call_that_a_deadline_ends_is_in_the_access_log(tmp_path: Path) -> None:
     """The caller's deadline."""
-    told = StringIO()
-    async with asyncio.timeout(30), audit_server(tmp_path, access_log=AccessLog(told)) as server:
+    log = StringIO()
+    async with asyncio.timeout(30), audit_server(tmp_path, access_log=AccessLog(log)) as server:
         await server.stub.GenerateKey(pb.GenerateKeyRequest())  # so that the deadline is not spent on connecting
         server.disk.hang()
         failure = await failure_of(server.stub.Read(pb.ReadRequest(key_id="no name"), timeout=0.5))
         assert failure.status == "DEADLINE_EXCEEDED"
-        while "INVALID_KEY_ID" not in told.getvalue():
+        while "INVALID_KEY_ID" not in log.getvalue():
             await asyncio.sleep(0.02)
-    assert '"status": "CANCELLED", "reason": "INVALID_KEY_ID"' in told.getvalue()
+    assert '"status": "CANCELLED", "reason": "INVALID_KEY_ID"' in log.getvalue()
 
 
 async def test_reads_that_are_spared_are_answered_while_the_disk_hangs(tmp_path: Path) -> None:
@@ -80,13 +80,13 @@ async def test_refused_calls_hold_no_place_of_those_in_flight(tmp_path: Path) ->
     limits = Limits(concurrent_calls=1)
     async with asyncio.timeout(60), audit_server(tmp_path, limits=limits, patience=20.0) as server:
         server.records.before("get", lambda: asyncio.sleep(60))
-        at_work = asyncio.create_task(failure_of(server.stub.Read(pb.ReadRequest(key_id="a"))))
+        in_flight = asyncio.create_task(failure_of(server.stub.Read(pb.ReadRequest(key_id="a"))))
         while not server.records.calls["get"]:
             await asyncio.sleep(0.01)
         server.disk.hang()
         refused = [asyncio.create_task(failure_of(server.stub.Read(pb.ReadRequest(key_id="b")))) for _ in range(20)]
         await asyncio.to_thread(server.disk.reached.wait, 10)
-        at_work.cancel()
+        in_flight.cancel()
         async with asyncio.timeout(10):
             while server.records.calls["get"] < 2:
                 with suppress(grpc.aio.AioRpcError):
@@ -103,13 +103,13 @@ async def test_unidentified_callers_hold_no_place_in_flight(tmp_path: Path) -> N
         identifier, limits = Identifier(certificates=False, tokens=tokens), Limits(concurrent_calls=1)
         async with audit_server(tmp_path, identifier=identifier, limits=limits, patience=20.0) as server:
             server.disk.hang()
-            stranger = asyncio.create_task(failure_of(server.stub.Read(read)))
+            unidentified = asyncio.create_task(failure_of(server.stub.Read(read)))
             await asyncio.to_thread(server.disk.reached.wait, 10)
             known = asyncio.create_task(failure_of(server.stub.Read(read, metadata=bearer(issuer.token()))))
             while not server.records.calls["get"]:
                 await asyncio.sleep(0.01)
             server.disk.heal()
-            assert [(await task).status for task in (stranger, known)] == ["UNAUTHENTICATED", "NOT_FOUND"]
+            assert [(await task).status for task in (unidentified, known)] == ["UNAUTHENTICATED", "NOT_FOUND"]
 
 
 async def test_a_stop_says_how_much_a_hanging_disk_did_not_take(
@@ -122,8 +122,8 @@ async def test_a_stop_says_how_much_a_hanging_disk_did_not_take(
             disk.hang()
             answers = await asyncio.gather(*(audit.outcome(CALL, "OK") for _ in range(3)), return_exceptions=True)
             assert all(isinstance(answer, AuditUnavailable) for answer in answers)
-        (told,) = caplog.records
-        assert (told.levelno, told.__dict__["lines"]) == (logging.CRITICAL, 3)
+        (record,) = caplog.records
+        assert (record.levelno, record.__dict__["lines"]) == (logging.CRITICAL, 3)
         disk.heal()
         while len(trail.lines()) < 3:
             await asyncio.sleep(0.01)

@@ -45,7 +45,7 @@ STATUS = {
 
 @dataclass
 class Noted:
-    """What the trail has of a call, between its intent and its outcome."""
+    """What the audit log has of a call, between its intent and its outcome."""
 
     call: Call
     intent: int | None = None
@@ -89,7 +89,7 @@ class AuditedStore(Hooks):
 
 
 class Replica:
-    """A vault with its trail."""
+    """A vault with its audit log."""
 
     def __init__(self, audit: Audit, keys: FakeKeyService, records: SqliteStore) -> None:
         self.audit = audit
@@ -107,9 +107,9 @@ class Replica:
         doing: Callable[[], Awaitable[Written]],
         name: str = NAME,
         *,
-        tell: bool = True,
+        answer: bool = True,
     ) -> str:
-        """One mutation as the server does it; returns its status. Without `tell` the process dies before its reply."""
+        """Mutate as the server does; return the status. Without `answer` the process dies before its reply."""
         call = CALL._replace(method=method, key_id=name)
         noted = Noted(call)
         _noted.set(noted)
@@ -118,29 +118,31 @@ class Replica:
             replayed = (await doing()).replayed
         except VaultError as error:
             status, reason = status_of(error).name, error.reason
-        if tell:
+        if answer:
             change = Change.of_envelope(envelope)
             await self.audit.outcome(call, status, reason, change=change, intent=noted.intent, replayed=replayed)
         return status
 
-    async def create(self, key: Key, revision: int = 1, name: str = NAME, *, tell: bool = True) -> str:
+    async def create(self, key: Key, revision: int = 1, name: str = NAME, *, answer: bool = True) -> str:
         sealed = key.seal(name, revision)
         return await self.call(
             "Create",
             sealed,
             lambda: self.vault.create(CALLER, name, key.wrapped, sealed),
             name,
-            tell=tell,
+            answer=answer,
         )
 
-    async def update(self, key: Key, revision: int, name: str = NAME, *, tell: bool = True, sealed: bytes = b"") -> str:
+    async def update(
+        self, key: Key, revision: int, name: str = NAME, *, answer: bool = True, sealed: bytes = b""
+    ) -> str:
         sealed = sealed or key.seal(name, revision)
         return await self.call(
             "Update",
             sealed,
             lambda: self.vault.update(CALLER, name, key.wrapped, sealed),
             name,
-            tell=tell,
+            answer=answer,
         )
 
     async def delete(self, key: Key, revision: int, name: str = NAME) -> str:
@@ -149,11 +151,11 @@ class Replica:
 
     async def rotate(self, key: Key, new: Key, revision: int, name: str = NAME) -> str:
         sealed = new.seal(name, revision)
-        permit = key.seal(name, revision, hashlib.sha256(sealed).digest(), Kind.REKEY)
+        authorization = key.seal(name, revision, hashlib.sha256(sealed).digest(), Kind.REKEY)
         return await self.call(
             "RotateKey",
             sealed,
-            lambda: self.vault.rotate_key(CALLER, name, key.wrapped, permit, new.wrapped, sealed),
+            lambda: self.vault.rotate_key(CALLER, name, key.wrapped, authorization, new.wrapped, sealed),
             name,
         )
 
@@ -263,12 +265,12 @@ async def test_lines_of_reads_and_refusals_say_nothing_of_the_store(site: Site) 
 
 
 @pytest.mark.parametrize("done", [True, False])
-@pytest.mark.parametrize("tell", [True, False])
-async def test_a_write_whose_outcome_is_unknown_may_be_there_or_not(site: Site, done: bool, tell: bool) -> None:
+@pytest.mark.parametrize("answer", [True, False])
+async def test_a_write_whose_outcome_is_unknown_may_be_there_or_not(site: Site, done: bool, answer: bool) -> None:
     key = await five_revisions(site)
     fail = site.one.records.fail_after if done else site.one.records.fail_before
     fail("put_if", BackendUnavailable())
-    assert await site.one.update(key, 6, tell=tell) == "UNAVAILABLE"
+    assert await site.one.update(key, 6, answer=answer) == "UNAVAILABLE"
     assert await site.findings() == []
     assert await site.two.update(key, 7 if done else 6) == "OK"
     assert await site.findings() == []
@@ -321,8 +323,8 @@ async def test_a_purge_that_no_log_ordered_is_reported(site: Site) -> None:
     assert await site.two.create(new, 6) == "OK"
     report = await site.report()
     assert report.findings == []
-    (told,) = report.vacancies
-    assert "(revision 5), before " in told
+    (vacant,) = report.vacancies
+    assert "(revision 5), before " in vacant
 
 
 async def test_a_purge_in_the_logs_is_not_reported(site: Site) -> None:
@@ -380,7 +382,7 @@ async def random_step(site: Site, dice: random.Random, key: Key, new: Key) -> No
         case 2 if stored is not None:
             await purge(site.records, CALLER, name)
         case _ if not live:
-            await replica.create(owner, revision, name, tell=dice.random() < 0.8)
+            await replica.create(owner, revision, name, answer=dice.random() < 0.8)
         case 3 | 4:
             await replica.delete(owner, revision, name)
         case 5 | 6:
@@ -392,7 +394,7 @@ async def random_step(site: Site, dice: random.Random, key: Key, new: Key) -> No
             )
             await replica.update(owner, revision, name, sealed=dice.choice(sealed))
         case _:
-            await replica.update(owner, revision, name, tell=dice.random() < 0.8)
+            await replica.update(owner, revision, name, answer=dice.random() < 0.8)
     for used in site.replicas:
         used.records.forget_faults()
 
@@ -462,15 +464,15 @@ def put_an_old_vacancy(site: Site) -> None:
 PAST: dict[Callable[[Site], None], str] = {
     roll_back: "acme prod/db: revision 3 is stored, the logs have 5: it was rolled back",
     remove: "nothing is stored, the logs have revision 5: it was deleted",
-    plant: "acme prod/planted: no log knows this name",
-    plant_in_another_tenant: "evil prod/db: no log knows this name",
+    plant: "acme prod/planted: no log has this name",
+    plant_in_another_tenant: "evil prod/db: no log has this name",
     replace_all: "acme prod/db: another envelope is stored for revision 5",
-    swap_the_owner: "acme prod/db: its bytes are not those of its digest",
-    change_the_body: "acme prod/db: its bytes are not those of its digest",
+    swap_the_owner: "acme prod/db: its bytes do not match its digest",
+    change_the_body: "acme prod/db: its bytes do not match its digest",
     write_on: "acme prod/db: revision 6 is in no log",
     change_the_ring: "acme prod/db: its ring names another envelope for revision 4",
-    spoil_the_head: "acme prod/db: what is stored is no record",
-    spoil_the_format: "acme prod/db: what is stored is no record",
+    spoil_the_head: "acme prod/db: its bytes do not form a record",
+    spoil_the_format: "acme prod/db: its bytes do not form a record",
     put_an_old_vacancy: "acme prod/db: revision 3 is stored, the logs have 5: it was rolled back",
 }
 
@@ -535,8 +537,8 @@ async def test_a_rollback_is_found_after_a_retry_of_the_same_bytes(site: Site) -
 async def test_a_deletion_is_found_after_the_name_was_taken_again(site: Site) -> None:
     await five_revisions(site)
     remove(site)
-    stranger = await site.two.mint(NAME)
-    assert await site.two.create(stranger) == "OK"
+    other = await site.two.mint(NAME)
+    assert await site.two.create(other) == "OK"
     findings = await site.findings()
     assert any("revision 1 was written twice" in finding for finding in findings)
 
@@ -544,14 +546,14 @@ async def test_a_deletion_is_found_after_the_name_was_taken_again(site: Site) ->
 async def test_a_takeover_is_found_after_a_write_over_the_swapped_head(site: Site) -> None:
     """The logs alone prove it: no intent of the owner's is for the head that the taker's was written over."""
     await five_revisions(site)
-    stranger = await site.two.mint(NAME)
+    other = await site.two.mint(NAME)
     for ring in (site.save()[4], b"\0" * 16):
-        head = stranger.seal(NAME, 5)[:72]
+        head = other.seal(NAME, 5)[:72]
         site.set(head=head, ring=ring)
         before = site.save()
-        assert await site.two.update(stranger, 6) == "OK"
+        assert await site.two.update(other, 6) == "OK"
         findings = await site.findings()
-        assert any("was to be written over a revision 5 that no log has" in finding for finding in findings)
+        assert any("was to replace a revision 5 that no log has" in finding for finding in findings)
         site.restore(before)
 
 
@@ -560,7 +562,7 @@ async def test_a_record_planted_and_then_updated_is_found(site: Site) -> None:
     head, body = (sealed := key.seal("prod/new", 3))[:72], sealed[72:]
     site.restore((TENANT, "prod/new", 1, head, digest(sealed), 1, 1, body))
     assert await site.one.update(key, 4, "prod/new") == "OK"
-    assert any("was to be written over a revision 3 that no log has" in finding for finding in await site.findings())
+    assert any("was to replace a revision 3 that no log has" in finding for finding in await site.findings())
 
 
 # What it needs to know
@@ -577,7 +579,7 @@ async def test_a_log_that_is_not_whole_is_not_believed(site: Site) -> None:
     content = site.trails[0].path.read_bytes()
     copy = site.folder / "copy"
     copy.write_bytes(content.replace(b'"OK"', b'"NO"', 1))
-    with pytest.raises(BadPlace, match="its MAC does not fit"):
+    with pytest.raises(BadPlace, match="its MAC does not match"):
         await site.report(copy)
 
 

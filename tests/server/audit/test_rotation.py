@@ -105,8 +105,8 @@ async def test_a_file_that_cannot_be_kept_grows_on_and_is_tried_again(
         assert not trail.archives(), "not at every line"
         while not trail.archives():
             await note(audit, 1)
-    (told,) = caplog.records
-    assert (told.levelno, told.message) == (logging.ERROR, "the audit log was not rotated")
+    (record,) = caplog.records
+    assert (record.levelno, record.message) == (logging.ERROR, "the audit log was not rotated")
     trail.verified()
     seqs = [line["seq"] for line in trail.lines_of_all_files()]
     assert seqs == list(range(1, len(seqs) + 1))
@@ -126,7 +126,7 @@ class Files:
         self.shipped = trail.checkpoints
 
     def verified(self, files: list[list[bytes]], dice: random.Random, since: int = 1) -> Report:
-        """In any order, under names that tell nothing."""
+        """Verify the files in any order, under names that say nothing."""
         folder = self.folder / "spoilt"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -253,7 +253,7 @@ def test_older_files_may_be_elsewhere_if_the_operator_says(files: Files) -> None
         assert report.whole, report.bad
         assert report.lines == 1 + sum(len(lines) - 1 for lines in left)
         for other in (1, begins - 1, begins + 1):
-            assert f"say --since {begins}" in str(files.verified(left, dice, since=other).bad)
+            assert f"pass --since {begins}" in str(files.verified(left, dice, since=other).bad)
         assert not files.verified([*left[:-1], left[-1][:-1]], dice, since=begins).whole
         assert not files.verified([left[0][1:], *left[1:]], dice, since=begins).whole
 
@@ -264,7 +264,7 @@ def test_a_file_that_is_missing_is_named_by_those_around_it(trail: Trail) -> Non
     after = trail.archives()[3]
     gone.unlink()
     bad = verify([trail.path], trail.key, patience=0).bad
-    assert str(bad).startswith(f"{after} line 1: no file ends with it: one before it is missing")
+    assert str(bad).startswith(f"{after} line 1: no file ends with it: the file before is missing")
     assert str(trail.archives()[1]) in str(bad)
 
 
@@ -272,7 +272,7 @@ async def test_the_oldest_file_is_missed_unless_the_operator_says_so(trail: Trai
     await write(trail)
     trail.archives()[0].unlink()
     begins = int(trail.archives()[0].suffix[1:])
-    assert f"say --since {begins}" in str(verify([trail.path], trail.key, patience=0).bad)
+    assert f"pass --since {begins}" in str(verify([trail.path], trail.key, patience=0).bad)
     assert verify([trail.path], trail.key, since=[begins], patience=0).whole
 
 

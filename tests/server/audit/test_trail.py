@@ -1,4 +1,4 @@
-"""The audit trail as it is written: what a line says, when it counts, and what a broken sink makes of it."""
+"""The audit log as it is written: what a line says, when it counts, and what a broken sink makes of it."""
 
 import asyncio
 import base64
@@ -277,6 +277,7 @@ async def test_the_documentation_and_the_keys_suffice_to_check_a_log(trail: Trai
     assert signed == 5
 
 
+@pytest.mark.external
 @pytest.mark.process
 async def test_openssl_checks_a_checkpoint_with_the_public_key(trail: Trail) -> None:
     toolchain("openssl")
@@ -390,34 +391,37 @@ def replace_key(trail: Trail) -> None:
 
 
 Spoiling = Callable[[Trail], object]
-REFUSED: dict[str, tuple[Spoiling, str]] = {
-    "a changed last checkpoint": (lambda trail: flip(trail.path, -300), "cut off or replaced"),
-    "a line that ends in nothing": (lambda trail: trail.path.write_bytes(trail.path.read_bytes() + b"\n"), "no line"),
+SPOILT: dict[str, tuple[Spoiling, str]] = {
+    "a changed last checkpoint": (lambda trail: flip(trail.path, -300), "truncated or replaced"),
+    "a line that ends in nothing": (
+        lambda trail: trail.path.write_bytes(trail.path.read_bytes() + b"\n"),
+        "not a valid",
+    ),
     "an old line once more": (
         lambda trail: trail.path.write_bytes(trail.path.read_bytes() + trail.path.read_bytes().splitlines(True)[-1]),
-        "seq 5 where 6",
+        "seq 5, expected 6",
     ),
     "a log truncated before its last checkpoint": (
         lambda trail: trail.path.write_bytes(b"".join(trail.path.read_bytes().splitlines(True)[:-1])),
-        "cut off or replaced",
+        "truncated or replaced",
     ),
-    "an empty log": (lambda trail: trail.path.write_bytes(b""), "cut off or replaced"),
-    "a log that is gone": (lambda trail: trail.path.unlink(), "missing beside its checkpoints"),
-    "checkpoints of another log": (lambda trail: flip(trail.checkpoints, -300), "cut off or replaced"),
-    "a key that is gone": (lambda trail: trail.key_path.unlink(), "missing beside its log"),
+    "an empty log": (lambda trail: trail.path.write_bytes(b""), "truncated or replaced"),
+    "a log that is gone": (lambda trail: trail.path.unlink(), "missing, but its checkpoints exist"),
+    "checkpoints of another log": (lambda trail: flip(trail.checkpoints, -300), "truncated or replaced"),
+    "a key that is gone": (lambda trail: trail.key_path.unlink(), "missing, but its log exists"),
     "another key": (replace_key, "another audit key"),
     "a key that others can read": (lambda trail: trail.key_path.chmod(0o604), "others can read"),
-    "a key that is none": (lambda trail: trail.key_path.write_bytes(b'{"version": 1}'), "is no audit key"),
+    "a key that is none": (lambda trail: trail.key_path.write_bytes(b'{"version": 1}'), "not an audit key"),
     "a log that others can write": (lambda trail: trail.path.chmod(0o602), "others can write"),
     "checkpoints that others can write": (lambda trail: trail.checkpoints.chmod(0o602), "others can write"),
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("case", SPOILT)
 async def test_a_start_refuses_what_no_crash_can_have_left(trail: Trail, case: str) -> None:
     async with trail.open() as audit:
         await note(audit, 2)
-    spoil, why = REFUSED[case]
+    spoil, why = SPOILT[case]
     spoil(trail)
     before = {path: path.read_bytes() for path in (trail.path, trail.checkpoints) if path.exists()}
     with pytest.raises(OperatorError, match=why):
@@ -442,7 +446,7 @@ async def test_a_start_refuses_a_line_that_was_touched_after_a_crash(trail: Trai
         shutil.copytree(trail.folder, crashed.folder)
     lines = crashed.path.read_bytes().splitlines(True)
     crashed.path.write_bytes(b"".join(BEHIND[case](lines)))
-    with pytest.raises(UnusableAuditFile, match=r"after seq [34]: (its MAC|it says seq)"):
+    with pytest.raises(UnusableAuditFile, match=r"after seq [34]: (its MAC|it has seq)"):
         async with crashed.open():
             pass
     crashed.path.write_bytes(b"".join(lines))
@@ -464,7 +468,7 @@ async def test_a_start_finds_a_checkpoint_that_is_far_back(trail: Trail) -> None
 
 
 async def test_a_start_refuses_a_sink_that_is_not_its_own_file(trail: Trail) -> None:
-    for path, why in ((Path("/dev/null"), "no regular file"), (trail.folder, "cannot be opened")):
+    for path, why in ((Path("/dev/null"), "not a regular file"), (trail.folder, "cannot be opened")):
         other = Trail(trail.folder / "other")
         other.folder.mkdir(exist_ok=True)
         other.path.symlink_to(path)
@@ -506,7 +510,7 @@ def test_a_key_shows_itself_in_no_repr_and_is_never_overwritten(trail: Trail) ->
 WRITER = """
 import asyncio, sys
 from pathlib import Path
-from keyvault_server.audit.trail import Call, open_audit
+from keyvault_server.audit.trail import AuditOptions, Call, open_audit
 
 async def worker(audit, number):
     for count in range(100_000):
@@ -515,7 +519,8 @@ async def worker(audit, number):
         print(name, flush=True)
 
 async def main(folder):
-    async with open_audit(folder / "audit.jsonl", folder / "audit.key", checkpoint_lines=50) as audit:
+    options = AuditOptions(folder / "audit.jsonl", folder / "audit.key")
+    async with open_audit(options, checkpoint_lines=50) as audit:
         await asyncio.gather(*(worker(audit, number) for number in range(32)))
 
 asyncio.run(main(Path(sys.argv[1])))
@@ -549,7 +554,7 @@ async def test_acknowledged_lines_survive_kill_9(trail: Trail, after: int) -> No
 
 @contextmanager
 def small_disk(trail: Trail) -> Iterator[Callable[[], None]]:
-    """A file system of 64 KiB under the trail; gives what makes it larger."""
+    """Put the log on a file system of 64 KiB; yield a function that makes it larger."""
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(trail.folder)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("only root can mount a small file system")
@@ -615,7 +620,7 @@ async def test_a_full_disk_at_the_start_refuses_the_start(trail: Trail, limited:
                 filler.write(bytes(4096))
         if limited is small_files:
             resource.setrlimit(resource.RLIMIT_FSIZE, (trail.path.stat().st_size + 100, resource.RLIM_INFINITY))
-        with pytest.raises(UnusableAuditFile, match="takes no line"):
+        with pytest.raises(UnusableAuditFile, match="cannot be written"):
             async with trail.open():
                 pass
 

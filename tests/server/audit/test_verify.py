@@ -229,17 +229,17 @@ def changed(lines: Lines, number: int) -> Lines:
 
 
 SAID: dict[str, tuple[Callable[[Lines], Lines], int, str]] = {
-    "edited": (lambda lines: changed(lines, 4), 4, "its MAC does not fit"),
-    "taken out": (lambda lines: without(lines, 4), 4, "it says seq 5 where 4 comes next"),
-    "first taken out": (lambda lines: without(lines, 1), 1, "it says seq 2 where 1 comes next"),
-    "swapped": (lambda lines: swapped(lines, 4), 4, "it says seq 5 where 4 comes next"),
-    "doubled": (lambda lines: [*lines[:5], *lines[4:]], 6, "it says seq 5 where 6 comes next"),
-    "no JSON": (lambda lines: [*lines[:5], b"\xff\n", *lines[5:]], 6, "it is no line of an audit log"),
-    "deep JSON": (lambda lines: [*lines[:5], b"[" * 60_000 + b"\n"], 6, "it is no line of an audit log"),
+    "edited": (lambda lines: changed(lines, 4), 4, "its MAC does not match"),
+    "taken out": (lambda lines: without(lines, 4), 4, "it has seq 5, expected 4"),
+    "first taken out": (lambda lines: without(lines, 1), 1, "it has seq 2, expected 1"),
+    "swapped": (lambda lines: swapped(lines, 4), 4, "it has seq 5, expected 4"),
+    "doubled": (lambda lines: [*lines[:5], *lines[4:]], 6, "it has seq 5, expected 6"),
+    "no JSON": (lambda lines: [*lines[:5], b"\xff\n", *lines[5:]], 6, "not a valid audit log line"),
+    "deep JSON": (lambda lines: [*lines[:5], b"[" * 60_000 + b"\n"], 6, "not a valid audit log line"),
     "torn": (lambda lines: [*lines[:5], lines[5][:-1]], 6, "it has no end"),
     "endless": (lambda lines: [*lines[:5], b"x" * 200_000], 6, "it has no end"),
     "empty": (lambda lines: [], 1, "the file is empty"),
-    "cut off": (lambda lines: lines[:8], 8, "is a checkpoint of seq 9: it was cut off"),
+    "truncated": (lambda lines: lines[:8], 8, "is a checkpoint of seq 9: it was truncated"),
 }
 
 
@@ -265,10 +265,10 @@ SAID_OF_CHECKPOINTS: dict[str, tuple[Callable[[Logs], Lines], int, str]] = {
     "swapped": (lambda logs: swapped(logs.checkpoints, 2), 2, "the checkpoint of seq 9 is missing before it"),
     "doubled": (lambda logs: [*logs.checkpoints[:2], *logs.checkpoints[1:]], 3, "no such checkpoint"),
     "doubled at the end": (lambda logs: [*logs.checkpoints, logs.checkpoints[-1]], -1, "no such checkpoint"),
-    "of another log": (lambda logs: [*logs.checkpoints, logs.other_checkpoints[0]], -1, "a log that was not given"),
+    "of another log": (lambda logs: [*logs.checkpoints, logs.other_checkpoints[0]], -1, "a log that was not named"),
     "of nobody": (lambda logs: [*logs.checkpoints, forged(logs)], -1, "signature is not by this audit key"),
-    "a line": (lambda logs: [*logs.checkpoints, logs.lines[3]], -1, "it is no checkpoint"),
-    "none": (lambda logs: [], 0, "it has no checkpoint of"),
+    "a line": (lambda logs: [*logs.checkpoints, logs.lines[3]], -1, "not a checkpoint"),
+    "none": (lambda logs: [], 0, "there is no checkpoint of"),
 }
 
 
@@ -297,7 +297,7 @@ def test_a_file_that_is_gone_is_named(logs: Logs) -> None:
     path, shipped = logs.folder / "audit.jsonl", logs.folder / "gone"
     for paths, checkpoints in (([shipped], [path]), ([path], [shipped])):
         report = verify(paths, logs.key, checkpoints, patience=0)
-        assert str(report.bad) == f"{shipped}: it cannot be read: No such file or directory"
+        assert str(report.bad) == f"{shipped}: cannot be read: No such file or directory"
 
 
 async def test_without_shipped_checkpoints_the_logs_own_are_compared(tmp_path: Path) -> None:
@@ -317,10 +317,10 @@ async def test_without_shipped_checkpoints_the_logs_own_are_compared(tmp_path: P
     both.write_bytes(trails[1].checkpoints.read_bytes() + trails[0].checkpoints.read_bytes())
     report = verify(paths, key, [both], patience=0)
     assert report.whole, report.bad
-    assert "log that was not given" in str(verify(paths[:1], key, [both], patience=0).bad)
+    assert "log that was not named" in str(verify(paths[:1], key, [both], patience=0).bad)
     assert verify([paths[0], paths[0]], key, patience=0).lines == 39, "once"
     shutil.copy(paths[0], tmp_path / "copy")
-    assert "give each once" in str(verify([paths[0], tmp_path / "copy"], key, patience=0).bad)
+    assert "name each file once" in str(verify([paths[0], tmp_path / "copy"], key, patience=0).bad)
     trails[1].checkpoints.unlink()
     assert "cannot be read" in str(verify(paths, key, patience=0).bad)
 
@@ -428,15 +428,14 @@ async def test_a_log_without_checkpoints_is_no_way_round_them(trail: Trail) -> N
     lines += [chain.add(key, '"phase":"outcome"') for _ in range(1_000)]
     trail.path.write_bytes(b"".join(lines))
     trail.checkpoints.write_bytes(b"")
-    assert (
-        str(verify([trail.path], key, patience=0).bad) == f"{trail.path} line 1001: no checkpoint came for 1000 lines"
-    )
+    why = "there is no checkpoint in the 1000 lines before it"
+    assert str(verify([trail.path], key, patience=0).bad) == f"{trail.path} line 1001: {why}"
 
 
 @pytest.mark.parametrize(
     ("texts", "number", "why"),
     [
-        (['"phase":"outcome"'], 1, "a log begins with a boot line"),
+        (['"phase":"outcome"'], 1, "not a boot line, with which every log begins"),
         (['"phase":"boot","log":"a"', '"phase":"boot","log":"b"'], 2, "it belongs to another log"),
     ],
 )

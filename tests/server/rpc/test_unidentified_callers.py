@@ -180,4 +180,4 @@ def test_a_sum_without_a_number_is_an_invalid_line(trail: Trail, count: str) -> 
     texts = ('"phase":"boot","log":"a"', f'"phase":"refused","count":{count}')
     trail.path.write_bytes(b"".join(chain.add(key, text) for text in texts))
     trail.checkpoints.write_bytes(b"")
-    assert str(verify([trail.path], key, patience=0).bad) == f"{trail.path} line 2: it is no line of an audit log"
+    assert str(verify([trail.path], key, patience=0).bad) == f"{trail.path} line 2: not a valid audit log line"
