@@ -12,7 +12,7 @@ from typing import Annotated, Protocol
 
 from cyclopts import App, CycloptsError, Parameter
 
-from keyvault_server.audit.key import AuditKey, default_key_path, load_key
+from keyvault_server.audit.key import AuditKey, PublicAuditKey, default_key_path, load_key
 from keyvault_server.audit.reading import BadPlace
 from keyvault_server.audit.replay import StoreReport, against_store
 from keyvault_server.audit.rotation import live_name
@@ -67,16 +67,13 @@ def audit_app(load: Callable[[], AuditSettings], open_records: OpenRecords) -> A
         if not paths:
             raise CycloptsError(msg="name the log to verify, or set KEYVAULT_AUDIT_FILE")
         audit_key = load_key(key or settings.audit_key or default_key_path(live_name(paths[0])))
-        if against_store and not isinstance(audit_key, AuditKey):
-            raise CycloptsError(msg="--against-store needs the whole key: the public key cannot check names")
-        if against_store and since:
-            raise CycloptsError(msg="--against-store needs all files of the logs: omit --since and name all files")
+        store_key = _get_store_key(audit_key, since) if against_store else None
         report = verify(paths, audit_key, checkpoints or None, since=since)
         if report.bad:
             raise NotWhole(str(report.bad))
         _show(report, shipped=bool(checkpoints))
-        if against_store and isinstance(audit_key, AuditKey):
-            _show_store(asyncio.run(_against_store(paths, audit_key, open_records)))
+        if store_key:
+            _show_store(asyncio.run(_against_store(paths, store_key, open_records)))
 
     @app.command(name="public-key")
     def public_key_command(
@@ -90,6 +87,15 @@ def audit_app(load: Callable[[], AuditSettings], open_records: OpenRecords) -> A
         print(load_key(path).pem, end="")
 
     return app
+
+
+def _get_store_key(key: PublicAuditKey, since: Sequence[int]) -> AuditKey:
+    """Return the key, if logs that it verifies can be compared with the store. Raises CycloptsError."""
+    if not isinstance(key, AuditKey):
+        raise CycloptsError(msg="--against-store needs the whole key: the public key cannot check names")
+    if since:
+        raise CycloptsError(msg="--against-store needs all files of the logs: omit --since and name all files")
+    return key
 
 
 def _show(report: Report, *, shipped: bool) -> None:

@@ -19,42 +19,23 @@ from typing import Annotated, NoReturn, TextIO
 
 import uvloop
 from cyclopts import App, CycloptsError, Parameter
-from cyclopts.validators import Number
 from pythonjsonlogger.json import JsonFormatter
 
-from keyvault_api.envelope import MAX_REVISION
-from keyvault_api.names import METHODS, is_key_id, is_scope, is_tenant
-from keyvault_server.core.caller import DEFAULT_TENANT
-from keyvault_server.core.errors import OperatorError, StaleRevision, VaultError
+from keyvault_api.names import METHODS, is_scope
+from keyvault_server.core.errors import OperatorError, VaultError
 from keyvault_server.core.ports import HeadChanged
-from keyvault_server.core.purge import purge as purge_record
-from keyvault_server.disk.files import replace_durably
 from keyvault_server.operations.audit_cli import audit_app
 from keyvault_server.operations.banner import announce
-from keyvault_server.operations.composition import (
-    check_files,
-    initialise,
-    open_audit_log,
-    open_records,
-    read_policy,
-)
-from keyvault_server.operations.composition import rotate_master_key as rotate_keyring
+from keyvault_server.operations.composition import check_files, open_records, read_policy
 from keyvault_server.operations.dev_certs import TRUST_DOMAIN, write_dev_certs
 from keyvault_server.operations.environment import BadSettings, load_settings
 from keyvault_server.operations.lifecycle import serve
 from keyvault_server.operations.process import close_memory
 from keyvault_server.operations.settings import Settings
+from keyvault_server.operations.store_cli import NAME_RULE, Backend, Data, backup, init, purge, rotate_master_key
 from keyvault_server.rpc.access_log import accepts_more
-from keyvault_server.rpc.gatekeeper import Gatekeeper, Visitor
 from keyvault_server.rpc.health import LIVENESS, is_serving
-from keyvault_server.rpc.status import status_of
 
-Backend = Annotated[str | None, Parameter(help="embedded or aws (KEYVAULT_BACKEND).")]
-Data = Annotated[Path | None, Parameter(help="Directory of the embedded backend (KEYVAULT_DATA).")]
-LastRevision = Annotated[
-    int | None,
-    Parameter(validator=Number(gte=1, lt=MAX_REVISION), help="For a corrupt record: its highest revision."),
-]
 PolicyFile = Annotated[Path | None, Parameter(help="TOML file that says who may call what (KEYVAULT_POLICY).")]
 
 app = App(
@@ -64,11 +45,11 @@ app = App(
     version=lambda: version("keyvault-grpc"),
     default_parameter=Parameter(negative="", show_default=False),
 )
-NAME_RULE = "1 to 255 characters of [A-Za-z0-9._~:@/+=-]"
-
 policy_app = App(name="policy", help="Test a policy file.")
 app.command(policy_app)
 app.command(audit_app(load_settings, lambda: open_records(load_settings())))
+for command in (init, backup, rotate_master_key, purge):
+    app.command(command)
 
 
 @Parameter(name="*")
@@ -105,53 +86,6 @@ def serve_command(
     with contextlib.suppress(AttributeError, OSError):  # Linux: grpc's threads then wake without preempting each other
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     uvloop.run(serve(settings, lambda server: announce(settings, server)))
-
-
-@app.command
-def init(
-    *,
-    backend: Backend = None,
-    data: Data = None,
-    save: Annotated[Path | None, Parameter(help="File for the settings; nothing is written on failure.")] = None,
-) -> None:
-    """Create what the backend needs: a data directory, or a DynamoDB table, a KMS key and its alias. Repeatable."""
-    done = asyncio.run(initialise(load_settings(backend=backend, data=data)))
-    if save:
-        replace_durably(save, f"{done.environment}\n".encode())
-    print((done.advice if save or done.advice else done.environment) or f"settings saved in {save}")
-
-
-@app.command
-def rotate_master_key(*, data: Data = None) -> None:
-    """Add a master key to the embedded keyring while the server is stopped; RewrapKey moves wrapped keys to it."""
-    label = rotate_keyring(load_settings(data=data))
-    print(f"master key {label} wraps from the next start on; older keys still unwrap. Back up keyring.json now")
-
-
-@app.command
-def purge(
-    key_id: Annotated[str, Parameter(help="The record's name.")],
-    /,
-    *,
-    tenant: Annotated[str, Parameter(show_default=True, help="Tenant of the record.")] = DEFAULT_TENANT,
-    last_revision: LastRevision = None,
-    yes: Annotated[bool, Parameter(help="Confirm that the record is destroyed.")] = False,
-    insecure_no_audit: Annotated[bool | None, Parameter(help="Purge without an audit record.")] = None,
-    backend: Backend = None,
-    data: Data = None,
-) -> None:
-    """Destroy a record and free its name. Cannot be undone."""
-    if not is_key_id(key_id):
-        _refuse(f'invalid key_id {key_id!r}: {NAME_RULE}, not ending in "/"', 2)
-    if not is_tenant(tenant):
-        _refuse(f"invalid tenant {tenant!r}: 1 to 63 characters of [a-z0-9-], not beginning with -", 2)
-    if not yes:
-        _refuse(f"purging {key_id} cannot be undone; add --yes to confirm", 2)
-    settings = load_settings(backend=backend, data=data, insecure_no_audit=insecure_no_audit)
-    if settings.audit_file is None and not settings.insecure_no_audit:  # the server may run with another environment
-        _refuse("the purge would not be audited: set KEYVAULT_AUDIT_FILE, or add --insecure-no-audit", 2)
-    revision = asyncio.run(_purge(settings, tenant, key_id, last_revision))
-    print(f"{key_id} is vacant: the next Create is revision {revision + 1}")
 
 
 @app.command
@@ -254,25 +188,6 @@ def _nowhere() -> TextIO:
 def _refuse(sentence: str, code: int) -> NoReturn:
     print(f"keyvault-server: {' '.join(sentence.split())}", file=sys.stderr)
     sys.exit(code)
-
-
-async def _purge(settings: Settings, tenant: str, key_id: str, last_revision: int | None) -> int:
-    async with open_records(settings) as records, contextlib.AsyncExitStack() as opened:
-        audit = None
-        if settings.audit_file:  # nothing else of the gate: an operator is not in the policy
-            audit = await opened.enter_async_context(open_audit_log(settings, settings.audit_file))
-        operator = Visitor(Gatekeeper(audit=audit), "Purge", f"purge-{os.getpid()}")
-        operator.identity, operator.tenant = "operator", tenant
-        try:
-            revision = await purge_record(records, operator, key_id, last_revision)
-        except VaultError as error:
-            await operator.record_outcome(status_of(error).name, error.reason)
-            raise
-        except HeadChanged:
-            await operator.record_outcome("ABORTED", StaleRevision.reason)
-            raise
-        await operator.record_outcome("OK", "")
-        return revision
 
 
 class _Handler(logging.StreamHandler[TextIO]):

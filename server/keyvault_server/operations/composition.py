@@ -17,6 +17,7 @@ from keyvault_server.access.tls import ServerTls, TlsFiles
 from keyvault_server.access.tokens import TokenOptions, TokenRules, Tokens, open_tokens
 from keyvault_server.audit.key import default_key_path
 from keyvault_server.audit.trail import Audit, AuditOptions, open_audit
+from keyvault_server.backends.embedded.backup import backup
 from keyvault_server.backends.embedded.data_directory import DataDirectory, UnusableData
 from keyvault_server.backends.embedded.keyring import Keyring
 from keyvault_server.backends.embedded.sqlite import open_store
@@ -157,6 +158,13 @@ async def initialise(settings: Settings) -> Initialised:
     async with open_backend(settings):
         environment = f"export KEYVAULT_DATA={shlex.quote(str(directory.path))}"
         return Initialised(environment, f"back up {directory.keyring} now, and keep it apart from the records")
+
+
+def backup_records(settings: Settings, target: Path) -> int:
+    """Copy the embedded records to a new file; return how many there are. Raises OperatorError."""
+    if settings.backend == "aws":
+        raise UnusableData("the records are in DynamoDB: back up the table there (docs/backup.md)")
+    return backup(data_directory(settings), target)
 
 
 def rotate_master_key(settings: Settings) -> str:
