@@ -6,35 +6,35 @@ failure is one line on standard error and exit 1, bad usage one line and exit 2.
 
 import hashlib
 import sys
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
-from cyclopts.types import ExistingFile, NonExistentPath, PositiveFloat, PositiveInt
+from cyclopts.types import ExistingFile, NonExistentPath, PositiveInt
 from google.protobuf import json_format
 
 from keyvault_api import envelope as kve1
 from keyvault_api.envelope import Kind
 from keyvault_api.v1 import keyvault_pb2 as pb
+from keyvault_client.connection_options import DEFAULT_CONNECTION, ConnectionOptions
 from keyvault_client.errors import InvalidRequest, KeyVaultError, WrongRevision
-from keyvault_client.keys import DataKey
 from keyvault_client.legacy import open_legacy
 from keyvault_client.records import Written, open_record, seal
 from keyvault_client.terminal import (
+    check_key_output,
     flush_output,
-    load_or_save_key,
+    load_key,
+    load_key_to_change,
     print_error,
     quiet_grpc,
     read_message,
     read_secret,
-    refuse_terminal_output,
+    refuse_empty,
     write_bytes,
+    write_changed_key,
     write_key,
 )
-from keyvault_client.tls import TLS
-from keyvault_client.vault import KeyVault
 
 app = App(
     name="keyvault",
@@ -46,53 +46,11 @@ app = App(
 )
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, slots=True)
-class ConnectionOptions:
-    """Address of the server, and how to connect to it."""
-
-    address: Annotated[
-        str, Parameter(env_var="KEYVAULT_ADDRESS", show_default=True, help="host:port or unix:/path.")
-    ] = "127.0.0.1:50051"
-    timeout: Annotated[
-        PositiveFloat,
-        Parameter(env_var="KEYVAULT_TIMEOUT", show_default=True, help="Seconds for the whole call, retries included."),
-    ] = 10.0
-    ca: Annotated[
-        ExistingFile | None, Parameter(env_var="KEYVAULT_CA", help="PEM file of CA certificates; turns TLS on.")
-    ] = None
-    certificate: Annotated[
-        ExistingFile | None,
-        Parameter(env_var="KEYVAULT_CERTIFICATE", help="PEM file of this client's certificate chain; turns TLS on."),
-    ] = None
-    private_key: Annotated[
-        ExistingFile | None,
-        Parameter(env_var="KEYVAULT_PRIVATE_KEY", help="PEM file of this client's private key, unencrypted."),
-    ] = None
-    token_file: Annotated[
-        ExistingFile | None,
-        Parameter(
-            env_var="KEYVAULT_TOKEN_FILE",
-            help="File with a bearer token. Needs TLS unless the server is on this machine.",
-        ),
-    ] = None
-    tls: Annotated[bool, Parameter(help="Use TLS with the system's CA certificates.")] = False
-    insecure: Annotated[
-        bool, Parameter(env_var="KEYVAULT_INSECURE", help="Allow plaintext to another machine, keys included.")
-    ] = False
-
-    def connect(self) -> KeyVault:
-        """Return a client with these options. Raises InvalidRequest."""
-        if (self.certificate is None) is not (self.private_key is None):
-            raise InvalidRequest("--certificate and --private-key must be given together")
-        tls = TLS(self.ca, self.certificate, self.private_key) if self.tls or self.ca or self.certificate else None
-        return KeyVault(self.address, tls=tls, insecure=self.insecure, token_file=self.token_file, timeout=self.timeout)
-
-
-DEFAULT_CONNECTION = ConnectionOptions()
 KeyId = Annotated[str, Parameter(help="The record's name.")]
 KeyFile = Annotated[ExistingFile, Parameter(help="A key file, as generate-key writes it.")]
 NewFile = Annotated[NonExistentPath | None, Parameter(help="Save the key to this new file instead of standard output.")]
+InPlace = Annotated[bool, Parameter(help="Replace the key file; the old one stays until the new one is on the disk.")]
+AllowEmpty = Annotated[bool, Parameter(help="Accept data of 0 bytes, which is otherwise refused.")]
 AtRevision = Annotated[PositiveInt | None, Parameter(help="Only write if the record is at this revision.")]
 
 
@@ -107,34 +65,49 @@ async def generate_key(
     save: NewFile = None,
     connection: ConnectionOptions = DEFAULT_CONNECTION,
 ) -> None:
-    """Write a new data key to standard output: `keyvault generate-key prod/ > prod.key`."""
-    refuse_terminal_output(save)
+    """Save a new data key: `keyvault generate-key prod/ --save prod.key`. Without --save it goes to standard output."""
+    check_key_output(save)
     async with connection.connect() as vault:
         key = await vault.generate_key(scope)
     write_key(key.without_plaintext() if without_plaintext else key, save)
 
 
 @app.command
-async def create(key_id: KeyId, /, *, key: KeyFile, connection: ConnectionOptions = DEFAULT_CONNECTION) -> None:
+async def create(
+    key_id: KeyId,
+    /,
+    *,
+    key: KeyFile,
+    allow_empty: AllowEmpty = False,
+    connection: ConnectionOptions = DEFAULT_CONNECTION,
+) -> None:
     """Store standard input as a new record."""
+    owner, data = load_key(key), read_secret(allow_empty=allow_empty)
     async with connection.connect() as vault:
-        _report(key_id, await vault.create(key_id, read_secret(), key=DataKey.load(key)))
+        _report(key_id, await vault.create(key_id, data, key=owner))
 
 
 @app.command
 async def read(key_id: KeyId, /, *, key: KeyFile, connection: ConnectionOptions = DEFAULT_CONNECTION) -> None:
     """Write a record's data to standard output."""
     async with connection.connect() as vault:
-        write_bytes((await vault.read(key_id, key=DataKey.load(key))).plaintext)
+        write_bytes((await vault.read(key_id, key=load_key(key))).plaintext)
 
 
 @app.command
 async def update(
-    key_id: KeyId, /, *, key: KeyFile, revision: AtRevision = None, connection: ConnectionOptions = DEFAULT_CONNECTION
+    key_id: KeyId,
+    /,
+    *,
+    key: KeyFile,
+    revision: AtRevision = None,
+    allow_empty: AllowEmpty = False,
+    connection: ConnectionOptions = DEFAULT_CONNECTION,
 ) -> None:
     """Replace a record's data with standard input."""
+    owner, data = load_key(key), read_secret(allow_empty=allow_empty)
     async with connection.connect() as vault:
-        _report(key_id, await vault.update(key_id, read_secret(), key=DataKey.load(key), revision=revision))
+        _report(key_id, await vault.update(key_id, data, key=owner, revision=revision))
 
 
 @app.command
@@ -143,7 +116,7 @@ async def delete(
 ) -> None:
     """Delete a record. Its name stays reserved for its key."""
     async with connection.connect() as vault:
-        _report(key_id, await vault.delete(key_id, key=DataKey.load(key), revision=revision))
+        _report(key_id, await vault.delete(key_id, key=load_key(key), revision=revision))
 
 
 @app.command
@@ -158,24 +131,36 @@ async def rotate_key(
 ) -> None:
     """Hand a record to another key. The old key no longer opens or changes this record."""
     async with connection.connect() as vault:
-        done = await vault.rotate_key(key_id, key=DataKey.load(key), new_key=DataKey.load(new_key), revision=revision)
+        done = await vault.rotate_key(key_id, key=load_key(key), new_key=load_key(new_key), revision=revision)
     _report(key_id, done)
 
 
 @app.command
-async def rewrap_key(*, key: KeyFile, save: NewFile = None, connection: ConnectionOptions = DEFAULT_CONNECTION) -> None:
-    """Write a key, wrapped under the server's current master key, to standard output (not to the same file)."""
-    refuse_terminal_output(save)
+async def rewrap_key(
+    *,
+    key: KeyFile,
+    save: NewFile = None,
+    in_place: InPlace = False,
+    connection: ConnectionOptions = DEFAULT_CONNECTION,
+) -> None:
+    """Wrap a key under the server's current master key. The key goes to standard output, --save or --in-place."""
+    old = load_key_to_change(key, save, in_place=in_place)
     async with connection.connect() as vault:
-        write_key(await vault.rewrap_key(DataKey.load(key)), save)
+        write_changed_key(await vault.rewrap_key(old), key, save, in_place=in_place)
 
 
 @app.command
-async def unwrap_key(*, key: KeyFile, save: NewFile = None, connection: ConnectionOptions = DEFAULT_CONNECTION) -> None:
-    """Write a key with its plaintext to standard output, if the server allows that for its scope."""
-    refuse_terminal_output(save)
+async def unwrap_key(
+    *,
+    key: KeyFile,
+    save: NewFile = None,
+    in_place: InPlace = False,
+    connection: ConnectionOptions = DEFAULT_CONNECTION,
+) -> None:
+    """Get a key's plaintext, if the server allows that. The key goes to standard output, --save or --in-place."""
+    old = load_key_to_change(key, save, in_place=in_place)
     async with connection.connect() as vault:
-        write_key(await vault.unwrap_key(DataKey.load(key)), save)
+        write_changed_key(await vault.unwrap_key(old), key, save, in_place=in_place)
 
 
 @app.command(name="seal")
@@ -189,14 +174,15 @@ def seal_command(
     ],
     tombstone: Annotated[bool, Parameter(help="Seal a tombstone, for Delete; standard input is not read.")] = False,
     new_key: Annotated[ExistingFile | None, Parameter(help="Seal under this key, for RotateKey.")] = None,
+    allow_empty: AllowEmpty = False,
     json: Annotated[bool, Parameter(help="Write a request for `grpcurl -d @` instead of the envelope.")] = False,
 ) -> None:
     """Seal standard input without a server."""
     if new_key is not None and (tombstone or not json):
         raise InvalidRequest("--new-key makes a RotateKey request: it needs --json and excludes --tombstone")
-    current_key = DataKey.load(key)
-    sealing_key = DataKey.load(new_key) if new_key else current_key
-    kind, plaintext = (Kind.TOMBSTONE, b"") if tombstone else (Kind.DATA, read_secret())
+    current_key = load_key(key)
+    sealing_key = load_key(new_key) if new_key else current_key
+    kind, plaintext = (Kind.TOMBSTONE, b"") if tombstone else (Kind.DATA, read_secret(allow_empty=allow_empty))
     envelope = seal(sealing_key, key_id, revision, plaintext, kind)
     if not json:
         write_bytes(envelope)
@@ -219,8 +205,8 @@ def seal_command(
 @app.command(name="open")
 def open_command(key_id: KeyId, /, *, key: KeyFile) -> None:
     """Open an envelope, or grpcurl's JSON of a Read, from standard input without a server."""
-    response = _response(read_message())
-    write_bytes(open_record(key_id, response, DataKey.load(key)).plaintext)
+    owner = load_key(key)
+    write_bytes(open_record(key_id, _response(read_message()), owner).plaintext)
 
 
 @app.command
@@ -242,12 +228,16 @@ async def import_legacy(
     /,
     *,
     key: Annotated[Path, Parameter(help="File for the new key; a key that is there already is used.")],
+    allow_empty: AllowEmpty = False,
     connection: ConnectionOptions = DEFAULT_CONNECTION,
 ) -> None:
     """Import a legacy record, JSON {"data": ..., "secret": ...} on standard input, under a new key."""
     plaintext = open_legacy(read_message())
+    refuse_empty(plaintext, allow_empty=allow_empty)
     async with connection.connect() as vault:
-        fresh = load_or_save_key(key, None if key.exists() else await vault.generate_key(key_id))
+        if not key.exists():
+            (await vault.generate_key(key_id)).save(key)
+        fresh = load_key(key)
         _report(key_id, await vault.create(key_id, plaintext, key=fresh))
 
 

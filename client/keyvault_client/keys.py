@@ -1,21 +1,18 @@
 """Data keys on the caller's side: the 32 bytes read a record; together with their wrapped form they change it.
 
 A key file is JSON {"tenant", "scope", "plaintext_key", "wrapped_key"}, bytes in base64. "plaintext_key" may be left out
-where the server's settings let the caller unwrap. The rule of this file: a key file is written 0600, durably, and never
-over another file.
+where the server's settings let the caller unwrap.
 """
 
 import base64
+import dataclasses
 import json
 import os
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 
 from keyvault_api.names import DATA_KEY_SIZE, MAX_WRAPPED_KEY, is_scope, is_tenant
 from keyvault_client.errors import InvalidRequest
-
-MAX_FILE = 64 * 1024
-"""Most bytes in a key file."""
+from keyvault_client.key_files import read_private, replace_file, save_new_file
 
 _PROTOBUF_NAMES = {"plaintextKey": "plaintext_key", "wrappedKey": "wrapped_key"}  # grpcurl prints these
 
@@ -41,7 +38,7 @@ class DataKey:
 
     def without_plaintext(self) -> "DataKey":
         """Return this key with its wrapped form alone."""
-        return replace(self, plaintext_key=None)
+        return dataclasses.replace(self, plaintext_key=None)
 
     def to_json(self) -> str:
         """Return the key as JSON, secret included."""
@@ -78,33 +75,23 @@ class DataKey:
 
         Raises OSError, and leaves no partial file, if the disk is full.
         """
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(descriptor, "w") as file:
-                file.write(self.to_json())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            Path(path).unlink()
-            raise OSError(error.errno, error.strerror, os.fspath(path)) from None
-        _sync_directory(Path(path).parent)
+        save_new_file(path, self.to_json().encode())
+
+    def replace(self, path: str | os.PathLike[str]) -> None:
+        """Replace a key file by this key. The old one stays until this one is on the disk; mode and group are kept.
+
+        Raises OSError, and then leaves the old file.
+        """
+        replace_file(path, self.to_json().encode())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "DataKey":
-        """Read a saved key. Raises OSError, or InvalidRequest with the name of the file."""
-        with Path(path).open("rb") as file:
-            content = file.read(MAX_FILE + 1)
-        if len(content) > MAX_FILE:
-            raise InvalidRequest(f"{os.fspath(path)}: not a data key: larger than {MAX_FILE} bytes")
+        """Read a saved key. Raises OSError, or InvalidRequest with the name of the file.
+
+        Refuses a file that another user owns, may read or may write (keyvault_client/key_files.py has the rule).
+        """
+        content = read_private(path)
         try:
             return cls.from_json(content)
         except InvalidRequest as error:
             raise InvalidRequest(f"{os.fspath(path)}: {error}") from None
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,16 +12,26 @@ from typing import BinaryIO
 
 from keyvault_api.envelope import MAX_PLAINTEXT
 from keyvault_api.names import MAX_MESSAGE
-from keyvault_client.errors import InvalidRequest
+from keyvault_client.errors import InvalidRequest, KeyVaultError
 from keyvault_client.keys import DataKey
 
 
-def read_secret() -> bytes:
-    """Read standard input to its end, at most what a record holds. Raises InvalidRequest."""
+def read_secret(*, allow_empty: bool) -> bytes:
+    """Read standard input to its end, at most what a record holds. Raises InvalidRequest.
+
+    Empty input is what a program leaves that failed before this one in a pipe, so it has to be allowed.
+    """
     data = _input().read(MAX_PLAINTEXT + 1)
+    refuse_empty(data, allow_empty=allow_empty)
     if len(data) > MAX_PLAINTEXT:
         raise InvalidRequest(f"standard input is too long: a record holds at most {MAX_PLAINTEXT} bytes")
     return data
+
+
+def refuse_empty(data: bytes, *, allow_empty: bool) -> None:
+    """Raise InvalidRequest for data of 0 bytes, unless the user allows that."""
+    if not data and not allow_empty:
+        raise InvalidRequest("standard input is empty, or the record in it: give --allow-empty to store 0 bytes")
 
 
 def read_message() -> bytes:
@@ -39,32 +49,61 @@ def write_bytes(data: bytes) -> None:
     output.flush()
 
 
-def refuse_terminal_output(new_file: Path | None) -> None:
-    """Raise InvalidRequest if a key would go to a screen, where others may read it, or to a closed stream."""
-    if new_file is None and _output().isatty():
-        raise InvalidRequest("refusing to show a key on the screen: send it to a file, as in `... > prod.key`")
+def check_key_output(new_file: Path | None) -> None:
+    """Raise before a key is asked for that could not be written safely to standard output.
+
+    Raises InvalidRequest for a screen, where others may read it, and for a closed stream; KeyVaultError for a file that
+    others may open. Who opens such a file now can read from it later, even if its mode was changed in between.
+    """
+    if new_file is not None:
+        return
+    output = _output()
+    if output.isatty():
+        raise InvalidRequest("refusing to show a key on the screen: send it to a file with --save FILE")
+    mode = os.fstat(output.fileno()).st_mode
+    if stat.S_ISREG(mode) and mode & 0o077:
+        raise KeyVaultError(
+            f"refusing to write a key to a file that others may open (mode {stat.S_IMODE(mode):04o}): "
+            "use --save FILE, or `umask 077` before the redirection"
+        )
 
 
 def write_key(key: DataKey, new_file: Path | None) -> None:
-    """Write a key durably to a new file, or to standard output; if that is a regular file, it becomes 0600 first."""
+    """Write a key durably to a new file, or to standard output."""
     if new_file is not None:
         key.save(new_file)
         return
-    output = _output().fileno()
-    regular = stat.S_ISREG(os.fstat(output).st_mode)
-    if regular:
-        os.fchmod(output, 0o600)
     write_bytes(key.to_json().encode())
-    if regular:
+    output = _output().fileno()
+    if stat.S_ISREG(os.fstat(output).st_mode):
         os.fsync(output)
 
 
-def load_or_save_key(path: Path, key: DataKey | None) -> DataKey:
-    """Return the key in the file; or save the given key to it, durably, and return that."""
-    if key is None:
-        return DataKey.load(path)
-    key.save(path)
-    return key
+def load_key(path: Path) -> DataKey:
+    """Load the key in a file. Raises InvalidRequest, also if standard output would overwrite that file."""
+    if sys.stdout is not None and os.path.samestat(os.fstat(sys.stdout.fileno()), path.stat()):
+        raise InvalidRequest(
+            f"standard output is the key file {path}: use --in-place or --save NEW. "
+            "A shell that redirects with > has emptied the file already"
+        )
+    return DataKey.load(path)
+
+
+def load_key_to_change(key: Path, save: Path | None, *, in_place: bool) -> DataKey:
+    """Return the key if its new version can be written where the user wants it. Raises KeyVaultError."""
+    if in_place and save is not None:
+        raise InvalidRequest("--in-place and --save exclude each other")
+    old = load_key(key)
+    check_key_output(key if in_place else save)
+    return old
+
+
+def write_changed_key(new: DataKey, key: Path, save: Path | None, *, in_place: bool) -> None:
+    """Write the new version of the key in a file to where the user wants it."""
+    if in_place:
+        new.replace(key)
+    else:
+        write_key(new, save)
 
 
 def flush_output() -> None:
@@ -107,7 +146,7 @@ def print_error(sentence: str) -> None:
 
 def _input() -> BinaryIO:
     if sys.stdin is None:
-        raise InvalidRequest("standard input is closed: send the data to it, or use `< /dev/null` for empty data")
+        raise InvalidRequest("standard input is closed: send the data to it, or use `--allow-empty < /dev/null`")
     return sys.stdin.buffer
 
 

@@ -104,12 +104,6 @@ def test_a_key_is_not_shown_on_a_screen(shell: Shell) -> None:
     assert b"send it to a file" in done.stderr
 
 
-def test_a_file_that_others_could_read_is_closed_first(shell: Shell) -> None:
-    (shell.directory / "open.key").touch(mode=0o644)
-    shell.ok("generate-key prod/", out="open.key")
-    assert (shell.directory / "open.key").stat().st_mode & 0o777 == 0o600
-
-
 @pytest.mark.slow
 def test_a_key_is_rewrapped_and_unwrapped(shell: Shell) -> None:
     shell.ok("generate-key prod/unwrap", out="full.key")

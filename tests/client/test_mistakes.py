@@ -13,7 +13,7 @@ import pytest
 from keyvault_client import DataKey
 from keyvault_client.cli import app
 from tests.support.processes import BIN
-from tests.support.shell import Shell
+from tests.support.shell import Shell, in_shell, one_line
 
 SECRET = "hunter2"
 DEEP = b"[" * 100_000
@@ -24,25 +24,6 @@ def key(shell: Shell) -> Path:
     """A file with a key for "prod/"."""
     shell.ok("generate-key prod/", out="prod.key")
     return shell.directory / "prod.key"
-
-
-def in_shell(shell: Shell, line: str) -> "subprocess.CompletedProcess[bytes]":
-    """A line for bash, which can close a stream or redirect it."""
-    return subprocess.run(
-        ["bash", "-c", line.replace("keyvault", str(BIN / "keyvault"))],
-        cwd=shell.directory,
-        env=shell.environment,
-        capture_output=True,
-        timeout=30,
-        check=False,
-    )
-
-
-def one_line(done: "subprocess.CompletedProcess[bytes]", status: int) -> str:
-    message = done.stderr.decode()
-    assert (done.returncode, message.count("\n")) == (status, 1), message
-    assert message.startswith("keyvault: ")
-    return message
 
 
 @pytest.mark.process
@@ -144,7 +125,7 @@ def test_output_that_cannot_be_written_is_one_line(shell: Shell, key: Path, line
 @pytest.mark.process
 def test_a_report_that_cannot_be_written_is_one_line(shell: Shell, key: Path) -> None:
     assert "No space left" in one_line(
-        in_shell(shell, "keyvault create prod/full --key prod.key </dev/null >/dev/full"), 1
+        in_shell(shell, "keyvault create prod/full --key prod.key --allow-empty </dev/null >/dev/full"), 1
     )
 
 

@@ -76,6 +76,9 @@ class KeyvaultCommand(Client):
 
     reading, updating = "read", "update"
 
+    def update(self, name: str, key: Path, data: bytes) -> int:
+        return self._written(name, self.run("update", name, "--key", key, "--allow-empty", given=data))
+
     def create(self, name: str, key: Path, data: bytes) -> int:
         self.generate(name, key)
         return self._written(name, self.run("create", name, "--key", key, given=data))

@@ -1,6 +1,7 @@
 """The command `keyvault` in a folder, against one server, as a person at a shell runs it."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -8,14 +9,15 @@ from tests.support.processes import BIN
 
 
 class Shell:
-    """Runs the command in a directory, against one server."""
+    """Runs the command in a folder, against one server."""
 
     def __init__(self, directory: Path, address: str) -> None:
         self.directory = directory
         self.environment = os.environ | {"KEYVAULT_ADDRESS": address}
 
     def run(self, line: str, given: bytes = b"", out: str | None = None) -> "subprocess.CompletedProcess[bytes]":
-        with (self.directory / out).open("wb") if out else open(os.devnull, "wb") as file:  # noqa: PTH123
+        """Run a line of the command; its output goes to the file `out`, as under a umask of 077, or is captured."""
+        with open(self.directory / out if out else os.devnull, "wb", opener=_private) as file:
             return subprocess.run(
                 [BIN / "keyvault", *line.split()],
                 cwd=self.directory,
@@ -38,3 +40,27 @@ class Shell:
         assert (done.returncode, done.stdout, message.count("\n")) == (status, b"", 1), message
         assert message.startswith("keyvault: ")
         return message
+
+
+def in_shell(shell: Shell, line: str) -> "subprocess.CompletedProcess[bytes]":
+    """Run a line with bash, which can close a stream or redirect it."""
+    return subprocess.run(
+        ["bash", "-c", re.sub(r"\bkeyvault ", f"{BIN / 'keyvault'} ", line)],
+        cwd=shell.directory,
+        env=shell.environment,
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def one_line(done: "subprocess.CompletedProcess[bytes]", status: int) -> str:
+    """Return the one line that a command says, with this exit status, instead of doing it."""
+    message = done.stderr.decode()
+    assert (done.returncode, message.count("\n")) == (status, 1), message
+    assert message.startswith("keyvault: ")
+    return message
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

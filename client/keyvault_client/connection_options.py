@@ -1,0 +1,60 @@
+"""Options of the command `keyvault` that say where the server is and how to connect to it.
+
+Each has a variable of the environment; the server accepts these variables in its own (CLIENT_VARIABLES there).
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.types import ExistingFile, PositiveFloat
+
+from keyvault_client.errors import InvalidRequest
+from keyvault_client.tls import TLS
+from keyvault_client.vault import KeyVault
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class ConnectionOptions:
+    """Address of the server, and how to connect to it."""
+
+    address: Annotated[
+        str, Parameter(env_var="KEYVAULT_ADDRESS", show_default=True, help="host:port or unix:/path.")
+    ] = "127.0.0.1:50051"
+    timeout: Annotated[
+        PositiveFloat,
+        Parameter(env_var="KEYVAULT_TIMEOUT", show_default=True, help="Seconds for the whole call, retries included."),
+    ] = 10.0
+    ca: Annotated[
+        ExistingFile | None, Parameter(env_var="KEYVAULT_CA", help="PEM file of CA certificates; turns TLS on.")
+    ] = None
+    certificate: Annotated[
+        ExistingFile | None,
+        Parameter(env_var="KEYVAULT_CERTIFICATE", help="PEM file of this client's certificate chain; turns TLS on."),
+    ] = None
+    private_key: Annotated[
+        ExistingFile | None,
+        Parameter(env_var="KEYVAULT_PRIVATE_KEY", help="PEM file of this client's private key, unencrypted."),
+    ] = None
+    token_file: Annotated[
+        ExistingFile | None,
+        Parameter(
+            env_var="KEYVAULT_TOKEN_FILE",
+            help="File with a bearer token. Needs TLS unless the server is on this machine.",
+        ),
+    ] = None
+    tls: Annotated[bool, Parameter(help="Use TLS with the system's CA certificates.")] = False
+    insecure: Annotated[
+        bool, Parameter(env_var="KEYVAULT_INSECURE", help="Allow plaintext to another machine, keys included.")
+    ] = False
+
+    def connect(self) -> KeyVault:
+        """Return a client with these options. Raises InvalidRequest."""
+        if (self.certificate is None) is not (self.private_key is None):
+            raise InvalidRequest("--certificate and --private-key must be given together")
+        tls = TLS(self.ca, self.certificate, self.private_key) if self.tls or self.ca or self.certificate else None
+        return KeyVault(self.address, tls=tls, insecure=self.insecure, token_file=self.token_file, timeout=self.timeout)
+
+
+DEFAULT_CONNECTION = ConnectionOptions()

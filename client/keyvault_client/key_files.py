@@ -1,0 +1,109 @@
+"""Key files on disk: who may use one, and how one is written so that a crash loses no key.
+
+The rules of this file:
+
+* A key file belongs to us or to root. No other user may read or write it, except a group of ours, as Kubernetes has it
+  for a volume with fsGroup. A file that breaks this rule is refused and never repaired: somebody may have used it.
+* A key file is written with mode 0600 and is on the disk, with its name, before the write returns.
+* A new file never replaces another one. A replaced file stays until the new content is on the disk.
+"""
+
+import contextlib
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from keyvault_client.errors import InvalidRequest
+
+MAX_FILE = 64 * 1024
+"""Most bytes in a key file."""
+
+
+def read_private(path: str | os.PathLike[str]) -> bytes:
+    """Read a file that no other user can use. Raises OSError, or InvalidRequest with the name of the file.
+
+    Pipes and devices are not checked: a shell makes them for `--key <(...)`.
+    """
+    with Path(path).open("rb") as file:
+        status = os.fstat(file.fileno())
+        if stat.S_ISREG(status.st_mode):
+            _refuse_shared(os.fspath(path), status)
+        content = file.read(MAX_FILE + 1)
+    if len(content) > MAX_FILE:
+        raise InvalidRequest(f"{os.fspath(path)}: not a data key: larger than {MAX_FILE} bytes")
+    return content
+
+
+def save_new_file(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a new file durably. Raises OSError, FileExistsError among them, and then leaves no partial file."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with _removed_on_failure(Path(path), os.fspath(path)):
+        _write_durably(descriptor, content)
+    _sync_directory(Path(path).parent)
+
+
+def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
+    """Replace a file durably; it keeps its mode and its group. Raises OSError, and then leaves the old file.
+
+    1. The new content is on the disk, in a file next to the old one.
+    2. The new file takes the name of the old one.
+    3. The name is on the disk.
+    """
+    target = Path(path).resolve()  # a symbolic link stays one
+    status = target.stat()
+    # 1.
+    descriptor, draft = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    with _removed_on_failure(Path(draft), os.fspath(path)):
+        _write_durably(descriptor, content, status)
+        # 2.
+        Path(draft).replace(target)
+    # 3.
+    _sync_directory(target.parent)
+
+
+def _refuse_shared(name: str, status: os.stat_result) -> None:
+    others = stat.S_IRWXO
+    if status.st_gid != os.getegid() and status.st_gid not in os.getgroups():
+        others |= stat.S_IRWXG
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & others:
+        raise InvalidRequest(
+            f"{name} has mode {mode:04o}, so others can read or write it: check that nobody did, "
+            f"then `chmod go-rwx {name}`"
+        )
+    if status.st_uid not in (0, os.geteuid()):
+        raise InvalidRequest(f"{name} belongs to another user (uid {status.st_uid}), who can write it: `chown` it")
+
+
+def _write_durably(descriptor: int, content: bytes, like: os.stat_result | None = None) -> None:
+    with os.fdopen(descriptor, "wb") as file:
+        if like is not None:
+            if os.fstat(descriptor).st_gid != like.st_gid:
+                os.fchown(descriptor, -1, like.st_gid)
+            os.fchmod(descriptor, stat.S_IMODE(like.st_mode))
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
+
+
+@contextlib.contextmanager
+def _removed_on_failure(made: Path, name: str) -> Iterator[None]:
+    """Remove the file that was made if the body fails, and name the file that the caller knows."""
+    try:
+        yield
+    except OSError as error:
+        made.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, name) from None
+    except BaseException:
+        made.unlink(missing_ok=True)
+        raise
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
