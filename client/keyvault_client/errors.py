@@ -4,7 +4,7 @@ KeyVaultError
   InvalidRequest      the request can never succeed as it is; often found before it is sent
   NotFound            no such record, or it was deleted
   AlreadyExists       Create on a live record
-  Conflict            the record is at another revision than the caller named
+  Conflict            the record is at another revision than the caller named, or was purged
   NotAuthorized       the key is not the record's
   Denied              the server's policy forbids the call, or the caller has no valid identity
   Busy                a quota, a throttled backend or a full store; nothing was written
@@ -39,11 +39,28 @@ class NotFound(KeyVaultError):
 
 
 class WrongRevision(KeyVaultError):
-    """The record is at another revision than the mutation assumed; nothing was written."""
+    """The record is at another revision than the mutation assumed; nothing was written.
 
-    def __init__(self, message: str, *, current_revision: int, reason: str = "", request_id: str = "") -> None:
+    `current_revision` is what the server says, 0 if it does not say. Anyone between you and the records can make it up,
+    so the client never seals for it: read and open the record before you name a revision.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        current_revision: int,
+        remembered_since: int | None = None,
+        vacant: bool = False,
+        reason: str = "",
+        request_id: str = "",
+    ) -> None:
         super().__init__(message, reason=reason, request_id=request_id)
         self.current_revision = current_revision
+        self.remembered_since = remembered_since
+        """The oldest revision whose envelope the server recognizes; None if it does not say."""
+        self.vacant = vacant
+        """True if the server says that the name was purged, with `current_revision` as its last revision."""
 
 
 class AlreadyExists(WrongRevision):

@@ -4,11 +4,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeAlias
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from keyvault_api import envelope as kve1
 from keyvault_api.envelope import MAX_PLAINTEXT, MAX_REVISION, EnvelopeDoesNotOpen, Kind, MalformedEnvelope
 from keyvault_api.names import covers, is_key_id
 from keyvault_api.v1 import keyvault_pb2 as pb
-from keyvault_client.errors import InvalidRequest, RecordDamaged, quote
+from keyvault_client.errors import InvalidRequest, OutcomeUnknown, RecordDamaged, quote
 from keyvault_client.keys import DataKey
 
 MutationResponse: TypeAlias = pb.CreateResponse | pb.UpdateResponse | pb.DeleteResponse | pb.RotateKeyResponse
@@ -40,10 +42,14 @@ class Record:
     """Time by the server's clock; informational."""
 
 
-def result_of(answer: MutationResponse) -> Written:
-    """Return the server's answer to a mutation in our type."""
-    created, updated = answer.create_time.ToDatetime(UTC), answer.update_time.ToDatetime(UTC)
-    return Written(answer.revision, created, updated, answer.replayed)
+def result_of(answer: MutationResponse, sealed: int) -> Written:
+    """Return the server's answer to an envelope of revision `sealed`. Raises OutcomeUnknown if it is for another."""
+    if answer.revision != sealed:
+        raise OutcomeUnknown(
+            f"the server answered for revision {answer.revision}, not for {sealed}, which was sent: "
+            "the outcome of the change is unknown: read the record to see"
+        )
+    return Written(sealed, _time(answer.create_time), _time(answer.update_time), answer.replayed)
 
 
 def check_scope(key: DataKey, key_id: str) -> None:
@@ -79,12 +85,30 @@ def parse_head(key_id: str, envelope: bytes) -> bytes:
 
 def open_record(key_id: str, answer: pb.ReadResponse, key: DataKey) -> Record:
     """Open and return the record that the server sent. Raises RecordDamaged."""
+    plaintext = _open(key_id, answer, key, Kind.DATA)
+    return Record(key_id, plaintext, answer.revision, _time(answer.create_time), _time(answer.update_time))
+
+
+def open_tombstone(key_id: str, answer: pb.ReadResponse, key: DataKey) -> int:
+    """Open the tombstone of a deleted record and return its revision. Raises RecordDamaged."""
+    _open(key_id, answer, key, Kind.TOMBSTONE)
+    return answer.revision
+
+
+def _open(key_id: str, answer: pb.ReadResponse, key: DataKey, kind: Kind) -> bytes:
     try:
         header = kve1.parse(answer.envelope)
         plaintext = kve1.open(key.secret(), key.tenant, key_id, answer.envelope)
     except (MalformedEnvelope, EnvelopeDoesNotOpen):
         raise RecordDamaged(f"{key_id} does not open under this key: the record is another key's, or damaged") from None
-    if header != (Kind.DATA, answer.revision):
+    if header != (kind, answer.revision):
         raise RecordDamaged(f"the server's answer for {key_id} contradicts its envelope")
-    created, updated = answer.create_time.ToDatetime(UTC), answer.update_time.ToDatetime(UTC)
-    return Record(key_id, plaintext, answer.revision, created, updated)
+    return plaintext
+
+
+def _time(timestamp: Timestamp) -> datetime:
+    """Return a time of the server's; the epoch for one that no clock shows."""
+    try:
+        return timestamp.ToDatetime(UTC)
+    except (ValueError, OverflowError):
+        return datetime.fromtimestamp(0, UTC)

@@ -1,31 +1,44 @@
-"""Revisions that this client has seen of each name: an older one later means that the store was rolled back."""
+"""Revisions that this client has proved: an older one later means that the store was rolled back.
+
+The rule of this file: only a revision that was opened under the record's key, or acknowledged by an OK for the revision
+that was sealed, is remembered. Any other number may be made up.
+"""
 
 from collections import OrderedDict
 
 from keyvault_client.errors import RolledBack
+from keyvault_client.keys import DataKey
+from keyvault_client.revision_file import RevisionFile
 
 
 class SeenRevisions:
-    """The highest revision seen of each of the `limit` names that were used last."""
+    """The highest revision of each of the `limit` names that were used last; with a file, of those in it too."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, file: RevisionFile | None = None) -> None:
         self._limit = limit
-        self._revisions: OrderedDict[str, int] = OrderedDict()
+        self._file = file
+        self._revisions: OrderedDict[tuple[str, str], int] = OrderedDict()
 
-    def get(self, key_id: str) -> int:
-        """Return the highest revision seen of this name, 0 if none is remembered."""
-        return self._revisions.get(key_id, 0)
+    def get(self, key: DataKey, key_id: str) -> int:
+        """Return the highest proved revision of this name, 0 if none is remembered.
 
-    def note(self, key_id: str, revision: int) -> None:
-        """Remember this revision, unless a higher one is remembered already."""
-        self._revisions[key_id] = max(revision, self.get(key_id))
-        self._revisions.move_to_end(key_id)
+        Raises InvalidRequest if there is a file and its content is invalid.
+        """
+        remembered = self._revisions.get((key.tenant, key_id), 0)
+        return max(remembered, self._file.get(key, key_id)) if self._file else remembered
+
+    def note(self, key: DataKey, key_id: str, revision: int) -> None:
+        """Remember a revision that was proved under this key, unless a higher one is remembered already."""
+        name = (key.tenant, key_id)
+        self._revisions[name] = max(revision, self._revisions.get(name, 0))
+        self._revisions.move_to_end(name)
         if len(self._revisions) > self._limit:
             self._revisions.popitem(last=False)
+        if self._file:
+            self._file.note(key, key_id, revision)
 
-    def advance(self, key_id: str, revision: int, floor: int) -> int:
-        """Remember and return a revision that the server sent. Raises RolledBack if it is below `floor`."""
-        if revision < floor:
-            raise RolledBack(key_id, revision=revision, seen=floor)
-        self.note(key_id, revision)
-        return revision
+
+def refuse_rollback(key_id: str, revision: int, floor: int) -> None:
+    """Raise RolledBack if the server shows a revision below the one that was proved before the call."""
+    if revision < floor:
+        raise RolledBack(key_id, revision=revision, seen=floor)

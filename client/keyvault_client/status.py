@@ -1,12 +1,17 @@
-"""Turn a gRPC status into one of our exceptions, by the reason in its google.rpc.ErrorInfo.
+"""What a gRPC status means: which exception, whether it settles its attempt, and whether a retry may help.
 
-The rule of this file: it describes the fields of google.rpc that it reads, in a descriptor pool of its own. The client
-then needs no googleapis-common-protos, and does not clash with a program that has it.
+The rules of this file:
+
+* Only a status with KeyVault's google.rpc.ErrorInfo settles an attempt. Any other comes from gRPC or a proxy, after the
+  server may have done what was asked.
+* It describes the fields of google.rpc that it reads, in a descriptor pool of its own. The client then needs no
+  googleapis-common-protos, and does not clash with a program that has it.
+
 Source: https://google.aip.dev/193, google/rpc/status.proto and error_details.proto.
 """
 
 import contextlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2, text_format
@@ -15,6 +20,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
+from keyvault_api.envelope import MAX_REVISION
 from keyvault_client.errors import (
     AlreadyExists,
     Busy,
@@ -72,27 +78,71 @@ _BY_CODE: dict[grpc.StatusCode, type[KeyVaultError]] = {
     _Code.UNAUTHENTICATED: Denied,
     _Code.FAILED_PRECONDITION: MasterKeyUnusable,
     _Code.UNAVAILABLE: Unavailable,
-    _Code.CANCELLED: Unavailable,  # the server is stopping; a cancellation of ours raises asyncio.CancelledError
     _Code.DEADLINE_EXCEEDED: Unavailable,
     _Code.DATA_LOSS: RecordDamaged,
 }
+_UNSETTLED = {"BACKEND_UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL"}
+_WITHOUT_REASON: dict[grpc.StatusCode, type[KeyVaultError]] = {
+    _Code.UNAVAILABLE: Unavailable,
+    _Code.CANCELLED: Unavailable,  # a cancellation of ours raises asyncio.CancelledError
+    _Code.DEADLINE_EXCEEDED: Unavailable,
+    _Code.UNKNOWN: Unavailable,
+    _Code.INTERNAL: Unavailable,
+    _Code.PERMISSION_DENIED: Denied,
+    _Code.UNAUTHENTICATED: Denied,
+    _Code.RESOURCE_EXHAUSTED: Busy,
+}
+"""Exceptions for a status that is not KeyVault's. Those that are Unavailable are retried."""
 
 
-def error_of(failed: grpc.aio.AioRpcError) -> KeyVaultError:
-    """Return the exception for a failed call."""
+class Failure(NamedTuple):
+    """Why an attempt failed."""
+
+    error: KeyVaultError
+    settled: bool
+    """True if the attempt changed nothing, for certain."""
+    retry: bool
+    """True if the same bytes may succeed later."""
+
+
+def failure_of(failed: grpc.aio.AioRpcError) -> Failure:
+    """Return what the status of a failed attempt means."""
     info, retry_after = _details(failed)
+    if not info.reason:
+        error = _error_without_reason(failed)
+        return Failure(error, settled=False, retry=isinstance(error, Unavailable))
+    error = _error_of(failed, info, retry_after)
+    retry = isinstance(error, (Unavailable, Busy)) and info.reason != "STORE_FULL"
+    return Failure(error, settled=info.reason not in _UNSETTLED, retry=retry)
+
+
+def _error_without_reason(failed: grpc.aio.AioRpcError) -> KeyVaultError:
+    code = failed.code()
+    return _WITHOUT_REASON.get(code, ServerFailure)(f"{code.name}: {failed.details() or 'no details'}")
+
+
+def _error_of(failed: grpc.aio.AioRpcError, info: Any, retry_after: float) -> KeyVaultError:
     message = failed.details() or failed.code().name
     about: dict[str, Any] = {"reason": info.reason, "request_id": info.metadata.get("request_id", "")}
-    current = info.metadata.get("current_revision", "")
-    if info.reason == "RECORD_EXISTS" and current.isdecimal():
-        return AlreadyExists(message, current_revision=int(current), **about)
-    if info.reason == "STALE_REVISION" and current.isdecimal():
-        return Conflict(message, current_revision=int(current), **about)
+    if info.reason in ("RECORD_EXISTS", "STALE_REVISION"):
+        about["current_revision"] = _revision(info.metadata.get("current_revision", "")) or 0
+        about["remembered_since"] = _revision(info.metadata.get("remembered_since", ""))
+        if info.reason == "RECORD_EXISTS":
+            return AlreadyExists(message, **about)
+        return Conflict(message, vacant=info.metadata.get("vacant", "") == "true", **about)
     if info.reason == "NOT_AUTHORIZED":
         return NotAuthorized(message, **about)
     if failed.code() is _Code.RESOURCE_EXHAUSTED:
         return Busy(message, retry_after=retry_after, **about)
     return _BY_CODE.get(failed.code(), ServerFailure)(message, **about)
+
+
+def _revision(text: str) -> int | None:
+    """Return a revision in decimal, 0 included; None for anything else, of whatever length."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_REVISION))):
+        return None
+    number = int(text)
+    return number if number <= MAX_REVISION else None
 
 
 def _details(failed: grpc.aio.AioRpcError) -> tuple[Any, float]:
@@ -107,7 +157,7 @@ def _details(failed: grpc.aio.AioRpcError) -> tuple[Any, float]:
                 info = found if found.domain == "keyvault" else info
             elif kind == "google.rpc.RetryInfo":
                 delay = getattr(_RetryInfo.FromString(detail.value), "retry_delay")  # noqa: B009 - the class is made at run time
-                retry_after = delay.seconds + delay.nanos / 1e9
+                retry_after = max(0.0, delay.seconds + delay.nanos / 1e9)
     return info, retry_after
 
 

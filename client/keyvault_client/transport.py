@@ -1,8 +1,10 @@
 """One call to the server: connected, bounded in time, and retried with the same bytes where that is safe.
 
-The rule of this file: once a mutation was sent and not answered, only success or a proof that it was refused may answer
-it; anything else is OutcomeUnknown. A record remembers the digests of its last 16 envelopes. So a retry with the same
-bytes never acts twice, and a current revision less than 16 above ours proves that ours was refused.
+The rules of this file, which docs/clients.md has for every client:
+
+* An attempt is one request; a call makes as many as its deadline allows, and nothing else bounds them.
+* Once an attempt of a mutation is unknown, only success or a proof settles the mutation: the record is at another
+  revision, and the server would have recognized ours. Anything else is OutcomeUnknown.
 """
 
 import asyncio
@@ -13,18 +15,17 @@ import grpc
 from google.protobuf.message import Message
 
 from keyvault_api.address import is_loopback
-from keyvault_api.names import REMEMBERED_ENVELOPES
 from keyvault_client.channel import Connector
 from keyvault_client.connect_failures import ConnectFailures
 from keyvault_client.errors import Busy, InvalidRequest, KeyVaultError, OutcomeUnknown, Unavailable, WrongRevision
-from keyvault_client.status import error_of
+from keyvault_client.status import Failure, failure_of
 from keyvault_client.tls import TLS
 from keyvault_client.tokens import TokenSource, get_authorization
 
-ATTEMPTS = 6
-"""Most attempts of one call. With the waits between them they bridge about 3 s without a server."""
-FIRST_WAIT, LONGEST_WAIT = 0.1, 2.0
-"""Bounds, in seconds, of the random wait between two attempts."""
+FIRST_WAIT, LONGEST_WAIT = 0.2, 2.0
+"""Bounds, in seconds, of the random wait between two attempts. The bound doubles from the first to the longest."""
+LEAST_ATTEMPT = 0.1
+"""Seconds that the last attempt has at least: with less it would be sent and not answered."""
 
 _READY = grpc.ChannelConnectivity.READY
 _FAILED = grpc.ChannelConnectivity.TRANSIENT_FAILURE
@@ -33,6 +34,25 @@ _PROBE = "/grpc.health.v1.Health/Check"
 
 Method: TypeAlias = Literal["GenerateKey", "Create", "Read", "Update", "Delete", "RotateKey", "RewrapKey", "UnwrapKey"]
 _Response = TypeVar("_Response", bound=Message)
+
+
+class _OutOfTime(Exception):
+    """The deadline came before the request was sent."""
+
+
+class Backoff:
+    """Random waits between attempts, with full jitter."""
+
+    def __init__(self) -> None:
+        self._bound = FIRST_WAIT
+
+    def wait(self, remaining: float, retry_after: float = 0.0) -> float | None:
+        """Return the next wait in seconds, at least `retry_after`; None if no time for an attempt is left after it."""
+        left = remaining - retry_after - LEAST_ATTEMPT
+        if left <= 0:
+            return None
+        bound, self._bound = min(self._bound, left), min(2 * self._bound, LONGEST_WAIT)
+        return retry_after + random.uniform(0, bound)  # noqa: S311 - spreads load, hides nothing
 
 
 class Transport:
@@ -46,9 +66,11 @@ class Transport:
         self._tls = tls is not None
         self._connector = Connector(address, tls, insecure=insecure)
         self._token = token
+        self._closed = False
 
     async def close(self) -> None:
         """Close the connection, which ends in-flight calls."""
+        self._closed = True
         await self._connector.close()
 
     async def call(
@@ -58,31 +80,40 @@ class Transport:
 
         `revision` is that of the envelope in the request, 0 if the call changes nothing.
         """
-        sent_unanswered = False
         failures = ConnectFailures(self._address, tls=self._tls)
-        for attempt in range(1, ATTEMPTS + 1):
-            connected = False
+        backoff = Backoff()
+        failure: Failure | None = None
+        unknown = False
+        while True:
             try:
-                metadata = await self._authorization(deadline)
-                async with self._connector.connection() as connection:
-                    await self._connect(connection.channel, deadline, failures)
-                    connected = True
-                    call = getattr(connection.stub, method)
-                    answer = await call(request, timeout=_remaining(deadline), metadata=metadata)
+                answer = await self._attempt(method, request, deadline, failures)
                 assert isinstance(answer, response)
                 return answer
             except grpc.aio.AioRpcError as failed:
-                error = error_of(failed)
+                failure = failure_of(failed)
+            except asyncio.CancelledError:
+                if not self._closed or _is_cancelled():
+                    raise
+                failure = Failure(Unavailable("this client was closed"), settled=False, retry=False)
+            except _OutOfTime as late:  # the cause of an earlier failure says more
+                error = failure.error if failure else Unavailable(str(late))
+                failure = Failure(error, settled=True, retry=False)
             except KeyVaultError as unsent:
-                error = unsent
-            sent_unanswered |= connected and isinstance(error, Unavailable)
-            wait = _wait_before_retry(error, attempt)
-            if wait is None or wait >= _remaining(deadline):
-                break
+                failure = Failure(unsent, settled=True, retry=isinstance(unsent, Unavailable) and not self._closed)
+            unknown |= not failure.settled
+            wait = backoff.wait(_remaining(deadline), _retry_after(failure.error)) if failure.retry else None
+            if wait is None:
+                raise _final_error(failure.error, revision, unknown=unknown)
             await asyncio.sleep(wait)
-            if not _remaining(deadline):
-                break  # the last error says more than a timeout would
-        raise _final_error(error, revision, sent_unanswered=sent_unanswered)
+
+    async def _attempt(self, method: Method, request: Message, deadline: float, failures: ConnectFailures) -> Message:
+        """Send the request once. Raises AioRpcError only if it was sent; _OutOfTime and KeyVaultError if it was not."""
+        metadata = await self._authorization(deadline)
+        async with self._connector.connection() as connection:
+            await self._connect(connection.channel, deadline, failures)
+            call = getattr(connection.stub, method)
+            answer: Message = await call(request, timeout=_remaining(deadline), metadata=metadata)
+        return answer
 
     async def _authorization(self, deadline: float) -> tuple[tuple[str, str], ...]:
         if self._token is None:
@@ -91,12 +122,12 @@ class Transport:
             async with asyncio.timeout(_remaining(deadline)):
                 return await get_authorization(self._token)
         except TimeoutError:
-            raise Unavailable("timed out while getting a token; the request was not sent") from None
+            raise _OutOfTime("timed out while getting a token; the request was not sent") from None
 
     async def _connect(self, channel: grpc.aio.Channel, deadline: float, failures: ConnectFailures) -> None:
-        """Wait until the channel is connected. Raises Unavailable, which proves that the request was not sent."""
+        """Wait until the channel is connected. Raises Unavailable and _OutOfTime: the request was not sent."""
         if not _remaining(deadline):
-            raise Unavailable("timed out before the request was sent")
+            raise _OutOfTime("timed out before the request was sent")
         if channel.get_state() is _READY:
             return
         try:
@@ -111,7 +142,7 @@ class Transport:
                         raise Unavailable(failures.explain(details))
                     await channel.wait_for_state_change(state)
         except TimeoutError:
-            raise Unavailable(f"timed out while connecting to {self._address}") from None
+            raise _OutOfTime(f"timed out while connecting to {self._address}") from None
 
 
 async def _failure_of(channel: grpc.aio.Channel) -> str:
@@ -138,24 +169,31 @@ def _remaining(deadline: float) -> float:
     return max(0.0, deadline - asyncio.get_running_loop().time())
 
 
-def _wait_before_retry(error: KeyVaultError, attempt: int) -> float | None:
-    """Return the seconds to wait, with full jitter; None if the error is final or the attempts are used up."""
-    if attempt == ATTEMPTS or not isinstance(error, (Unavailable, Busy)) or error.reason == "STORE_FULL":
-        return None
-    jitter = random.uniform(0, min(LONGEST_WAIT, FIRST_WAIT * 2**attempt))  # noqa: S311 - spreads load, hides nothing
-    return jitter + (error.retry_after if isinstance(error, Busy) else 0.0)
+def _is_cancelled() -> bool:
+    """Report whether somebody cancels this task. gRPC raises CancelledError, too, for a channel that is closed."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
-def _final_error(error: KeyVaultError, revision: int, *, sent_unanswered: bool) -> KeyVaultError:
-    """Return the error to raise: OutcomeUnknown if an earlier attempt may have changed the record."""
-    if not (revision and sent_unanswered):
+def _retry_after(error: KeyVaultError) -> float:
+    return error.retry_after if isinstance(error, Busy) else 0.0
+
+
+def _final_error(error: KeyVaultError, revision: int, *, unknown: bool) -> KeyVaultError:
+    """Return the error to raise for a call: OutcomeUnknown if one of its attempts may have changed the record."""
+    if not (revision and unknown) or _proves_absence(error, revision):
         return error
-    if isinstance(error, WrongRevision) and error.current_revision - revision < REMEMBERED_ENVELOPES:
-        return error
-    unknown = OutcomeUnknown(
-        f"the outcome of the change is unknown ({error}): read the record to see",
+    outcome = OutcomeUnknown(
+        f"the outcome of the change to revision {revision} is unknown ({error}): read the record to see",
         reason=error.reason,
         request_id=error.request_id,
     )
-    unknown.__cause__ = error
-    return unknown
+    outcome.__cause__ = error
+    return outcome
+
+
+def _proves_absence(error: KeyVaultError, revision: int) -> bool:
+    """Report whether the server would have recognized the envelope of this revision, had it accepted it before."""
+    if not isinstance(error, WrongRevision) or error.remembered_since is None:
+        return False
+    return error.remembered_since <= revision <= error.current_revision

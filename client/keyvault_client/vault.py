@@ -4,9 +4,10 @@ The rules of this file:
 
 * Data is sealed here and never leaves this process in plaintext.
 * A mutation never generates a key, so the caller has stored the new key before a rotation.
-* A mutation without a named revision means "last writer wins": if another writer was faster, the data is sealed again
-  for the next revision.
-* A mutation with a named revision raises `Conflict` instead.
+* A mutation with a named revision is sealed for the next one, and raises `Conflict` if the record is at another.
+* A mutation without one means "last writer wins": if another writer was faster, it is sealed again for the next
+  revision. That is always one above a revision that this client proved: it opened under the record's key, or the server
+  acknowledged it for what was sealed. What a server only says is never sealed for.
 """
 
 import hashlib
@@ -16,21 +17,26 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from keyvault_api.envelope import MAX_REVISION, Kind, commits_to
+from keyvault_api.envelope import MAX_REVISION, Kind
 from keyvault_api.names import is_scope
 from keyvault_api.v1 import keyvault_pb2 as pb
-from keyvault_client.errors import AlreadyExists, Conflict, InvalidRequest, WrongRevision, quote
+from keyvault_client.errors import (
+    Conflict,
+    InvalidRequest,
+    WrongRevision,
+    quote,
+)
 from keyvault_client.keys import DataKey
+from keyvault_client.reading import Reader, contradiction
 from keyvault_client.records import (
     MutationResponse,
     Record,
     Written,
     check_scope,
-    open_record,
-    parse_head,
     result_of,
     seal,
 )
+from keyvault_client.revision_file import RevisionFile
 from keyvault_client.seen_revisions import SeenRevisions
 from keyvault_client.tls import TLS
 from keyvault_client.tokens import TokenFile, TokenSource
@@ -57,6 +63,7 @@ class KeyVault:
         token: TokenSource | None = None,
         timeout: float = 10.0,
         remember: int = 10_000,
+        state_file: str | Path | None = None,
     ) -> None:
         """`address` is host:port, dns:///host:port or unix:/path. A non-loopback one needs `tls` or `insecure`.
 
@@ -65,6 +72,7 @@ class KeyVault:
         unusable files.
 
         `remember` is the number of names whose highest seen revision is kept in memory, to notice a rolled back store.
+        `state_file` keeps them across runs, too.
         """
         if token_file is not None:
             if token is not None:
@@ -72,7 +80,8 @@ class KeyVault:
             token = TokenFile(token_file)
         self._transport = Transport(address, tls, insecure=insecure, token=token)
         self._timeout = timeout
-        self._seen = SeenRevisions(remember)
+        self._seen = SeenRevisions(remember, RevisionFile(state_file, address) if state_file else None)
+        self._reader = Reader(self._transport, self._seen)
 
     async def __aenter__(self) -> Self:
         return self
@@ -98,24 +107,27 @@ class KeyVault:
         answer = await self._transport.call("GenerateKey", request, deadline, pb.GenerateKeyResponse)
         return DataKey(answer.tenant, answer.scope, answer.wrapped_key, answer.plaintext_key)
 
-    async def create(self, key_id: str, plaintext: bytes, *, key: DataKey, timeout: float | None = None) -> Written:
-        """Store a new record of at most 380,000 bytes. Raises AlreadyExists.
+    async def create(
+        self, key_id: str, plaintext: bytes, *, key: DataKey, revision: int | None = None, timeout: float | None = None
+    ) -> Written:
+        """Store a new record of at most 380,000 bytes. Raises AlreadyExists, RecordDamaged, Conflict.
 
-        If the record was deleted, it takes the same data key again, and the revisions continue.
+        If the record was deleted, it takes the same data key again, and the revisions continue: its tombstone has to
+        open under the key. A purged name has nothing that opens. It takes `revision`, the last one that it had, as the
+        operator knows it; without that, it is a Conflict that is `vacant`.
         """
         deadline = self._deadline(timeout)
-        floor = self._seen.get(key_id)
+        if revision is not None:
+            return await self._create(key_id, plaintext, key, _next(revision, lowest=0), deadline)
         try:
             return await self._create(key_id, plaintext, key, 1, deadline)
-        except Conflict as deleted:
-            current = self._seen.advance(key_id, deleted.current_revision, floor)
-            return await self._create(key_id, plaintext, key, current + 1, deadline)
+        except Conflict as stale:
+            deleted = await self._reader.deleted_revision(key_id, key, stale, deadline)
+        return await self._create(key_id, plaintext, key, deleted + 1, deadline)
 
     async def read(self, key_id: str, *, key: DataKey, timeout: float | None = None) -> Record:
         """Read and open a record. Raises NotFound, RolledBack, RecordDamaged (also for a key not its own)."""
-        record = await self._read(key_id, key, 0, self._deadline(timeout))
-        assert record is not None
-        return record
+        return await self._reader.read(key_id, key, self._deadline(timeout))
 
     async def read_if_changed(
         self, key_id: str, *, key: DataKey, known_revision: int, timeout: float | None = None
@@ -123,7 +135,7 @@ class KeyVault:
         """Read as `read` does, or return None without data if the record is still at `known_revision`."""
         if not 1 <= known_revision <= MAX_REVISION:
             raise InvalidRequest(f"invalid known_revision {known_revision}: must be 1 to 2^63-1")
-        return await self._read(key_id, key, known_revision, self._deadline(timeout))
+        return await self._reader.read_if_changed(key_id, key, self._deadline(timeout), known_revision)
 
     async def update(
         self, key_id: str, plaintext: bytes, *, key: DataKey, revision: int | None = None, timeout: float | None = None
@@ -138,7 +150,7 @@ class KeyVault:
             envelope = seal(key, key_id, new_revision, plaintext)
             request = pb.UpdateRequest(key_id=key_id, wrapped_key=key.wrapped_key, envelope=envelope)
             answer = self._transport.call("Update", request, deadline, pb.UpdateResponse, new_revision)
-            return self._note(key_id, await answer)
+            return self._note(key_id, key, new_revision, await answer)
 
         return await self._at_revision(key_id, key, revision, deadline, at)
 
@@ -152,7 +164,7 @@ class KeyVault:
             envelope = seal(key, key_id, new_revision, b"", Kind.TOMBSTONE)
             request = pb.DeleteRequest(key_id=key_id, wrapped_key=key.wrapped_key, envelope=envelope)
             answer = self._transport.call("Delete", request, deadline, pb.DeleteResponse, new_revision)
-            return self._note(key_id, await answer)
+            return self._note(key_id, key, new_revision, await answer)
 
         return await self._at_revision(key_id, key, revision, deadline, at)
 
@@ -166,19 +178,23 @@ class KeyVault:
         if hmac.compare_digest(key.secret(), new_key.secret()):
             raise InvalidRequest("key and new_key are the same data key: generate a new one")
         deadline = self._deadline(timeout)
+        replaced = 0
         while True:
-            record, done = await self._read_for_rotation(key_id, key, new_key, deadline)
+            record, done = await self._reader.read_for_rotation(key_id, key, new_key, deadline)
             if done:
                 return Written(record.revision, record.created, record.updated, replayed=True)
             if revision is not None and record.revision != revision:
                 raise Conflict(
                     f"{key_id} is at revision {record.revision}, not {revision}", current_revision=record.revision
                 )
+            if record.revision <= replaced:
+                raise contradiction(key_id, record.revision)
             try:
                 return await self._rotate(key_id, record, key, new_key, deadline)
-            except Conflict:
+            except WrongRevision:
                 if revision is not None:
                     raise
+                replaced = record.revision
 
     async def rewrap_key(self, key: DataKey, *, timeout: float | None = None) -> DataKey:
         """Wrap the data key under the server's current master key, and return it so."""
@@ -197,12 +213,8 @@ class KeyVault:
     async def _create(self, key_id: str, plaintext: bytes, key: DataKey, revision: int, deadline: float) -> Written:
         envelope = seal(key, key_id, revision, plaintext)
         request = pb.CreateRequest(key_id=key_id, wrapped_key=key.wrapped_key, envelope=envelope)
-        try:
-            answer = self._transport.call("Create", request, deadline, pb.CreateResponse, revision)
-            return self._note(key_id, await answer)
-        except AlreadyExists as exists:
-            self._seen.note(key_id, exists.current_revision)
-            raise
+        answer = self._transport.call("Create", request, deadline, pb.CreateResponse, revision)
+        return self._note(key_id, key, revision, await answer)
 
     async def _rotate(self, key_id: str, record: Record, key: DataKey, new_key: DataKey, deadline: float) -> Written:
         revision = record.revision + 1
@@ -215,16 +227,7 @@ class KeyVault:
             envelope=envelope,
         )
         answer = self._transport.call("RotateKey", request, deadline, pb.RotateKeyResponse, revision)
-        return self._note(key_id, await answer)
-
-    async def _read_for_rotation(
-        self, key_id: str, key: DataKey, new_key: DataKey, deadline: float
-    ) -> tuple[Record, bool]:
-        """Return the record, and whether `new_key` owns it already."""
-        answer = await self._fetch(key_id, 0, deadline)
-        if commits_to(parse_head(key_id, answer.envelope), new_key.secret(), new_key.tenant, key_id):
-            return open_record(key_id, answer, new_key), True
-        return open_record(key_id, answer, key), False
+        return self._note(key_id, new_key, revision, await answer)
 
     async def _at_revision(
         self,
@@ -234,40 +237,35 @@ class KeyVault:
         deadline: float,
         mutate: Callable[[int], Awaitable[Written]],
     ) -> Written:
-        """Mutate at the named revision + 1; without one at the current one + 1, again while others are faster."""
+        """Mutate at the named revision + 1; without one at the proved one + 1, again while others are faster."""
         if revision is not None:
-            if not 1 <= revision < MAX_REVISION:
-                raise InvalidRequest(f"invalid revision {revision}: must be 1 to 2^63-2")
-            return await mutate(revision + 1)
+            return await mutate(_next(revision))
         check_scope(key, key_id)
-        current = self._seen.get(key_id) or (await self._fetch(key_id, 0, deadline)).revision
+        replaced = self._seen.get(key, key_id) or (await self._reader.read(key_id, key, deadline)).revision
         while True:
-            floor = self._seen.get(key_id)
             try:
-                return await mutate(current + 1)
-            except WrongRevision as newer:
-                current = self._seen.advance(key_id, newer.current_revision, floor)
+                return await mutate(replaced + 1)
+            except WrongRevision:
+                current = (await self._reader.read(key_id, key, deadline)).revision
+            if current <= replaced:
+                raise contradiction(key_id, current)
+            replaced = current
 
-    async def _read(self, key_id: str, key: DataKey, known_revision: int, deadline: float) -> Record | None:
-        check_scope(key, key_id)
-        answer = await self._fetch(key_id, known_revision, deadline)
-        if known_revision and answer.not_modified:
-            return None
-        return open_record(key_id, answer, key)
-
-    async def _fetch(self, key_id: str, known_revision: int, deadline: float) -> pb.ReadResponse:
-        floor = self._seen.get(key_id)  # before the call: a concurrent write of ours may raise it while we wait
-        request = pb.ReadRequest(key_id=key_id, known_revision=known_revision)
-        answer = await self._transport.call("Read", request, deadline, pb.ReadResponse)
-        self._seen.advance(key_id, answer.revision, floor)
-        return answer
-
-    def _note(self, key_id: str, answer: MutationResponse) -> Written:
-        self._seen.note(key_id, answer.revision)
-        return result_of(answer)
+    def _note(self, key_id: str, key: DataKey, sealed: int, answer: MutationResponse) -> Written:
+        """Return the result, and remember the revision that the server acknowledged."""
+        written = result_of(answer, sealed)
+        self._seen.note(key, key_id, sealed)
+        return written
 
     def _deadline(self, timeout: float | None) -> float:
         seconds = self._timeout if timeout is None else timeout
         if not 0 <= seconds <= MAX_TIMEOUT:
             raise InvalidRequest(f"invalid timeout {seconds}: must be 0 to {MAX_TIMEOUT} seconds")
         return deadline_in(seconds)
+
+
+def _next(revision: int, *, lowest: int = 1) -> int:
+    """Return the revision after the one that the caller named. Raises InvalidRequest."""
+    if not lowest <= revision < MAX_REVISION:
+        raise InvalidRequest(f"invalid revision {revision}: must be {lowest} to 2^63-2")
+    return revision + 1

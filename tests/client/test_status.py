@@ -6,7 +6,7 @@ from google.protobuf.any_pb2 import Any
 from google.rpc import error_details_pb2, status_pb2
 
 from keyvault_client import KeyVaultError
-from keyvault_client.status import error_of
+from keyvault_client.status import failure_of
 
 
 def failed(*details: Any) -> grpc.aio.AioRpcError:
@@ -19,6 +19,15 @@ def failed(*details: Any) -> grpc.aio.AioRpcError:
 def test_an_unreadable_detail_is_ignored(kind: str) -> None:
     info = Any()
     info.Pack(error_details_pb2.ErrorInfo(reason="BACKEND_UNAVAILABLE", domain="keyvault"))
-    error = error_of(failed(info, Any(type_url=f"type.googleapis.com/google.rpc.{kind}", value=b"\xff")))
+    error, settled, retry = failure_of(
+        failed(info, Any(type_url=f"type.googleapis.com/google.rpc.{kind}", value=b"\xff"))
+    )
     assert isinstance(error, KeyVaultError)
-    assert error.reason == "BACKEND_UNAVAILABLE"
+    assert (error.reason, settled, retry) == ("BACKEND_UNAVAILABLE", False, True)
+
+
+def test_an_error_info_of_another_domain_settles_nothing() -> None:
+    info = Any()
+    info.Pack(error_details_pb2.ErrorInfo(reason="RECORD_EXISTS", domain="example.com"))
+    error, settled, _ = failure_of(failed(info))
+    assert (error.reason, settled) == ("", False)

@@ -1,0 +1,88 @@
+"""Reads of a client: fetched, checked against the revisions that it has proved, and opened.
+
+The rule of this file: what a record opens to is remembered, and nothing that the server only says.
+"""
+
+from keyvault_api.envelope import commits_to
+from keyvault_api.v1 import keyvault_pb2 as pb
+from keyvault_client.errors import AlreadyExists, Conflict, NotFound, ServerFailure
+from keyvault_client.keys import DataKey
+from keyvault_client.records import Record, check_scope, open_record, open_tombstone, parse_head
+from keyvault_client.seen_revisions import SeenRevisions, refuse_rollback
+from keyvault_client.transport import Transport
+
+
+class Reader:
+    """Reads through one transport. Every deadline is a time of the loop's clock."""
+
+    def __init__(self, transport: Transport, seen: SeenRevisions) -> None:
+        self._transport = transport
+        self._seen = seen
+
+    async def read(self, key_id: str, key: DataKey, deadline: float) -> Record:
+        """Return the record, opened. Raises NotFound, RecordDamaged, RolledBack."""
+        check_scope(key, key_id)
+        return self._opened(key_id, await self._fetch(key_id, key, deadline), key)
+
+    async def read_if_changed(self, key_id: str, key: DataKey, deadline: float, known_revision: int) -> Record | None:
+        """Return the record, None if it is still at this revision."""
+        check_scope(key, key_id)
+        answer = await self._fetch(key_id, key, deadline, known_revision)
+        if not answer.not_modified:
+            return self._opened(key_id, answer, key)
+        if answer.revision != known_revision:
+            raise ServerFailure(f"the server's answer for {key_id} contradicts the request: not modified, but changed")
+        return None
+
+    async def read_for_rotation(
+        self, key_id: str, key: DataKey, new_key: DataKey, deadline: float
+    ) -> tuple[Record, bool]:
+        """Return the record, and whether `new_key` owns it already."""
+        answer = await self._fetch(key_id, key, deadline)
+        done = commits_to(parse_head(key_id, answer.envelope), new_key.secret(), new_key.tenant, key_id)
+        return self._opened(key_id, answer, new_key if done else key), done
+
+    async def deleted_revision(self, key_id: str, key: DataKey, stale: Conflict, deadline: float) -> int:
+        """Return the revision of the tombstone under a name that a Create has found in use, opened under the key."""
+        if stale.vacant:
+            raise Conflict(
+                f"{key_id} was purged, the server says at revision {stale.current_revision}: "
+                "check that with the operator, and name it to go on from there (revision=N, --revision N)",
+                current_revision=stale.current_revision,
+                remembered_since=stale.remembered_since,
+                reason=stale.reason,
+                request_id=stale.request_id,
+                vacant=True,
+            ) from None
+        try:
+            answer = await self._fetch(key_id, key, deadline, include_deleted=True)
+        except NotFound:
+            raise stale from None
+        if not answer.deleted:
+            raise AlreadyExists(f"a record of {key_id} exists", current_revision=answer.revision)
+        revision = open_tombstone(key_id, answer, key)
+        self._seen.note(key, key_id, revision)
+        return revision
+
+    async def _fetch(
+        self, key_id: str, key: DataKey, deadline: float, known_revision: int = 0, *, include_deleted: bool = False
+    ) -> pb.ReadResponse:
+        """Ask for a record, which is not opened yet. Raises RolledBack."""
+        floor = self._seen.get(key, key_id)  # before the call: a concurrent write of ours may raise it while we wait
+        request = pb.ReadRequest(key_id=key_id, known_revision=known_revision, include_deleted=include_deleted)
+        answer = await self._transport.call("Read", request, deadline, pb.ReadResponse)
+        refuse_rollback(key_id, answer.revision, floor)
+        return answer
+
+    def _opened(self, key_id: str, answer: pb.ReadResponse, key: DataKey) -> Record:
+        record = open_record(key_id, answer, key)
+        self._seen.note(key, key_id, record.revision)
+        return record
+
+
+def contradiction(key_id: str, revision: int) -> Conflict:
+    """Return the error for a server that refuses the next revision and shows no later one."""
+    return Conflict(
+        f"the server says that {key_id} was changed, but shows revision {revision}, which is not new",
+        current_revision=revision,
+    )
