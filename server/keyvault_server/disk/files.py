@@ -39,6 +39,18 @@ def rewrite_durably(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def make_directory(path: Path) -> None:
+    """Create a directory of mode 0700 and its missing parents, and make their names durable.
+
+    A power cut can lose a directory whose name was not synced, with everything in it, however durable its files are.
+    """
+    if path.is_dir():
+        return
+    make_directory(path.parent)
+    path.mkdir(mode=0o700, exist_ok=True)
+    sync_directory(path.parent)
+
+
 def sync_directory(path: Path) -> None:
     """Make the names in a directory durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -222,7 +222,9 @@ def _failure(error: BaseException, request_id: str) -> VaultError | None:
 def _decoded(decode: Callable[[bytes], Any], data: bytes) -> Any:
     try:
         return decode(data)
-    except DecodeError:
+    except DecodeError as error:
+        if "alloc failed" in str(error):  # upb's words: the message may be fine, but there was no memory for it
+            raise RateLimited from None
         raise InvalidRequest from None
 
 

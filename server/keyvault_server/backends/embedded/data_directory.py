@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keyvault_server.core.errors import OperatorError
+from keyvault_server.disk.files import make_directory
 from keyvault_server.disk.permissions import refuse_unsafe
 
 
@@ -39,7 +40,7 @@ class DataDirectory:
     def locked(self) -> Iterator[None]:
         """Create the directory if it does not exist and hold it for this process. Raises UnusableData, UnsafeFile."""
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(self.path)
             lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise UnusableData(f"cannot use the data directory {self.path}: {error.strerror}") from None

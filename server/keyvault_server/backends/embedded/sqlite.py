@@ -5,7 +5,8 @@ The rules of this file:
 - One writer. Waiting puts share a transaction, and one fsync makes all of them durable (group commit). Conditions of a
   batch are checked in order, and no put of it, accepted or refused, is answered before its COMMIT.
 - A COMMIT that fails makes the whole batch BackendUnavailable, since a restart may find it done, and stops all writes
-  until then. A full disk is the exception: nothing was done, and reads and writes go on.
+  until then. A full disk is the exception, and so is everything that fails before the COMMIT, such as a want of memory:
+  nothing was done, and reads and writes go on.
 - What a restart finds is made durable before it is shown. A cancelled put still commits.
 - Statements run on the event loop's thread: they touch memory and the page cache, and a hop to another thread costs
   several times as much. Only COMMIT, which waits for the disk, runs on its own thread.
@@ -61,6 +62,9 @@ _UPDATE = (
     "UPDATE record SET format = ?, head = ?, ring = ?, created = ?, updated = ?, body = ?"
     " WHERE tenant = ? AND key_id = ? AND head = ?"
 )
+
+_SURELY_UNDONE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY)
+"""Errors of a COMMIT that changed nothing; after any other the batch may be found done after a restart."""
 
 _log = logging.getLogger(__name__)
 
@@ -160,27 +164,35 @@ class SqliteStore:
             return [BackendUnavailable() for _ in batch]
         self._writing = True
         try:
+            return await self._run_transaction(batch)
+        finally:
+            self._writing = False
+
+    async def _run_transaction(self, batch: list[_Put]) -> list[Exception | None]:
+        """Write, then commit. What fails before COMMIT changed nothing; a failed COMMIT may be found done later."""
+        try:
             self._end_snapshot()  # it would show the past, and keep the write-ahead log from being reused
             self._writer.execute("BEGIN IMMEDIATE")
             outcomes = [_write_if_expected(self._writer, put) for put in batch]
+        except Exception as error:
+            failure = self._roll_back("write failed", error)
+            return [failure() for _ in batch]
+        try:
             await asyncio.get_running_loop().run_in_executor(self._disk, self._writer.commit)
         except Exception as error:
-            failure = self._roll_back(error)
+            failure = self._roll_back("commit failed", error)
+            self._failed |= getattr(error, "sqlite_errorcode", None) not in _SURELY_UNDONE
             return [failure() for _ in batch]
-        finally:
-            self._writing = False
         return outcomes
 
-    def _roll_back(self, error: Exception) -> type[VaultError]:
-        """Roll back, stop writing unless surely nothing was done, and return the class of the batch's answers."""
-        code = getattr(error, "sqlite_errorcode", None)
-        _log.error("commit failed", extra={"error": getattr(error, "sqlite_errorname", type(error).__name__)})
+    def _roll_back(self, what: str, error: Exception) -> type[VaultError]:
+        """Roll back and return the class of the batch's answers; stop writing if even that fails."""
+        _log.error(what, extra={"error": getattr(error, "sqlite_errorname", type(error).__name__)})
         try:
             self._writer.rollback()
         except sqlite3.Error:
-            code = None
-        self._failed = code not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY)
-        return StoreFull if code == sqlite3.SQLITE_FULL else BackendUnavailable
+            self._failed = True
+        return StoreFull if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL else BackendUnavailable
 
 
 @asynccontextmanager

@@ -1,7 +1,6 @@
 """An online backup is whole or absent, and never replaces an earlier one."""
 
 import asyncio
-import os
 import sqlite3
 from pathlib import Path
 
@@ -17,6 +16,10 @@ BODY = bytes(10_000)
 
 def record(number: int) -> Record:
     return Record(number.to_bytes(72, "big"), bytes(16), number, number, BODY)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 async def test_a_backup_under_load_shows_one_moment(tmp_path: Path) -> None:
@@ -48,7 +51,7 @@ async def test_a_backup_never_replaces_a_file(tmp_path: Path) -> None:
         with pytest.raises(UnusableData, match="File exists"):
             backup(directory, target)
     assert target.read_text() == "an earlier one"
-    assert sorted(os.listdir(tmp_path)) == ["backup", "records.sqlite3"]
+    assert names(tmp_path) == ["backup", "records.sqlite3"]
 
 
 async def test_a_damaged_database_is_not_saved_as_a_backup(tmp_path: Path) -> None:
