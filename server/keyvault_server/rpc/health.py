@@ -18,9 +18,9 @@ from keyvault_server.core.background import in_background
 
 READINESS = ("", "keyvault.v1.KeyVault")
 LIVENESS = "liveness"
-_SERVING = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+_SERVING: int = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING: int = health_pb2.HealthCheckResponse.NOT_SERVING
+_UNKNOWN: int = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 _log = logging.getLogger(__name__)
 

@@ -1,5 +1,7 @@
 """A want of memory is not the caller's mistake."""
 
+from typing import Any
+
 import grpc
 import pytest
 from google.protobuf.message import DecodeError
@@ -26,7 +28,7 @@ async def test_a_message_without_memory_for_it_may_be_retried(words: str) -> Non
         return b""
 
     def register(server: grpc.aio.Server) -> None:
-        handler = grpc.unary_unary_rpc_method_handler(behaviour, request_deserializer=decode)
+        handler: Any = grpc.unary_unary_rpc_method_handler(behaviour, request_deserializer=decode)
         service = SERVICE.strip("/")
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Read": handler}),))
 
@@ -35,5 +37,6 @@ async def test_a_message_without_memory_for_it_may_be_retried(words: str) -> Non
         grpc_server(register, interceptors=(guard,)) as port,
         grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
-        failure = await failure_of(channel.unary_unary(f"{SERVICE}Read")(b"", timeout=30))
+        call: Any = channel.unary_unary(f"{SERVICE}Read")
+        failure = await failure_of(call(b"", timeout=30))
     assert (failure.status, failure.reason) == ANSWERS[words]
