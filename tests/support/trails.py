@@ -55,11 +55,11 @@ class Trail:
         return [json.loads(line) for line in self.path.read_bytes().splitlines()]
 
     def archives(self) -> list[Path]:
-        """What FILE was before, the oldest first."""
+        """Return the archived files, the oldest first."""
         return sorted(self.folder.glob("audit.jsonl.0*"))
 
     def lines_of_all_files(self) -> list[dict[str, Any]]:
-        """As one log: without the lines with which files begin as others end."""
+        """Return the lines of all files as one log: a file begins with the last line of the one before it."""
         files = [path.read_bytes().splitlines() for path in (*self.archives(), self.path)]
         for before, after in itertools.pairwise(files):
             assert after[0] == before[-1]
@@ -75,20 +75,20 @@ class Trail:
 
 
 def some_change(revision: int = 1, size: int = 100) -> tuple[Change, Record]:
-    """A record as no vault made it, but as one would look."""
+    """Return a record as a vault would make it, and its change."""
     envelope = bytes.fromhex("4b56450101010000") + revision.to_bytes(8, "big") + os.urandom(72 + size)
     record = Record(envelope[:72], digest(envelope), 1, 2, envelope[72:])
     return Change.of(record), record
 
 
 async def note(audit: Audit, count: int, prefix: str = "r") -> None:
-    """So many outcomes at once."""
+    """Record so many outcomes at the same time."""
     await asyncio.gather(*(audit.outcome(CALL._replace(request=f"{prefix}{n}"), "OK") for n in range(count)))
 
 
 @contextmanager
 def small_files(trail: Trail) -> Iterator[Callable[[], None]]:
-    """No file may grow over some 60 kB; gives what takes that back."""
+    """Limit files to some 60 kB while the body runs; yield a function that lifts the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (60_001, hard))
