@@ -5,7 +5,7 @@ again: what is measured is from the exec of the server to the answer of its firs
 each cold start the kernel is asked to forget what it has of the files. A start over one record is measured too,
 since most of a start is Python's.
 
-The records are written past the store, by SQL in the schema of `backends/embedded/sqlite.py`, which is quicker; they
+The records are written past the store, by SQL in the schema of `backends/embedded/database.py`, which is quicker; they
 are sealed as any other and read through the server.
 """
 

@@ -14,7 +14,6 @@ The rules of this file:
 
 import asyncio
 import logging
-import os
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,13 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keyvault_server.backends.embedded.data_directory import UnusableData
+from keyvault_server.backends.embedded.database import open_connections
 from keyvault_server.core.errors import BackendUnavailable, RecordCorrupt, StoreFull, VaultError
 from keyvault_server.core.ports import HeadChanged, Walked
 from keyvault_server.core.records import FORMAT, Record, StoredHead
-from keyvault_server.disk.files import rewrite_durably, sync_directory
 from keyvault_server.disk.group_commit import GroupCommit
-from keyvault_server.disk.permissions import refuse_unsafe
 
 MAX_BATCH = 4 * 1024 * 1024
 """Bytes of bodies in one transaction, and at most one put more: limits how long the event loop is held."""
@@ -38,14 +35,6 @@ SNAPSHOT_SECONDS = 0.1
 WALK_PAGE = 32
 """Records that a walk holds at a time, at most 12 MB."""
 
-_SCHEMA_VERSION = 1
-_SCHEMA = """
-CREATE TABLE record (
-    tenant TEXT NOT NULL, key_id TEXT NOT NULL, format INTEGER NOT NULL,
-    head BLOB NOT NULL, ring BLOB NOT NULL, created INTEGER NOT NULL, updated INTEGER NOT NULL, body BLOB NOT NULL,
-    PRIMARY KEY (tenant, key_id),
-    CHECK (typeof(head) = 'blob' AND typeof(ring) = 'blob' AND typeof(body) = 'blob'))
-"""
 _HEAD = "SELECT format, head, ring, created, updated FROM record WHERE tenant = ? AND key_id = ?"
 _ALL = "SELECT format, head, ring, created, updated, body FROM record WHERE tenant = ? AND key_id = ?"
 # A writer that bypasses the vault may have stored values of any type, and text that is not UTF-8.
@@ -201,55 +190,11 @@ async def open_store(database: Path) -> AsyncIterator[SqliteStore]:
 
     Raises UnusableData, UnsafeFile.
     """
-    try:
-        _create_if_absent(database)
-        rewrite_durably(database.with_name(f"{database.name}-wal"))
-        writer = _connect(database)
-        _create_schema(writer, database)
-        store = SqliteStore(_connect(database), writer)
-    except (sqlite3.DatabaseError, OSError) as error:
-        raise UnusableData(f"{database} {_explain(error)}") from None
+    store = SqliteStore(*open_connections(database))
     try:
         yield store
     finally:
         await store.close()
-
-
-def _create_if_absent(database: Path) -> None:
-    if not database.exists():
-        os.close(os.open(database, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        sync_directory(database.parent)
-    refuse_unsafe(database, secret=True)
-
-
-def _connect(database: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(database, isolation_level=None, check_same_thread=False, timeout=0)
-    settings = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 0}
-    for name, value in settings.items():
-        connection.execute(f"PRAGMA {name} = {value}")
-        if connection.execute(f"PRAGMA {name}").fetchone() != (value,):
-            raise UnusableData(
-                f"{database}: SQLite refuses {name}={value} here, so writes would not be durable: use a local disk"
-            )
-    return connection
-
-
-def _create_schema(connection: sqlite3.Connection, database: Path) -> None:
-    """Create the table in a new database. Raises UnusableData for one of another schema."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version == 0:
-        connection.executescript(f"BEGIN; {_SCHEMA}; PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT")
-    elif version != _SCHEMA_VERSION:
-        raise UnusableData(
-            f"{database} has schema {version}, this server supports {_SCHEMA_VERSION}: run the release that wrote it"
-        )
-
-
-def _explain(error: Exception) -> str:
-    """Say why a database cannot be opened, and what to do."""
-    if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-        return f"is not a KeyVault database ({error}): restore it from its backup"
-    return f"cannot be opened ({error}): check whether its disk is full or failing"
 
 
 def _select(connection: sqlite3.Connection, query: str, tenant: str, key_id: str) -> tuple[Any, ...] | None:

@@ -1,0 +1,71 @@
+"""Opens the SQLite database of the records: its file, its settings and its schema.
+
+The rule of this file: what an earlier process left is durable before a connection shows it, and a database that cannot
+be used, or whose writes would not be durable, is refused with one line.
+"""
+
+import os
+import sqlite3
+from pathlib import Path
+
+from keyvault_server.backends.embedded.data_directory import UnusableData
+from keyvault_server.disk.files import rewrite_durably, sync_directory
+from keyvault_server.disk.permissions import refuse_unsafe
+
+_SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE record (
+    tenant TEXT NOT NULL, key_id TEXT NOT NULL, format INTEGER NOT NULL,
+    head BLOB NOT NULL, ring BLOB NOT NULL, created INTEGER NOT NULL, updated INTEGER NOT NULL, body BLOB NOT NULL,
+    PRIMARY KEY (tenant, key_id),
+    CHECK (typeof(head) = 'blob' AND typeof(ring) = 'blob' AND typeof(body) = 'blob'))
+"""
+
+
+def open_connections(database: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+    """Open a reader and a writer; create the database if absent. Raises UnusableData, UnsafeFile."""
+    try:
+        _create_if_absent(database)
+        rewrite_durably(database.with_name(f"{database.name}-wal"))
+        writer = _connect(database)
+        _create_schema(writer, database)
+        return _connect(database), writer
+    except (sqlite3.DatabaseError, OSError) as error:
+        raise UnusableData(f"{database} {_explain(error)}") from None
+
+
+def _create_if_absent(database: Path) -> None:
+    if not database.exists():
+        os.close(os.open(database, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        sync_directory(database.parent)
+    refuse_unsafe(database, secret=True)
+
+
+def _connect(database: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(database, isolation_level=None, check_same_thread=False, timeout=0)
+    settings = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 0}
+    for name, value in settings.items():
+        connection.execute(f"PRAGMA {name} = {value}")
+        if connection.execute(f"PRAGMA {name}").fetchone() != (value,):
+            raise UnusableData(
+                f"{database}: SQLite refuses {name}={value} here, so writes would not be durable: use a local disk"
+            )
+    return connection
+
+
+def _create_schema(connection: sqlite3.Connection, database: Path) -> None:
+    """Create the table in a new database. Raises UnusableData for one of another schema."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version == 0:
+        connection.executescript(f"BEGIN; {_SCHEMA}; PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT")
+    elif version != _SCHEMA_VERSION:
+        raise UnusableData(
+            f"{database} has schema {version}, this server supports {_SCHEMA_VERSION}: run the release that wrote it"
+        )
+
+
+def _explain(error: Exception) -> str:
+    """Say why a database cannot be opened, and what to do."""
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        return f"is not a KeyVault database ({error}): restore it from its backup"
+    return f"cannot be opened ({error}): check whether its disk is full or failing"
