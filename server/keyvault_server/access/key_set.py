@@ -3,7 +3,7 @@
 The rules of this file:
 
 - A set that has a symmetric or a private key is refused: anyone who reads the published secret can forge tokens.
-- Keys that cannot verify a signature here (other uses, other curves, weak RSA) are skipped: issuers publish such too.
+- Keys that cannot verify a signature here (other uses, other curves, weak RSA) are skipped: issuers publish them too.
 - The type of a key decides which algorithms it verifies; the token does not.
 """
 

@@ -44,8 +44,8 @@ def parse_name_pattern(text: str) -> Pattern:
 def parse_identity_pattern(text: str) -> Pattern:
     """Return a pattern of identities.
 
-    Raises ValueError, with a sentence for the operator; also for a prefix so short that it would let in callers whom
-    nobody meant, such as those of every trust domain.
+    Raises ValueError, with a sentence for the operator; also for a prefix that is too short, such as one that would let
+    in callers of every trust domain.
     """
     pattern = _split(text)
     if len(text) > MAX_IDENTITY or "*" in pattern.literal or not text.isprintable():

@@ -7,7 +7,7 @@ A line is JSON in the one form that `Chain` writes. Its last members are
     "mac":"<HMAC-SHA-256 over prev || the line so far and its closing brace>"
 
 A checkpoint also has the SHA-256 of all lines since the checkpoint before it (included), so that its signature covers
-them too. The rule of this file: what is checked is a line's bytes, never what a parser makes of them.
+them too. The rule of this file: it checks a line's bytes, never what a parser makes of them.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Whether a record store has what the vault wrote to it by its audit logs: an operator's walk over every record.
+"""Comparison of a record store with the audit logs: an operator's walk over every record.
 
 The rules of this file:
 

@@ -130,7 +130,7 @@ class Audit:
         self._refusals: Counter[tuple[str, str]] = Counter()
         """Rejected calls without a line of their own, by status and reason."""
         self._written_refusals: Counter[tuple[str, str]] = Counter()
-        """Those that lines have the number of. It belongs to the disk's thread, so a cancelled wait cannot skip it."""
+        """Those that lines have counted. The disk's thread sets it, even if the wait for a line was cancelled."""
 
     async def intent(self, call: Call, change: Change, *, expected: bytes | None) -> int:
         """Write that an accepted mutation is about to be stored, if the stored head still is `expected`.
@@ -174,7 +174,7 @@ class Audit:
         )
 
     def count_refused(self, status: str, reason: str) -> None:
-        """Count a rejected call without a line of its own; the next checkpoint comes with a line of their number."""
+        """Count a rejected call that gets no line; the next checkpoint comes with a line of their number."""
         self._refusals[status, reason] += 1
 
     async def check(self) -> None:
@@ -182,7 +182,7 @@ class Audit:
         await self._disk.run(self._log.check)
 
     async def close(self) -> None:
-        """Write what waits, what was counted, and the last checkpoint; give up if the disk hangs."""
+        """Write the waiting lines, the counted refusals and the last checkpoint; give up if the disk hangs."""
         try:
             async with asyncio.timeout(self._patience):
                 await self._lines.finish()
@@ -194,7 +194,7 @@ class Audit:
             self._disk.end()
 
     async def keep_checkpoints(self, seconds: float) -> None:
-        """Write counted refusals and a checkpoint, if one is due, every so many seconds, until cancelled."""
+        """Write counted refusals, and a checkpoint if lines came, every so many seconds, until cancelled."""
         while True:
             await asyncio.sleep(seconds)
             with contextlib.suppress(AuditUnavailable):  # the next call gets the error

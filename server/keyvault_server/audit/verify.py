@@ -1,4 +1,4 @@
-"""Verification: whether audit logs are what the vault wrote, compared with checkpoints that were kept elsewhere.
+"""Verification of audit logs: every line, and a comparison with checkpoints that were kept elsewhere.
 
 The rules of this file: it trusts the key and the signatures of the checkpoints, and nothing else. It follows every line
 of a log from the first one, and every checkpoint must be in the log as it was shipped, byte by byte. It stops at the
