@@ -78,13 +78,17 @@ async def create(
     /,
     *,
     key: KeyFile,
+    revision: Annotated[
+        PositiveInt | None,
+        Parameter(help="Last revision of a purged name, as its operator knows it: go on from there."),
+    ] = None,
     allow_empty: AllowEmpty = False,
     connection: ConnectionOptions = DEFAULT_CONNECTION,
 ) -> None:
     """Store standard input as a new record."""
     owner, data = load_key(key), read_secret(allow_empty=allow_empty)
     async with connection.connect() as vault:
-        _report(key_id, await vault.create(key_id, data, key=owner))
+        _report(key_id, await vault.create(key_id, data, key=owner, revision=revision))
 
 
 @app.command
@@ -255,8 +259,7 @@ def main() -> None:
     except kve1.MalformedEnvelope as error:
         _exit(str(error), 1)
     except KeyVaultError as error:
-        current = f"; the record is at revision {error.current_revision}" if isinstance(error, WrongRevision) else ""
-        _exit(f"{error}{current}{f' [{error.reason} {error.request_id}]' if error.reason else ''}", 1)
+        _exit(f"{error}{_current(error)}{f' [{error.reason} {error.request_id}]' if error.reason else ''}", 1)
     except OSError as error:
         _exit(f"{error.filename or 'output'}: {error.strerror}", 1)
     except KeyboardInterrupt:
@@ -273,6 +276,13 @@ def _run() -> None:
 def _exit(sentence: str, code: int) -> NoReturn:
     print_error(f"keyvault: {' '.join(sentence.split())}")
     sys.exit(code)
+
+
+def _current(error: KeyVaultError) -> str:
+    """Return what the server says about a record that is at another revision."""
+    if not isinstance(error, WrongRevision) or error.vacant or not error.current_revision:
+        return ""
+    return f"; the record is at revision {error.current_revision}"
 
 
 def _report(key_id: KeyId, done: Written) -> None:

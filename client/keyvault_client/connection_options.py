@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from cyclopts.types import ExistingFile, PositiveFloat
 
 from keyvault_client.errors import InvalidRequest
+from keyvault_client.revision_file import default_path
 from keyvault_client.tls import TLS
 from keyvault_client.vault import KeyVault
 
@@ -45,16 +46,42 @@ class ConnectionOptions:
         ),
     ] = None
     tls: Annotated[bool, Parameter(help="Use TLS with the system's CA certificates.")] = False
+    server_name: Annotated[
+        str | None,
+        Parameter(env_var="KEYVAULT_SERVER_NAME", help="Name in the server's certificate, for a forwarded port."),
+    ] = None
     insecure: Annotated[
         bool, Parameter(env_var="KEYVAULT_INSECURE", help="Allow plaintext to another machine, keys included.")
     ] = False
+
+    state: Annotated[
+        str | None,
+        Parameter(
+            env_var="KEYVAULT_STATE",
+            help="File that keeps the highest revisions across runs, to notice a rolled back store. "
+            "Default: keyvault/revisions.json in XDG_STATE_HOME or ~/.local/state. Empty: keep none.",
+        ),
+    ] = None
+    no_state: Annotated[bool, Parameter(help="Keep no revisions across runs.")] = False
 
     def connect(self) -> KeyVault:
         """Return a client with these options. Raises InvalidRequest."""
         if (self.certificate is None) is not (self.private_key is None):
             raise InvalidRequest("--certificate and --private-key must be given together")
-        tls = TLS(self.ca, self.certificate, self.private_key) if self.tls or self.ca or self.certificate else None
-        return KeyVault(self.address, tls=tls, insecure=self.insecure, token_file=self.token_file, timeout=self.timeout)
+        tls: TLS | None = TLS(self.ca, self.certificate, self.private_key, self.server_name)
+        if not (self.tls or self.ca or self.certificate):
+            if self.server_name is not None:
+                raise InvalidRequest("--server-name needs TLS: give --tls, --ca or --certificate")
+            tls = None
+        state_file = None if self.no_state else default_path() if self.state is None else self.state
+        return KeyVault(
+            self.address,
+            tls=tls,
+            insecure=self.insecure,
+            token_file=self.token_file,
+            timeout=self.timeout,
+            state_file=state_file,
+        )
 
 
 DEFAULT_CONNECTION = ConnectionOptions()

@@ -38,6 +38,17 @@ _LABEL = b"keyvault: revision file v1"
 _log = logging.getLogger(__name__)
 
 
+def default_path() -> Path | None:
+    """Return where a user's programs keep such a file (XDG Base Directory Specification); None without a home."""
+    state = Path(os.environ.get("XDG_STATE_HOME", ""))
+    if not state.is_absolute():
+        try:
+            state = Path.home() / ".local" / "state"
+        except RuntimeError:
+            return None
+    return state / "keyvault" / "revisions.json"
+
+
 class RevisionFile:
     """The file at a path, for one server address. It is read at the first use, and written when a revision rises."""
 
@@ -110,9 +121,9 @@ class RevisionFile:
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
-                except BlockingIOError:
+                except BlockingIOError as error:
                     if time.monotonic() >= deadline:
-                        raise
+                        raise OSError(error.errno, "locked by another run", f"{self._path}.lock") from None
                     time.sleep(0.01)
             yield
         finally:
@@ -132,8 +143,8 @@ class RevisionFile:
     def _warn(self, error: OSError | InvalidRequest) -> None:
         if not self._warned:
             self._warned = True
-            cause = error.strerror if isinstance(error, OSError) else str(error).partition(": ")[2]
-            _log.warning("%s: %s; a rolled back store may go unnoticed", self._path, cause)
+            cause = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            _log.warning("cannot keep revisions across runs, a rolled back store may go unnoticed: %s", cause)
 
 
 def _parse(content: bytes) -> dict[str, int] | None:

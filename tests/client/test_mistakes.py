@@ -38,6 +38,7 @@ def test_data_given_as_an_argument_is_refused_and_not_repeated(shell: Shell, key
 @pytest.mark.parametrize("content", [b"", b"{}", DEEP, bytes(100_000)], ids=["empty", "other", "deep", "long"])
 def test_a_file_that_is_not_a_key_is_refused_by_its_name(shell: Shell, content: bytes) -> None:
     (shell.directory / "notes").write_bytes(content)
+    (shell.directory / "notes").chmod(0o600)
     assert "notes: not a data key" in shell.refused("read prod/x --key notes", status=2)
 
 

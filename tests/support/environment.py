@@ -21,10 +21,11 @@ removed: dict[str, str] = {}
 
 
 def clean() -> None:
-    """Remove the machine's roots and proxies and the user's settings from os.environ."""
+    """Remove the machine's roots and proxies and the user's settings from os.environ; the user's state stays alone."""
     for name in list(os.environ):
         if name in ROOTS or name.lower() in PROXIES or name.startswith(SETTINGS):
             removed[name] = os.environ.pop(name)
+    os.environ["KEYVAULT_STATE"] = ""
 
 
 def for_downloads() -> dict[str, str]:

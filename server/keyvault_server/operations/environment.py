@@ -17,7 +17,8 @@ from keyvault_server.operations.protections import refuse_unprotected
 from keyvault_server.operations.settings import PREFIX, Settings
 
 CLIENT_VARIABLES = frozenset(
-    PREFIX + name for name in ("ADDRESS", "TIMEOUT", "CA", "CERTIFICATE", "PRIVATE_KEY", "INSECURE", "TOKEN_FILE")
+    PREFIX + name
+    for name in ("ADDRESS", "TIMEOUT", "CA", "CERTIFICATE", "PRIVATE_KEY", "INSECURE", "TOKEN_FILE", "STATE")
 )
 """Variables of the `keyvault` command, which may be set in the same shell."""
 
