@@ -91,18 +91,20 @@ func (k dataKey) seal(keyID string, kind kve1.Kind, revision int64, plaintext []
 	return kve1.Seal(k.secret, k.tenant, keyID, kve1.Header{Kind: kind, Revision: revision}, plaintext)
 }
 
-// open returns the content of what Read answered, after a check that the server described it correctly.
-func (k dataKey) open(keyID string, stored *pb.ReadResponse) ([]byte, error) {
+// open returns what the envelope of a Read proves, after a check that the server described it correctly. It is a
+// tombstone only if it may be deleted.
+func (k dataKey) open(keyID string, stored *pb.ReadResponse, deleted bool) (kve1.Header, []byte, error) {
 	header, err := kve1.Parse(stored.GetEnvelope())
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", keyID, err)
+		return kve1.Header{}, nil, fmt.Errorf("%s: %w", keyID, err)
 	}
 	plaintext, err := kve1.Open(k.secret, k.tenant, keyID, stored.GetEnvelope())
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w: is it another key's?", keyID, err)
+		return kve1.Header{}, nil, fmt.Errorf("%s: %w: is it another key's?", keyID, err)
 	}
-	if header != (kve1.Header{Kind: kve1.Data, Revision: stored.GetRevision()}) {
-		return nil, fmt.Errorf("%s: the server's answer contradicts its envelope", keyID)
+	fits := header.Kind == kve1.Data || header.Kind == kve1.Tombstone && deleted
+	if header.Revision != stored.GetRevision() || !fits {
+		return kve1.Header{}, nil, fmt.Errorf("%s: the server's answer contradicts its envelope", keyID)
 	}
-	return plaintext, nil
+	return header, plaintext, nil
 }

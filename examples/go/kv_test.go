@@ -34,7 +34,10 @@ import (
 	"example.com/kv/kve1"
 )
 
-const keyID = "prod/db"
+const (
+	keyID   = "prod/db"
+	unknown = "the outcome is unknown, get the record to see: "
+)
 
 // TestMain keeps the settings of the environment out of the tests.
 func TestMain(m *testing.M) {
@@ -114,23 +117,31 @@ func (s *server) envelope(i int, revision int64) string {
 	return string(envelope)
 }
 
+// accept answers as a server that accepts the envelope.
 func accept(_ context.Context, request any) (any, error) {
+	header, _ := kve1.Parse(request.(interface{ GetEnvelope() []byte }).GetEnvelope())
 	switch request.(type) {
 	case *pb.CreateRequest:
-		return &pb.CreateResponse{}, nil
+		return &pb.CreateResponse{Revision: header.Revision}, nil
 	case *pb.UpdateRequest:
-		return &pb.UpdateResponse{}, nil
+		return &pb.UpdateResponse{Revision: header.Revision}, nil
 	case *pb.DeleteRequest:
-		return &pb.DeleteResponse{}, nil
+		return &pb.DeleteResponse{Revision: header.Revision}, nil
 	}
-	return &pb.RotateKeyResponse{}, nil
+	return &pb.RotateKeyResponse{Revision: header.Revision}, nil
 }
 
+// refuse answers as a server that remembers 16 envelopes of a record at current.
 func refuse(code codes.Code, reason string, current int64) step {
 	about := map[string]string{"request_id": "r-1"}
 	if current != 0 {
 		about["current_revision"] = strconv.FormatInt(current, 10)
+		about["remembered_since"] = strconv.FormatInt(max(1, current-15), 10)
 	}
+	return refuseWith(code, reason, about)
+}
+
+func refuseWith(code codes.Code, reason string, about map[string]string) step {
 	refused, _ := status.New(code, "because").WithDetails(
 		&errdetails.ErrorInfo{Reason: reason, Domain: "keyvault", Metadata: about})
 	return func(context.Context, any) (any, error) { return nil, refused.Err() }
@@ -229,7 +240,7 @@ func TestWhatStandsBetweenDoesNotSpeakForKeyVault(t *testing.T) {
 		&errdetails.ErrorInfo{Reason: staleRevision, Domain: "proxy.example", Metadata: map[string]string{"current_revision": "4"}})
 	s := serve(t, func(context.Context, any) (any, error) { return nil, refused.Err() })
 	_, failure := kv("one", "put", keyID, "--key", path)
-	expect(t, failure, "PERMISSION_DENIED: because [2J ")
+	expect(t, failure, unknown+"the change was sent, then: PERMISSION_DENIED: because [2J ")
 	s.called("Create")
 }
 
@@ -246,7 +257,7 @@ func TestAChangeThatIsNeverAnsweredHasAnUnknownOutcome(t *testing.T) {
 	read := stored(t, key, kve1.Data, 1, 1, "one")
 	for verb, steps := range map[string][]step{"put": {lose, hang}, "delete": {read, hang}} {
 		serve(t, steps...)
-		if _, failure := kv("one", verb, keyID, "--key", path); !strings.HasPrefix(failure, "the outcome is unknown") {
+		if _, failure := kv("one", verb, keyID, "--key", path); !strings.HasPrefix(failure, unknown) {
 			t.Errorf("%s: %s", verb, failure)
 		}
 	}
@@ -266,39 +277,78 @@ func TestWhatWasNeverSentIsNoUnknownOutcome(t *testing.T) {
 	}
 }
 
-func TestARefusedRevisionIsSealedAgain(t *testing.T) {
+func TestARefusedRevisionIsSealedAgainFromWhatOpens(t *testing.T) {
 	path, key := keyFile(t, 1)
-	s := serve(t, stale(4), accept)
+	s := serve(t, stale(4), stored(t, key, kve1.Tombstone, 4, 4, ""), accept)
 	stdout, _ := kv("one", "put", keyID, "--key", path)
 	expect(t, stdout, "prod/db is at revision 5\n")
-	s.called("Create", "Create")
-	s.envelope(1, 5)
+	s.called("Create", "Read", "Create")
+	s.envelope(2, 5)
 
-	s = serve(t, stored(t, key, kve1.Data, 4, 4, "one"), stale(6), accept)
+	s = serve(t, stored(t, key, kve1.Data, 4, 4, "one"), stale(5), stored(t, key, kve1.Data, 6, 6, "two"), accept)
 	stdout, _ = kv("", "delete", keyID, "--key", path)
 	expect(t, stdout, "prod/db is at revision 7\n")
-	s.called("Read", "Delete", "Delete")
+	s.called("Read", "Delete", "Read", "Delete")
 	s.envelope(1, 5)
-	s.envelope(2, 7)
+	s.envelope(3, 7)
 }
 
 func TestPutFollowsWhatOthersDo(t *testing.T) {
-	path, _ := keyFile(t, 1)
-	exists, deleted := refuse(codes.AlreadyExists, recordExists, 4), refuse(codes.NotFound, recordNotFound, 0)
-	s := serve(t, exists, stale(7), deleted, stale(9), accept)
+	path, key := keyFile(t, 1)
+	exists, gone := refuse(codes.AlreadyExists, recordExists, 4), refuse(codes.NotFound, recordNotFound, 0)
+	s := serve(t, exists, stored(t, key, kve1.Data, 4, 4, "a"), stale(7), stored(t, key, kve1.Data, 7, 7, "b"), gone,
+		stored(t, key, kve1.Tombstone, 8, 8, ""), stale(9), stored(t, key, kve1.Tombstone, 9, 9, ""), accept)
 	stdout, _ := kv("one", "put", keyID, "--key", path)
 	expect(t, stdout, "prod/db is at revision 10\n")
-	s.called("Create", "Update", "Update", "Create", "Create")
-	for i, revision := range []int64{1, 5, 8, 8, 10} {
-		s.envelope(i, revision)
+	s.called("Create", "Read", "Update", "Read", "Update", "Read", "Create", "Read", "Create")
+	for i, revision := range []int64{1, 5, 8, 9, 10} {
+		s.envelope(2*i, revision)
+	}
+}
+
+func TestARevisionThatNobodyProvedIsNotSealedFor(t *testing.T) {
+	path, key := keyFile(t, 1)
+	newPath, _ := keyFile(t, 2)
+	_, other := keyFile(t, 3)
+	most := int64(1<<63 - 1)
+	lie, live := stale(most), stored(t, key, kve1.Data, 1, 1, "one")
+	vacant := refuseWith(codes.Aborted, staleRevision,
+		map[string]string{"current_revision": "9000", "remembered_since": "9001", "vacant": "true"})
+	for name, test := range map[string]struct {
+		command string
+		steps   []step
+	}{
+		"nothing there":         {"put", []step{lie, refuse(codes.NotFound, recordNotFound, 0)}},
+		"not above":             {"put", []step{lie, live, lie, live}},
+		"another key's":         {"put", []step{lie, stored(t, other, kve1.Data, 7, 7, "")}},
+		"purged":                {"put", []step{vacant}},
+		"delete, not above":     {"delete", []step{live, lie, live}},
+		"delete, purged":        {"delete", []step{live, vacant}},
+		"delete, not described": {"delete", []step{stored(t, key, kve1.Data, 1, most-1, "")}},
+		"rotate, not above":     {"rotate --new-key " + newPath, []step{live, lie, live}},
+		"rotate, not described": {"rotate --new-key " + newPath, []step{stored(t, key, kve1.Data, 1, most-1, "")}},
+	} {
+		s := serve(t, test.steps...)
+		arguments := strings.Fields(test.command)
+		stdout, failure := kv("one", append([]string{arguments[0], keyID, "--key", path}, arguments[1:]...)...)
+		if stdout != "" || failure == "" || strings.HasPrefix(failure, unknown) || len(s.steps) != 0 {
+			t.Errorf("%s: %q, %q, %d steps are left", name, stdout, failure, len(s.steps))
+		}
+		for i, request := range s.requests {
+			if sealed, ok := request.(interface{ GetEnvelope() []byte }); ok {
+				if header, _ := kve1.Parse(sealed.GetEnvelope()); header.Revision > 2 {
+					t.Errorf("%s: call %d is for revision %d", name, i, header.Revision)
+				}
+			}
+		}
 	}
 }
 
 func TestPutGivesUpWhenOthersAreAlwaysFaster(t *testing.T) {
-	path, _ := keyFile(t, 1)
-	var steps []step
-	for i := range int64(resealings) {
-		steps = append(steps, stale(i+1))
+	path, key := keyFile(t, 1)
+	steps := []step{stale(1)}
+	for i := range int64(resealings - 1) {
+		steps = append(steps, stored(t, key, kve1.Data, i+1, i+1, "theirs"), stale(i+2))
 	}
 	serve(t, steps...)
 	_, failure := kv("one", "put", keyID, "--key", path)
@@ -306,17 +356,58 @@ func TestPutGivesUpWhenOthersAreAlwaysFaster(t *testing.T) {
 }
 
 func TestALostAnswerIsSealedAgainOnlyWhereTheRecordProvesARefusal(t *testing.T) {
-	path, _ := keyFile(t, 1)
-	s := serve(t, lose, stale(16), accept) // sealed for 1: remembered until the record is at 16
+	path, key := keyFile(t, 1)
+	there := stored(t, key, kve1.Data, 16, 16, "theirs")
+	s := serve(t, lose, refuse(codes.AlreadyExists, recordExists, 16), there, accept) // it remembers 1 to 16
 	stdout, _ := kv("one", "put", keyID, "--key", path)
 	expect(t, stdout, "prod/db is at revision 17\n")
-	s.called("Create", "Create", "Create")
+	s.called("Create", "Create", "Read", "Update")
 
-	s = serve(t, lose, stale(17))
-	if _, failure := kv("one", "put", keyID, "--key", path); !strings.HasPrefix(failure, "the outcome is unknown") {
-		t.Error(failure)
+	for name, about := range map[string]map[string]string{
+		"forgotten":      {"current_revision": "17", "remembered_since": "2"},
+		"purged":         {"current_revision": "1", "remembered_since": "2", "vacant": "true"},
+		"still possible": {"current_revision": "0", "remembered_since": "0"},
+		"an old server":  {"current_revision": "1"},
+		"no numbers":     {"current_revision": strings.Repeat("9", 5000), "remembered_since": "-1"},
+	} {
+		s = serve(t, lose, refuseWith(codes.Aborted, staleRevision, about))
+		if _, failure := kv("one", "put", keyID, "--key", path); !strings.HasPrefix(failure, unknown) {
+			t.Errorf("%s: %s", name, failure)
+		}
+		s.called("Create", "Create")
 	}
-	s.called("Create", "Create")
+}
+
+func TestWhichAnswersSettleAMutation(t *testing.T) {
+	path, _ := keyFile(t, 1)
+	bare := func(code codes.Code) step {
+		return func(context.Context, any) (any, error) { return nil, status.Error(code, "a proxy's") }
+	}
+	later, _ := status.New(codes.ResourceExhausted, "slowly").WithDetails(
+		&errdetails.ErrorInfo{Reason: rateLimited, Domain: "keyvault"},
+		&errdetails.RetryInfo{RetryDelay: durationpb.New(time.Minute)})
+	limited := func(context.Context, any) (any, error) { return nil, later.Err() }
+	for name, test := range map[string]struct {
+		steps   []step
+		unknown bool
+	}{
+		"a fault of the server's":     {[]step{refuse(codes.Internal, internal, 0)}, true},
+		"a proxy's refusal":           {[]step{bare(codes.Unauthenticated)}, true},
+		"another service":             {[]step{bare(codes.Unimplemented)}, true},
+		"a proxy's limit":             {[]step{bare(codes.ResourceExhausted)}, true},
+		"another revision":            {[]step{func(context.Context, any) (any, error) { return &pb.CreateResponse{Revision: 7}, nil }}, true},
+		"limited":                     {[]step{limited}, false},
+		"limited, after a lost one":   {[]step{bare(codes.Unknown), limited}, true},
+		"refused, after a lost one":   {[]step{bare(codes.Internal), refuse(codes.PermissionDenied, "POLICY_DENIED", 0)}, true},
+		"not found, after a lost one": {[]step{lose, refuse(codes.NotFound, recordNotFound, 0)}, true},
+		"stopping, then refused":      {[]step{refuse(codes.Unavailable, serverStopping, 0), refuse(codes.PermissionDenied, "POLICY_DENIED", 0)}, false},
+	} {
+		s := serve(t, test.steps...)
+		_, failure := kv("one", "put", keyID, "--key", path)
+		if failure == "" || strings.HasPrefix(failure, unknown) != test.unknown || len(s.steps) != 0 {
+			t.Errorf("%s: %q, %d steps are left", name, failure, len(s.steps))
+		}
+	}
 }
 
 func TestGetBelievesTheEnvelopeAndNotTheServer(t *testing.T) {

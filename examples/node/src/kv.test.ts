@@ -11,10 +11,11 @@ import * as grpc from "@grpc/grpc-js";
 
 import { ErrorInfo, RetryInfo, Status } from "./generated/details.js";
 import { type CreateRequest, KeyVaultService } from "./generated/keyvault/v1/keyvault.js";
-import { open, parse, seal } from "./kve1.js";
+import { type Kind, open, parse, seal } from "./kve1.js";
 import { Failure, OutcomeUnknown, Vault } from "./vault.js";
 
-const { ABORTED, ALREADY_EXISTS, INTERNAL, NOT_FOUND, RESOURCE_EXHAUSTED, UNAVAILABLE } = grpc.status;
+const { ABORTED, ALREADY_EXISTS, INTERNAL, NOT_FOUND, PERMISSION_DENIED } = grpc.status;
+const { RESOURCE_EXHAUSTED, UNAUTHENTICATED, UNAVAILABLE, UNIMPLEMENTED } = grpc.status;
 const { create, read } = KeyVaultService;
 const KEY = Buffer.alloc(32, 7);
 const LARGE = 2n ** 63n - 2n; // no number holds it exactly
@@ -86,43 +87,96 @@ test("a mutation that never left has no unknown outcome", async () => {
   await assert.rejects(calling(0.3, (vault) => vault.call(create, creation())), Failure);
 });
 
-test("a refusal after a lost answer is believed while the record would know the envelope", async () => {
-  script = [lost(), refusal(ABORTED, "STALE_REVISION", { current_revision: "16" })];
+test("only OK, or a server that would know the envelope, settles what was once lost", async () => {
+  const settled = { current_revision: "16", remembered_since: "1" };
+  script = [lost(), refusal(ABORTED, "STALE_REVISION", settled)];
   await assert.rejects(calling(5, (vault) => vault.call(create, creation())), { constructor: Failure });
-  script = [lost(), refusal(ABORTED, "STALE_REVISION", { current_revision: "17" })];
-  await assert.rejects(calling(5, (vault) => vault.call(create, creation())), OutcomeUnknown);
+  for (const answer of [
+    refusal(ABORTED, "STALE_REVISION", { current_revision: "17", remembered_since: "2" }),
+    refusal(ABORTED, "STALE_REVISION", { current_revision: "1", remembered_since: "2", vacant: "true" }),
+    refusal(ABORTED, "STALE_REVISION", { current_revision: "0", remembered_since: "0" }),
+    refusal(ALREADY_EXISTS, "RECORD_EXISTS", { current_revision: "1" }),
+    refusal(ABORTED, "STALE_REVISION", { current_revision: "9".repeat(5_000), remembered_since: "-1" }),
+    refusal(NOT_FOUND, "RECORD_NOT_FOUND"),
+    refusal(PERMISSION_DENIED, "POLICY_DENIED"),
+    refusal(RESOURCE_EXHAUSTED, "RATE_LIMITED", {}, 60),
+  ]) {
+    script = [lost(), answer];
+    await assert.rejects(calling(5, (vault) => vault.call(create, creation())), OutcomeUnknown);
+    assert.equal(script.length, 0);
+  }
 });
 
-test("details that are none, or another service's, leave the status", async () => {
-  const about = { reason: undefined, currentRevision: undefined, retryAfter: undefined, unanswered: false };
-  for (const details of [Buffer.alloc(3, 0xff), packed("ELSEWHERE", { current_revision: "9" }, "elsewhere")]) {
+test("which single answers leave the outcome of a mutation unknown", async () => {
+  const about = { current_revision: "4" };
+  for (const details of [Buffer.alloc(3, 0xff), packed("ELSEWHERE", about, "elsewhere")]) {
     script = [{ failure: { code: ABORTED, details: "played", metadata: trailer(details) } }];
     const answered = calling(5, (vault) => vault.call(create, creation()));
-    await assert.rejects(answered, { message: "ABORTED: played", about });
+    await assert.rejects(answered, { message: /^the outcome is unknown.*: ABORTED: played$/ });
   }
+  const codes = [PERMISSION_DENIED, UNAUTHENTICATED, UNIMPLEMENTED, RESOURCE_EXHAUSTED];
+  const proxys = codes.map((code) => refusal(code));
+  for (const answer of [...proxys, refusal(INTERNAL, "INTERNAL", { request_id: "r-1" }), written(7n)]) {
+    script = [answer];
+    await assert.rejects(calling(5, (vault) => vault.call(create, creation())), OutcomeUnknown);
+    assert.equal(script.length, 0);
+  }
+  script = [refusal(UNAVAILABLE, "SERVER_STOPPING"), refusal(PERMISSION_DENIED, "POLICY_DENIED")];
+  await assert.rejects(calling(5, (vault) => vault.call(create, creation())), { constructor: Failure });
 });
 
 test("put creates, updates what exists, and creates again what was deleted since", async () => {
   script = [
     refusal(ALREADY_EXISTS, "RECORD_EXISTS", { current_revision: "4" }),
+    stored(4n),
     refusal(ABORTED, "STALE_REVISION", { current_revision: "5" }),
+    stored(5n),
     refusal(NOT_FOUND, "RECORD_NOT_FOUND"),
-    refusal(ABORTED, "STALE_REVISION", { current_revision: String(LARGE - 1n) }),
+    stored(LARGE - 1n, "TOMBSTONE"),
     written(LARGE),
   ];
   assert.deepEqual(await kv(["put", "a", "--key", keyFile], "text"), [0, `a is at revision ${LARGE}\n`, ""]);
-  assert.deepEqual(
-    asked.map(({ method, request }) => `${method} ${parse(request.envelope).revision}`),
-    ["create 1", "update 5", "update 6", "create 6", `create ${LARGE}`],
-  );
-  assert.equal(open(KEY, "acme", "a", asked[4]?.request.envelope ?? Buffer.of()).plaintext.toString(), "text");
+  assert.deepEqual(sealed(), ["create 1", "update 5", "update 6", `create ${LARGE}`]);
+  assert.equal(open(KEY, "acme", "a", asked[6]?.request.envelope ?? Buffer.of()).plaintext.toString(), "text");
+});
+
+test("a revision that no envelope proves is not sealed for", async () => {
+  const lie = refusal(ABORTED, "STALE_REVISION", { current_revision: String(2n ** 63n - 1n), remembered_since: "1" });
+  const vacant = { current_revision: "9000", remembered_since: "9001", vacant: "true" };
+  const purged = refusal(ABORTED, "STALE_REVISION", vacant);
+  const other = { response: { envelope: creation(7n, "b").envelope, revision: 7n } };
+  const wrong = { response: { envelope: creation(1n).envelope, revision: LARGE } };
+  const newKey = inFolder("new.json", JSON.stringify({
+    tenant: "acme", scope: "a", plaintextKey: Buffer.alloc(32, 8).toString("base64"), wrappedKey: "d3JhcHBlZA==",
+  }));
+  const cases: [string, Answer[], string[]][] = [
+    ["put", [lie, refusal(NOT_FOUND, "RECORD_NOT_FOUND")], ["create 1"]],
+    ["put", [lie, stored(1n), lie, stored(1n)], ["create 1", "update 2"]],
+    ["put", [lie, other], ["create 1"]],
+    ["put", [purged], ["create 1"]],
+    ["delete", [stored(1n), lie, stored(1n)], ["delete 2"]],
+    ["delete", [stored(1n), purged], ["delete 2"]],
+    ["delete", [wrong], []],
+    ["rotate", [stored(1n), lie, stored(1n)], ["rotateKey 2"]],
+    ["rotate", [wrong], []],
+  ];
+  for (const [verb, answers, expected] of cases) {
+    [script, asked] = [[...answers], []];
+    const args = [verb, "a", "--key", keyFile, ...(verb === "rotate" ? ["--new-key", newKey] : [])];
+    const [code, out, err] = await kv(args, verb === "put" ? "text" : "");
+    assert.deepEqual([code, out], [1, ""]);
+    assert.match(err, /^kv: (?!the outcome is unknown)[^\n]+\n$/);
+    assert.deepEqual([sealed(), script.length], [expected, 0], verb);
+  }
 });
 
 test("put gives up when others are always faster", async () => {
-  script = Array(100).fill(refusal(ABORTED, "STALE_REVISION", { current_revision: "5", request_id: "r-2" }));
+  const refused = refusal(ABORTED, "STALE_REVISION", { current_revision: "5", request_id: "r-2" });
+  script = [refused];
+  for (let revision = 1n; script.length < 100; revision++) script.push(stored(revision), refused);
   const line = "kv: ABORTED STALE_REVISION: played (r-2)\n";
   assert.deepEqual(await kv(["put", "a", "--key", keyFile], "text"), [1, "", line]);
-  assert.equal(asked.length, 10);
+  assert.equal(sealed().length, 10);
 });
 
 test("put saves a fresh key before it uses it", async () => {
@@ -198,6 +252,18 @@ function kv(args: string[], input = "", env: Record<string, string> = {}): Promi
   });
 }
 
+/** The mutations that were asked for, with the revisions that they were sealed for. */
+function sealed(): string[] {
+  const mutations = asked.filter(({ request }) => "envelope" in request);
+  return mutations.map(({ method, request }) => `${method} ${parse(request.envelope).revision}`);
+}
+
+/** What Read answers when this is stored. */
+function stored(revision: bigint, kind: Kind = "DATA"): Answer {
+  const envelope = seal(KEY, "acme", "a", kind, revision, Buffer.alloc(0));
+  return { response: { tenant: "acme", envelope, revision } };
+}
+
 function written(revision: bigint): Answer {
   return { response: { revision, replayed: false } };
 }
@@ -217,7 +283,7 @@ function packed(reason: string, metadata: Record<string, string>, domain: string
   };
   const details = [any("ErrorInfo", ErrorInfo.encode({ reason, domain, metadata }).finish())];
   if (retryAfter !== undefined) {
-    const retryDelay = { seconds: 0n, nanos: retryAfter * 1e9 };
+    const retryDelay = { seconds: BigInt(Math.trunc(retryAfter)), nanos: (retryAfter % 1) * 1e9 };
     details.push(any("RetryInfo", RetryInfo.encode({ retryDelay }).finish()));
   }
   return Buffer.from(Status.encode({ details }).finish());

@@ -57,73 +57,114 @@ async function run({ name, keyId, keyFile, newKeyFile }: Command): Promise<void>
 }
 
 /** Creates the record, or updates it if it is there: the last writer wins. */
-function put(vault: Vault, keyId: string, key: DataKey, plaintext: Buffer): Promise<bigint> {
+async function put(vault: Vault, keyId: string, key: DataKey, plaintext: Buffer): Promise<bigint> {
   const { create, update } = KeyVaultService;
   let write: typeof create | typeof update = create;
-  return whileOvertaken(async (current = 0n) => {
-    const envelope = sealed(key, keyId, "DATA", current + 1n, plaintext);
-    const request = { keyId, wrappedKey: key.wrappedKey, envelope };
+  let revision = 1n;
+  for (let tries = 1; ; tries++) {
+    const request = { keyId, wrappedKey: key.wrappedKey, envelope: sealed(key, keyId, "DATA", revision, plaintext) };
     try {
-      return await vault.call(write, request);
+      return (await vault.call(write, request)).revision;
     } catch (failure) {
-      const reason = failure instanceof Failure && failure.about.reason;
-      if (reason === "RECORD_EXISTS") write = update;
-      if (reason !== "RECORD_NOT_FOUND") throw failure;
-      write = create; // it was deleted since: Create reports the revision to continue from
-      return await vault.call(write, request);
+      const stored = await overtaking(vault, keyId, key, { failure, revision, tries });
+      revision = stored.revision + 1n;
+      write = stored.kind === "TOMBSTONE" ? create : update;
     }
-  });
+  }
 }
 
+/** A command cannot notice that an earlier one was shown a newer record: a longer program remembers revisions. */
 async function get(vault: Vault, keyId: string, key: DataKey): Promise<Buffer> {
   return opened(await read(vault, keyId), keyId, key).plaintext;
 }
 
 /** Hands the record to the new key, unless an earlier attempt has. */
-function rotate(vault: Vault, keyId: string, key: DataKey, newKey: DataKey): Promise<bigint> {
+async function rotate(vault: Vault, keyId: string, key: DataKey, newKey: DataKey): Promise<bigint> {
   if (timingSafeEqual(key.plaintextKey, newKey.plaintextKey)) throw new BadUsage("both files hold the same data key");
-  return whileOvertaken(async () => {
-    const stored = await read(vault, keyId);
-    parse(stored.envelope);
-    if (commitsTo(stored.envelope, newKey.plaintextKey, newKey.tenant, keyId)) return opened(stored, keyId, newKey);
-    const { plaintext, revision } = opened(stored, keyId, key);
-    const envelope = sealed(newKey, keyId, "DATA", revision + 1n, plaintext);
-    const digest = createHash("sha256").update(envelope).digest();
-    const authorization = sealed(key, keyId, "REKEY", revision + 1n, digest);
-    const wrapped = { wrappedKey: key.wrappedKey, newWrappedKey: newKey.wrappedKey };
-    return await vault.call(KeyVaultService.rotateKey, { keyId, ...wrapped, authorization, envelope });
-  });
-}
-
-function remove(vault: Vault, keyId: string, key: DataKey): Promise<bigint> {
-  return whileOvertaken(async (current) => {
-    const revision = (current ?? (await read(vault, keyId)).revision) + 1n;
-    const envelope = sealed(key, keyId, "TOMBSTONE", revision, Buffer.alloc(0));
-    return await vault.call(KeyVaultService.delete, { keyId, wrappedKey: key.wrappedKey, envelope });
-  });
-}
-
-/** Mutates, and again after the revision that the server reports, while other writers are faster. */
-async function whileOvertaken(mutate: (current?: bigint) => Promise<{ revision: bigint }>): Promise<bigint> {
-  let current: bigint | undefined;
+  let stored = await read(vault, keyId);
   for (let tries = 1; ; tries++) {
+    parse(stored.envelope);
+    if (commitsTo(stored.envelope, newKey.plaintextKey, newKey.tenant, keyId)) {
+      return opened(stored, keyId, newKey).revision;
+    }
+    const record = opened(stored, keyId, key);
+    const revision = record.revision + 1n;
+    const envelope = sealed(newKey, keyId, "DATA", revision, record.plaintext);
+    const digest = createHash("sha256").update(envelope).digest();
+    const authorization = sealed(key, keyId, "REKEY", revision, digest);
+    const wrapped = { wrappedKey: key.wrappedKey, newWrappedKey: newKey.wrappedKey };
     try {
-      return (await mutate(current)).revision;
+      return (await vault.call(KeyVaultService.rotateKey, { keyId, ...wrapped, authorization, envelope })).revision;
     } catch (failure) {
-      current = failure instanceof Failure ? failure.about.currentRevision : undefined;
-      if (current === undefined || tries === TRIES) throw failure;
+      if (!isOvertaken(failure, ["STALE_REVISION"]) || tries === TRIES) throw failure;
+      stored = await read(vault, keyId);
+      mustBeAbove(stored, { failure, revision, tries });
     }
   }
 }
 
-function read(vault: Vault, keyId: string): Promise<ReadResponse> {
-  return vault.call(KeyVaultService.read, { keyId, knownRevision: 0n, includeDeleted: false });
+async function remove(vault: Vault, keyId: string, key: DataKey): Promise<bigint> {
+  let stored = opened(await read(vault, keyId), keyId, key);
+  for (let tries = 1; ; tries++) {
+    const revision = stored.revision + 1n;
+    const envelope = sealed(key, keyId, "TOMBSTONE", revision, Buffer.alloc(0));
+    try {
+      return (await vault.call(KeyVaultService.delete, { keyId, wrappedKey: key.wrappedKey, envelope })).revision;
+    } catch (failure) {
+      if (!isOvertaken(failure, ["STALE_REVISION"])) throw failure;
+      stored = await overtaking(vault, keyId, key, { failure, revision, tries });
+      if (stored.kind === "TOMBSTONE") throw new Error(`${keyId}: another writer deleted it`);
+    }
+  }
+}
+
+/** A mutation that was refused: why, for which revision it was sealed, and how many there were until then. */
+interface Refused {
+  readonly failure: unknown;
+  readonly revision: bigint;
+  readonly tries: number;
+}
+
+/**
+ * Opens the record, live or deleted, that took the place of what was refused: a change is sealed for the revision
+ * after one that opens under the key, never for one that the server names. Throws the failure if it has another cause.
+ */
+async function overtaking(vault: Vault, keyId: string, key: DataKey, refused: Refused): Promise<Opened> {
+  const { failure, tries } = refused;
+  if (!isOvertaken(failure, ["STALE_REVISION", "RECORD_EXISTS", "RECORD_NOT_FOUND"]) || tries === TRIES) throw failure;
+  if (failure.about.vacant) {
+    throw new Error(`${keyId}: the name was purged, so nothing proves its revision: ${failure.message}`);
+  }
+  try {
+    const stored = await read(vault, keyId, true);
+    mustBeAbove(stored, refused);
+    return opened(stored, keyId, key, true);
+  } catch (error) {
+    if (!isOvertaken(error, ["RECORD_NOT_FOUND"])) throw error;
+    throw new Error(`${keyId}: there is no record that proves this revision: ${failure.message}`);
+  }
+}
+
+function isOvertaken(failure: unknown, reasons: string[]): failure is Failure {
+  return failure instanceof Failure && reasons.includes(failure.about.reason ?? "");
+}
+
+/** Throws unless the next revision is above the one that was refused: the server contradicts itself. */
+function mustBeAbove(stored: ReadResponse, { failure, revision }: Refused): void {
+  if (stored.revision >= revision) return;
+  const cause = failure instanceof Failure ? failure.message : String(failure);
+  throw new Error(`the server has revision ${stored.revision} and refuses ${revision}: ${cause}`);
+}
+
+function read(vault: Vault, keyId: string, includeDeleted = false): Promise<ReadResponse> {
+  return vault.call(KeyVaultService.read, { keyId, knownRevision: 0n, includeDeleted });
 }
 
 /** What Read answered, if it is under this key and what the server says it is. */
-function opened(stored: ReadResponse, keyId: string, key: DataKey): Opened {
+function opened(stored: ReadResponse, keyId: string, key: DataKey, deleted = false): Opened {
   const record = open(key.plaintextKey, key.tenant, keyId, stored.envelope);
-  if (record.kind === "DATA" && record.revision === stored.revision) return record;
+  const fits = record.kind === "DATA" || (record.kind === "TOMBSTONE" && deleted);
+  if (fits && record.revision === stored.revision) return record;
   throw new Error(`the server's answer for ${keyId} contradicts its envelope`);
 }
 

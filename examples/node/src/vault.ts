@@ -1,8 +1,9 @@
 /**
  * One KeyVault server: calls that are bounded in time, retried where that is right, and failures in full.
  *
- * The rule of this file: a request is retried as the same bytes, by whose digest the server knows it; once a
- * mutation was sent and not answered, only success or a look at the record may answer it: all else is OutcomeUnknown.
+ * The rule of this file: a request is retried as the same bytes, by whose digest the server knows it. Once an attempt
+ * of a mutation is unknown, only OK, or a refusal by a server that would know the envelope, settles the mutation: all
+ * else is OutcomeUnknown.
  */
 import { setTimeout as sleep } from "node:timers/promises";
 
@@ -11,32 +12,51 @@ import * as grpc from "@grpc/grpc-js";
 import { ErrorInfo, RetryInfo, Status } from "./generated/details.js";
 import { parse } from "./kve1.js";
 
-const FIRST_WAIT = 100; // milliseconds
-const LONGEST_WAIT = 1_000;
-const RING = 16n; // envelopes of a record that the server knows when they come again
+const FIRST_WAIT = 200; // milliseconds
+const LONGEST_WAIT = 2_000;
+const SHORTEST_ATTEMPT = 100; // is what has to be left of the time for another attempt
 const MAX_MESSAGE = 512 * 1024;
+const { CANCELLED, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, UNKNOWN } = grpc.status;
+
+/** Of gRPC or a proxy: the same bytes may be answered later. */
+const PASSING = [UNAVAILABLE, CANCELLED, DEADLINE_EXCEEDED, UNKNOWN, INTERNAL];
+/** Of KeyVault: what was asked may have been done all the same. */
+const UNSETTLED = ["BACKEND_UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL"];
+/** Of KeyVault: nothing was done, and the server may say when to try again. */
+const LIMITED = ["RATE_LIMITED", "BACKEND_THROTTLED"];
+const RETRIED = [...LIMITED, "BACKEND_UNAVAILABLE", "DEADLINE_EXCEEDED", "SERVER_STOPPING"];
+
+/** What the vault's ErrorInfo says; nothing if it was not the vault that answered. */
+interface About {
+  reason?: string;
+  /** Of STALE_REVISION and RECORD_EXISTS. Nothing proves it: no envelope is sealed for the one after it. */
+  currentRevision?: bigint;
+  /** With it: from which revision on the server knows the envelopes of the record. */
+  rememberedSince?: bigint;
+  /** Of STALE_REVISION: the name was purged. */
+  vacant?: boolean;
+}
 
 /** A call that was not answered with OK. */
 export class Failure extends Error {
   constructor(
     message: string,
-    readonly about: {
-      /** Of the vault's ErrorInfo; none if it was not the vault that answered. */
-      reason?: string | undefined;
-      /** The record's revision, if the request's was not the one after it. */
-      currentRevision?: bigint | undefined;
-      /** Milliseconds after which to try again. */
-      retryAfter?: number | undefined;
-      /** The request was sent, and whether it was carried out is not known. */
-      unanswered?: boolean;
-    } = {},
+    readonly about: About = {},
+    /** Whether the request was sent, and may have been carried out. */
+    readonly unsettled = false,
+    /** Milliseconds after which to try again; undefined if that is of no use. */
+    readonly retryAfter?: number,
   ) {
     super(message);
   }
 }
 
 /** A mutation was sent, was not answered, and may or may not have been carried out. */
-export class OutcomeUnknown extends Error {}
+export class OutcomeUnknown extends Error {
+  constructor(cause: string) {
+    super(`the outcome is unknown, get the record to see: ${cause}`);
+  }
+}
 
 /** A connection to one server, for as long as its time lasts. */
 export class Vault {
@@ -52,8 +72,11 @@ export class Vault {
       "grpc.enable_retries": 0, // ours know which answer means what
       "grpc.service_config_disable_resolution": 1, // nor may DNS turn them on
       "grpc.enable_http_proxy": tls ? 1 : 0, // no proxy reads what was to stay on this machine
-      "grpc.initial_reconnect_backoff_ms": FIRST_WAIT,
-      "grpc.max_reconnect_backoff_ms": LONGEST_WAIT,
+      "grpc.initial_reconnect_backoff_ms": 100,
+      "grpc.max_reconnect_backoff_ms": 1_000,
+      "grpc.keepalive_time_ms": 10_000, // or a half-open connection would never be left
+      "grpc.keepalive_timeout_ms": 5_000,
+      "grpc.keepalive_permit_without_calls": 1,
     });
   }
 
@@ -62,25 +85,33 @@ export class Vault {
   }
 
   /** Calls until there is an answer or the time is over. Throws Failure; OutcomeUnknown for a mutation. */
-  async call<Request extends object, Response>(
+  async call<Request extends object, Response extends object>(
     method: grpc.MethodDefinition<Request, Response>, request: Request,
   ): Promise<Response> {
-    let unanswered = false;
-    for (let longest = FIRST_WAIT; ; longest = Math.min(2 * longest, LONGEST_WAIT)) {
+    const sealed = "envelope" in request ? parse(request.envelope as Buffer).revision : undefined;
+    let unknown = false;
+    for (let bound = FIRST_WAIT; ; bound = Math.min(2 * bound, LONGEST_WAIT)) {
       try {
         await this.connect();
-        return await this.send(method, request);
+        const response = await this.send(method, request);
+        if (sealed === undefined || ("revision" in response && response.revision === sealed)) return response;
+        throw new OutcomeUnknown(`the server answered OK for another revision than ${sealed}`);
       } catch (failure) {
         if (!(failure instanceof Failure)) throw failure;
-        const { about } = failure;
-        unanswered ||= about.unanswered === true;
-        const wait = longest * Math.random() + (about.retryAfter ?? 0);
-        if ((!about.unanswered && about.retryAfter === undefined) || wait >= this.left()) {
-          throw unanswered ? verdict(failure, request) : failure;
-        }
-        await sleep(wait);
+        unknown ||= failure.unsettled;
+        if (failure.retryAfter !== undefined && (await this.pause(failure.retryAfter, bound))) continue;
+        if (sealed === undefined || !unknown || provesRefusal(failure.about, sealed)) throw failure;
+        throw new OutcomeUnknown(`the change was sent, then: ${failure.message}`);
       }
     }
+  }
+
+  /** Waits at least this long and a random time below `bound` more; false at once if too little time would be left. */
+  private async pause(least: number, bound: number): Promise<boolean> {
+    const left = this.left() - least;
+    if (left < SHORTEST_ATTEMPT) return false;
+    await sleep(least + Math.random() * Math.min(bound, left / 2));
+    return true;
   }
 
   /** Waits for a connection, so that a call that fails after this is known to have been sent. */
@@ -91,7 +122,7 @@ export class Vault {
     });
   }
 
-  private send<Request, Response>(
+  private send<Request extends object, Response extends object>(
     method: grpc.MethodDefinition<Request, Response>, request: Request,
   ): Promise<Response> {
     const { path, requestSerialize, responseDeserialize } = method;
@@ -109,44 +140,50 @@ export class Vault {
   }
 }
 
-/** What to throw after a request was once not answered. */
-function verdict(failure: Failure, request: object): Error {
-  if (!("envelope" in request)) return failure; // it changes nothing
-  const { currentRevision } = failure.about;
-  const { revision } = parse(request.envelope as Buffer);
-  if (currentRevision !== undefined && currentRevision - revision < RING) return failure; // else it were known
-  return new OutcomeUnknown(`the outcome is unknown, get the record to see; the last answer was ${failure.message}`);
+/** Whether the server would have known an envelope of this revision, had it accepted it. */
+function provesRefusal({ reason, currentRevision, rememberedSince }: About, sealed: bigint): boolean {
+  if (reason !== "STALE_REVISION" && reason !== "RECORD_EXISTS") return false;
+  if (currentRevision === undefined || rememberedSince === undefined) return false;
+  return rememberedSince <= sealed && sealed <= currentRevision;
 }
 
 function failureOf(error: grpc.ServiceError): Failure {
-  const { CANCELLED, DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED, UNAVAILABLE, UNKNOWN } = grpc.status;
-  const { info, currentRevision, retryAfter } = detailsOf(error.metadata);
-  const named = [grpc.status[error.code], info?.reason].filter(Boolean).join(" ");
-  const id = info?.metadata["request_id"];
-  const broken = info === undefined && [INTERNAL, UNKNOWN].includes(error.code); // as gRPC may call a lost connection
-  return new Failure(`${named}: ${error.details}${id ? ` (${id})` : ""}`, {
-    reason: info?.reason,
-    currentRevision,
-    retryAfter: error.code === RESOURCE_EXHAUSTED ? retryAfter : undefined,
-    unanswered: broken || [CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE].includes(error.code),
-  });
+  const { info, delay } = detailsOf(error.metadata);
+  const { reason, metadata = {} } = info ?? {};
+  const named = [grpc.status[error.code], reason].filter(Boolean).join(" ");
+  const id = metadata["request_id"];
+  const about: About = {};
+  if (reason) about.reason = reason;
+  const [current, since] = [revisionOf(metadata["current_revision"]), revisionOf(metadata["remembered_since"])];
+  if (current !== undefined) about.currentRevision = current;
+  if (since !== undefined) about.rememberedSince = since;
+  if (metadata["vacant"] === "true") about.vacant = true;
+  const retried = reason ? RETRIED.includes(reason) : PASSING.includes(error.code);
+  const wait = reason && LIMITED.includes(reason) ? Math.max(0, delay) : 0;
+  return new Failure(
+    `${named}: ${error.details}${id ? ` (${id})` : ""}`,
+    about,
+    !reason || UNSETTLED.includes(reason),
+    retried ? wait : undefined,
+  );
+}
+
+function revisionOf(text: string | undefined): bigint | undefined {
+  return text !== undefined && /^[0-9]{1,19}$/.test(text) ? BigInt(text) : undefined;
 }
 
 /** Reads the google.rpc.Status that gRPC leaves packed in the trailers. */
-function detailsOf(metadata: grpc.Metadata): { info?: ErrorInfo; currentRevision?: bigint; retryAfter?: number } {
-  const found: ReturnType<typeof detailsOf> = {};
+function detailsOf(metadata: grpc.Metadata): { info?: ErrorInfo; delay: number } {
+  const found: ReturnType<typeof detailsOf> = { delay: 0 };
   const [packed] = metadata.get("grpc-status-details-bin");
   try {
     for (const { typeUrl, value } of Buffer.isBuffer(packed) ? Status.decode(packed).details : []) {
       if (typeUrl.endsWith("/google.rpc.ErrorInfo")) {
         const info = ErrorInfo.decode(value);
-        if (info.domain !== "keyvault") continue;
-        found.info = info;
-        const revision = info.metadata["current_revision"];
-        if (revision) found.currentRevision = BigInt(revision);
+        if (info.domain === "keyvault") found.info = info;
       } else if (typeUrl.endsWith("/google.rpc.RetryInfo")) {
         const { seconds, nanos } = RetryInfo.decode(value).retryDelay ?? { seconds: 0n, nanos: 0 };
-        found.retryAfter = 1_000 * Number(seconds) + nanos / 1e6;
+        found.delay = 1_000 * Number(seconds) + nanos / 1e6;
       }
     }
   } catch {

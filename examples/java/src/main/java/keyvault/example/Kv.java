@@ -18,7 +18,6 @@ import java.util.Set;
 import java.util.logging.Level;
 import java.util.logging.Logger;
 import keyvault.example.Vault.BadUsage;
-import keyvault.example.Vault.Failed;
 import keyvault.example.Vault.Refused;
 import io.github.keyvaultgrpc.v1.CreateRequest;
 import io.github.keyvaultgrpc.v1.DeleteRequest;
@@ -33,12 +32,14 @@ import io.github.keyvaultgrpc.v1.UpdateRequest;
  * The command kv: puts, gets, rotates and deletes one record of a server that cannot read it.
  *
  * <p>The rules of this file: a failure is one line, never with a secret in it; a key is on disk before it
- * is used; an envelope is sealed again only after the server has refused the one before.
+ * is used; an envelope is sealed for the revision after one that opened under the key, never for one that the
+ * server names.
  */
 public final class Kv {
     private static final String USAGE =
             "usage: kv put|get|delete KEY_ID --key FILE, or kv rotate KEY_ID --key FILE --new-key FILE";
     private static final int RESEALS = 10;
+    private static final Set<String> OVERTAKEN = Set.of("STALE_REVISION", "RECORD_EXISTS", "RECORD_NOT_FOUND");
     /** Held here, for a logger that nobody holds forgets its level. */
     private static final Logger LIBRARIES = Logger.getLogger("io.grpc");
 
@@ -94,7 +95,7 @@ public final class Kv {
             Kv kv = new Kv(vault, keyId);
             return switch (args[0]) {
                 case "put" -> kv.report(kv.put(kv.loadOrGenerate(keyFile), input));
-                case "get" -> kv.open(DataKey.load(keyFile), kv.read());
+                case "get" -> kv.open(DataKey.load(keyFile), kv.read(false));
                 case "rotate" -> kv.report(kv.rotate(DataKey.load(keyFile), kv.loadOrGenerate(newKeyFile)));
                 default -> kv.report(kv.delete(DataKey.load(keyFile)));
             };
@@ -139,37 +140,57 @@ public final class Kv {
             try {
                 return create ? create(key, envelope, revision) : update(key, envelope, revision);
             } catch (Failed failed) {
-                switch (failed.reason()) {
-                    case "RECORD_EXISTS" -> create = false;
-                    case "RECORD_NOT_FOUND" -> create = true; // deleted since; Create will report the revision
-                    case "STALE_REVISION" -> {} // somebody was faster, or Create found a deleted record
-                    default -> throw failed;
-                }
-                if (left == 0) {
+                if (left == 0 || !OVERTAKEN.contains(failed.reason())) {
                     throw failed;
                 }
-                revision = failed.currentRevision() + 1;
+                Kve1.Parsed stored = openAbove(key, revision, failed);
+                create = stored.kind() == Kve1.Kind.TOMBSTONE;
+                revision = stored.revision() + 1;
             }
         }
     }
 
     private long create(DataKey key, ByteString envelope, long revision) throws Refused, InterruptedException {
         var request = CreateRequest.newBuilder().setKeyId(keyId).setWrappedKey(key.wrapped()).setEnvelope(envelope);
-        return vault.mutate(KeyVaultGrpc.getCreateMethod(), request.build(), revision).getRevision();
+        return acknowledged(
+                vault.mutate(KeyVaultGrpc.getCreateMethod(), request.build(), revision).getRevision(), revision);
     }
 
     private long update(DataKey key, ByteString envelope, long revision) throws Refused, InterruptedException {
         var request = UpdateRequest.newBuilder().setKeyId(keyId).setWrappedKey(key.wrapped()).setEnvelope(envelope);
-        return vault.mutate(KeyVaultGrpc.getUpdateMethod(), request.build(), revision).getRevision();
+        return acknowledged(
+                vault.mutate(KeyVaultGrpc.getUpdateMethod(), request.build(), revision).getRevision(), revision);
+    }
+
+    /** Returns the revision of an OK, which has to be the one that was sealed. */
+    private static long acknowledged(long answered, long sealed) throws Refused {
+        if (answered != sealed) {
+            throw Vault.unknown("the server answered OK for revision " + answered + " instead of " + sealed);
+        }
+        return answered;
     }
 
     private long delete(DataKey key) throws Refused, InterruptedException {
-        return whileStale(() -> {
-            long revision = read().getRevision() + 1;
+        ReadResponse stored = read(false);
+        open(key, stored);
+        long revision = stored.getRevision() + 1;
+        for (int left = RESEALS; ; left--) {
             ByteString envelope = seal(key, Kve1.Kind.TOMBSTONE, revision, new byte[0]);
             var request = DeleteRequest.newBuilder().setKeyId(keyId).setWrappedKey(key.wrapped()).setEnvelope(envelope);
-            return vault.mutate(KeyVaultGrpc.getDeleteMethod(), request.build(), revision).getRevision();
-        });
+            try {
+                var deleted = vault.mutate(KeyVaultGrpc.getDeleteMethod(), request.build(), revision);
+                return acknowledged(deleted.getRevision(), revision);
+            } catch (Failed failed) {
+                if (left == 0 || !failed.reason().equals("STALE_REVISION")) {
+                    throw failed;
+                }
+                Kve1.Parsed above = openAbove(key, revision, failed);
+                if (above.kind() == Kve1.Kind.TOMBSTONE) {
+                    throw new Refused(keyId + ": another writer deleted it");
+                }
+                revision = above.revision() + 1;
+            }
+        }
     }
 
     /** If the new key opens the record already, an earlier attempt did it and its answer was lost. */
@@ -177,8 +198,8 @@ public final class Kv {
         if (MessageDigest.isEqual(key.plaintext(), newKey.plaintext())) {
             throw new BadUsage("--key and --new-key are the same data key");
         }
-        return whileStale(() -> {
-            ReadResponse stored = read();
+        ReadResponse stored = read(false);
+        for (int left = RESEALS; ; left--) {
             if (Kve1.commitsTo(stored.getEnvelope().toByteArray(), newKey.plaintext(), newKey.tenant(), keyId)) {
                 open(newKey, stored);
                 return stored.getRevision();
@@ -191,38 +212,65 @@ public final class Kv {
                     .setAuthorization(seal(key, Kve1.Kind.REKEY, revision, sha256(envelope)))
                     .setNewWrappedKey(newKey.wrapped())
                     .setEnvelope(envelope);
-            return vault.mutate(KeyVaultGrpc.getRotateKeyMethod(), request.build(), revision).getRevision();
-        });
-    }
-
-    /** Reads, seals and sends; returns the revision. */
-    private interface Mutation {
-        long run() throws Refused, InterruptedException;
-    }
-
-    /** Again, from a fresh Read, when somebody else was faster. */
-    private static long whileStale(Mutation mutation) throws Refused, InterruptedException {
-        for (int left = RESEALS; ; left--) {
             try {
-                return mutation.run();
+                var rotated = vault.mutate(KeyVaultGrpc.getRotateKeyMethod(), request.build(), revision);
+                return acknowledged(rotated.getRevision(), revision);
             } catch (Failed failed) {
                 if (left == 0 || !failed.reason().equals("STALE_REVISION")) {
                     throw failed;
                 }
+                stored = read(false);
+                mustBeAbove(stored, revision, failed);
             }
         }
     }
 
-    /** What is stored: a DATA envelope, not opened yet, at the revision that the server reports. */
-    private ReadResponse read() throws Refused, InterruptedException {
-        var request = ReadRequest.newBuilder().setKeyId(keyId).build();
-        ReadResponse stored = vault.call(KeyVaultGrpc.getReadMethod(), request);
+    /** Opens the record, live or deleted, that took the place of what was sealed for this revision and refused. */
+    private Kve1.Parsed openAbove(DataKey key, long tried, Failed failed) throws Refused, InterruptedException {
+        if (failed.vacant()) {
+            throw new Refused(keyId + ": the name was purged, so nothing proves its revision: " + failed.getMessage());
+        }
+        ReadResponse stored;
         try {
-            Kve1.Parsed parsed = Kve1.parse(stored.getEnvelope().toByteArray());
-            if (parsed.kind() != Kve1.Kind.DATA || parsed.revision() != stored.getRevision()) {
-                throw new Refused("the server answered with an envelope of another kind or revision than the record's");
+            stored = read(true);
+        } catch (Failed absent) {
+            if (!absent.reason().equals("RECORD_NOT_FOUND")) {
+                throw absent;
             }
-            return stored;
+            throw new Refused(keyId + ": there is no record that proves this revision: " + failed.getMessage());
+        }
+        open(key, stored);
+        mustBeAbove(stored, tried, failed);
+        return parse(stored);
+    }
+
+    /** Or the next revision would be refused again, because of a number that nobody proved. */
+    private void mustBeAbove(ReadResponse stored, long tried, Failed failed) throws Refused {
+        if (stored.getRevision() < tried) {
+            throw new Refused(keyId + ": the server has revision " + stored.getRevision() + " and refuses " + tried
+                    + ": " + failed.getMessage());
+        }
+    }
+
+    /**
+     * What is stored, not opened yet: a DATA envelope, or a TOMBSTONE where it may be, at the revision that the server
+     * reports. A command cannot notice that an earlier one was shown a newer record: a longer program remembers
+     * the highest revision of each name.
+     */
+    private ReadResponse read(boolean deleted) throws Refused, InterruptedException {
+        var request = ReadRequest.newBuilder().setKeyId(keyId).setIncludeDeleted(deleted).build();
+        ReadResponse stored = vault.call(KeyVaultGrpc.getReadMethod(), request);
+        Kve1.Parsed parsed = parse(stored);
+        boolean fits = parsed.kind() == Kve1.Kind.DATA || deleted && parsed.kind() == Kve1.Kind.TOMBSTONE;
+        if (!fits || parsed.revision() != stored.getRevision()) {
+            throw new Refused("the server answered with an envelope of another kind or revision than the record's");
+        }
+        return stored;
+    }
+
+    private static Kve1.Parsed parse(ReadResponse stored) throws Refused {
+        try {
+            return Kve1.parse(stored.getEnvelope().toByteArray());
         } catch (Kve1.Malformed malformed) {
             throw new Refused("the server's answer is not a KVE1 envelope");
         }

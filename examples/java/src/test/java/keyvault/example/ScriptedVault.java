@@ -18,6 +18,7 @@ import java.net.InetSocketAddress;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
+import java.util.Map;
 import io.github.keyvaultgrpc.v1.CreateRequest;
 import io.github.keyvaultgrpc.v1.CreateResponse;
 import io.github.keyvaultgrpc.v1.DeleteRequest;
@@ -70,27 +71,42 @@ final class ScriptedVault extends KeyVaultGrpc.KeyVaultImplBase implements AutoC
         server.shutdownNow();
     }
 
+    /** As a server answers that remembers 16 envelopes of a record. */
     static Step fail(Status.Code code, String reason, long currentRevision) {
+        String since = Long.toString(Math.max(1, currentRevision - 15));
+        return fail(
+                code, reason, Map.of("current_revision", Long.toString(currentRevision), "remembered_since", since));
+    }
+
+    static Step fail(Status.Code code, String reason) {
+        return fail(code, reason, Map.of());
+    }
+
+    static Step fail(Status.Code code, String reason, Map<String, String> about) {
         return request -> {
             throw failure(code, ErrorInfo.newBuilder()
                     .setDomain("keyvault")
                     .setReason(reason)
                     .putMetadata("request_id", "7-1")
-                    .putMetadata("current_revision", Long.toString(currentRevision))
+                    .putAllMetadata(about)
                     .build());
         };
     }
 
-    static Step fail(Status.Code code, String reason) {
-        return fail(code, reason, 0);
+    /** As gRPC itself or a proxy answers. */
+    static Step fail(Status.Code code) {
+        return request -> {
+            throw failure(code);
+        };
     }
 
-    static Step throttle() {
+    /** As a server that is busy for this long. */
+    static Step throttle(long seconds) {
         return request -> {
             throw failure(
                     Status.Code.RESOURCE_EXHAUSTED,
                     ErrorInfo.newBuilder().setDomain("keyvault").setReason("RATE_LIMITED").build(),
-                    RetryInfo.newBuilder().setRetryDelay(Durations.fromMillis(1)).build());
+                    RetryInfo.newBuilder().setRetryDelay(Durations.fromMillis(1000 * seconds + 1)).build());
         };
     }
 
