@@ -186,7 +186,7 @@ def test_without_a_home_there_is_no_default_path(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.slow
-def test_the_command_keeps_revisions_unless_told_not_to(shell: Shell) -> None:
+def test_the_command_keeps_revisions_by_default(shell: Shell) -> None:
     kept = shell.directory / "own/keyvault/revisions.json"
     shell.environment |= {"XDG_STATE_HOME": str(shell.directory / "own")}
     shell.ok("generate-key prod/", out="prod.key")
