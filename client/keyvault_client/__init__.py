@@ -15,6 +15,7 @@ from keyvault_client.errors import (
     RolledBack,
     ServerFailure,
     Unavailable,
+    WrongEventLoop,
     WrongRevision,
 )
 from keyvault_client.keys import DataKey
@@ -42,5 +43,6 @@ __all__ = [
     "ServerFailure",
     "Unavailable",
     "Written",
+    "WrongEventLoop",
     "WrongRevision",
 ]

@@ -1,11 +1,18 @@
 """The connection to the server: one for new calls, and a new one when its TLS files change.
 
-The rule of this file: a gRPC channel cannot take new certificates, so changed files need a new channel. In-flight calls
-finish on the old one, which is closed after the last of them. If the changed files are unusable, the old one stays.
+The rules of this file:
+
+* A gRPC channel cannot take new certificates, so changed files need a new channel. In-flight calls finish on the old
+  one, which is closed after the last of them. If the changed files are unusable, the old one stays.
+* A gRPC channel belongs to the process and the event loop that made it. It is made at the first call, and a call from
+  elsewhere is refused: it would hang, or fail in the middle of gRPC.
+* A connection that does not answer a ping within FORGOTTEN_SECONDS is left: a middlebox may have forgotten it.
 """
 
+import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 
@@ -14,9 +21,12 @@ import grpc
 from keyvault_api.address import is_loopback
 from keyvault_api.names import MAX_MESSAGE
 from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
-from keyvault_client.errors import InvalidRequest
+from keyvault_client.errors import InvalidRequest, Unavailable, WrongEventLoop
 from keyvault_client.file_changes import FileChanges
 from keyvault_client.tls import TLS
+
+FORGOTTEN_SECONDS = 5
+"""Seconds after which a connection that does not answer a ping is left."""
 
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
@@ -25,6 +35,12 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),
+    # A ping is sent with the first data after a pause and in every pause of 10 s, the least that the server accepts.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.keepalive_timeout_ms", FORGOTTEN_SECONDS * 1000),
+    ("grpc.http2.ping_timeout_ms", FORGOTTEN_SECONDS * 1000),  # without it a ping may take a minute
+    ("grpc.use_local_subchannel_pool", 1),  # else a new client gets the connection of another one, dead or not
 )
 _NO_PROXY = (("grpc.enable_http_proxy", 0),)  # a proxy from the environment would see local plaintext
 
@@ -41,7 +57,7 @@ class Connection:
 
 
 class Connector:
-    """Gives the connection for each call, and closes replaced ones. Belongs to one event loop."""
+    """Gives the connection for each call, and closes replaced ones. Belongs to the event loop of the first call."""
 
     def __init__(
         self, address: str, tls: TLS | None, *, insecure: bool, clock: Callable[[], float] = time.monotonic
@@ -56,18 +72,24 @@ class Connector:
                 f"refusing plaintext to another machine ({address}): give tls (--tls, --ca), "
                 "or insecure=True (--insecure) to send keys unencrypted"
             )
+        if tls is not None:
+            tls.check()
         self._address = address
         self._tls = tls
         self._tls_changes = FileChanges(tls.paths() if tls else (), clock)
-        self._current = self._open_connection()
+        self._current: Connection | None = None
         self._replaced: set[Connection] = set()
+        self._owner: tuple[int, asyncio.AbstractEventLoop] | None = None
+        self._closed = False
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """Give the connection for one call, and keep it open until the body ends."""
-        if self._tls_changes.detected():
-            await self._replace_current()
-        connection = self._current
+        """Give the connection for one call, and keep it open until the body ends.
+
+        Raises WrongEventLoop, Unavailable if this is closed, and InvalidRequest for files that became unusable before
+        the first call.
+        """
+        connection = await self._usable()
         connection.in_flight += 1
         try:
             yield connection
@@ -76,24 +98,43 @@ class Connector:
             await self._close_replaced()
 
     async def close(self) -> None:
-        """Close every connection, which ends in-flight calls."""
-        for connection in (self._current, *self._replaced):
-            await connection.channel.close()
+        """Close every connection, which ends in-flight calls. Elsewhere than in its loop it only forgets them."""
+        self._closed = True
+        connections = [*self._replaced, *([self._current] if self._current else [])]
         self._replaced.clear()
+        if self._owner in (None, _here()):
+            for connection in connections:
+                await connection.channel.close()
+
+    async def _usable(self) -> Connection:
+        """Return the connection for the next call: the first one, the current one, or one with changed files."""
+        if self._closed:
+            raise Unavailable("this client is closed; the request was not sent")
+        if self._current is None:
+            self._current = self._open_connection()
+            self._owner = _here()
+        elif self._owner != _here():
+            raise WrongEventLoop(
+                "this client was used in another event loop or process: make one for each, or share one event loop"
+            )
+        elif self._tls_changes.detected():
+            await self._replace(self._current)
+        return self._current
 
     def _open_connection(self) -> Connection:
         if self._tls is not None:
-            return Connection(grpc.aio.secure_channel(self._address, self._tls.credentials(), options=_OPTIONS))
-        options = _OPTIONS + _NO_PROXY if is_loopback(self._address) else _OPTIONS
-        return Connection(grpc.aio.insecure_channel(self._address, options=options))
+            options = (*_OPTIONS, *self._tls.options())
+            return Connection(grpc.aio.secure_channel(self._address, self._tls.credentials(), options=options))
+        local = _OPTIONS + _NO_PROXY if is_loopback(self._address) else _OPTIONS
+        return Connection(grpc.aio.insecure_channel(self._address, options=local))
 
-    async def _replace_current(self) -> None:
+    async def _replace(self, current: Connection) -> None:
         try:
             new = self._open_connection()
         except InvalidRequest as error:
             _log.error("reload failed: %s; keeping the current connection", error)
             return
-        self._replaced.add(self._current)
+        self._replaced.add(current)
         self._current = new
         await self._close_replaced()
 
@@ -101,3 +142,7 @@ class Connector:
         for connection in [one for one in self._replaced if not one.in_flight]:
             self._replaced.discard(connection)
             await connection.channel.close()
+
+
+def _here() -> tuple[int, asyncio.AbstractEventLoop]:
+    return os.getpid(), asyncio.get_running_loop()

@@ -18,9 +18,19 @@ _CAUSES = (
     (r"errors resolving|DNS resolution failed", "the host name does not resolve. Is the address right?"),
     (r"unreachable|No route to host|[Tt]imed out", "the host is unreachable. Is the address right?"),
     (r"WRONG_VERSION_NUMBER", "the server does not speak TLS on this address. Is the address right?"),
-    (r"Hostname Verification Check failed", "the server's certificate is for another host name. Is the address right?"),
+    (
+        r"Hostname Verification Check failed",
+        "the server's certificate is for another host name. Is the address right? "
+        "For a forwarded port, name the certificate's host (server_name, --server-name)",
+    ),
+    (
+        r"HTTP proxy returned response code",
+        "the proxy of the environment (https_proxy) refused to connect. May it reach this address?",
+    ),
+    (r"[Pp]ing timeout|keepalive", "the server does not answer. Is it overloaded, or the network broken?"),
     (r"Expected SETTINGS frame", "there is no gRPC server on this address. Is the address right?"),
 )
+_PROXY_STATUS = re.compile(r"http2 header with status: (\d+)")
 _BROKEN_HANDSHAKE = re.compile(r"CERTIFICATE_VERIFY_FAILED|handshake failed")
 _CLOSED = re.compile(r"Socket closed|Connection reset|Broken pipe")
 _TARGET = re.compile(r"last error: \w+: (\S+): ")
@@ -44,6 +54,17 @@ class ConnectFailures:
         self._causes[target.group(1) if target else ""] = _cause(details, tls=self._tls)
         cause = min(self._causes.values(), key=(_GENERAL, _REFUSED).__contains__)
         return f"cannot connect to {self._address}: {cause}"
+
+
+def explain_answer(details: str) -> str:
+    """Return what gRPC says about a call that was sent; for the answer of something in between, what to do."""
+    status = _PROXY_STATUS.search(details)
+    if status is None:
+        return details
+    return (
+        f"a proxy answered with HTTP status {status[1]} instead of the server. Does the server behind it run, and does "
+        "the proxy speak gRPC to it?"
+    )
 
 
 def _cause(details: str, *, tls: bool) -> str:

@@ -14,6 +14,7 @@ KeyVaultError
   RecordDamaged       the stored record does not open, or is not a record
   RolledBack          the server shows an older revision than this client has seen
   ServerFailure       a fault of the server
+  WrongEventLoop      the client was used in another event loop or process before
 """
 
 
@@ -117,6 +118,10 @@ class RolledBack(KeyVaultError):
 
 class ServerFailure(KeyVaultError):
     """A fault of the server, or the address is not a KeyVault server's."""
+
+
+class WrongEventLoop(KeyVaultError):
+    """A client belongs to the event loop and process of its first call. Make another client, or share one loop."""
 
 
 def quote(name: str) -> str:

@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from keyvault_api.envelope import MAX_REVISION
+from keyvault_client.connect_failures import explain_answer
 from keyvault_client.errors import (
     AlreadyExists,
     Busy,
@@ -118,7 +119,7 @@ def failure_of(failed: grpc.aio.AioRpcError) -> Failure:
 
 def _error_without_reason(failed: grpc.aio.AioRpcError) -> KeyVaultError:
     code = failed.code()
-    return _WITHOUT_REASON.get(code, ServerFailure)(f"{code.name}: {failed.details() or 'no details'}")
+    return _WITHOUT_REASON.get(code, ServerFailure)(f"{code.name}: {explain_answer(failed.details() or 'no details')}")
 
 
 def _error_of(failed: grpc.aio.AioRpcError, info: Any, retry_after: float) -> KeyVaultError:

@@ -62,6 +62,7 @@ def test_a_refusal_names_the_reason_and_the_request(shell: Shell, name: str) -> 
         "update prod/x --key prod.key --revision 0",
         "read prod/x --key prod.key --address vault.example:1",
         "read prod/x --key prod.key --certificate prod.key",
+        "read prod/x --key prod.key --server-name vault.example",
         "read prod/x --key notes.txt",
         "generate-key a^b",
     ],

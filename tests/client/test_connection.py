@@ -16,7 +16,7 @@ from keyvault_client.file_changes import LOOK_SECONDS, FileChanges
 from keyvault_server.access.identity import Identifier
 from keyvault_server.access.tls import ServerTls, TlsFiles
 from tests.server.backends.aws.wire import listening, relay
-from tests.support.certificates import LOCALHOST, Authority, pem_of, replace, uri
+from tests.support.certificates import HOUR, LOCALHOST, Authority, dns, pem_of, replace, uri
 from tests.support.clock import Clock
 from tests.support.fakes import FakeKeyService, FakeRecordStore
 from tests.support.identity_server import SLOW, IdentityServer, identity_over, identity_server
@@ -124,7 +124,15 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         "not a PEM certificate and its",
     ),
     "no certificate": (lambda at: (at / "client.pem").unlink(), "No such file"),
-    "another's key": (lambda at: replace(at / "client.key", FOR_BOB.private_key), "not a PEM certificate and its"),
+    "another's key": (lambda at: replace(at / "client.key", FOR_BOB.private_key), "is not the private key of the cert"),
+    "an expired certificate": (
+        lambda at: CLIENTS.issue(uri(ALICE), since=-2 * HOUR, until=-HOUR).write(at, "client"),
+        "client.pem: the certificate expired at",
+    ),
+    "a certificate that is not valid yet": (
+        lambda at: CLIENTS.issue(uri(ALICE), since=HOUR, until=2 * HOUR).write(at, "client"),
+        "client.pem: not valid before",
+    ),
     "a key that is garbage": (lambda at: replace(at / "client.key", b"s3cret"), "not a PEM certificate and its"),
     "an encrypted key": (lambda at: replace(at / "client.key", encrypted()), "unencrypted"),
 }
@@ -181,6 +189,27 @@ async def test_files_that_go_bad_later_leave_the_connection_in_use(
         assert await whom_now() == BOB
     finally:
         await connector.close()
+
+
+@pytest.mark.slow
+async def test_a_servers_other_name_is_verified(tls: TLS, tmp_path: Path) -> None:
+    folder = tmp_path / "server"
+    folder.mkdir()
+    files = AUTHORITY.issue(dns("vault.example")).write(folder, "server")
+    credentials = ServerTls(TlsFiles(*files), meter=RecordedMeter()).credentials()
+    async with identity_server(credentials, Identifier(certificates=False)) as server:
+        for name, works in (("vault.example", True), ("other.example", False), (None, False)):
+            async with KeyVault(server.address, tls=TLS(tls.ca, server_name=name), timeout=2) as vault:
+                if works:
+                    await whom(vault)
+                    continue
+                with pytest.raises(Unavailable, match=r"certificate is for another host name.*--server-name"):
+                    await whom(vault)
+
+
+def test_an_empty_server_name_is_refused(tls: TLS) -> None:
+    with pytest.raises(InvalidRequest, match="server name is empty"):
+        KeyVault("localhost:1", tls=TLS(tls.ca, server_name=""))
 
 
 class Relay:

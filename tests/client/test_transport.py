@@ -130,6 +130,31 @@ async def test_a_server_that_hangs_up_is_named(tls: TLS) -> None:
         assert "client certificate" in await cause(address, tls)
 
 
+async def answer_502(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Speak just enough HTTP/2 to answer every request as a proxy without its server does."""
+    writer.write(bytes.fromhex("000000040000000000"))  # SETTINGS
+    await reader.readexactly(24)  # the connection preface
+    while True:
+        head = await reader.readexactly(9)
+        await reader.readexactly(int.from_bytes(head[:3]))
+        if head[3] == 1:  # HEADERS: answer with :status 502, END_STREAM and END_HEADERS
+            writer.write(bytes.fromhex("0000050105") + head[5:9] + b"\x48\x03502")
+
+
+async def test_a_proxy_without_its_server_is_named() -> None:
+    async with listening(answer_502) as port, KeyVault(f"127.0.0.1:{port}", timeout=3) as vault:
+        with pytest.raises(Unavailable, match="a proxy answered with HTTP status 502 instead of the server"):
+            await vault.generate_key("prod/")
+
+
+async def test_a_proxy_that_refuses_is_named(monkeypatch: pytest.MonkeyPatch, tls: TLS) -> None:
+    async with answering(b"HTTP/1.1 502 Bad Gateway\r\n\r\n") as proxy:
+        monkeypatch.setenv("https_proxy", f"http://{proxy}")
+        for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        assert "the proxy of the environment (https_proxy) refused to connect" in await cause("vault.invalid:1", tls)
+
+
 def test_an_unknown_cause_gets_the_general_sentence() -> None:
     for tls in (True, False):
         assert ConnectFailures("vault.example:1", tls=tls).explain("unheard of") == (

@@ -18,7 +18,17 @@ from keyvault_server.operations.settings import PREFIX, Settings
 
 CLIENT_VARIABLES = frozenset(
     PREFIX + name
-    for name in ("ADDRESS", "TIMEOUT", "CA", "CERTIFICATE", "PRIVATE_KEY", "INSECURE", "TOKEN_FILE", "STATE")
+    for name in (
+        "ADDRESS",
+        "TIMEOUT",
+        "CA",
+        "CERTIFICATE",
+        "PRIVATE_KEY",
+        "INSECURE",
+        "TOKEN_FILE",
+        "STATE",
+        "SERVER_NAME",
+    )
 )
 """Variables of the `keyvault` command, which may be set in the same shell."""
 

@@ -1,0 +1,62 @@
+"""A middlebox forgets an idle connection: calls leave it within seconds, in the same object and in a new one."""
+
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from keyvault_client import KeyVault
+from keyvault_client.channel import FORGOTTEN_SECONDS
+from tests.support.middlebox import Middlebox, middlebox
+from tests.support.servers import embedded
+
+pytestmark = pytest.mark.slow
+BUSY = 10.0
+"""Seconds that a loaded machine may add."""
+
+
+@pytest.fixture
+async def box(tmp_path: Path) -> AsyncIterator[Middlebox]:
+    async with embedded(tmp_path / "data") as served, middlebox(int(served.address.rpartition(":")[2])) as relayed:
+        yield relayed
+
+
+async def test_a_read_leaves_a_forgotten_connection(box: Middlebox) -> None:
+    async with KeyVault(box.address, timeout=60) as vault:
+        key = await vault.generate_key("prod/")
+        await vault.create("prod/x", b"1", key=key)
+        box.forget()
+        began = time.monotonic()
+        assert (await vault.read("prod/x", key=key)).plaintext == b"1"
+        assert time.monotonic() - began < FORGOTTEN_SECONDS + BUSY
+        began = time.monotonic()
+        await vault.read("prod/x", key=key)
+        assert time.monotonic() - began < BUSY
+
+
+async def test_an_update_leaves_a_forgotten_connection(box: Middlebox) -> None:
+    async with KeyVault(box.address, timeout=60) as vault:
+        key = await vault.generate_key("prod/")
+        await vault.create("prod/x", b"1", key=key)
+        box.forget()
+        began = time.monotonic()
+        assert (await vault.update("prod/x", b"2", key=key)).revision == 2
+        assert time.monotonic() - began < FORGOTTEN_SECONDS + BUSY
+        assert (await vault.read("prod/x", key=key)).plaintext == b"2"
+
+
+async def test_a_new_client_does_not_inherit_a_dead_connection(box: Middlebox) -> None:
+    async with KeyVault(box.address, timeout=60) as idle:
+        await idle.generate_key("prod/")
+        box.forget()
+        async with KeyVault(box.address, timeout=BUSY) as vault:
+            await vault.generate_key("prod/")
+        assert box.accepted == 2
+
+
+async def test_the_default_timeout_is_enough_to_recover(box: Middlebox) -> None:
+    async with KeyVault(box.address) as vault:
+        await vault.generate_key("prod/")
+        box.forget()
+        await vault.generate_key("prod/")
