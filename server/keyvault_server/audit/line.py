@@ -29,6 +29,8 @@ VACANCY = "VACANCY"
 """Kind of what a purge leaves."""
 COUNTED_REFUSALS = "refused"
 """Phase of a line that gives the number of rejected calls without lines of their own."""
+BATCH = '"batch":true,'
+"""Text of the field that the first line of each batch has; a batch is synced before the next one is written."""
 ROTATE = "rotate"
 """Reason of a checkpoint that ends a file and begins the next one."""
 MAX_TEXT, MAX_CALLER = 256, MAX_IDENTITY
@@ -85,14 +87,15 @@ class Chain:
         twin._digest = self._digest.copy()
         return twin
 
-    def add(self, key: AuditKey, text: str) -> bytes:
-        """Return the next line, from a text that `encode_fields` made."""
-        return self._finish(key, f'{{"seq":{self.seq + 1},{text},"prev":"{self.mac}"'.encode(), is_checkpoint=False)
+    def add(self, key: AuditKey, text: str, *, first: bool = False) -> bytes:
+        """Return the next line, from a text that `encode_fields` made; `first` marks it as the first of its batch."""
+        body = f'{{"seq":{self.seq + 1},{BATCH if first else ""}{text},"prev":"{self.mac}"'.encode()
+        return self._finish(key, body, is_checkpoint=False)
 
-    def add_checkpoint(self, key: AuditKey, text: str) -> bytes:
-        """Return the next line, signed; its text must have the phase "checkpoint"."""
+    def add_checkpoint(self, key: AuditKey, text: str, *, first: bool = False) -> bytes:
+        """Return the next line, signed; its text must have the phase "checkpoint". See `add` for `first`."""
         signs = f'"log":"{self.log}","digest":"{self._digest.hexdigest()}"'
-        body = f'{{"seq":{self.seq + 1},{text},{signs},"prev":"{self.mac}"'.encode()
+        body = f'{{"seq":{self.seq + 1},{BATCH if first else ""}{text},{signs},"prev":"{self.mac}"'.encode()
         body += _SIGNATURE + key.sign(body).hex().encode() + b'"'
         return self._finish(key, body, is_checkpoint=True)
 
@@ -164,6 +167,16 @@ def envelope_value(key: AuditKey, digest: bytes) -> str:
 def head_value(key: AuditKey, head: bytes) -> str:
     """Return what a line has in place of a head: the new one, or the expected one that it replaces."""
     return key.value("head", head)
+
+
+def is_intact(key: AuditKey, line: bytes) -> bool:
+    """Return whether a line is one that the holder of the key wrote, wherever it stands."""
+    try:
+        body, mac = _split_mac(line)
+        _check_mac(key, parse_line(line), body, mac)
+    except BadLine:
+        return False
+    return True
 
 
 def parse_line(line: bytes) -> Fields:

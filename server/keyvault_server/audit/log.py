@@ -88,13 +88,13 @@ class AuditLog:
     def _append(self, texts: Sequence[str], *, checkpoint: str) -> list[int]:
         chain, block, seqs, signed = self._chain.copy(), bytearray(), [], []
         for text in texts:
-            block += chain.add(self.key, text)
+            block += chain.add(self.key, text, first=not block)
             seqs.append(chain.seq)
             if chain.since_checkpoint == self._every:
                 signed.append(self._add_checkpoint(chain, "lines"))
                 block += signed[-1]
         if checkpoint:
-            signed.append(self._add_checkpoint(chain, checkpoint))
+            signed.append(self._add_checkpoint(chain, checkpoint, first=not block))
             block += signed[-1]
         self._lines.append(block)
         self._chain = chain
@@ -141,8 +141,8 @@ class AuditLog:
             return
         self._full_at = self._file_bytes
 
-    def _add_checkpoint(self, chain: Chain, reason: str) -> bytes:
-        return chain.add_checkpoint(self.key, self.text(phase="checkpoint", reason=reason))
+    def _add_checkpoint(self, chain: Chain, reason: str, *, first: bool = False) -> bytes:
+        return chain.add_checkpoint(self.key, self.text(phase="checkpoint", reason=reason), first=first)
 
     def _ship(self) -> None:
         if self._unshipped:

@@ -4,10 +4,14 @@ The rules of this file:
 
 - It trusts neither FILE nor FILE.checkpoints. The last checkpoint of FILE.checkpoints must be in FILE, and every line
   of FILE after it must follow.
-- It fixes only what a crash leaves, and what no caller was answered: a last line without an end, and checkpoints that
-  FILE.checkpoints lacks.
+- It fixes only what a crash leaves, and what no caller was answered: a last line without an end, a torn batch, and
+  checkpoints that FILE.checkpoints lacks.
 - What it reads may be in the page cache alone, since the last process may have died before the fsync, or the fsync may
   have failed. So everything that may be unsynced is written again and synced before a line follows it.
+
+After a power cut, any sector of the last batch may be missing while later ones reached the disk. What follows its first
+bad line is removed, and the boot line says how much. But a batch is synced before the next one is written, so a power
+cut leaves no bad line that a later batch follows: such a log is refused.
 
 The unsynced part is small, however long the log. A checkpoint is copied to FILE.checkpoints only when FILE is synced up
 to it, so FILE can be unsynced only after the last copied one. FILE.checkpoints takes a block only when the block before
@@ -19,7 +23,7 @@ from typing import NamedTuple
 
 from keyvault_server.audit.file import AppendFile, UnusableAuditFile
 from keyvault_server.audit.key import AuditKey
-from keyvault_server.audit.line import CHECKPOINT_LINES, MAX_LINE, ROTATE, BadLine, Chain, parse_line
+from keyvault_server.audit.line import CHECKPOINT_LINES, MAX_LINE, ROTATE, BadLine, Chain, is_intact, parse_line
 
 _FIRST_LOOK = 1024 * 1024
 _CHECKPOINTS_OF_ONE_APPEND = 1024 * 1024
@@ -41,7 +45,7 @@ class Resumed:
     rotating: bool
     """Whether a crash interrupted a rotation."""
     torn: int
-    """Number of bytes of a partial last line, which were removed from FILE."""
+    """Number of bytes of a torn last batch, or of a partial last line, which were removed from FILE."""
 
 
 class _Tail(NamedTuple):
@@ -52,24 +56,29 @@ class _Tail(NamedTuple):
     lines: list[bytes]
     """Its whole lines; the first one may lack its beginning."""
     torn: int
-    """Number of bytes after them: a partial last line."""
+    """Number of bytes after them: a torn batch, or a partial last line."""
+
+    def without(self, index: int) -> "_Tail":
+        """Return the tail up to this line; it and what follows are torn."""
+        return _Tail(self.start, self.lines[:index], self.torn + sum(map(len, self.lines[index:])))
 
     def rewrite(self, file: AppendFile) -> None:
-        """Remove the partial last line and make the whole lines durable."""
+        """Remove what is torn and make the whole lines durable."""
         file.rewrite_end(b"".join(self.lines), self.start)
 
 
 def resume(key: AuditKey, lines: AppendFile, checkpoints: AppendFile) -> Resumed:
     """Check the end of a log, fix what a crash left, and return where to go on. Raises UnusableAuditFile.
 
-    1. Read the last checkpoint in FILE.checkpoints: the shipped one.
+    1. Read the last checkpoint in FILE.checkpoints before anything torn: the shipped one.
     2. Find it in FILE, and read the lines after it; all lines if there is none.
-    3. Follow these lines, from the shipped checkpoint on; collect the checkpoints among them.
-    4. Write both ends again, without partial last lines, so that they are durable. FILE comes first.
+    3. Follow these lines, from the shipped checkpoint on; collect the checkpoints among them. A line that does not
+       follow begins the torn batch, unless a later batch shows that its batch was synced.
+    4. Write both ends again, without what is torn, so that they are durable. FILE comes first.
     5. The last line says how the last process ended.
     """
     # 1.
-    copies = _read_tail(checkpoints, max(0, checkpoints.size - _CHECKPOINTS_OF_ONE_APPEND))
+    copies = _without_torn(_read_tail(checkpoints, max(0, checkpoints.size - _CHECKPOINTS_OF_ONE_APPEND)))
     shipped = copies.lines[-1] if copies.lines else b""
     # 2.
     tail = _read_after(shipped, lines)
@@ -78,8 +87,14 @@ def resume(key: AuditKey, lines: AppendFile, checkpoints: AppendFile) -> Resumed
     try:
         if shipped:
             chain, last = Chain.at_checkpoint(key, shipped), parse_line(shipped)["reason"]
-        for line in tail.lines:
-            fields = chain.follow(key, line)
+        for index, line in enumerate(tail.lines):
+            try:
+                fields = chain.follow(key, line)
+            except BadLine:
+                if not chain.seq or not _is_torn(key, line, tail.lines[index + 1 :]):
+                    raise
+                tail = tail.without(index)
+                break
             last = fields.get("reason", "") if fields["phase"] == "checkpoint" else ""
             if fields["phase"] == "checkpoint":
                 unshipped.append(line)
@@ -93,6 +108,35 @@ def resume(key: AuditKey, lines: AppendFile, checkpoints: AppendFile) -> Resumed
     checkpoint = unshipped[-1] if unshipped else shipped
     rotating = last == ROTATE and lines.size > len(checkpoint)
     return Resumed(chain, state, unshipped, checkpoint, rotating, tail.torn)
+
+
+def _without_torn(copies: _Tail) -> _Tail:
+    """Return the copies before the first torn one.
+
+    The first may lack its beginning, which is not the disk's fault; and if even the first of all is bad, nothing shows
+    that the key is the log's.
+    """
+    for index, line in enumerate(copies.lines):
+        if index and _is_garbage(line):
+            return copies.without(index)
+    return copies
+
+
+def _is_torn(key: AuditKey, bad: bytes, following: list[bytes]) -> bool:
+    """Return whether a power cut can have left a line that does not follow, with these lines after it.
+
+    Each batch is synced before the next one, so no line of a later batch is among those after it.
+    """
+    return _is_garbage(bad) and not any(is_intact(key, line) and "batch" in parse_line(line) for line in following)
+
+
+def _is_garbage(line: bytes) -> bool:
+    """Return whether sectors of a line are missing. A line that was changed or moved still parses."""
+    try:
+        parse_line(line)
+    except BadLine:
+        return line != b"\n"
+    return False
 
 
 def _read_tail(file: AppendFile, start: int) -> _Tail:

@@ -119,7 +119,7 @@ async def test_what_was_counted_is_in_the_next_checkpoint_once(trail: Trail) -> 
         assert trail.path.stat().st_size == size, "nothing came, nothing is logged"
     sums = [line for line in trail.lines() if line["phase"] == "refused"]
     assert [line["count"] for line in sums] == [3, 4]
-    assert list(sums[0]) == ["seq", "ts", "boot", "phase", "status", "reason", "count", "prev", "mac"]
+    assert list(sums[0]) == ["seq", "batch", "ts", "boot", "phase", "status", "reason", "count", "prev", "mac"]
     assert trail.verified().refused == 7
 
 
