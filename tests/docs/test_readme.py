@@ -30,16 +30,14 @@ def checkout(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def tour(tmp_path: Path, checkout: Path, moto: str) -> Tour:
+def tour(tmp_path: Path, checkout: Path) -> Tour:
     grpcurl = tool("grpcurl", "bin/grpcurl")
-    own = {"KEYVAULT_DATA": str(checkout / "data"), "KEYVAULT_AWS_TABLE": "readme"}
-    own |= {"KEYVAULT_AWS_KMS_ENDPOINT": moto, "KEYVAULT_AWS_DYNAMODB_ENDPOINT": moto}
-    tour = Tour("README.md", checkout, tmp_path, **own)
+    tour = Tour("README.md", checkout, tmp_path, KEYVAULT_DATA=str(checkout / "data"))
     tour.add_to_path(grpcurl.parent)
     return tour
 
 
-def test_the_tour_runs_from_top_to_bottom(tour: Tour, checkout: Path) -> None:
+def test_the_tour_runs_from_top_to_bottom(tour: Tour, checkout: Path, moto: str) -> None:
     with tour:
         tour.serve("dev.py serve")
         tour.skip("dev.py test")
@@ -56,7 +54,7 @@ def test_the_tour_runs_from_top_to_bottom(tour: Tour, checkout: Path) -> None:
         assert tour.run("import-legacy") == "prod/old is at revision 1\n"
         assert tour.again(2, "keyvault read prod/old --key old.key") == "old secret"
         production_runs(tour, checkout / "tour")
-        aws_runs(tour)
+        aws_runs(tour, moto)
         assert not tour.rest
     assert {path.name for path in checkout.iterdir()} == {"dev.py", ".venv", "data", "tour"}
 
@@ -80,9 +78,10 @@ def production_runs(tour: Tour, folder: Path) -> None:
     assert phases.count("outcome") == 4
 
 
-def aws_runs(tour: Tour) -> None:
+def aws_runs(tour: Tour, moto: str) -> None:
     (tried,) = (step.text for step in STEPS if "generate-key prod/ >" in step.text)
-    tour.serve("--backend aws")
+    endpoints = f"KEYVAULT_AWS_KMS_ENDPOINT={moto} KEYVAULT_AWS_DYNAMODB_ENDPOINT={moto}"
+    tour.serve("--backend aws", before=f"export KEYVAULT_AWS_TABLE=readme {endpoints}\n")
     commands = [line for line in tried.splitlines(keepends=True) if "keyvault " in line]
     assert tour.again(2, "".join(commands)).endswith("is at revision 4\n")
 

@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -95,9 +95,13 @@ class Tour:
         """Run commands that are not on the page, in one of its shells; return what they print on standard output."""
         return self._started(Step(text, number, "", False)).finish()
 
-    def serve(self, words: str) -> None:
-        """Take the next step, which has these words and ends in a server; return when it is ready."""
-        self._address = self._started(self._next(words)).ready()
+    def serve(self, words: str, *, before: str = "") -> None:
+        """Take the next step, which has these words and ends in a server; return when it is ready.
+
+        `before` has commands that run first in its shell.
+        """
+        step = self._next(words)
+        self._address = self._started(replace(step, text=before + step.text)).ready()
         for each in self._shells.values():
             each.address = self._address
 

@@ -6,7 +6,6 @@ line and exit 1, bad usage one line and exit 2. Flags override the environment, 
 
 import asyncio
 import contextlib
-import difflib
 import json
 import logging
 import os
@@ -22,6 +21,7 @@ from cyclopts import App, CycloptsError, Parameter
 from pythonjsonlogger.json import JsonFormatter
 
 from keyvault_api.names import METHODS, is_scope
+from keyvault_server.access.policy import unknown_rpc
 from keyvault_server.core.errors import OperatorError, VaultError
 from keyvault_server.core.ports import HeadChanged
 from keyvault_server.operations.audit_cli import audit_app
@@ -112,7 +112,7 @@ def policy_test(
     if path is None:
         _refuse("which policy? Give --policy, or set KEYVAULT_POLICY", 2)
     if method not in METHODS:
-        _refuse(f"unknown RPC {method!r}: {_suggestion(method)}", 2)
+        _refuse(unknown_rpc(method), 2)
     if name and not is_scope(name):
         _refuse(f"invalid name {name!r}: {NAME_RULE}", 2)
     decision = read_policy(path).decide(identity, method, name)
@@ -172,12 +172,6 @@ def _run() -> None:
         except OSError:  # drop the rest, or Python would print a traceback at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise
-
-
-def _suggestion(method: str) -> str:
-    near = difflib.get_close_matches(method.lower(), [known.lower() for known in METHODS], 1)
-    names = {known.lower(): known for known in METHODS}
-    return f"did you mean {names[near[0]]}?" if near else f"expected one of {', '.join(METHODS)}"
 
 
 def _nowhere() -> TextIO:
