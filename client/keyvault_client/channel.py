@@ -6,7 +6,7 @@ The rules of this file:
   one, which is closed after the last of them. If the changed files are unusable, the old one stays.
 * A gRPC channel belongs to the process and the event loop that made it. It is made at the first call, and a call from
   elsewhere is refused: it would hang, or fail in the middle of gRPC.
-* A connection that does not answer a ping within FORGOTTEN_SECONDS is left: a middlebox may have forgotten it.
+* A connection that does not answer within FORGOTTEN_SECONDS is left: a middlebox may have forgotten it.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from keyvault_client.file_changes import FileChanges
 from keyvault_client.tls import TLS
 
 FORGOTTEN_SECONDS = 5
-"""Seconds after which a connection that does not answer a ping is left."""
+"""Seconds after which a connection is left that acknowledges no data or answers no ping."""
 
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
@@ -35,7 +35,8 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),
-    # A ping is sent with the first data after a pause and in every pause of 10 s, the least that the server accepts.
+    # After 10 s without data, the least that the server accepts, comes a ping, in idle connections too: it keeps a flow
+    # in a middlebox's memory. The timeout also bounds unacknowledged data (TCP_USER_TIMEOUT).
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.keepalive_timeout_ms", FORGOTTEN_SECONDS * 1000),

@@ -1,5 +1,10 @@
 """A middlebox forgets an idle connection: calls leave it within seconds, in the same object and in a new one."""
 
+import asyncio
+import contextlib
+import os
+import socket
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,8 +17,23 @@ from tests.support.middlebox import Middlebox, middlebox
 from tests.support.servers import embedded
 
 pytestmark = pytest.mark.slow
+KEEPALIVE = 10.0
+"""Seconds between the last data and a ping."""
 BUSY = 10.0
 """Seconds that a loaded machine may add."""
+
+
+def timeouts_to(port: int) -> list[int]:
+    """Return TCP_USER_TIMEOUT, in ms, of each socket of this process that is connected to this port."""
+    found = []
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed in the meantime, or not connected
+            if not str(entry.readlink()).startswith("socket:"):
+                continue
+            with socket.socket(fileno=os.dup(int(entry.name))) as one:
+                if one.family != socket.AF_UNIX and one.getpeername()[1] == port:
+                    found.append(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+    return found
 
 
 @pytest.fixture
@@ -35,6 +55,14 @@ async def test_a_read_leaves_a_forgotten_connection(box: Middlebox) -> None:
         assert time.monotonic() - began < BUSY
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="finds its sockets in /proc")
+async def test_the_kernel_bounds_unacknowledged_data(box: Middlebox) -> None:
+    """Where packets are dropped, this ends the connection before any ping does."""
+    async with KeyVault(box.address) as vault:
+        await vault.generate_key("prod/")
+        assert timeouts_to(box.port) == [FORGOTTEN_SECONDS * 1000]
+
+
 async def test_an_update_leaves_a_forgotten_connection(box: Middlebox) -> None:
     async with KeyVault(box.address, timeout=60) as vault:
         key = await vault.generate_key("prod/")
@@ -53,6 +81,17 @@ async def test_a_new_client_does_not_inherit_a_dead_connection(box: Middlebox) -
         async with KeyVault(box.address, timeout=BUSY) as vault:
             await vault.generate_key("prod/")
         assert box.accepted == 2
+
+
+async def test_a_connection_forgotten_between_pings_is_left(box: Middlebox) -> None:
+    """The longest wait: the last ping was answered, and a proxy acknowledges what it does not pass on."""
+    async with KeyVault(box.address, timeout=60) as vault:
+        await vault.generate_key("prod/")
+        await asyncio.sleep(1)
+        box.forget()
+        began = time.monotonic()
+        await vault.generate_key("prod/")
+        assert time.monotonic() - began < KEEPALIVE + FORGOTTEN_SECONDS + BUSY
 
 
 async def test_the_default_timeout_is_enough_to_recover(box: Middlebox) -> None:

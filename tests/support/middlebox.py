@@ -14,9 +14,10 @@ class Middlebox:
     """Passes connections on to a port of loopback until it forgets them."""
 
     def __init__(self, port: int) -> None:
-        self._port = port
+        self._server = port
         self._generation = 0
         self.address = ""
+        self.port = 0
         self.accepted = 0
         """Connections so far."""
 
@@ -28,7 +29,7 @@ class Middlebox:
         """Relay one connection."""
         self.accepted += 1
         generation = self._generation
-        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._server)
         ways = [
             asyncio.create_task(self._pump(reader, there_writer, generation)),
             asyncio.create_task(self._pump(there_reader, writer, generation)),
@@ -56,5 +57,5 @@ async def middlebox(port: int) -> AsyncIterator[Middlebox]:
     """Relay to this port of loopback while the body runs."""
     box = Middlebox(port)
     async with listening(box.pass_on) as own:
-        box.address = f"127.0.0.1:{own}"
+        box.address, box.port = f"127.0.0.1:{own}", own
         yield box
