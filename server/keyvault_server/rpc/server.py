@@ -22,6 +22,10 @@ _OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # A client that vanished without a FIN is noticed within 40 s; without ping_timeout_ms it takes a minute more.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.server_handshake_timeout_ms", 10_000),  # for connections that send nothing, which cost a descriptor each
     ("grpc.max_connection_age_ms", 600_000),  # new certificates and CAs count for new connections only
     ("grpc.max_connection_age_grace_ms", 60_000),

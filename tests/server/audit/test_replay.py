@@ -327,6 +327,13 @@ async def test_a_purge_that_no_log_ordered_is_reported(site: Site) -> None:
     assert "(revision 5), before " in vacant
 
 
+async def test_a_planted_vacancy_is_listed_with_its_number(site: Site) -> None:
+    """Eight bytes that nothing proves: a client that goes on from them would seal for made-up revisions."""
+    await five_revisions(site)
+    site.set(head=(9000).to_bytes(8, "big"), ring=b"", body=b"")
+    assert (await site.report()).vacancies == ["acme prod/db (revision 9000)"]
+
+
 async def test_a_purge_in_the_logs_is_not_reported(site: Site) -> None:
     """And not to be undone."""
     await five_revisions(site)
