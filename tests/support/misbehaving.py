@@ -1,0 +1,235 @@
+"""A peer between a client and a real server that loses answers, lies, cuts connections and forgets them.
+
+A gRPC server plays a script for each method; honest is what the script does not name. A relay in front of it has the
+client's connections. Both listen on loopback.
+
+The rule of this file: it notes the bytes of every envelope that it gets, forwarded or not, because an envelope that
+a client sent is known to others, whether or not it was stored.
+"""
+
+import asyncio
+import functools
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal, NoReturn
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc import error_details_pb2, status_pb2
+
+from keyvault_api import envelope as kve1
+from keyvault_api.v1 import keyvault_pb2 as pb
+from tests.support.servers import Served, grpc_server
+
+SERVICE = "keyvault.v1.KeyVault"
+Cut = Literal["RST", "FIN"]
+
+
+@dataclass
+class Call:
+    """One request that the peer got."""
+
+    peer: "Misbehaving"
+    method: str
+    request: bytes
+    context: Any
+
+    async def forward(self) -> bytes:
+        """Let the real server answer, its errors with their details."""
+        send: Any = self.peer.server.channel.unary_unary(f"/{SERVICE}/{self.method}")
+        try:
+            return bytes(await send(self.request, timeout=30))
+        except grpc.aio.AioRpcError as failed:
+            await self.context.abort(failed.code(), failed.details(), tuple(failed.trailing_metadata()))
+        raise AssertionError
+
+
+Step = Callable[[Call], Awaitable[bytes]]
+
+
+async def honest(call: Call) -> bytes:
+    """Forward the request and its answer."""
+    return await call.forward()
+
+
+def answers(
+    code: grpc.StatusCode, reason: str = "", *, commit: bool = False, retry_after: int = 0, **metadata: object
+) -> Step:
+    """Answer with a status, of KeyVault's if there is a reason; `commit`: after the server did what was asked."""
+
+    async def step(call: Call) -> bytes:
+        if commit:
+            await call.forward()
+        trailers = [("grpc-status-details-bin", _details(code, reason, retry_after, metadata))] if reason else []
+        await call.context.abort(code, "played by the peer", tuple(trailers))
+        raise AssertionError
+
+    return step
+
+
+def cuts(how: Cut) -> Step:
+    """Cut the client's connections after the server did what was asked."""
+
+    async def step(call: Call) -> bytes:
+        await call.forward()
+        call.peer.relay.cut(how)
+        return await _never()
+
+    return step
+
+
+async def hangs(call: Call) -> bytes:
+    """Never answer, after the server did what was asked."""
+    await call.forward()
+    return await _never()
+
+
+async def forgets(call: Call) -> bytes:
+    """Lose this request and all that comes on the present connections, which stay open: a middlebox forgot the flow."""
+    call.peer.relay.forget()
+    return await _never()
+
+
+def claims(revision: int) -> Step:
+    """Forward, and put another revision into the answer."""
+
+    async def step(call: Call) -> bytes:
+        answer = getattr(pb, f"{call.method}Response").FromString(await call.forward())
+        answer.revision = revision
+        return bytes(answer.SerializeToString())
+
+    return step
+
+
+@dataclass
+class Misbehaving:
+    """The peer: what it got, and where it is."""
+
+    server: Served
+    relay: "Relay"
+    script: dict[str, Iterator[Step]]
+    calls: list[str] = field(default_factory=list)
+    envelopes: list[bytes] = field(default_factory=list)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.relay.port}"
+
+    @property
+    def sealed(self) -> list[int]:
+        """Revisions of the envelopes that came, once for each envelope."""
+        return [kve1.parse(envelope).revision for envelope in dict.fromkeys(self.envelopes)]
+
+    async def play(self, method: str, request: bytes, context: Any) -> bytes:
+        self.calls.append(method)
+        message = getattr(pb, f"{method}Request").FromString(request)
+        self.envelopes += [getattr(message, name) for name in ("envelope", "authorization") if hasattr(message, name)]
+        step = next(self.script.get(method, iter(())), honest)
+        return await step(Call(self, method, request, context))
+
+
+@asynccontextmanager
+async def misbehaving(server: Served, script: Mapping[str, Iterable[Step]]) -> AsyncIterator[Misbehaving]:
+    """Stand between clients and this server; a script has the steps of each method's calls, in turn."""
+    relay = Relay()
+    peer = Misbehaving(server, relay, {method: iter(steps) for method, steps in script.items()})
+    async with (
+        grpc_server(lambda added: added.add_generic_rpc_handlers((_Methods(peer),))) as port,
+        relay.before(port),
+    ):
+        yield peer
+
+
+class Relay:
+    """A TCP relay on a free port, which can cut its connections or forget them."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.accepted = 0
+        self._clients: set[asyncio.StreamWriter] = set()
+        self._forgotten: set[asyncio.StreamWriter] = set()
+
+    @asynccontextmanager
+    async def before(self, port: int) -> AsyncIterator[None]:
+        """Relay to this port until the end, when every connection is cut."""
+        server = await asyncio.start_server(functools.partial(self._connected, port), "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield
+        finally:
+            server.close()
+            self.cut("RST")
+
+    def cut(self, how: Cut) -> None:
+        """End every connection of a client, by a reset or in good order."""
+        for client in [each for each in self._clients if not each.transport.is_closing()]:
+            if how == "RST":
+                connection = client.get_extra_info("socket")
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.transport.abort()
+            else:
+                client.close()
+
+    def forget(self) -> None:
+        """Lose what comes on the connections that there are, in both directions, and never close them."""
+        self._forgotten |= self._clients
+
+    async def _connected(self, port: int, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        self._clients.add(client)
+        ours, server = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            async with asyncio.TaskGroup() as pumps:
+                pumps.create_task(self._pump(reader, server, client))
+                pumps.create_task(self._pump(ours, client, client))
+        finally:
+            self._clients.discard(client)
+            for writer in (client, server):
+                writer.close()
+
+    async def _pump(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, client: asyncio.StreamWriter
+    ) -> None:
+        with suppress(ConnectionError):
+            while data := await source.read(65_536):
+                if client not in self._forgotten:
+                    sink.write(data)
+                    await sink.drain()
+        if client not in self._forgotten:
+            sink.close()
+
+
+class _Methods(grpc.GenericRpcHandler):
+    """Every method, as bytes."""
+
+    def __init__(self, peer: Misbehaving) -> None:
+        self._peer = peer
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        called: Any = handler_call_details.method
+        return grpc.unary_unary_rpc_method_handler(functools.partial(self._peer.play, called.rpartition("/")[2]))
+
+
+async def _never() -> NoReturn:
+    """Wait until the client gives up or the peer stops."""
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+def _details(code: grpc.StatusCode, reason: str, retry_after: int, metadata: Mapping[str, object]) -> bytes:
+    """Return the trailer of a refusal: google.rpc.Status with an ErrorInfo of domain keyvault."""
+    about = {"request_id": "r-1"} | {name: str(value) for name, value in metadata.items()}
+    details: list[Any] = [error_details_pb2.ErrorInfo(reason=reason, domain="keyvault", metadata=about)]
+    if retry_after:
+        info = error_details_pb2.RetryInfo()
+        info.retry_delay.FromSeconds(retry_after)
+        details.append(info)
+    status = status_pb2.Status(code=code.value[0])  # libraries drop details of another code
+    for detail in details:
+        packed = AnyMessage()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return bytes(status.SerializeToString())
