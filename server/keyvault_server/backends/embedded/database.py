@@ -6,6 +6,7 @@ be used, or whose writes would not be durable, is refused with one line.
 
 import os
 import sqlite3
+from contextlib import ExitStack
 from pathlib import Path
 
 from keyvault_server.backends.embedded.data_directory import UnusableData
@@ -24,14 +25,17 @@ CREATE TABLE record (
 
 def open_connections(database: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:
     """Open a reader and a writer; create the database if absent. Raises UnusableData, UnsafeFile."""
-    try:
-        _create_if_absent(database)
-        rewrite_durably(database.with_name(f"{database.name}-wal"))
-        writer = _connect(database)
-        _create_schema(writer, database)
-        return _connect(database), writer
-    except (sqlite3.DatabaseError, OSError) as error:
-        raise UnusableData(f"{database} {_explain(error)}") from None
+    with ExitStack() as opened:  # closes what is open if a later step fails
+        try:
+            _create_if_absent(database)
+            rewrite_durably(database.with_name(f"{database.name}-wal"))
+            writer = _connect(database, opened)
+            _create_schema(writer, database)
+            reader = _connect(database, opened)
+        except (sqlite3.DatabaseError, OSError) as error:
+            raise UnusableData(f"{database} {_explain(error)}") from None
+        opened.pop_all()
+    return reader, writer
 
 
 def _create_if_absent(database: Path) -> None:
@@ -41,8 +45,9 @@ def _create_if_absent(database: Path) -> None:
     refuse_unsafe(database, secret=True)
 
 
-def _connect(database: Path) -> sqlite3.Connection:
+def _connect(database: Path, opened: ExitStack) -> sqlite3.Connection:
     connection = sqlite3.connect(database, isolation_level=None, check_same_thread=False, timeout=0)
+    opened.callback(connection.close)
     settings = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 0}
     for name, value in settings.items():
         connection.execute(f"PRAGMA {name} = {value}")
