@@ -41,7 +41,7 @@ def test_the_tour_runs_from_top_to_bottom(tour: Tour, checkout: Path, moto: str)
     with tour:
         tour.serve("dev.py serve")
         tour.skip("dev.py test")
-        tried = tour.run("generate-key prod/ >")
+        tried = tour.run("generate-key prod/ --save")
         assert tried.splitlines() == [
             "prod/db-password is at revision 1",
             "hunter2prod/db-password is at revision 2",
@@ -79,11 +79,11 @@ def production_runs(tour: Tour, folder: Path) -> None:
 
 
 def aws_runs(tour: Tour, moto: str) -> None:
-    (tried,) = (step.text for step in STEPS if "generate-key prod/ >" in step.text)
+    (tried,) = (step.text for step in STEPS if "generate-key prod/ --save" in step.text)
     endpoints = f"KEYVAULT_AWS_KMS_ENDPOINT={moto} KEYVAULT_AWS_DYNAMODB_ENDPOINT={moto}"
     tour.serve("--backend aws", before=f"export KEYVAULT_AWS_TABLE=readme {endpoints}\n")
     commands = [line for line in tried.splitlines(keepends=True) if "keyvault " in line]
-    assert tour.again(2, "".join(commands)).endswith("is at revision 4\n")
+    assert tour.again(2, "rm prod.key new.key\n" + "".join(commands)).endswith("is at revision 4\n")
 
 
 def test_the_program_has_eight_lines() -> None:
