@@ -254,7 +254,7 @@ ok "the server has PYTHONMALLOC=malloc and MALLOC_PERTURB_=165"
 equal "what is left of a freed key in its environment" "$(printf 'a5%.0s' {1..16})" "$(inside plain -- "$BIN/python3" -c \
     'import ctypes, os; key = os.urandom(1000); there = id(key) + 500; del key; print(ctypes.string_at(there, 16).hex())')"
 equal "its longest core file" 0 "$(inside plain -- awk '/^Max core file size/ { print $5 }' /proc/1/limits)"
-inside plain -- "$BIN/keyvault" generate-key image/ >"$work/data/image.key" 2>"$work/log" ||
+(umask 077 && inside plain -- "$BIN/keyvault" generate-key image/ >"$work/data/image.key" 2>"$work/log") ||
     { cat "$work/log" >&2; fail "generate a key"; }
 chown "$UID_:$UID_" "$work/data/image.key"
 inside plain -- "$BIN/keyvault" create image/check --key /data/image.key <<<s3cret >"$work/log" 2>&1 ||

@@ -27,7 +27,7 @@ def announce(settings: Settings, server: Running) -> None:
     keyvault = "keyvault" if shutil.which("keyvault") else Path(sys.executable).with_name("keyvault")
     commands = [
         *_client_settings(settings, listen),
-        f"{keyvault} generate-key prod/ > prod.key",
+        f"{keyvault} generate-key prod/ --save prod.key",
         f"echo -n s3cret | {keyvault} create prod/db-password --key prod.key",
         f"{keyvault} read prod/db-password --key prod.key",
     ]

@@ -43,7 +43,7 @@ def test_the_banner_says_where_the_data_is_and_how_to_try_it(tmp_path: Path) -> 
     assert str(data) in banner[1]
     assert "without: TLS, authentication" in banner[2]
     assert banner[3].startswith(f"try:     export KEYVAULT_ADDRESS={banner[0].split()[-2]}")
-    assert "generate-key prod/ > prod.key" in banner[4]
+    assert "generate-key prod/ --save prod.key" in banner[4]
 
 
 def test_init_can_be_repeated_and_points_at_the_backup(tmp_path: Path) -> None:
