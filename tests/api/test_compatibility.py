@@ -45,7 +45,7 @@ PASSES = {
 
 
 def broken_rules(folder: Path, old: str, new: str) -> set[str]:
-    """What `buf breaking` finds in the contract with this in place of that, held against the present one."""
+    """What `buf breaking` finds in the contract with this in place of that, held against the current one."""
     text = (ROOT / PROTO).read_text()
     assert old in text
     (folder / PROTO).parent.mkdir(parents=True)

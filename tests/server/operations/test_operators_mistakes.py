@@ -194,7 +194,7 @@ def test_a_folder_in_place_of_an_audit_log_is_refused(tmp_path: Path) -> None:
 def test_every_command_and_parameter_is_explained() -> None:
     groups = [app, app["policy"], app["audit"]]
     commands = [group[name] for group in groups for name in group if not name.startswith("-")]
-    assert len(commands) == 12
+    assert len(commands) == 13
     for command in commands:
         assert command.help, command.name
         for argument in () if command in groups else command.assemble_argument_collection(parse_docstring=True):
