@@ -138,6 +138,7 @@ def key(tmp_path: Path) -> Path:
     content = {"tenant": "default", "scope": "tls/token"} | dict.fromkeys(
         ("plaintext_key", "wrapped_key"), "A" * 43 + "="
     )
+    (tmp_path / "a.key").touch(mode=0o600)
     (tmp_path / "a.key").write_text(json.dumps(content))
     return tmp_path / "a.key"
 
