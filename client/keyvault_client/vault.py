@@ -72,7 +72,8 @@ class KeyVault:
         unusable files.
 
         `remember` is the number of names whose highest seen revision is kept in memory, to notice a rolled back store.
-        `state_file` keeps them across runs, too.
+        `state_file` keeps them across runs, too. It is written whenever a revision rises, and waits up to 2 s for other
+        runs that write it: it is for programs that run for one call or a few.
         """
         if token_file is not None:
             if token is not None:
