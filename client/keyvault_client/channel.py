@@ -11,6 +11,7 @@ The rules of this file:
 
 import asyncio
 import contextlib
+import datetime
 import logging
 import os
 import time
@@ -51,10 +52,19 @@ _log = logging.getLogger(__name__)
 class Connection:
     """A channel, its stub, and the number of its in-flight calls."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, expiry: datetime.datetime | None = None) -> None:
+        """`expiry` is that of the certificate which the channel shows."""
         self.channel = channel
+        self._expiry = expiry
         self.stub = KeyVaultStub(channel)
         self.in_flight = 0
+
+    def refuse_expired(self) -> None:
+        """Raise InvalidRequest if the certificate has expired and the channel would have to show it once more."""
+        if self._expiry is None or self._expiry > datetime.datetime.now(datetime.UTC):
+            return
+        if self.channel.get_state() is not grpc.ChannelConnectivity.READY:
+            raise InvalidRequest(f"the client certificate expired at {self._expiry}: get a new one")
 
 
 class Connector:
@@ -88,7 +98,7 @@ class Connector:
         """Give the connection for one call, and keep it open until the body ends.
 
         Raises WrongEventLoop, Unavailable if this is closed, and InvalidRequest for files that became unusable before
-        the first call.
+        the first call, or a certificate that has expired since.
         """
         connection = await self._usable()
         connection.in_flight += 1
@@ -120,12 +130,14 @@ class Connector:
             )
         elif self._tls_changes.detected():
             await self._replace(self._current)
+        self._current.refuse_expired()
         return self._current
 
     def _open_connection(self) -> Connection:
         if self._tls is not None:
             options = (*_OPTIONS, *self._tls.options())
-            return Connection(grpc.aio.secure_channel(self._address, self._tls.credentials(), options=options))
+            channel = grpc.aio.secure_channel(self._address, self._tls.credentials(), options=options)
+            return Connection(channel, self._tls.expiry())
         local = _OPTIONS + _NO_PROXY if is_loopback(self._address) else _OPTIONS
         return Connection(grpc.aio.insecure_channel(self._address, options=local))
 

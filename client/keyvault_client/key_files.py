@@ -41,7 +41,7 @@ def save_new_file(path: str | os.PathLike[str], content: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with _removed_on_failure(Path(path), os.fspath(path)):
         _write_durably(descriptor, content)
-    _sync_directory(Path(path).parent)
+    sync_directory(Path(path).parent)
 
 
 def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
@@ -60,7 +60,7 @@ def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
         # 2.
         Path(draft).replace(target)
     # 3.
-    _sync_directory(target.parent)
+    sync_directory(target.parent)
 
 
 def _refuse_shared(name: str, status: os.stat_result) -> None:
@@ -101,7 +101,8 @@ def _removed_on_failure(made: Path, name: str) -> Iterator[None]:
         raise
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Put the names in a directory on the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -4,6 +4,7 @@ The rule of this file: a stream that cannot be read or written is an error while
 stream that was closed before the start to None, and what `print` wrote may fail as late as at exit.
 """
 
+import contextlib
 import os
 import stat
 import sys
@@ -13,6 +14,7 @@ from typing import BinaryIO
 from keyvault_api.envelope import MAX_PLAINTEXT
 from keyvault_api.names import MAX_MESSAGE
 from keyvault_client.errors import InvalidRequest, KeyVaultError
+from keyvault_client.key_files import sync_directory
 from keyvault_client.keys import DataKey
 
 
@@ -77,6 +79,8 @@ def write_key(key: DataKey, new_file: Path | None) -> None:
     output = _output().fileno()
     if stat.S_ISREG(os.fstat(output).st_mode):
         os.fsync(output)
+        with contextlib.suppress(OSError):  # where the system does not say which file a descriptor is
+            sync_directory(Path(f"/dev/fd/{output}").readlink().parent)
 
 
 def load_key(path: Path) -> DataKey:

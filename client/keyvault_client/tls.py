@@ -50,6 +50,15 @@ class TLS:
         """Load the files for a channel. Raises InvalidRequest if they are unusable."""
         return grpc.ssl_channel_credentials(*self._load())
 
+    def expiry(self) -> datetime.datetime | None:
+        """Return when the client's certificate expires; None if that cannot be said."""
+        if self.certificate is None:
+            return None
+        try:
+            return x509.load_pem_x509_certificates(Path(self.certificate).read_bytes())[0].not_valid_after_utc
+        except (OSError, ValueError):  # replaced since it was checked, or odd but good enough for OpenSSL
+            return None
+
     def _load(self) -> tuple[bytes, bytes | None, bytes | None]:
         """Return the roots, the private key and the certificate chain, after these checks.
 

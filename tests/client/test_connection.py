@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from tests.support.clock import Clock
 from tests.support.fakes import FakeKeyService, FakeRecordStore
 from tests.support.identity_server import SLOW, IdentityServer, identity_over, identity_server
 from tests.support.meters import RecordedMeter
+from tests.support.processes import BIN
 from tests.support.servers import on_ports
 
 ALICE, BOB = "spiffe://keyvault.test/alice", "spiffe://keyvault.test/bob"
@@ -207,6 +209,43 @@ async def test_a_servers_other_name_is_verified(tls: TLS, tmp_path: Path) -> Non
                     await whom(vault)
 
 
+@pytest.mark.process
+@pytest.mark.slow
+async def test_the_command_takes_a_servers_other_name(tls: TLS, tmp_path: Path) -> None:
+    folder = tmp_path / "server"
+    folder.mkdir()
+    files = AUTHORITY.issue(dns("vault.example")).write(folder, "server")
+    credentials = ServerTls(TlsFiles(*files), meter=RecordedMeter()).credentials()
+    line = (BIN / "keyvault", "generate-key", "prod/", "--ca", str(tls.ca), "--timeout", "5")
+    async with identity_server(credentials, Identifier(certificates=False)) as server:
+        for more, name in ((("--server-name", "vault.example"), ""), ((), "vault.example"), ((), "")):
+            given = {"KEYVAULT_ADDRESS": server.address} | ({"KEYVAULT_SERVER_NAME": name} if name else {})
+            process = await asyncio.create_subprocess_exec(
+                *(*line, *more),
+                env=os.environ | given,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            _, err = await process.communicate()
+            assert process.returncode == (0 if more or name else 1), err
+
+
+@pytest.mark.slow
+async def test_a_certificate_that_expires_in_use_is_named(server: IdentityServer, tls: TLS, tmp_path: Path) -> None:
+    """A connection that stands goes on; a new one would fail in a handshake that names no cause."""
+    CLIENTS.issue(uri(ALICE), until=3).write(tmp_path, "client")
+    async with Relay(server.address).running() as relay, KeyVault(relay.address, tls=tls, timeout=5) as vault:
+        assert await whom(vault) == ALICE
+        await asyncio.sleep(4)
+        assert await whom(vault) == ALICE
+        relay.hang_up()
+        async with asyncio.timeout(10):
+            while relay.open:
+                await asyncio.sleep(0.01)
+        with pytest.raises(InvalidRequest, match="the client certificate expired at"):
+            await whom(vault)
+
+
 def test_an_empty_server_name_is_refused(tls: TLS) -> None:
     with pytest.raises(InvalidRequest, match="server name is empty"):
         KeyVault("localhost:1", tls=TLS(tls.ca, server_name=""))
@@ -219,6 +258,12 @@ class Relay:
         self._port = int(target.rpartition(":")[2])
         self.open = 0
         self.address = ""
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    def hang_up(self) -> None:
+        """Close the connections that are open."""
+        for writer in self._writers:
+            writer.transport.abort()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["Relay"]:
@@ -228,9 +273,11 @@ class Relay:
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open += 1
+        self._writers.add(writer)
         try:
             await relay(self._port, reader, writer)
         finally:
+            self._writers.discard(writer)
             self.open -= 1
 
 

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from keyvault_client import DataKey, InvalidRequest
 from keyvault_client.key_files import replace_file
+from keyvault_client.terminal import write_key
 from tests.support.shell import Shell, in_shell, one_line
 
 KEY = DataKey("default", "prod/", b"wrapped", bytes(32))
@@ -99,6 +101,16 @@ def test_the_old_file_stays_until_the_new_one_is_on_disk(saved: Path, monkeypatc
     monkeypatch.setattr(Path, "replace", traced_rename)
     replace_file(saved, b"new")
     assert steps == ["file", "rename", "folder"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc to find the folder of a descriptor")
+def test_a_redirected_key_is_on_disk_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(Path(f"/dev/fd/{descriptor}").readlink()))
+    with (tmp_path / "out.key").open("w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        write_key(KEY, None)
+    assert synced == [tmp_path / "out.key", tmp_path]
 
 
 @pytest.mark.parametrize("command", ["create prod/x", "update prod/x", "seal prod/x --revision 1"])
