@@ -140,6 +140,7 @@ def key(tmp_path: Path) -> Path:
     )
     (tmp_path / "a.key").touch(mode=0o600)
     (tmp_path / "a.key").write_text(json.dumps(content))
+    (tmp_path / "a.key").chmod(0o600)
     return tmp_path / "a.key"
 
 
