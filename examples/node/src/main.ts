@@ -5,23 +5,18 @@
  * The rules of this file: what goes wrong is one line on standard error, with exit 2 if it is the caller's arguments,
  * settings or files and exit 1 otherwise; no secret is in that line, nor in an argument; a key is saved before use.
  */
-import { createHash, timingSafeEqual, X509Certificate } from "node:crypto";
-import { closeSync, existsSync, fsyncSync, openSync, readFileSync, writeFileSync } from "node:fs";
-import { isIPv4 } from "node:net";
+import { createHash, timingSafeEqual } from "node:crypto";
+import { closeSync, existsSync, fsyncSync, openSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { parseArgs } from "node:util";
 
-import { type CallCredentials, type ChannelCredentials, credentials, Metadata } from "@grpc/grpc-js";
-
 import { KeyVaultService, type ReadResponse } from "./generated/keyvault/v1/keyvault.js";
 import { commitsTo, type Kind, MAX_PLAINTEXT, open, type Opened, parse, seal } from "./kve1.js";
-import { Failure, Vault } from "./vault.js";
+import { BadUsage, connect, contentOf } from "./settings.js";
+import { Failure, type Vault } from "./vault.js";
 
 const USAGE = "usage: kv put|get|delete KEY_ID --key FILE, or kv rotate KEY_ID --key FILE --new-key FILE";
 const TRIES = 10; // while other writers are faster
-
-/** Invalid arguments, settings or files. */
-class BadUsage extends Error {}
 
 /** A data key: it reads, and together with its wrapped form it writes. */
 interface DataKey {
@@ -212,59 +207,6 @@ function save(path: string, { tenant, scope, plaintextKey, wrappedKey }: DataKey
   for (const descriptor of [file, openSync(dirname(path), "r")]) {
     fsyncSync(descriptor);
     closeSync(descriptor);
-  }
-}
-
-/** A client of the server that the environment names. Throws BadUsage. */
-function connect(env: NodeJS.ProcessEnv): Vault {
-  const address = env["KEYVAULT_ADDRESS"] || "127.0.0.1:50051";
-  const seconds = Number(env["KEYVAULT_TIMEOUT"] || "10");
-  if (!(seconds > 0 && seconds <= 86_400)) throw new BadUsage("KEYVAULT_TIMEOUT must be seconds, at most 86400");
-  const tls = tlsOf(env);
-  const token = env["KEYVAULT_TOKEN_FILE"] ? bearer(env["KEYVAULT_TOKEN_FILE"]) : null;
-  if (tls === null && (token !== null || !isLoopback(address))) {
-    throw new BadUsage(`refusing plaintext (${address}) for a token, or to another machine: set KEYVAULT_CA`);
-  }
-  return new Vault(address, tls && token ? tls.compose(token) : tls, seconds);
-}
-
-/** TLS as far as the environment asks for it. */
-function tlsOf(env: NodeJS.ProcessEnv): ChannelCredentials | null {
-  const pem = (name: string) => (env[name] ? Buffer.from(contentOf(env[name])) : null);
-  const [ca, certificate, privateKey] = [pem("KEYVAULT_CA"), pem("KEYVAULT_CERTIFICATE"), pem("KEYVAULT_PRIVATE_KEY")];
-  if (!ca && !certificate && !privateKey) return null;
-  if (!certificate !== !privateKey) {
-    throw new BadUsage("KEYVAULT_CERTIFICATE and KEYVAULT_PRIVATE_KEY must be set together");
-  }
-  try {
-    if (ca) new X509Certificate(ca); // roots that are none would only show as a server that is never trusted
-    return credentials.createSsl(ca, privateKey, certificate);
-  } catch (error) {
-    throw new BadUsage(`KEYVAULT_CA, _CERTIFICATE or _PRIVATE_KEY: unusable PEM file: ${(error as Error).message}`);
-  }
-}
-
-/** The token of a file, sent with every call; gRPC refuses to send it without TLS. */
-function bearer(path: string): CallCredentials {
-  const token = contentOf(path).trim();
-  if (!/^[\x21-\x7e]+$/.test(token)) throw new BadUsage(`${path}: not a bearer token: expected one word of ASCII`);
-  const metadata = new Metadata();
-  metadata.set("authorization", `Bearer ${token}`);
-  return credentials.createFromMetadataGenerator((_, add) => add(null, metadata));
-}
-
-/** Whether only this machine is reached there: the one place where plaintext may go. */
-function isLoopback(address: string): boolean {
-  if (address.startsWith("unix:")) return true;
-  const host = address.slice(0, address.lastIndexOf(":"));
-  return host === "localhost" || host === "[::1]" || (isIPv4(host) && host.startsWith("127."));
-}
-
-function contentOf(path: string): string {
-  try {
-    return readFileSync(path, "utf8");
-  } catch (error) {
-    throw new BadUsage(`${path}: cannot be read: ${(error as NodeJS.ErrnoException).code}`);
   }
 }
 
