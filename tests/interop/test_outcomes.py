@@ -17,6 +17,7 @@ import pytest
 
 from tests.interop.languages import LANGUAGES
 from tests.interop.programs import TOGETHER, Programs
+from tests.support.middlebox import Middlebox
 from tests.support.misbehaving import Call, Step, answers, claims, cuts, forgets, hangs
 from tests.support.outcomes import FAILED, UNKNOWN, Ended, Prepare, Record, Script, done_at, run, tried
 from tests.support.servers import Served, embedded
@@ -219,3 +220,21 @@ async def test_what_was_never_sent_failed(programs: Programs, server: Served, tm
             outcome, line = await run(client.at(address, timeout=3), "create", record)
             assert outcome == FAILED, line
             assert 1 < time.monotonic() - begin < 20, "the deadline is the only bound"
+
+
+async def test_a_server_that_comes_back_in_time_is_no_error(programs: Programs, server: Served, tmp_path: Path) -> None:
+    clients = {language: programs.get(language) for language in LANGUAGES}
+    box = Middlebox(int(server.address.rpartition(":")[2]))
+    with socket.socket() as down:
+        down.bind(("127.0.0.1", 0))  # refuses connections until it listens
+        address = "{}:{}".format(*down.getsockname())
+        runs = []
+        for language, client in clients.items():
+            folder = Path(tempfile.mkdtemp(prefix=language, dir=tmp_path))
+            record = await Record.make(server, f"outcomes/late/{language}", folder)
+            runs.append(asyncio.create_task(run(client.at(address, timeout=20), "create", record)))
+        await asyncio.sleep(6)
+        assert not any(each.done() for each in runs), runs
+        async with await asyncio.start_server(box.pass_on, sock=down):
+            outcomes = dict(zip(clients, await asyncio.gather(*runs), strict=True))
+    assert outcomes == dict.fromkeys(clients, (done_at(1), ""))
