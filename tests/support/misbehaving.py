@@ -12,7 +12,7 @@ import functools
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
@@ -22,6 +22,8 @@ from google.rpc import error_details_pb2, status_pb2
 
 from keyvault_api import envelope as kve1
 from keyvault_api.v1 import keyvault_pb2 as pb
+from tests.server.backends.aws.wire import listening
+from tests.support.middlebox import Middlebox
 from tests.support.servers import Served, grpc_server
 
 SERVICE = "keyvault.v1.KeyVault"
@@ -116,7 +118,7 @@ class Misbehaving:
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.relay.port}"
+        return self.relay.address
 
     @property
     def sealed(self) -> list[int]:
@@ -134,34 +136,30 @@ class Misbehaving:
 @asynccontextmanager
 async def misbehaving(server: Served, script: Mapping[str, Iterable[Step]]) -> AsyncIterator[Misbehaving]:
     """Stand between clients and this server; a script has the steps of each method's calls, in turn."""
-    relay = Relay()
-    peer = Misbehaving(server, relay, {method: iter(steps) for method, steps in script.items()})
-    async with (
-        grpc_server(lambda added: added.add_generic_rpc_handlers((_Methods(peer),))) as port,
-        relay.before(port),
-    ):
-        yield peer
+    played = {method: iter(steps) for method, steps in script.items()}
+    methods = _Methods()
+    async with grpc_server(lambda added: added.add_generic_rpc_handlers((methods,))) as port:
+        relay = Relay(port)
+        methods.peer = peer = Misbehaving(server, relay, played)
+        async with listening(relay.pass_on) as own:
+            relay.address, relay.port = f"127.0.0.1:{own}", own
+            yield peer
 
 
-class Relay:
-    """A TCP relay on a free port, which can cut its connections or forget them."""
+class Relay(Middlebox):
+    """A middlebox that also cuts the connections of its clients."""
 
-    def __init__(self) -> None:
-        self.port = 0
-        self.accepted = 0
+    def __init__(self, port: int) -> None:
+        super().__init__(port)
         self._clients: set[asyncio.StreamWriter] = set()
-        self._forgotten: set[asyncio.StreamWriter] = set()
 
-    @asynccontextmanager
-    async def before(self, port: int) -> AsyncIterator[None]:
-        """Relay to this port until the end, when every connection is cut."""
-        server = await asyncio.start_server(functools.partial(self._connected, port), "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
+    async def pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Relay one connection."""
+        self._clients.add(writer)
         try:
-            yield
+            await super().pass_on(reader, writer)
         finally:
-            server.close()
-            self.cut("RST")
+            self._clients.discard(writer)
 
     def cut(self, how: Cut) -> None:
         """End every connection of a client, by a reset or in good order."""
@@ -173,44 +171,15 @@ class Relay:
             else:
                 client.close()
 
-    def forget(self) -> None:
-        """Lose what comes on the connections that there are, in both directions, and never close them."""
-        self._forgotten |= self._clients
-
-    async def _connected(self, port: int, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
-        self.accepted += 1
-        self._clients.add(client)
-        ours, server = await asyncio.open_connection("127.0.0.1", port)
-        try:
-            async with asyncio.TaskGroup() as pumps:
-                pumps.create_task(self._pump(reader, server, client))
-                pumps.create_task(self._pump(ours, client, client))
-        finally:
-            self._clients.discard(client)
-            for writer in (client, server):
-                writer.close()
-
-    async def _pump(
-        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, client: asyncio.StreamWriter
-    ) -> None:
-        with suppress(ConnectionError):
-            while data := await source.read(65_536):
-                if client not in self._forgotten:
-                    sink.write(data)
-                    await sink.drain()
-        if client not in self._forgotten:
-            sink.close()
-
 
 class _Methods(grpc.GenericRpcHandler):
     """Every method, as bytes."""
 
-    def __init__(self, peer: Misbehaving) -> None:
-        self._peer = peer
+    peer: Misbehaving
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         called: Any = handler_call_details.method
-        return grpc.unary_unary_rpc_method_handler(functools.partial(self._peer.play, called.rpartition("/")[2]))
+        return grpc.unary_unary_rpc_method_handler(functools.partial(self.peer.play, called.rpartition("/")[2]))
 
 
 async def _never() -> NoReturn:
