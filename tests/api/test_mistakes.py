@@ -148,6 +148,7 @@ def test_the_reference_without_a_mistake_agrees_with_all() -> None:
 
 
 @pytest.mark.parametrize(("mistake", "flags"), rows(), ids=[mistake[:40] for mistake, _ in rows()])
+@pytest.mark.slow
 def test_a_mistake_is_caught(mistake: str, flags: list[str]) -> None:
     for change in changes(mistake):
         implementation = mistaken(change)

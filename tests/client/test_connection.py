@@ -62,6 +62,7 @@ async def until(vault: KeyVault, identity: str) -> None:
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.slow
 async def test_the_certificate_is_shown_and_the_servers_is_checked(
     server: IdentityServer, tls: TLS, tmp_path: Path
 ) -> None:
@@ -83,6 +84,7 @@ async def test_an_untrusted_client_certificate_is_the_named_cause(
                 await whom(vault)
 
 
+@pytest.mark.slow
 async def test_changed_files_serve_new_calls_and_in_flight_ones_finish(
     server: IdentityServer, tls: TLS, tmp_path: Path
 ) -> None:
@@ -98,6 +100,7 @@ async def test_changed_files_serve_new_calls_and_in_flight_ones_finish(
         assert await whom(vault) == BOB
 
 
+@pytest.mark.slow
 async def test_another_server_certificate_of_another_ca_is_followed(tls: TLS, tmp_path: Path) -> None:
     folder, clock, successor = tmp_path / "server", Clock(), Authority("the next CA")
     folder.mkdir()
@@ -281,6 +284,7 @@ class Relay:
             self.open -= 1
 
 
+@pytest.mark.slow
 async def test_calls_share_a_connection_until_files_change(server: IdentityServer, tls: TLS, tmp_path: Path) -> None:
     """A call in flight keeps the old connection, which closes after it.
 

@@ -36,6 +36,8 @@ from tests.support.misbehaving import Call, Cut, Misbehaving, Step, answers, cla
 from tests.support.properties import examples
 from tests.support.servers import Served, on_ports
 
+pytestmark = pytest.mark.slow
+
 NAME = "prod/db-password"
 SCOPE = "prod/"
 Code = grpc.StatusCode
@@ -224,6 +226,7 @@ async def test_a_connection_that_never_stood_is_known_to_fail() -> None:
             await vault.create(NAME, b"x", key=key)
 
 
+@pytest.mark.slow
 async def test_an_answer_that_never_comes_is_unknown(server: Served) -> None:
     async with peer(server, {"Create": [hangs]}, seconds=1) as (_, vault):
         key = await vault.generate_key(SCOPE)

@@ -42,6 +42,7 @@ def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "roots.pem"
 
 
+@pytest.mark.slow
 async def test_a_root_in_ssl_cert_file_is_trusted_and_followed(server: IdentityServer, roots: Path) -> None:
     async with KeyVault(server.address, tls=TLS()) as vault:
         await vault.generate_key("prod/")

@@ -86,6 +86,7 @@ async def test_a_rejected_token_is_denied_and_not_shown(server: IdentityServer, 
     assert token.split(".")[1] not in f"{denied.value!r} {denied.value}"
 
 
+@pytest.mark.slow
 async def test_a_changed_file_is_reloaded_and_a_bad_one_is_not_used(
     server: IdentityServer, token_file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

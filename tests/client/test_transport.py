@@ -20,6 +20,8 @@ from tests.support.certificates import LOCALHOST, Authority, replace
 from tests.support.identity_server import identity_server
 from tests.support.meters import RecordedMeter
 
+pytestmark = pytest.mark.slow
+
 AUTHORITY = Authority()
 
 

@@ -37,6 +37,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.slow
 async def test_a_file_is_followed_but_not_into_a_bad_set(tmp_path: Path) -> None:
     """A bad one leaves the last good set."""
     path, meter = tmp_path / "keys.json", RecordedMeter()
@@ -86,6 +87,7 @@ async def test_a_key_that_is_new_is_fetched_when_a_token_names_it() -> None:
         assert len(served.requests) == 2
 
 
+@pytest.mark.slow
 async def test_a_flood_of_unknown_keys_is_one_fetch_in_a_while() -> None:
     async with (
         stub(EC_ONLY) as served,
@@ -139,6 +141,7 @@ BAD: dict[str, tuple[Answer, str]] = {
 
 
 @pytest.mark.parametrize(("answer", "sentence"), BAD.values(), ids=BAD.keys())
+@pytest.mark.slow
 async def test_a_bad_answer_leaves_the_last_good_set(
     caplog: pytest.LogCaptureFixture, answer: Answer, sentence: str
 ) -> None:
@@ -162,6 +165,7 @@ async def test_a_bad_answer_leaves_the_last_good_set(
 
 
 @pytest.mark.parametrize(("answer", "sentence"), BAD.values(), ids=BAD.keys())
+@pytest.mark.slow
 async def test_a_server_that_has_never_had_a_key_set_does_not_start(answer: Answer, sentence: str) -> None:
     async with stub(answer) as served:
         with pytest.raises(OperatorError, match=sentence) as error:
@@ -190,6 +194,7 @@ async def test_an_answer_without_end_is_truncated() -> None:
         await server.wait_closed()
 
 
+@pytest.mark.slow
 async def test_a_set_that_is_too_old_is_not_believed(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

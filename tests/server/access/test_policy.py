@@ -219,6 +219,7 @@ def test_scopes_and_key_ids_are_allowed_by_their_prefixes(pattern: str, scope: s
 
 @PROPERTY
 @given(literals=st.lists(st.text("ab", max_size=6), min_size=1, unique=True), subject=st.text("ab", max_size=8))
+@pytest.mark.slow
 def test_the_longest_prefix_wins_however_deep_they_nest(literals: list[str], subject: str) -> None:
     policy = Policy.parse(written([WrittenCaller(f"jwt:{text}*", "acme", ()) for text in literals]).text)
     fitting = [text for text in literals if subject.startswith(text)]

@@ -242,6 +242,7 @@ def test_an_unknown_key_is_asked_for_and_a_known_one_is_not() -> None:
     assert keys.requests == 1
 
 
+@pytest.mark.slow
 def test_a_verified_token_is_not_believed_beyond_its_time() -> None:
     verifier = tokens(TokenRules(ISSUER, AUDIENCE, leeway_seconds=0))
     token = ISSUED_BY.token(exp=now() + 2)

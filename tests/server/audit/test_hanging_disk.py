@@ -24,9 +24,12 @@ from tests.support.refusals import failure_of
 from tests.support.requests import create, mint
 from tests.support.trails import CALL, Trail
 
+pytestmark = pytest.mark.slow
+
 UNAVAILABLE = ("UNAVAILABLE", BackendUnavailable.reason)
 
 
+@pytest.mark.slow
 async def test_calls_end_and_nothing_is_written_while_the_disk_hangs(tmp_path: Path) -> None:
     async with asyncio.timeout(30), audit_server(tmp_path, patience=1.0) as server:
         key = await mint(server.stub, "a/")
@@ -67,6 +70,7 @@ async def test_a_call_that_a_deadline_ends_is_in_the_access_log(tmp_path: Path) 
     assert '"status": "CANCELLED", "reason": "INVALID_KEY_ID"' in log.getvalue()
 
 
+@pytest.mark.slow
 async def test_reads_that_are_spared_are_answered_while_the_disk_hangs(tmp_path: Path) -> None:
     async with asyncio.timeout(30), audit_server(tmp_path, reads_without_audit=True, patience=1.0) as server:
         key = await mint(server.stub, "a/")

@@ -80,7 +80,19 @@ async def test_what_there_is_not_is_left_out(trail: Trail) -> None:
         await audit.outcome(Call("req-2", "", "RewrapKey", ""), "UNAUTHENTICATED", "UNAUTHENTICATED")
         await audit.intent(CALL, some_change()[0], expected=None)
     outcome, intent = trail.lines()[2:4]
-    assert list(outcome) == ["seq", "batch", "ts", "boot", "request", "phase", "method", "status", "reason", "prev", "mac"]
+    assert list(outcome) == [
+        "seq",
+        "batch",
+        "ts",
+        "boot",
+        "request",
+        "phase",
+        "method",
+        "status",
+        "reason",
+        "prev",
+        "mac",
+    ]
     assert "over" not in intent
 
 

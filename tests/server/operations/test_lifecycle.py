@@ -88,6 +88,7 @@ async def test_a_server_is_not_ready_until_its_backend_answers() -> None:
                 await asyncio.sleep(0.02)
 
 
+@pytest.mark.slow
 async def test_a_slow_watcher_delays_neither_readiness_nor_the_stop() -> None:
     """A watcher who does not read."""
     keys, records = FakeKeyService(), FakeRecordStore()

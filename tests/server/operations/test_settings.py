@@ -149,7 +149,9 @@ def test_settings_of_aws_are_refused_without_its_backend(monkeypatch: pytest.Mon
     """Or a server whose operator meant KMS would keep its records in a file."""
     value = '{"1": "arn"}' if name == "aws_master_keys" else "elsewhere"
     monkeypatch.setenv(f"KEYVAULT_{name.upper()}", value)
-    with pytest.raises(BadSettings, match=f"KEYVAULT_{name.upper()} is set but backend is embedded: set KEYVAULT_BACKEND=aws"):
+    with pytest.raises(
+        BadSettings, match=f"KEYVAULT_{name.upper()} is set but backend is embedded: set KEYVAULT_BACKEND=aws"
+    ):
         load_settings()
     monkeypatch.setenv("KEYVAULT_BACKEND", "aws")
     load_settings()

@@ -66,6 +66,7 @@ async def test_of_more_than_it_keeps_the_oldest_lines_are_lost() -> None:
     assert MAX_LINES < len(numbers) < MAX_LINES + MANY
 
 
+@pytest.mark.slow
 async def test_at_the_end_a_reader_has_a_moment_and_no_more() -> None:
     with pipe() as (reader, writer):
         log = AccessLog(writer)

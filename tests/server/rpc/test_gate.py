@@ -24,6 +24,8 @@ from tests.support.issuer import Issuer
 from tests.support.policy_server import BILLING, POLICY, PolicyServer, policy_server
 from tests.support.refusals import failure_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 async def gate(tmp_path: Path) -> AsyncIterator[PolicyServer]:
@@ -298,7 +300,6 @@ async def test_metrics_are_served_to_prometheus_and_hold_no_name(gate: PolicySer
     assert not any(name in text for name in ("prod/", "billing", "acme"))
 
 
-@pytest.mark.slow
 async def test_idle_connections_to_the_metrics_are_few_and_end(gate: PolicyServer) -> None:
     assert gate.running
     before = threading.active_count()

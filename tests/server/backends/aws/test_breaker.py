@@ -62,6 +62,7 @@ async def test_it_is_used_again_once_it_answers(line: Line) -> None:
     assert await ask(line, SILENCES) == [None] * SILENCES
 
 
+@pytest.mark.slow
 async def test_the_other_service_is_used_all_the_while(line: Line) -> None:
     await fall_silent(line)
     assert len((await line.keys.generate(TENANT, "prod/")).plaintext) == 32
@@ -97,6 +98,7 @@ async def test_silence_now_and_then_is_only_that(line: Line) -> None:
         line.dynamodb.heal()
 
 
+@pytest.mark.slow
 async def test_the_log_says_once_that_a_backend_hangs_and_is_back(line: Line, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "keyvault_server.backends.aws.breaker"):
         await fall_silent(line)

@@ -43,6 +43,7 @@ async def idle(line: Line) -> None:
     await asyncio.gather(*(line.records.get(TENANT, "absent") for _ in range(POOL)))
 
 
+@pytest.mark.slow
 async def test_no_more_calls_than_connections_are_in_flight(open_line: OpenLine) -> None:
     async with open_line(max_connections=POOL) as line:
         line.dynamodb.break_with(Fault(delay=0.01))
@@ -51,6 +52,7 @@ async def test_no_more_calls_than_connections_are_in_flight(open_line: OpenLine)
         assert line.dynamodb.connections - before < POOL  # the start opened one
 
 
+@pytest.mark.slow
 async def test_callers_who_leave_a_slow_backend_cost_no_connection(open_line: OpenLine) -> None:
     async with open_line(max_connections=POOL) as line:
         line.dynamodb.break_with(SLOW)
@@ -79,6 +81,7 @@ async def test_leaving_a_black_hole_keeps_connections_bounded(open_line: OpenLin
         assert line.dynamodb.connections <= POOL
 
 
+@pytest.mark.slow
 async def test_calls_in_a_black_hole_end_in_time(open_line: OpenLine) -> None:
     """Calls that wait for a connection end in time as well."""
     async with open_line(max_connections=1, call_timeout=0.5) as line:

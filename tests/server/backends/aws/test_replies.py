@@ -24,7 +24,7 @@ from keyvault_server.core.records import Record, StoredHead
 from tests.server.backends.aws.stub import HALF, RESET, Answer, Reply, Stub, aws_error, stub
 from tests.support.engines import options
 
-pytestmark = pytest.mark.usefixtures("aws_identity")
+pytestmark = [pytest.mark.usefixtures("aws_identity"), pytest.mark.slow]
 
 ARN = "arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-555555555555"
 WRAPPED = WrappedBlob("1", b"\x01" * 100)

@@ -98,6 +98,7 @@ async def test_an_outage_of_one_service_costs_the_other_nothing(fresh_line: Line
     await fresh_line.keys.unwrap(TENANT, SCOPE, wrapped)
 
 
+@pytest.mark.slow
 async def test_silence_is_given_up_early_enough_to_ask_again(open_line: OpenLine) -> None:
     async with open_line(call_timeout=5.0) as line:
         line.dynamodb.break_with(FAULTS["black hole before the effect"], number=1)

@@ -31,6 +31,7 @@ async def test_a_certificate_for_the_hosts_name_is_believed(authority: Authority
 
 
 @pytest.mark.parametrize("name", ["evil.example", "localhost.evil.example", "127.0.0.1"])
+@pytest.mark.slow
 async def test_a_trusted_certificate_for_another_name_is_not(authority: Authority, name: str) -> None:
     async with stub(Reply(), tls=authority.server(name)) as served:
         with pytest.raises(BackendUnavailable):
@@ -38,6 +39,7 @@ async def test_a_trusted_certificate_for_another_name_is_not(authority: Authorit
         assert served.requests == []
 
 
+@pytest.mark.slow
 async def test_a_certificate_that_nobody_trusted_signed_is_not(authority: Authority) -> None:
     async with stub(Reply(), tls=authority.server("localhost")) as served:
         with pytest.raises(BackendUnavailable):
