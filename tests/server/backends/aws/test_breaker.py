@@ -12,6 +12,8 @@ from keyvault_server.core.records import Record
 from tests.server.backends.aws.conftest import Line, OpenLine
 from tests.server.backends.aws.fault_proxy import FAULTS, Fault, Loss
 
+pytestmark = pytest.mark.slow
+
 TENANT = "acme"
 BLACK_HOLE = FAULTS["black hole before the effect"]
 FAILING = {name: fault for name, fault in FAULTS.items() if fault.answer not in (None, Loss.SILENCE)}
@@ -43,7 +45,6 @@ async def fall_silent(line: Line) -> None:
     line.dynamodb.requests.clear()
 
 
-@pytest.mark.slow
 async def test_a_hanging_backend_is_probed_and_nobody_waits_for_it(line: Line) -> None:
     """Now and then one call asks it."""
     await fall_silent(line)
@@ -52,7 +53,6 @@ async def test_a_hanging_backend_is_probed_and_nobody_waits_for_it(line: Line) -
     assert line.dynamodb.requests["GetItem"] < 100
 
 
-@pytest.mark.slow
 async def test_it_is_used_again_once_it_answers(line: Line) -> None:
     await fall_silent(line)
     line.dynamodb.heal()
@@ -62,13 +62,11 @@ async def test_it_is_used_again_once_it_answers(line: Line) -> None:
     assert await ask(line, SILENCES) == [None] * SILENCES
 
 
-@pytest.mark.slow
 async def test_the_other_service_is_used_all_the_while(line: Line) -> None:
     await fall_silent(line)
     assert len((await line.keys.generate(TENANT, "prod/")).plaintext) == 32
 
 
-@pytest.mark.slow
 async def test_callers_who_leave_count_the_silence_all_the_same(line: Line) -> None:
     """Their requests time out after they have left, and count."""
     line.dynamodb.break_with(BLACK_HOLE)
@@ -81,7 +79,6 @@ async def test_callers_who_leave_count_the_silence_all_the_same(line: Line) -> N
     assert line.dynamodb.requests["GetItem"] < 10
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAILING.values(), ids=FAILING)
 async def test_a_backend_that_fails_at_once_is_asked_by_every_call(patient: Line, fault: Fault) -> None:
     patient.dynamodb.break_with(fault)
@@ -90,7 +87,6 @@ async def test_a_backend_that_fails_at_once_is_asked_by_every_call(patient: Line
     assert await ask(patient, 20) == [None] * 20
 
 
-@pytest.mark.slow
 async def test_silence_now_and_then_is_only_that(line: Line) -> None:
     for _ in range(SILENCES):
         line.dynamodb.break_with(BLACK_HOLE, number=1)
@@ -98,7 +94,6 @@ async def test_silence_now_and_then_is_only_that(line: Line) -> None:
         line.dynamodb.heal()
 
 
-@pytest.mark.slow
 async def test_the_log_says_once_that_a_backend_hangs_and_is_back(line: Line, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "keyvault_server.backends.aws.breaker"):
         await fall_silent(line)

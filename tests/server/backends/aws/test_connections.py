@@ -11,6 +11,8 @@ from keyvault_server.core.records import Record, successor
 from tests.server.backends.aws.conftest import Line, OpenLine
 from tests.server.backends.aws.fault_proxy import FAULTS, Fault
 
+pytestmark = pytest.mark.slow
+
 TENANT = "acme"
 SLOW = Fault(delay=0.5)
 BLACK_HOLE = FAULTS["black hole before the effect"]
@@ -43,7 +45,6 @@ async def idle(line: Line) -> None:
     await asyncio.gather(*(line.records.get(TENANT, "absent") for _ in range(POOL)))
 
 
-@pytest.mark.slow
 async def test_no_more_calls_than_connections_are_in_flight(open_line: OpenLine) -> None:
     async with open_line(max_connections=POOL) as line:
         line.dynamodb.break_with(Fault(delay=0.01))
@@ -52,7 +53,6 @@ async def test_no_more_calls_than_connections_are_in_flight(open_line: OpenLine)
         assert line.dynamodb.connections - before < POOL  # the start opened one
 
 
-@pytest.mark.slow
 async def test_callers_who_leave_a_slow_backend_cost_no_connection(open_line: OpenLine) -> None:
     async with open_line(max_connections=POOL) as line:
         line.dynamodb.break_with(SLOW)
@@ -62,7 +62,6 @@ async def test_callers_who_leave_a_slow_backend_cost_no_connection(open_line: Op
         assert line.dynamodb.connections <= POOL
 
 
-@pytest.mark.slow
 async def test_nothing_is_sent_for_a_caller_who_left_the_queue(open_line: OpenLine) -> None:
     """A call that waits for a connection is not sent once its caller has left."""
     async with open_line(max_connections=POOL) as line:
@@ -71,7 +70,6 @@ async def test_nothing_is_sent_for_a_caller_who_left_the_queue(open_line: OpenLi
         assert line.dynamodb.requests["GetItem"] <= POOL
 
 
-@pytest.mark.slow
 async def test_leaving_a_black_hole_keeps_connections_bounded(open_line: OpenLine) -> None:
     """Callers who leave it never open more connections than the limit."""
     async with open_line(max_connections=POOL, call_timeout=30.0) as line:
@@ -81,7 +79,6 @@ async def test_leaving_a_black_hole_keeps_connections_bounded(open_line: OpenLin
         assert line.dynamodb.connections <= POOL
 
 
-@pytest.mark.slow
 async def test_calls_in_a_black_hole_end_in_time(open_line: OpenLine) -> None:
     """Calls that wait for a connection end in time as well."""
     async with open_line(max_connections=1, call_timeout=0.5) as line:

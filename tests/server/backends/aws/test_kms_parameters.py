@@ -15,6 +15,8 @@ from keyvault_server.core.ports import WrappedBlob
 from tests.server.backends.aws.stub import Reply, Stub, stub
 from tests.support.engines import options
 
+pytestmark = pytest.mark.slow
+
 NEW = "arn:aws:kms:eu-central-1:123456789012:key/11111111-1111-1111-1111-111111111111"
 OLD = "arn:aws:kms:eu-central-1:123456789012:key/22222222-2222-2222-2222-222222222222"
 CONTEXT = {"keyvault:v": "1", "keyvault:tenant": "acme", "keyvault:scope": "prod/billing/"}
@@ -48,14 +50,12 @@ async def test_generate_names_the_first_master_key_and_the_context(keys: KmsKeyS
     assert sent(served) == ("GenerateDataKey", {"KeyId": NEW, "KeySpec": "AES_256", "EncryptionContext": CONTEXT})
 
 
-@pytest.mark.slow
 async def test_decrypt_is_pinned_to_the_labels_master_key(keys: KmsKeyService, served: Stub) -> None:
     assert await keys.unwrap("acme", "prod/billing/", WrappedBlob("old", BLOB)) == DATA_KEY
     expected = {"KeyId": OLD, "CiphertextBlob": ENCODED_BLOB, "EncryptionContext": CONTEXT}
     assert sent(served) == ("Decrypt", expected)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("label", "source"), [("old", OLD), ("new", NEW)])
 async def test_reencrypt_is_pinned_at_both_ends(keys: KmsKeyService, served: Stub, label: str, source: str) -> None:
     assert await keys.rewrap("acme", "prod/billing/", WrappedBlob(label, BLOB)) == WrappedBlob("new", BLOB)
@@ -76,7 +76,6 @@ async def test_readiness_asks_for_the_minting_master_keys_state(keys: KmsKeyServ
     assert sent(served) == ("DescribeKey", {"KeyId": NEW})
 
 
-@pytest.mark.slow
 async def test_a_label_that_nobody_configured_is_not_sent(keys: KmsKeyService, served: Stub) -> None:
     for refused in (keys.unwrap, keys.rewrap):
         with pytest.raises(NotAuthorized):
@@ -93,7 +92,6 @@ async def test_our_log_shows_no_data_key_and_no_blob(keys: KmsKeyService, caplog
         assert secret not in caplog.text
 
 
-@pytest.mark.slow
 async def test_a_key_of_a_foreign_master_key_cannot_be_laundered(
     moto_options: AwsOptions, moto_clients: tuple[AwsClient, AwsClient]
 ) -> None:

@@ -13,6 +13,8 @@ from keyvault_server.core.records import Record, StoredHead, successor, vacancy
 from tests.server.backends.aws.conftest import Line, OpenLine
 from tests.server.backends.aws.fault_proxy import FAULTS, Fault, FaultProxy
 
+pytestmark = pytest.mark.slow
+
 TENANT, SCOPE = "acme", "prod/"
 BEFORE, AFTER = FAULTS["reset before the effect"], FAULTS["reset after the effect"]
 PASSING = {name: fault for name, fault in FAULTS.items() if "black hole" not in name}
@@ -44,7 +46,6 @@ def sent(line: Line, operation: str) -> int:
     return sum(proxy.requests[operation] for proxy in proxies(line))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
 async def test_what_has_no_effect_is_retried_until_it_is_answered(
     fresh_line: Line, wrapped: WrappedBlob, fault: Fault
@@ -59,7 +60,6 @@ async def test_what_has_no_effect_is_retried_until_it_is_answered(
         assert sent(fresh_line, operation) - before == (1 if fault.answer is None else ATTEMPTS)
 
 
-@pytest.mark.slow
 async def test_it_is_sent_a_few_times_at_most(fresh_line: Line, wrapped: WrappedBlob) -> None:
     for fault, meaning in ((BEFORE, BackendUnavailable), (FAULTS["throttling"], BackendThrottled)):
         for proxy in proxies(fresh_line):
@@ -72,7 +72,6 @@ async def test_it_is_sent_a_few_times_at_most(fresh_line: Line, wrapped: Wrapped
             assert sent(fresh_line, operation) == ATTEMPTS
 
 
-@pytest.mark.slow
 async def test_an_outage_is_not_multiplied_by_retries(fresh_line: Line) -> None:
     """Answered calls earn retries back."""
     fresh_line.dynamodb.break_with(BEFORE)
@@ -88,7 +87,6 @@ async def test_an_outage_is_not_multiplied_by_retries(fresh_line: Line) -> None:
     await fresh_line.records.get(TENANT, "absent")
 
 
-@pytest.mark.slow
 async def test_an_outage_of_one_service_costs_the_other_nothing(fresh_line: Line, wrapped: WrappedBlob) -> None:
     fresh_line.dynamodb.break_with(BEFORE)
     for _ in range(int(BUDGET)):
@@ -98,7 +96,6 @@ async def test_an_outage_of_one_service_costs_the_other_nothing(fresh_line: Line
     await fresh_line.keys.unwrap(TENANT, SCOPE, wrapped)
 
 
-@pytest.mark.slow
 async def test_silence_is_given_up_early_enough_to_ask_again(open_line: OpenLine) -> None:
     async with open_line(call_timeout=5.0) as line:
         line.dynamodb.break_with(FAULTS["black hole before the effect"], number=1)

@@ -27,6 +27,8 @@ from tests.server.backends.aws.standins.service import BROKEN, EXPIRED, THROTTLE
 from tests.server.backends.aws.wire import Message, read_message
 from tests.support.engines import options
 
+pytestmark = pytest.mark.slow
+
 KEY = {"pk": {"S": "acme#k"}}
 CONTEXT = {"tenant": "t1"}
 
@@ -212,7 +214,6 @@ async def _create_table(client: AwsClient, name: str) -> None:
     )
 
 
-@pytest.mark.slow
 async def test_an_inconsistent_read_may_be_one_write_late(own: Own) -> None:
     async def seen(**given: bool) -> object:
         reply = await own.dynamodb.call("get_item", TableName="keyvault", Key=KEY, **given)
@@ -335,7 +336,6 @@ async def test_what_a_knob_refuses_is_not_done(own: Own, refusal: AwsError, mean
     assert made.kms.calls["CreateKey"] == made.dynamodb.calls["PutItem"] == 1
 
 
-@pytest.mark.slow
 async def test_latency_is_what_a_call_takes_at_least(own: Own) -> None:
     own.account.dynamodb.knobs.latency = 0.3
     began = time.monotonic()
