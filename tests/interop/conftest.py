@@ -10,8 +10,10 @@ from tests.support.processes import server_process
 
 
 @pytest.fixture(scope="session")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
-    return Programs(tmp_path_factory.mktemp("programs"))
+def programs(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Programs:
+    """The programs of this run; its workers have folders next to each other."""
+    own = tmp_path_factory.getbasetemp()
+    return Programs((own if worker_id == "master" else own.parent) / "programs")
 
 
 @pytest.fixture(scope="session")

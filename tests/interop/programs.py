@@ -1,9 +1,11 @@
-"""The programs of four languages, each built when a test first asks for it.
+"""The programs of four languages, each built once for all workers of a run, when a test first asks for it.
 
-What is built lies in a temporary folder, or where git ignores it and the next build finds it. A language whose
-toolchain is missing skips the test that asks.
+They are built in a copy of the checkout, so that no build of another run changes a program while it is used. A language
+whose toolchain is missing skips the test that asks.
 """
 
+import fcntl
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -17,67 +19,90 @@ from tests.support.processes import BIN
 from tests.support.repository import ROOT
 from tests.support.tools import toolchain
 
-EXAMPLES = ROOT / "examples"
-TOGETHER = [pytest.mark.external, pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("interop")]
-"""Marks of the tests that use the programs: one worker builds them once, and no build runs next to a program's test."""
+MARKS = [pytest.mark.external, pytest.mark.slow, pytest.mark.timeout(900)]
+"""Marks of the tests that use the programs."""
+JAVA = ("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xlog:disable")
+MADE = shutil.ignore_patterns("node_modules", "dist", "target", "generated", "__pycache__")
+"""What a build leaves in a checkout."""
 
 
-def python(_: Path) -> Client:
+def no_build(_: Path) -> None:
+    """Python's command is installed."""
+
+
+def build_go(checkout: Path) -> None:
+    toolchain("go")
+    run(checkout / "examples" / "go", "go", "build", "-o", "kv", ".")
+
+
+def build_java(checkout: Path) -> None:
+    """With an archive of its classes, which halves its start."""
+    toolchain("java", "mvn")
+    folder = checkout / "examples" / "java"
+    run(folder, "mvn", "--quiet", "--batch-mode", "package", "-DskipTests")
+    archiving = Client((*JAVA, f"-XX:ArchiveClassesAtExit={folder / 'kv.jsa'}", "-jar", folder / "target" / "kv.jar"))
+    archiving.at("127.0.0.1:1", timeout=1).run("put", "x", "--key", folder / "absent")
+
+
+def build_node(checkout: Path) -> None:
+    toolchain("node", "npm")
+    folder = checkout / "examples" / "node"
+    run(folder, "npm", "ci", "--silent")
+    run(folder, "npm", "run", "--silent", "build")
+
+
+BUILDS: dict[str, Callable[[Path], None]] = {
+    "python": no_build,
+    "go": build_go,
+    "java": build_java,
+    "node": build_node,
+}
+assert list(BUILDS) == LANGUAGES
+
+
+def client_of(language: str, checkout: Path) -> Client:
+    folder = checkout / "examples" / language
+    if language == "go":
+        return Client((folder / "kv",))
+    if language == "java":
+        return Client((*JAVA, f"-XX:SharedArchiveFile={folder / 'kv.jsa'}", "-jar", folder / "target" / "kv.jar"))
+    if language == "node":
+        return Client(("node", folder / "dist" / "main.js"))
     return KeyvaultCommand((BIN / "keyvault",))
 
 
-def go(folder: Path) -> Client:
-    toolchain("go")
-    run("go", "go", "build", "-o", folder / "kv", ".")
-    return Client((folder / "kv",))
-
-
-def java(folder: Path) -> Client:
-    """With an archive of its classes, which halves its start."""
-    toolchain("java", "mvn")
-    run("java", "mvn", "--quiet", "--batch-mode", "package", "-DskipTests")
-    quick = ("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xlog:disable")
-    program = ("-jar", EXAMPLES / "java" / "target" / "kv.jar")
-    archiving = Client((*quick, f"-XX:ArchiveClassesAtExit={folder / 'kv.jsa'}", *program))
-    archiving.at("127.0.0.1:1", timeout=1).run("put", "x", "--key", folder / "absent")
-    return Client((*quick, f"-XX:SharedArchiveFile={folder / 'kv.jsa'}", *program))
-
-
-def node(_: Path) -> Client:
-    toolchain("node", "npm")
-    run("node", "npm", "ci", "--silent")
-    run("node", "npm", "run", "--silent", "build")
-    return Client(("node", EXAMPLES / "node" / "dist" / "main.js"))
-
-
-BUILDERS: dict[str, Callable[[Path], Client]] = {"python": python, "go": go, "java": java, "node": node}
-assert list(BUILDERS) == LANGUAGES
-
-
 class Programs:
-    """One client a language, built at most once, also if that fails."""
+    """One client a language, built at most once below a folder that all workers share, also if that fails."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._built: dict[str, Client | AssertionError] = {}
 
     def get(self, language: str) -> Client:
-        if language not in self._built:
-            folder = self._folder / language
-            folder.mkdir(exist_ok=True)
-            try:
-                self._built[language] = BUILDERS[language](folder)
-            except AssertionError as failed:
-                self._built[language] = failed
-        built = self._built[language]
-        if isinstance(built, AssertionError):
-            raise built
-        return built
+        folder = self._folder / language
+        folder.mkdir(exist_ok=True, parents=True)
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (folder / "outcome").exists():
+                (folder / "outcome").write_text(self._build(language, folder / "checkout"))
+        outcome = (folder / "outcome").read_text()
+        assert not outcome, outcome
+        return client_of(language, folder / "checkout")
+
+    @staticmethod
+    def _build(language: str, checkout: Path) -> str:
+        """Build one program; return what went wrong, or nothing."""
+        if language != "python":
+            for part in (f"examples/{language}", "protos", "tests/vectors"):
+                shutil.copytree(ROOT / part, checkout / part, ignore=MADE)
+        try:
+            BUILDS[language](checkout)
+        except AssertionError as failed:
+            return str(failed) or "it failed"
+        return ""
 
 
-def run(example: str, *command: str | Path) -> str:
+def run(folder: Path, *command: str | Path) -> str:
     """Run this in an example's folder, with what downloads need; return what it said."""
-    folder = EXAMPLES / example
     done = subprocess.run(
         command,
         cwd=folder,

@@ -7,10 +7,10 @@ import pytest
 
 from tests.interop.clients import Client, KeyvaultCommand
 from tests.interop.languages import LANGUAGES
-from tests.interop.programs import TOGETHER, Programs
+from tests.interop.programs import MARKS, Programs
 from tests.support.processes import BIN
 
-pytestmark = [*TOGETHER, pytest.mark.parametrize("language", LANGUAGES)]
+pytestmark = [*MARKS, pytest.mark.parametrize("language", LANGUAGES)]
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import pytest
 
 from tests.interop.clients import Client
 from tests.interop.languages import LANGUAGES
-from tests.interop.programs import TOGETHER, Programs
+from tests.interop.programs import MARKS, Programs
 
-pytestmark = TOGETHER
+pytestmark = MARKS
 EVERY_BYTE = bytes(range(256)) + b"\r\n\x00\n"
 TWO_CHUNKS_AND_MORE = bytes(i % 251 for i in range(40_000))
 

@@ -16,13 +16,13 @@ import grpc
 import pytest
 
 from tests.interop.languages import LANGUAGES
-from tests.interop.programs import TOGETHER, Programs
+from tests.interop.programs import MARKS, Programs
 from tests.support.middlebox import Middlebox
 from tests.support.misbehaving import Call, Step, answers, claims, cuts, forgets, hangs
 from tests.support.outcomes import FAILED, UNKNOWN, Ended, Prepare, Record, Script, done_at, run, tried
 from tests.support.servers import Served, embedded
 
-pytestmark = TOGETHER
+pytestmark = MARKS
 Code = grpc.StatusCode
 HIGHEST = 2**63 - 1
 MUTATIONS = ("Create", "Update", "Delete", "RotateKey")

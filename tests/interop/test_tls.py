@@ -13,12 +13,12 @@ import grpc
 import pytest
 
 from tests.interop.languages import LANGUAGES
-from tests.interop.programs import TOGETHER, Programs
+from tests.interop.programs import MARKS, Programs
 from tests.support.certificates import Authority, dns
 from tests.support.processes import server_process
 from tests.support.servers import grpc_server
 
-pytestmark = TOGETHER
+pytestmark = MARKS
 EVERY_LANGUAGE = pytest.mark.parametrize("language", LANGUAGES)
 
 

@@ -13,8 +13,6 @@ from tests.reliability.schedule import simulate
 from tests.reliability.simulation import Report, examine, main
 
 HISTORIES = 2_000
-TOGETHER = pytest.mark.xdist_group("simulation")
-"""One worker makes the report once."""
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +21,6 @@ def report() -> Report:
 
 
 @pytest.mark.slow
-@TOGETHER
 @pytest.mark.timeout(300)
 def test_no_history_is_wrong(report: Report) -> None:
     assert report.histories == HISTORIES
@@ -31,7 +28,6 @@ def test_no_history_is_wrong(report: Report) -> None:
 
 
 @pytest.mark.slow
-@TOGETHER
 @pytest.mark.timeout(300)
 def test_every_answer_and_every_trouble_is_met(report: Report) -> None:
     answers = {"done", "replayed", "got", "unknown"}

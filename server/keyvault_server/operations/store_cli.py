@@ -76,7 +76,7 @@ def purge(
     if settings.audit_file is None and not settings.insecure_no_audit:  # the server may run with another environment
         raise CycloptsError(msg="the purge would not be audited: set KEYVAULT_AUDIT_FILE, or add --insecure-no-audit")
     revision = asyncio.run(_purge(settings, tenant, key_id, last_revision))
-    print(f"{key_id} is vacant: the next Create is revision {revision + 1}")
+    print(f"{key_id} is vacant at revision {revision}: a new owner creates it with --revision {revision}")
 
 
 def backup(

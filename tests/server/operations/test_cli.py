@@ -98,7 +98,10 @@ def test_a_purge_wants_a_yes_and_leaves_a_vacancy(tmp_path: Path) -> None:
     assert "add --yes to confirm" in refusal(run("purge", "prod/a", "--data", data), 2)
     assert "no such record" in refusal(run("purge", "prod/none", *sure, "--data", data), 1)
     done = run("purge", "prod/a", *sure, "--data", data)
-    assert (done.returncode, done.stdout) == (0, "prod/a is vacant: the next Create is revision 3\n")
+    assert (done.returncode, done.stdout) == (
+        0,
+        "prod/a is vacant at revision 2: a new owner creates it with --revision 2\n",
+    )
     with server_process(data) as server:
         asyncio.run(_take(server.address))
 
@@ -114,7 +117,7 @@ def test_a_purge_is_audited_and_the_store_still_verifies(tmp_path: Path) -> None
     assert run("purge", "prod/a", "--yes", **audited).returncode == 0
     held = run("audit", "verify", "--against-store", **audited)
     assert (held.returncode, held.stderr) == (0, "")
-    assert "1 records are as the logs have them" in held.stdout
+    assert "1 records match the logs" in held.stdout
     assert "vacant" not in held.stdout
     with server_process(data, **audited) as server:
         asyncio.run(_take(server.address))
@@ -171,7 +174,7 @@ async def _take(address: str) -> None:
         key = await vault.generate_key("prod/a")
         with pytest.raises(NotFound):
             await vault.read("prod/a", key=key)
-        assert (await vault.create("prod/a", b"3", key=key)).revision == 3
+        assert (await vault.create("prod/a", b"3", key=key, revision=2)).revision == 3
 
 
 def test_a_non_loopback_server_names_what_is_missing(tmp_path: Path) -> None:
