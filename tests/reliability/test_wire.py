@@ -15,7 +15,9 @@ from tests.support.servers import on_ports
 
 @pytest.mark.process
 @pytest.mark.slow
-@pytest.mark.parametrize(("deployment", "histories"), [("embedded", 40), pytest.param("replicas", 12, marks=pytest.mark.external)])
+@pytest.mark.parametrize(
+    ("deployment", "histories"), [("embedded", 40), pytest.param("replicas", 12, marks=pytest.mark.external)]
+)
 def test_histories_of_servers_that_are_killed_are_right(tmp_path: Path, deployment: str, histories: int) -> None:
     with hosts(deployment, tmp_path) as servers:
         figure = asyncio.run(rounds(servers, histories, seed=1, kills=1))
