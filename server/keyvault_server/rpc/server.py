@@ -20,7 +20,7 @@ _OPTIONS = (
     ("grpc.so_reuseport", 0),  # else a second server silently takes every other connection of the same port
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),  # clients ping every 10 s, give or take
     ("grpc.keepalive_permit_without_calls", 1),
     # A client that vanished without a FIN is noticed within 40 s; without ping_timeout_ms it takes a minute more.
     ("grpc.keepalive_time_ms", 30_000),
