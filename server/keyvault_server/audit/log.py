@@ -66,6 +66,8 @@ class AuditLog:
 
     def begin(self, found: Resumed) -> None:
         """Complete a rotation that a crash interrupted, then write the boot line and a checkpoint."""
+        if found.torn:
+            _log.warning("removed the torn end of the audit log", extra={"bytes": found.torn})
         if found.rotating:
             self._ship()
             self._begin_file()

@@ -28,6 +28,7 @@ from keyvault_server.audit.line import CHECKPOINT_LINES, MAX_LINE, ROTATE, BadLi
 _FIRST_LOOK = 1024 * 1024
 _CHECKPOINTS_OF_ONE_APPEND = 1024 * 1024
 """Maximum number of unsynced bytes in FILE.checkpoints; more than its last line has."""
+_SEQ = b'{"seq":'  # how every line begins
 _LONGEST_LOOK = 2 * CHECKPOINT_LINES * MAX_LINE
 
 
@@ -78,7 +79,8 @@ def resume(key: AuditKey, lines: AppendFile, checkpoints: AppendFile) -> Resumed
     5. The last line says how the last process ended.
     """
     # 1.
-    copies = _without_torn(_read_tail(checkpoints, max(0, checkpoints.size - _CHECKPOINTS_OF_ONE_APPEND)))
+    copies = _read_tail(checkpoints, max(0, checkpoints.size - _CHECKPOINTS_OF_ONE_APPEND))
+    copies = _without_torn_copies(copies, lines)
     shipped = copies.lines[-1] if copies.lines else b""
     # 2.
     tail = _read_after(shipped, lines)
@@ -91,7 +93,10 @@ def resume(key: AuditKey, lines: AppendFile, checkpoints: AppendFile) -> Resumed
             try:
                 fields = chain.follow(key, line)
             except BadLine:
-                if not chain.seq or not _is_torn(key, line, tail.lines[index + 1 :]):
+                following = tail.lines[index + 1 :]
+                # Nothing else shows that the key is the log's, if even the first line is bad.
+                known = chain.seq or (not checkpoints.size and any(is_intact(key, each) for each in following))
+                if not known or not _is_torn(key, line, following):
                     raise
                 tail = tail.without(index)
                 break
@@ -110,24 +115,32 @@ def resume(key: AuditKey, lines: AppendFile, checkpoints: AppendFile) -> Resumed
     return Resumed(chain, state, unshipped, checkpoint, rotating, tail.torn)
 
 
-def _without_torn(copies: _Tail) -> _Tail:
-    """Return the copies before the first torn one.
+def _without_torn_copies(copies: _Tail, lines: AppendFile) -> _Tail:
+    """Return the copies before the first torn one, if FILE still has every copy that is dropped with it.
 
-    The first may lack its beginning, which is not the disk's fault; and if even the first of all is bad, nothing shows
-    that the key is the log's.
+    FILE is synced up to a checkpoint before it is copied. A copy that FILE lacks proves that FILE was truncated, and so
+    it is kept: the start is then refused. The first line may lack its beginning, which is not the disk's fault.
     """
-    for index, line in enumerate(copies.lines):
-        if index and _is_garbage(line):
-            return copies.without(index)
-    return copies
+    torn = next((index for index, line in enumerate(copies.lines) if index and _is_garbage(line)), None)
+    if torn is None:
+        return copies
+    kept, dropped = copies.without(torn), [line for line in copies.lines[torn:] if not _is_garbage(line)]
+    try:
+        following = set(_read_after(kept.lines[-1], lines).lines)
+    except UnusableAuditFile:
+        return copies
+    return kept if following.issuperset(dropped) else copies
 
 
 def _is_torn(key: AuditKey, bad: bytes, following: list[bytes]) -> bool:
     """Return whether a power cut can have left a line that does not follow, with these lines after it.
 
-    Each batch is synced before the next one, so no line of a later batch is among those after it.
+    A missing sector reads as zeros. Each batch is synced before the next one, so no line of a later batch is among
+    those that follow, nor behind zeros in the bad line itself.
     """
-    return _is_garbage(bad) and not any(is_intact(key, line) and "batch" in parse_line(line) for line in following)
+    merged = [_SEQ + rest for rest in bad[1:].split(_SEQ)[1:]]
+    later = any(is_intact(key, line) and "batch" in parse_line(line) for line in (*merged, *following))
+    return b"\0" in bad and _is_garbage(bad) and not later
 
 
 def _is_garbage(line: bytes) -> bool:

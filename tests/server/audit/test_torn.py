@@ -92,3 +92,66 @@ async def test_a_torn_copy_of_a_checkpoint_is_copied_again(tmp_path: Path) -> No
         pass
     assert trail.checkpoints.read_bytes().startswith(copies)
     assert trail.verified().whole
+
+
+def flipped(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 0xFF
+    path.write_bytes(content)
+
+
+async def test_a_merged_line_does_not_hide_a_later_batch(tmp_path: Path) -> None:
+    """Zeros between two batches of one line each: the second shows that the first was synced."""
+    trail, crashed = Trail(tmp_path / "running"), Trail(tmp_path / "crashed")
+    trail.folder.mkdir()
+    async with trail.open() as audit:
+        for number in range(4):
+            await audit.outcome(CALL._replace(request=f"r{number}"), "OK")
+        shutil.copytree(trail.folder, crashed.folder)
+    content = bytearray(crashed.path.read_bytes())
+    content[content.rindex(b"\n", 0, len(content) - 1)] = 0
+    crashed.path.write_bytes(content)
+    with pytest.raises(UnusableAuditFile, match="not a valid"):
+        async with crashed.open():
+            pass
+    assert crashed.path.read_bytes() == content
+
+
+async def test_a_change_without_zeros_is_no_torn_batch(tmp_path: Path) -> None:
+    crashed, begins = await write_batches(tmp_path)
+    flipped(crashed.path, begins + 5_000)
+    with pytest.raises(UnusableAuditFile):
+        async with crashed.open():
+            pass
+
+
+async def test_intact_copies_are_never_dropped_with_a_bad_one(tmp_path: Path) -> None:
+    """They prove that FILE was truncated."""
+    trail = Trail(tmp_path)
+    for _ in range(4):
+        async with trail.open() as audit:
+            await audit.outcome(CALL, "OK")
+    copies = trail.checkpoints.read_bytes().splitlines(True)
+    lines = trail.path.read_bytes().splitlines(True)
+    trail.path.write_bytes(b"".join(lines[: lines.index(copies[2]) + 1]))
+    trail.checkpoints.write_bytes(b"".join([*copies[:3], bytes(40) + copies[3][40:], *copies[4:]]))
+    before = trail.checkpoints.read_bytes()
+    with pytest.raises(UnusableAuditFile, match="truncated or replaced"):
+        async with trail.open():
+            pass
+    assert trail.checkpoints.read_bytes() == before
+
+
+async def test_a_torn_first_batch_stops_no_start(tmp_path: Path) -> None:
+    """Nothing was acknowledged yet."""
+    trail, crashed = Trail(tmp_path / "running"), Trail(tmp_path / "crashed")
+    trail.folder.mkdir()
+    async with trail.open():
+        shutil.copytree(trail.folder, crashed.folder)
+    content = crashed.path.read_bytes()
+    first = content.index(b"\n")
+    crashed.path.write_bytes(bytes(first - 5) + content[first - 5 :])
+    crashed.checkpoints.write_bytes(b"")
+    async with crashed.open() as audit:
+        await audit.outcome(CALL, "OK")
+    assert crashed.verified().whole
