@@ -90,6 +90,7 @@ class Connector:
         self._tls_changes = FileChanges(tls.paths() if tls else (), clock)
         self._current: Connection | None = None
         self._replaced: set[Connection] = set()
+        self._logged = ""
         self._owner: tuple[int, asyncio.AbstractEventLoop] | None = None
         self._closed = False
 
@@ -145,8 +146,12 @@ class Connector:
         try:
             new = self._open_connection()
         except InvalidRequest as error:
-            _log.error("reload failed: %s; keeping the current connection", error)
+            if str(error) != self._logged:
+                _log.error("reload failed: %s; keeping the current connection", error)
+            self._logged = str(error)
+            self._tls_changes.forget()  # time may make them valid, such as a certificate that begins in a second
             return
+        self._logged = ""
         self._replaced.add(current)
         self._current = new
         await self._close_replaced()

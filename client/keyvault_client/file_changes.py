@@ -31,5 +31,9 @@ class FileChanges:
         before, self._stamps = self._stamps, self._look()
         return before != self._stamps
 
+    def forget(self) -> None:
+        """Let the next look detect a change again, because what was read this time could not be used."""
+        self._stamps = ()
+
     def _look(self) -> tuple[FileStamp, ...]:
         return tuple(map(stamp_of, self._paths))

@@ -38,6 +38,8 @@ class Reader:
         self, key_id: str, key: DataKey, new_key: DataKey, deadline: float
     ) -> tuple[Record, bool]:
         """Return the record, and whether `new_key` owns it already."""
+        check_scope(key, key_id)
+        check_scope(new_key, key_id)
         answer = await self._fetch(key_id, key, deadline)
         done = commits_to(parse_head(key_id, answer.envelope), new_key.secret(), new_key.tenant, key_id)
         return self._opened(key_id, answer, new_key if done else key), done

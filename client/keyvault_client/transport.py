@@ -17,7 +17,15 @@ from google.protobuf.message import Message
 from keyvault_api.address import is_loopback
 from keyvault_client.channel import Connector
 from keyvault_client.connect_failures import ConnectFailures
-from keyvault_client.errors import Busy, InvalidRequest, KeyVaultError, OutcomeUnknown, Unavailable, WrongRevision
+from keyvault_client.errors import (
+    Busy,
+    InvalidRequest,
+    KeyVaultError,
+    OutcomeUnknown,
+    ServerFailure,
+    Unavailable,
+    WrongRevision,
+)
 from keyvault_client.status import Failure, failure_of
 from keyvault_client.tls import TLS
 from keyvault_client.tokens import TokenSource, get_authorization
@@ -87,8 +95,9 @@ class Transport:
         while True:
             try:
                 answer = await self._attempt(method, request, deadline, failures)
-                assert isinstance(answer, response)
-                return answer
+                if isinstance(answer, response):
+                    return answer
+                failure = Failure(ServerFailure("the server's answer does not decode"), settled=False, retry=False)
             except grpc.aio.AioRpcError as failed:
                 failure = failure_of(failed)
             except asyncio.CancelledError:

@@ -376,3 +376,19 @@ def test_every_way_of_changing_a_file_is_seen(tmp_path: Path) -> None:
         change()
         clock.now += LOOK_SECONDS
         assert changes.detected()
+
+
+def test_a_change_that_could_not_be_used_is_detected_again(tmp_path: Path) -> None:
+    """Such as a certificate that begins in a second."""
+    path, clock = tmp_path / "file", Clock()
+    path.write_text("1")
+    changes = FileChanges([path], clock)
+    path.write_text("22")
+    for unusable in (True, True, False):
+        clock.now += 1
+        assert changes.detected()
+        assert not changes.detected()
+        if unusable:
+            changes.forget()
+    clock.now += 1
+    assert not changes.detected()

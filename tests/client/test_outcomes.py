@@ -21,6 +21,7 @@ from keyvault_client import (
     Conflict,
     DataKey,
     Denied,
+    InvalidRequest,
     KeyVault,
     KeyVaultError,
     OutcomeUnknown,
@@ -34,7 +35,7 @@ from keyvault_server.core.records import digest
 from tests.support.fakes import FakeKeyService, FakeRecordStore
 from tests.support.misbehaving import Call, Cut, Misbehaving, Step, answers, claims, cuts, hangs, honest, misbehaving
 from tests.support.properties import examples
-from tests.support.servers import Served, on_ports
+from tests.support.servers import Served, grpc_server, on_ports
 
 pytestmark = pytest.mark.slow
 
@@ -521,3 +522,31 @@ def test_no_report_contradicts_what_was_stored(events: list[Event], change: Chan
         patched.setattr("keyvault_client.transport.FIRST_WAIT", 0.01)
         patched.setattr("keyvault_client.transport.LONGEST_WAIT", 0.01)
         asyncio.run(play(events, change, revision if change is create else revision or None))
+
+
+async def test_an_answer_that_does_not_decode_is_unknown() -> None:
+    """An OK was sent, so something may have been stored."""
+
+    async def garbage(request: bytes, context: Any) -> bytes:
+        return b"\xff\xff"
+
+    def register(peer: grpc.aio.Server) -> None:
+        handler: Any = grpc.unary_unary_rpc_method_handler(garbage)
+        service = grpc.method_handlers_generic_handler("keyvault.v1.KeyVault", {"Create": handler, "Read": handler})
+        peer.add_generic_rpc_handlers((service,))
+
+    key = DataKey("default", SCOPE, b"wrapped", bytes(32))
+    async with grpc_server(register) as port, KeyVault(f"127.0.0.1:{port}", timeout=10) as vault:
+        with pytest.raises(OutcomeUnknown, match="does not decode"):
+            await vault.create(NAME, b"ours", key=key)
+        with pytest.raises(ServerFailure, match="does not decode"):
+            await vault.read(NAME, key=key)
+
+
+@pytest.mark.parametrize("name", ["elsewhere", "prod/", "prod/\ud800"], ids=ascii)
+async def test_a_rotation_checks_the_name_before_it_sends(server: Served, name: str) -> None:
+    async with peer(server, {}) as (between, vault):
+        key, new = await vault.generate_key(SCOPE), await vault.generate_key(SCOPE)
+        with pytest.raises(InvalidRequest):
+            await vault.rotate_key(name, key=key, new_key=new)
+        assert "Read" not in between.calls
