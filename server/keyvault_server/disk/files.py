@@ -12,6 +12,7 @@ _PIECE = 1024 * 1024
 
 def replace_durably(path: Path, content: bytes) -> None:
     """Write a file of mode 0600 so that a crash leaves the old content or the new, never a part."""
+    path = path.resolve()  # a link stays one: its target may be on another volume on purpose
     draft = path.with_name(f"{path.name}.new")
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -75,7 +75,7 @@ async def serving(
     """
     metrics = Metrics()
     limits = Limits(settings.concurrent_calls, settings.call_seconds)
-    drain = Drain(settings.drain_delay_seconds, settings.drain_seconds)
+    drain = Drain(0.0, 0.0)  # until it serves: a start that fails has nobody to wait for
     async with open_gate(settings, metrics) as gate:
         access_log = AccessLog(sys.stderr) if settings.access_log else None
         guard = CallGuard(limits, gate, metrics, access_log)
@@ -91,6 +91,7 @@ async def serving(
                     admin_port = _bind(admin, settings.admin_listen) if settings.admin_listen else None
                     await server.start()
                     await admin.start()
+                    drain = Drain(settings.drain_delay_seconds, settings.drain_seconds)
                     yield Running(port, admin_port, metrics_port)
                 finally:
                     await _drain(drain, server, guard, readiness, hurry or asyncio.Event())
