@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from keyvault_api.files import sync_directory, why_unsafe
 from keyvault_client.errors import InvalidRequest
 
 MAX_FILE = 64 * 1024
@@ -64,17 +65,8 @@ def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def _refuse_shared(name: str, status: os.stat_result) -> None:
-    others = stat.S_IRWXO
-    if status.st_gid != os.getegid() and status.st_gid not in os.getgroups():
-        others |= stat.S_IRWXG
-    mode = stat.S_IMODE(status.st_mode)
-    if mode & others:
-        raise InvalidRequest(
-            f"{name} has mode {mode:04o}, so others can read or write it: check that nobody did, "
-            f"then `chmod go-rwx {name}`"
-        )
-    if status.st_uid not in (0, os.geteuid()):
-        raise InvalidRequest(f"{name} belongs to another user (uid {status.st_uid}), who can write it: `chown` it")
+    if why := why_unsafe(name, status, secret=True):
+        raise InvalidRequest(why)
 
 
 def _write_durably(descriptor: int, content: bytes, like: os.stat_result | None = None) -> None:
@@ -99,12 +91,3 @@ def _removed_on_failure(made: Path, name: str) -> Iterator[None]:
     except BaseException:
         made.unlink(missing_ok=True)
         raise
-
-
-def sync_directory(path: Path) -> None:
-    """Put the names in a directory on the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

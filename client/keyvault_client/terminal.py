@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from keyvault_api.envelope import MAX_PLAINTEXT
+from keyvault_api.files import sync_directory
 from keyvault_api.names import MAX_MESSAGE
 from keyvault_client.errors import InvalidRequest, KeyVaultError
-from keyvault_client.key_files import sync_directory
 from keyvault_client.keys import DataKey
 
 

@@ -15,13 +15,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from keyvault_api.files import sync_directory
 from keyvault_server.audit.file import AppendFile, Sync, UnusableAuditFile
 from keyvault_server.audit.key import AuditKey, UnusableAuditKey
 from keyvault_server.audit.line import CHECKPOINT_LINES, ROTATE, VERSION, BadLine, Chain, encode_fields
 from keyvault_server.audit.recovery import Resumed, resume
 from keyvault_server.audit.rotation import rotate
 from keyvault_server.core.errors import AuditUnavailable
-from keyvault_server.disk.files import sync_directory
 
 Clock = Callable[[], float]
 

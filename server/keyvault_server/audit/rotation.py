@@ -12,8 +12,9 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from keyvault_api.files import sync_directory
 from keyvault_server.audit.line import MAX_LINE, parse_line
-from keyvault_server.disk.files import replace_durably, sync_directory
+from keyvault_server.disk.files import replace_durably
 
 _ARCHIVE_NAME = re.compile(r"(.+)\.[0-9]{12,}")
 

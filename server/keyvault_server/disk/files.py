@@ -7,6 +7,8 @@ Source: Rebello et al., "Can Applications Recover from fsync Failures?", USENIX 
 import os
 from pathlib import Path
 
+from keyvault_api.files import sync_directory
+
 _PIECE = 1024 * 1024
 
 
@@ -50,12 +52,3 @@ def make_directory(path: Path) -> None:
     make_directory(path.parent)
     path.mkdir(mode=0o700, exist_ok=True)
     sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

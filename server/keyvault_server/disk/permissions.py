@@ -10,9 +10,9 @@ Folders above a file are not looked at: Kubernetes mounts ConfigMaps on ones of 
 """
 
 import os
-import stat
 from pathlib import Path
 
+from keyvault_api.files import why_unsafe
 from keyvault_server.core.errors import OperatorError
 
 
@@ -29,18 +29,5 @@ def refuse_unsafe(
     path has to be looked at and cannot be.
     """
     status = path.stat() if status is None else status
-    mode = stat.S_IMODE(status.st_mode)
-    if mode & _forbidden(status, secret=secret, group_reads=group_reads):
-        remedy = f"`chmod {'go-rwx' if secret else 'go-w'} {path}`"
-        who = "read or write" if secret else "write"
-        raise UnsafeFile(f"{path} has mode {mode:04o}, so others can {who} it: check that nobody did, then {remedy}")
-    if status.st_uid not in (0, os.geteuid()):
-        raise UnsafeFile(f"{path} belongs to another user (uid {status.st_uid}), who can write it: `chown` it")
-
-
-def _forbidden(status: os.stat_result, *, secret: bool, group_reads: bool) -> int:
-    """Return the permission bits that the file must not have."""
-    others, group = (stat.S_IRWXO, stat.S_IRWXG) if secret else (stat.S_IWOTH, stat.S_IWGRP)
-    if status.st_gid == os.getegid() or status.st_gid in os.getgroups():
-        return others
-    return others | (stat.S_IWGRP if group_reads else group)
+    if why := why_unsafe(path, status, secret=secret, group_reads=group_reads):
+        raise UnsafeFile(why)

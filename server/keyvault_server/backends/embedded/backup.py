@@ -11,8 +11,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from keyvault_api.files import sync_directory
 from keyvault_server.backends.embedded.data_directory import DataDirectory, UnusableData
-from keyvault_server.disk.files import sync_directory
 
 _PAGES = 256  # copied between two looks for a writer: 1 MiB
 

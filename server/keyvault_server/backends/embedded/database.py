@@ -9,8 +9,9 @@ import sqlite3
 from contextlib import ExitStack
 from pathlib import Path
 
+from keyvault_api.files import sync_directory
 from keyvault_server.backends.embedded.data_directory import UnusableData
-from keyvault_server.disk.files import rewrite_durably, sync_directory
+from keyvault_server.disk.files import rewrite_durably
 from keyvault_server.disk.permissions import refuse_unsafe
 
 _SCHEMA_VERSION = 1
