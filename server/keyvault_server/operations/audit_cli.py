@@ -1,7 +1,8 @@
 """The commands `keyvault-server audit verify` and `audit public-key`.
 
 The rules of this file: results go to stdout. A refusal is one line on stderr and exit 1, bad usage one line and exit 2;
-the command that mounts these prints both. Settings are passed in, not read here.
+the command that mounts these prints both. Settings are passed in, not read here. Names from a store may be planted, so
+they are printed as escapes where they are not visible.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from typing import Annotated, Protocol
 
 from cyclopts import App, CycloptsError, Parameter
 
+from keyvault_api.printable import printable
 from keyvault_server.audit.key import AuditKey, PublicAuditKey, default_key_path, load_key
 from keyvault_server.audit.reading import BadPlace
 from keyvault_server.audit.replay import StoreReport, against_store
@@ -36,7 +38,10 @@ class AuditSettings(Protocol):
 
 
 class NotWhole(OperatorError):
-    """A log or the store is not what the vault wrote; the message names the first bad place."""
+    """A log or the store is not what the vault wrote; the message, one line, names the first bad place."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 def audit_app(load: Callable[[], AuditSettings], open_records: OpenRecords) -> App:
@@ -121,9 +126,9 @@ async def _against_store(paths: Sequence[Path], key: AuditKey, open_records: Ope
 
 def _show_store(report: StoreReport) -> None:
     for name in report.vacancies:
-        print(f"vacant: {name}: compare with the purges that you ordered")
+        print(f"vacant: {printable(name)}: compare with the purges that you ordered")
     for finding in report.findings:
-        print(f"wrong: {finding}")
+        print(f"wrong: {printable(str(finding))}")
     if report.findings:
         raise NotWhole(f"{len(report.findings)} findings in the store, the first: {report.findings[0]}")
     print(f"store: {report.records} records match the logs")
