@@ -5,29 +5,24 @@ The rules of this file:
 - No call waits: `current` is in memory.
 - If a reload fails (late, malformed, too large), the last good set is kept. The failure is logged once and counted.
 - A set from a URL that was not confirmed for `Timing.oldest` may have been revoked: then tokens are rejected.
-- A URL is https, or http to this machine. Redirects and proxies are not followed.
+- `key_fetch` says what a URL must be, and how it is asked.
 """
 
 import asyncio
 import contextlib
 import logging
-import ssl
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
 
-from keyvault_api.address import is_loopback
+from keyvault_server.access.key_fetch import MAX_KEY_SET, KeyFetch, KeySetUrl
 from keyvault_server.access.key_set import BadKeySet, KeySet, parse_key_set
 from keyvault_server.core.background import in_background
 from keyvault_server.core.errors import TokenKeysTooOld
 from keyvault_server.core.meter import Meter
 from keyvault_server.disk.watched import Readings, Watched, read_file
-
-MAX_KEY_SET = 256 * 1024
-"""Bytes of a JWKS."""
 
 _log = logging.getLogger(__name__)
 
@@ -73,19 +68,21 @@ async def open_key_source(
     *,
     meter: Meter,
     ca: Path | None = None,
+    token_file: Path | None = None,
     timing: Timing = Timing(),
 ) -> AsyncIterator[KeySource]:
     """Keep the issuer's keys fresh while the body runs; the first set is loaded before. Raises OperatorError.
 
     `location` is a file or a URL. An https server is verified against `ca` (PEM), or else the system's roots; http is
-    for this machine only. `meter` counts the readings of "token keys".
+    for this machine only. Each fetch of a URL sends the token in `token_file`, if there is one. `meter` counts the
+    readings of "token keys".
     """
     if "://" not in location:
         file = _FileKeys(Path(location), meter)
         async with file.files.watching():
             yield file
         return
-    url = _UrlKeys(location, ca, meter, timing)
+    url = _UrlKeys(KeyFetch(KeySetUrl(location, ca, token_file)), meter, timing)
     await url.fetch_first()
     async with in_background(url.keep_fresh()):
         yield url
@@ -117,11 +114,10 @@ def _read_key_set(path: Path) -> KeySet:
 class _UrlKeys:
     """A KeySource that fetches a URL."""
 
-    def __init__(self, url: str, ca: Path | None, meter: Meter, timing: Timing) -> None:
-        self._url = url
+    def __init__(self, source: KeyFetch, meter: Meter, timing: Timing) -> None:
+        self._source = source
+        self._shown = source.shown
         self._timing = timing
-        self._shown = _check_url(url)
-        self._tls = _tls_context(ca) if self._shown.startswith("https:") else None
         self._readings = Readings("token keys", [self._shown], meter)
         self._reload_requested = asyncio.Event()
         self._current: KeySet = {}
@@ -185,7 +181,7 @@ class _UrlKeys:
     async def _fetch(self) -> KeySet:
         try:
             async with asyncio.timeout(self._timing.fetch):
-                content = await _get(self._url, self._tls)
+                content = await self._source.get()
                 return await asyncio.to_thread(parse_key_set, content)
         except TimeoutError:
             raise BadKeySet(f"{self._shown}: no key set within {self._timing.fetch:g} s") from None
@@ -193,49 +189,3 @@ class _UrlKeys:
             raise BadKeySet(f"{self._shown}: cannot connect. Is it up, and is its certificate trusted?") from None
         except BadKeySet as error:
             raise BadKeySet(f"{self._shown}: {error}") from None
-
-
-def _check_url(url: str) -> str:
-    """Return the URL without its query, to be shown. Raises BadKeySet for one that must not be fetched."""
-    try:
-        parts = urlsplit(url)
-        address = f"[{parts.hostname}]:{parts.port or 0}"
-    except ValueError:
-        raise BadKeySet("the key set's URL is malformed: expected https://host/path") from None
-    if parts.username is not None or not parts.hostname:
-        raise BadKeySet("the key set's URL must have a host, and no user or password: expected https://host/path")
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(address)):
-        raise BadKeySet("the key set's URL must be https: anyone who can change an answer can forge tokens")
-    return f"{parts.scheme}://{parts.netloc}{parts.path}"
-
-
-def _tls_context(ca: Path | None) -> ssl.SSLContext:
-    if ca is not None:
-        read_file(ca)  # refuses one that others may write
-    try:
-        return ssl.create_default_context(cafile=ca)
-    except OSError:
-        raise BadKeySet(f"{ca}: not a PEM file of CA certificates") from None
-
-
-async def _get(url: str, tls: ssl.SSLContext | None) -> bytes:
-    """Return the body of a 200; follow no redirect and unpack nothing. Raises OSError, BadKeySet."""
-    import aiohttp  # takes 0.1 s, and only servers with tokens from a URL need it
-
-    connector = aiohttp.TCPConnector(ssl=tls if tls is not None else True)
-    headers = {"accept": "application/json", "accept-encoding": "identity"}
-    try:
-        async with (
-            aiohttp.ClientSession(connector=connector, headers=headers, auto_decompress=False) as session,
-            session.get(url, allow_redirects=False) as response,
-        ):
-            if response.status != 200:
-                raise BadKeySet(f"HTTP status {response.status}, expected 200")
-            content = bytearray()
-            async for chunk in response.content.iter_any():
-                content += chunk
-                if len(content) > MAX_KEY_SET:
-                    raise BadKeySet(f"the key set is larger than {MAX_KEY_SET} bytes")
-            return bytes(content)
-    except aiohttp.ClientError as error:
-        raise OSError(type(error).__name__) from None

@@ -88,6 +88,8 @@ class TokenOptions:
     """PEM file of the CAs that an https location is verified against. None: the system's."""
     oldest_seconds: float = 86_400.0
     """Age at which keys from a URL are no longer used."""
+    keys_token_file: Path | None = None
+    """File with the bearer token for fetches of a URL. None: none is sent."""
 
 
 class TokenCache:
@@ -188,5 +190,8 @@ class Tokens:
 async def open_tokens(options: TokenOptions, *, meter: Meter) -> AsyncIterator[Tokens]:
     """Verify tokens while the body runs, with keys that are kept fresh. Raises OperatorError."""
     timing = timing_within(options.oldest_seconds)
-    async with open_key_source(options.location, ca=options.ca, meter=meter, timing=timing) as keys:
+    source = open_key_source(
+        options.location, ca=options.ca, token_file=options.keys_token_file, meter=meter, timing=timing
+    )
+    async with source as keys:
         yield Tokens(options.rules, keys)

@@ -104,7 +104,9 @@ async def _open_tokens(settings: Settings, metrics: Metrics) -> AsyncIterator[To
         yield None
         return
     rules = TokenRules(settings.jwt_issuer or "", settings.jwt_audience or "", settings.jwt_algorithms)
-    options = TokenOptions(settings.jwt_keys, rules, settings.jwt_ca, settings.jwt_keys_seconds)
+    options = TokenOptions(
+        settings.jwt_keys, rules, settings.jwt_ca, settings.jwt_keys_seconds, settings.jwt_keys_token_file
+    )
     async with open_tokens(options, meter=metrics) as tokens:
         metrics.gauge(
             "token_keys_age_seconds", "Since the tokens' keys were last fetched; 0: a file.", lambda: tokens.keys_age

@@ -69,6 +69,8 @@ class Settings(BaseSettings):
     """The signature algorithms that a token may use; a JSON list. Public-key algorithms only."""
     jwt_ca: FilePath | None = None
     """PEM roots for the URL in jwt_keys; if unset, the system's."""
+    jwt_keys_token_file: FilePath | None = None
+    """File with a bearer token for the URL in jwt_keys, read for every fetch; kube-apiserver asks for one."""
     jwt_keys_seconds: Seconds = 86_400.0
     """How long tokens are accepted while the URL in jwt_keys gives no key set; then their calls are UNAVAILABLE."""
     audit_file: Path | None = None
@@ -142,6 +144,8 @@ class Settings(BaseSettings):
             raise ValueError("jwt_keys needs jwt_issuer and jwt_audience")
         if (self.jwt_issuer or self.jwt_audience or self.jwt_ca) and not self.jwt_keys:
             raise ValueError("jwt_issuer, jwt_audience and jwt_ca need jwt_keys: without it tokens are ignored")
+        if self.jwt_keys_token_file and "://" not in (self.jwt_keys or ""):
+            raise ValueError("jwt_keys_token_file needs a URL in jwt_keys: a file is read without a token")
         if self.jwt_keys and not self.tls_certificate and not is_loopback(self.listen):
             raise ValueError("jwt_keys needs tls_certificate: in plaintext, tokens can be stolen")
         if self.audit_file is not None and not self.audit_file.name:

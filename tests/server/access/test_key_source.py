@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from keyvault_server.access.identity import Identifier
-from keyvault_server.access.key_source import MAX_KEY_SET, Timing, open_key_source, timing_within
+from keyvault_server.access.key_fetch import MAX_KEY_SET
+from keyvault_server.access.key_source import Timing, open_key_source, timing_within
 from keyvault_server.access.tokens import TokenRules, Tokens
 from keyvault_server.core.errors import OperatorError, Unauthenticated
 from tests.server.backends.aws.stub import HALF, RESET, SILENCE, Answer, Reply, Stub, stub
@@ -21,6 +22,7 @@ from tests.support.certificates import Authority, dns, replace
 from tests.support.connections import channel
 from tests.support.identity_server import identity_of, identity_over, identity_server
 from tests.support.issuer import AUDIENCE, ISSUER, SUBJECT, Issuer
+from tests.support.kube_apiserver import kube_apiserver
 from tests.support.meters import RecordedMeter
 from tests.support.refusals import failure_of
 
@@ -320,3 +322,76 @@ async def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.Monke
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     async with stub(GOOD) as served, open_key_source(served.address, meter=RecordedMeter()) as keys:
         assert "ec" in keys.current
+
+
+async def test_the_key_set_of_kube_apiserver_is_fetched() -> None:
+    """It answers 406 to a request that accepts application/json alone."""
+    async with kube_apiserver(GOOD.body) as served, open_key_source(served.address, meter=RecordedMeter()) as keys:
+        assert set(keys.current) == {"ec", "ed", "rsa"}
+
+
+async def test_a_key_set_of_another_media_type_is_taken() -> None:
+    """Many issuers serve a static file."""
+    async with (
+        stub(Reply(body=GOOD.body, headers={"content-type": "text/plain"})) as served,
+        open_key_source(served.address, meter=RecordedMeter()) as keys,
+    ):
+        assert "ec" in keys.current
+
+
+@pytest.mark.parametrize("content", ["s3cret-1", "s3cret-1\n", "\ufeffs3cret-1\r\n"])
+async def test_a_fetch_shows_the_token_of_a_file(tmp_path: Path, content: str) -> None:
+    """The kubelet writes it without an end of line, editors with one, some with a byte order mark."""
+    (tmp_path / "token").write_bytes(content.encode())
+    async with (
+        kube_apiserver(GOOD.body, "s3cret-1") as served,
+        open_key_source(served.address, token_file=tmp_path / "token", meter=RecordedMeter()) as keys,
+    ):
+        assert set(keys.current) == {"ec", "ed", "rsa"}
+
+
+async def test_the_token_of_a_fetch_is_read_for_every_fetch(tmp_path: Path) -> None:
+    """The kubelet replaces it well before it expires."""
+    (tmp_path / "token").write_text("s3cret-1")
+    async with kube_apiserver(GOOD.body, "s3cret-1") as served:
+        opened = open_key_source(served.address, token_file=tmp_path / "token", timing=QUICK, meter=RecordedMeter())
+        async with opened as keys:
+            replace(tmp_path / "token", b"s3cret-2")
+            served.token, served.key_set = "s3cret-2", EC_ONLY.body
+            await until(lambda: set(keys.current) == {"ec"})
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "is empty"),
+        (b" \n", "is empty"),
+        (b"s3cret s3cret", "not a bearer token"),
+        (b"s3cret\nx: y", "not a bearer token"),
+        (b"s3cret\xff", "not a bearer token"),
+        (b"s3cret" * 10_000, "right file"),
+        (None, "No such file"),
+    ],
+)
+async def test_a_token_that_cannot_be_sent_is_not_sent(tmp_path: Path, content: bytes | None, sentence: str) -> None:
+    if content is not None:
+        (tmp_path / "token").write_bytes(content)
+    async with kube_apiserver(GOOD.body) as served:
+        with pytest.raises(OperatorError, match=sentence) as error:
+            async with open_key_source(served.address, token_file=tmp_path / "token", meter=RecordedMeter()):
+                pass
+        assert str(tmp_path / "token") in str(error.value)
+        assert "s3cret" not in str(error.value)
+        assert served.authorizations == []
+
+
+async def test_a_fetch_without_the_right_token_says_which_setting(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("s3cret-old")
+    async with kube_apiserver(GOOD.body, "s3cret-1") as served:
+        with pytest.raises(OperatorError, match="status 403: set KEYVAULT_JWT_KEYS_TOKEN_FILE"):
+            async with open_key_source(served.address, meter=RecordedMeter()):
+                pass
+        with pytest.raises(OperatorError, match=r"status 401: the token of .*/token was not accepted") as error:
+            async with open_key_source(served.address, token_file=tmp_path / "token", meter=RecordedMeter()):
+                pass
+        assert "s3cret" not in str(error.value)

@@ -1,6 +1,7 @@
 """Settings: what is refused, in one line that names the setting and never its value."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -136,6 +137,15 @@ def test_what_is_said_of_tokens_without_their_keys_is_refused() -> None:
     for name in ("jwt_issuer", "jwt_audience"):
         with pytest.raises(BadSettings, match="need jwt_keys"):
             load_settings(**{name: "x"})
+
+
+def test_a_token_for_a_key_set_in_a_file_is_refused(tmp_path: Path) -> None:
+    """No fetch would send it, so something else was meant."""
+    (tmp_path / "token").write_text("x")
+    given: dict[str, Any] = {"jwt_keys_token_file": tmp_path / "token", "jwt_issuer": "i", "jwt_audience": "a"}
+    with pytest.raises(BadSettings, match="needs a URL"):
+        load_settings(jwt_keys="keys.json", **given)
+    assert Settings(jwt_keys="https://issuer.test/keys", **given).jwt_keys_token_file == tmp_path / "token"
 
 
 def test_every_setting_is_documented() -> None:
