@@ -69,10 +69,12 @@ class Reader:
     async def _fetch(
         self, key_id: str, key: DataKey, deadline: float, known_revision: int = 0, *, include_deleted: bool = False
     ) -> pb.ReadResponse:
-        """Ask for a record, which is not opened yet. Raises RolledBack."""
+        """Ask for a record, which is not opened yet. Raises RolledBack, ServerFailure."""
         floor = self._seen.get(key, key_id)  # before the call: a concurrent write of ours may raise it while we wait
         request = pb.ReadRequest(key_id=key_id, known_revision=known_revision, include_deleted=include_deleted)
         answer = await self._transport.call("Read", request, deadline, pb.ReadResponse)
+        if answer.revision < 1:
+            raise ServerFailure(f"the server answered Read of {key_id} with the invalid revision {answer.revision}")
         refuse_rollback(key_id, answer.revision, floor)
         return answer
 

@@ -4,6 +4,7 @@ The rules of this file:
 
 * Only a status with KeyVault's google.rpc.ErrorInfo settles an attempt. Any other comes from gRPC or a proxy, after the
   server may have done what was asked.
+* What the server or a proxy says becomes printable: a program may log it or show it on a terminal.
 * It describes the fields of google.rpc that it reads, in a descriptor pool of its own. The client then needs no
   googleapis-common-protos, and does not clash with a program that has it.
 
@@ -21,6 +22,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from keyvault_api.envelope import MAX_REVISION
+from keyvault_api.printable import printable
 from keyvault_client.connect_failures import explain_answer
 from keyvault_client.errors import (
     AlreadyExists,
@@ -119,12 +121,14 @@ def failure_of(failed: grpc.aio.AioRpcError) -> Failure:
 
 def _error_without_reason(failed: grpc.aio.AioRpcError) -> KeyVaultError:
     code = failed.code()
-    return _WITHOUT_REASON.get(code, ServerFailure)(f"{code.name}: {explain_answer(failed.details() or 'no details')}")
+    details = printable(failed.details() or "no details")
+    return _WITHOUT_REASON.get(code, ServerFailure)(f"{code.name}: {explain_answer(details)}")
 
 
 def _error_of(failed: grpc.aio.AioRpcError, info: Any, retry_after: float) -> KeyVaultError:
-    message = failed.details() or failed.code().name
-    about: dict[str, Any] = {"reason": info.reason, "request_id": info.metadata.get("request_id", "")}
+    message = printable(failed.details() or failed.code().name)
+    request_id = printable(info.metadata.get("request_id", ""))
+    about: dict[str, Any] = {"reason": printable(info.reason), "request_id": request_id}
     if info.reason in ("RECORD_EXISTS", "STALE_REVISION"):
         about["current_revision"] = _revision(info.metadata.get("current_revision", "")) or 0
         about["remembered_since"] = _revision(info.metadata.get("remembered_since", ""))

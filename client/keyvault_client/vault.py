@@ -20,12 +20,8 @@ from typing import Self
 from keyvault_api.envelope import MAX_REVISION, Kind
 from keyvault_api.names import is_scope
 from keyvault_api.v1 import keyvault_pb2 as pb
-from keyvault_client.errors import (
-    Conflict,
-    InvalidRequest,
-    WrongRevision,
-    quote,
-)
+from keyvault_client.answers import generated_key, rewrapped_key, unwrapped_key
+from keyvault_client.errors import Conflict, InvalidRequest, WrongRevision, quote
 from keyvault_client.keys import DataKey
 from keyvault_client.reading import Reader, contradiction
 from keyvault_client.records import (
@@ -50,7 +46,8 @@ class KeyVault:
     """A client of one server; use it as an async context manager, from one event loop.
 
     Every method takes `timeout`, the seconds for the whole call, retries included: at most a day, by default what the
-    constructor was given. Every method raises KeyVaultError and nothing else, except when the caller cancels it.
+    constructor was given. Every method raises KeyVaultError and nothing else, except when the caller cancels it. What
+    the server answers is checked first: an answer that does not fit the request is a ServerFailure.
     """
 
     def __init__(
@@ -106,7 +103,7 @@ class KeyVault:
         request = pb.GenerateKeyRequest(scope=scope)
         deadline = self._deadline(timeout)
         answer = await self._transport.call("GenerateKey", request, deadline, pb.GenerateKeyResponse)
-        return DataKey(answer.tenant, answer.scope, answer.wrapped_key, answer.plaintext_key)
+        return generated_key(answer, scope)
 
     async def create(
         self, key_id: str, plaintext: bytes, *, key: DataKey, revision: int | None = None, timeout: float | None = None
@@ -202,14 +199,14 @@ class KeyVault:
         request = pb.RewrapKeyRequest(wrapped_key=key.wrapped_key)
         deadline = self._deadline(timeout)
         answer = await self._transport.call("RewrapKey", request, deadline, pb.RewrapKeyResponse)
-        return DataKey(key.tenant, key.scope, answer.wrapped_key, key.plaintext_key)
+        return rewrapped_key(answer, key)
 
     async def unwrap_key(self, key: DataKey, *, timeout: float | None = None) -> DataKey:
         """Return the key with its plaintext. Raises Denied unless the server's settings allow that for its scope."""
         request = pb.UnwrapKeyRequest(wrapped_key=key.wrapped_key)
         deadline = self._deadline(timeout)
         answer = await self._transport.call("UnwrapKey", request, deadline, pb.UnwrapKeyResponse)
-        return DataKey(answer.tenant, answer.scope, key.wrapped_key, answer.plaintext_key)
+        return unwrapped_key(answer, key)
 
     async def _create(self, key_id: str, plaintext: bytes, key: DataKey, revision: int, deadline: float) -> Written:
         envelope = seal(key, key_id, revision, plaintext)

@@ -65,7 +65,7 @@ def answers(
     async def step(call: Call) -> bytes:
         if commit:
             await call.forward()
-        trailers = [("grpc-status-details-bin", _details(code, reason, retry_after, metadata))] if reason else []
+        trailers = [("grpc-status-details-bin", refusal(code, reason, retry_after, metadata))] if reason else []
         await call.context.abort(code, "played by the peer", tuple(trailers))
         raise AssertionError
 
@@ -188,7 +188,7 @@ async def _never() -> NoReturn:
     raise AssertionError
 
 
-def _details(code: grpc.StatusCode, reason: str, retry_after: int, metadata: Mapping[str, object]) -> bytes:
+def refusal(code: grpc.StatusCode, reason: str, retry_after: int, metadata: Mapping[str, object]) -> bytes:
     """Return the trailer of a refusal: google.rpc.Status with an ErrorInfo of domain keyvault."""
     about = {"request_id": "r-1"} | {name: str(value) for name, value in metadata.items()}
     details: list[Any] = [error_details_pb2.ErrorInfo(reason=reason, domain="keyvault", metadata=about)]
