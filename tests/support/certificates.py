@@ -6,12 +6,13 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.x509.oid import NameOID
 
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 HOUR = 3600.0
 LOCALHOST = (x509.DNSName("localhost"),)
+_SHA256_WITH_RSA, _SHA1_WITH_RSA = (bytes.fromhex("2a864886f70d0101") + last for last in (b"\x0b", b"\x05"))  # DER
 
 
 def uri(text: str) -> x509.GeneralName:
@@ -52,8 +53,9 @@ class Authority:
         signs: bool = True,
         since: float = -HOUR,
         until: float = HOUR,
+        key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | None = None,
     ) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._key = key or ec.generate_private_key(ec.SECP256R1())
         self._name = _named(name)
         builder = _builder(self._name, self._name, self._key, self._key, since, until)
         if is_ca is not None:
@@ -68,14 +70,33 @@ class Authority:
         key: PrivateKey | None = None,
         since: float = -HOUR,
         until: float = HOUR,
+        is_ca: bool | None = None,
     ) -> Issued:
-        """Issue a certificate for these subject alternative names, valid between these seconds from now."""
+        """Issue a certificate for these subject alternative names, valid between these seconds from now.
+
+        `is_ca` is what its basic constraints say; None: it has none.
+        """
         key = key or ec.generate_private_key(ec.SECP256R1())
         builder = _builder(_named("common-name"), self._name, key, self._key, since, until)
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        if is_ca is not None:
+            builder = builder.add_extension(x509.BasicConstraints(is_ca, path_length=None), critical=True)
         certificate = builder.sign(self._key, hashes.SHA256())
         return Issued(certificate.public_bytes(serialization.Encoding.PEM), pem_of(key))
+
+    def sign_with_sha1(self, issued: Issued) -> Issued:
+        """Return a certificate of this authority, which has an RSA key, with a SHA-1 signature instead.
+
+        No builder makes one any more. The names of both signatures are equally long, and so are the signatures.
+        """
+        assert isinstance(self._key, rsa.RSAPrivateKey)
+        der = x509.load_pem_x509_certificate(issued.certificate).public_bytes(serialization.Encoding.DER)
+        weak = x509.load_der_x509_certificate(der.replace(_SHA256_WITH_RSA, _SHA1_WITH_RSA))
+        signature = self._key.sign(weak.tbs_certificate_bytes, padding.PKCS1v15(), hashes.SHA1())  # noqa: S303
+        der = weak.public_bytes(serialization.Encoding.DER).replace(weak.signature, signature)
+        made = x509.load_der_x509_certificate(der)
+        return Issued(made.public_bytes(serialization.Encoding.PEM), issued.private_key)
 
 
 def pem_of(key: PrivateKey, password: bytes | None = None) -> bytes:

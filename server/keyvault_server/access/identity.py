@@ -11,10 +11,12 @@ The rules of this file:
 - Where tokens are configured, a token that is sent must be valid, and decides. Elsewhere tokens are ignored.
 - With any authentication configured, a caller without an identity is rejected; there is no default identity.
 - An identity is at most MAX_IDENTITY visible ASCII characters, so that it is safe in a log and in a policy.
+- A certificate that TLS accepts is nobody's if it is a CA's, has an RSA key below MIN_RSA_BITS, or was signed with a
+  broken hash. With a CA's key one could sign other callers.
 - Names are read from the certificate itself. gRPC's own fields (peer_spiffe_id, peer_uri, peer_dns) end at a NUL:
   "spiffe://a/b<NUL>.c", which a CA may sign for c, would be "spiffe://a/b".
 
-Sources: SPIFFE-ID (sections 2.1 and 2.2), X509-SVID, RFC 6750.
+Sources: SPIFFE-ID (sections 2.1 and 2.2), X509-SVID (section 4.1), RFC 6750, NIST SP 800-131A.
 """
 
 import functools
@@ -24,13 +26,18 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+from keyvault_server.access.rsa_strength import MIN_RSA_BITS
 from keyvault_server.access.spiffe import is_spiffe_id
 from keyvault_server.access.tokens import Tokens
 from keyvault_server.core.caller import ANONYMOUS, MAX_IDENTITY
 from keyvault_server.core.errors import Unauthenticated
 
 _VISIBLE = re.compile(rf"[!-~]{{1,{MAX_IDENTITY}}}", re.ASCII)
+
+_BROKEN_HASHES = frozenset({"md5", "sha1"})
 
 AuthContext = Mapping[str, Iterable[bytes]]
 Metadata = Iterable[tuple[str, str | bytes]]
@@ -85,17 +92,33 @@ class _Certificate(NamedTuple):
 
 @functools.lru_cache(1024)
 def _parse_certificate(pem: bytes) -> _Certificate:
-    """Parse a certificate that TLS has verified. Raises Unauthenticated if a SAN cannot be parsed."""
+    """Parse a certificate that TLS has verified. Raises Unauthenticated for one that is nobody's."""
     try:
         certificate = x509.load_pem_x509_certificate(pem)
-        found = [one.value for one in certificate.extensions if isinstance(one.value, x509.SubjectAlternativeName)]
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        extensions = [one.value for one in certificate.extensions]
+        _refuse_weak(certificate)
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, UnsupportedAlgorithm):
         raise Unauthenticated("cannot parse the client certificate: check its subject alternative names") from None
+    if any(one.ca for one in extensions if isinstance(one, x509.BasicConstraints)):
+        raise Unauthenticated("the client certificate is a CA's (its basic constraints say so): use one of a caller")
+    found = [one for one in extensions if isinstance(one, x509.SubjectAlternativeName)]
     uris, dns = (
         frozenset(name for names in found for name in names.get_values_for_type(kind))
         for kind in (x509.UniformResourceIdentifier, x509.DNSName)
     )
     return _Certificate(uris, dns, certificate.not_valid_after_utc.timestamp())
+
+
+def _refuse_weak(certificate: x509.Certificate) -> None:
+    """Raise Unauthenticated for a key or a signature that can be forged; ValueError, UnsupportedAlgorithm."""
+    key = certificate.public_key()
+    if isinstance(key, RSAPublicKey) and key.key_size < MIN_RSA_BITS:
+        raise Unauthenticated(
+            f"the client certificate has an RSA key of {key.key_size} bits; at least {MIN_RSA_BITS} are required"
+        )
+    algorithm = certificate.signature_hash_algorithm
+    if algorithm is not None and algorithm.name in _BROKEN_HASHES:
+        raise Unauthenticated(f"the client certificate is signed with {algorithm.name.upper()}: use SHA-256 or better")
 
 
 def certificate_identity(auth_context: AuthContext) -> str:

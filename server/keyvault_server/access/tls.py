@@ -22,6 +22,7 @@ from pathlib import Path
 
 import grpc
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
@@ -108,7 +109,7 @@ def _read(files: TlsFiles) -> _Identity:
     chain = _read_certificates(files.certificate)
     leaf = chain[0]
     _refuse_outside_its_time(leaf, files.certificate)
-    if leaf.public_key() != key.public_key():
+    if _public_key(leaf) != key.public_key():
         raise BadTlsFile(f"{files.private_key}: not the key of the first certificate in {files.certificate}")
     return _Identity(
         chain=_pem(chain),
@@ -154,6 +155,8 @@ def _read_client_ca(path: Path) -> list[x509.Certificate]:
     now = datetime.datetime.now(datetime.UTC)
     if not all(map(_is_ca, bundle)):
         raise BadTlsFile(f"{path}: has a certificate that is not a CA; keep only the clients' CAs there")
+    if any(map(_is_weak, bundle)):
+        raise BadTlsFile(f"{path}: has a CA with an RSA key below {MIN_RSA_BITS} bits; replace it")
     if not any(one.not_valid_before_utc <= now <= one.not_valid_after_utc for one in bundle):
         raise BadTlsFile(f"{path}: has no CA that is valid today; add one")
     return bundle
@@ -167,6 +170,19 @@ def _is_ca(certificate: x509.Certificate) -> bool:
     except (ValueError, x509.ExtensionNotFound):
         return False
     return basic.ca and all(usage.key_cert_sign for usage in usages)
+
+
+def _is_weak(certificate: x509.Certificate) -> bool:
+    key = _public_key(certificate)
+    return isinstance(key, rsa.RSAPublicKey) and key.key_size < MIN_RSA_BITS
+
+
+def _public_key(certificate: x509.Certificate) -> object:
+    """Return the certificate's key; None for one of a kind that is unknown here, which fits no private key."""
+    try:
+        return certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return None
 
 
 def _pem(certificates: Sequence[x509.Certificate]) -> bytes:

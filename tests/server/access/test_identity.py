@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # the session cache has no public name
 
@@ -117,6 +118,35 @@ async def test_a_certificate_that_does_not_name_one_caller_is_nobodys(
     mutual: IdentityServer, names: list[x509.GeneralName], sentence: str
 ) -> None:
     assert sentence in await refusal(named(mutual, *names))
+
+
+async def test_a_certificate_of_a_ca_is_no_callers(mutual: IdentityServer) -> None:
+    """X509-SVID, section 4.1: a leaf's cA is false, and a validator rejects any other. Its key may sign callers."""
+    for client, good in ((AUTHORITY.issue(ALICE, is_ca=False), True), (AUTHORITY.issue(ALICE, is_ca=True), False)):
+        call = identity_of(mutual.address, AUTHORITY.pem, client)
+        if good:
+            assert await call == "spiffe://keyvault.test/alice"
+        else:
+            assert "is a CA's" in await refusal(call)
+
+
+@pytest.mark.parametrize(("bits", "good"), [(1024, False), (2040, False), (2048, True)])
+async def test_a_weak_rsa_key_is_no_callers(mutual: IdentityServer, bits: int, good: bool) -> None:
+    client = AUTHORITY.issue(ALICE, key=rsa.generate_private_key(65537, bits))
+    call = identity_of(mutual.address, AUTHORITY.pem, client)
+    if good:
+        assert await call == "spiffe://keyvault.test/alice"
+    else:
+        assert f"an RSA key of {bits} bits; at least 2048 are required" in await refusal(call)
+
+
+def test_a_certificate_signed_with_sha_1_is_no_callers() -> None:
+    """A prefix collision gives another certificate the same signature; TLS libraries differ in what they accept."""
+    authority = Authority(key=rsa.generate_private_key(65537, 2048))
+    sound = authority.issue(ALICE)
+    assert certificate_identity({"x509_pem_cert": [sound.certificate]}) == "spiffe://keyvault.test/alice"
+    with pytest.raises(Unauthenticated, match="signed with SHA1"):
+        certificate_identity({"x509_pem_cert": [authority.sign_with_sha1(sound).certificate]})
 
 
 async def test_where_nothing_is_configured_everybody_is_anonymous(tmp_path: Path) -> None:

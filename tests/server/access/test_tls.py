@@ -16,6 +16,7 @@ import grpc
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from keyvault_server.access.identity import Identifier
 from keyvault_server.access.tls import ServerTls, TlsFiles
@@ -261,6 +262,13 @@ def issued(until: float = HOUR, since: float = -HOUR, key: Any = None) -> Damage
     return write
 
 
+def _of_unknown_kind(certificate: bytes) -> bytes:
+    """Return the certificate with the name of another kind of key (1.2.840.10045.2.9 for ...2.1)."""
+    der = x509.load_pem_x509_certificate(certificate).public_bytes(Encoding.DER)
+    changed = der.replace(bytes.fromhex("2a8648ce3d0201"), bytes.fromhex("2a8648ce3d0209"))
+    return x509.load_der_x509_certificate(changed).public_bytes(Encoding.PEM)
+
+
 BAD: dict[str, tuple[Damage, str]] = {
     "a certificate that is garbage": (damage("server.pem", lambda _: b"s3cret garbage"), "no certificate"),
     "a certificate cut short": (damage("server.pem", lambda f: f.authority.issue().certificate[:-60]), "malformed"),
@@ -287,6 +295,10 @@ BAD: dict[str, tuple[Damage, str]] = {
     "an Ed25519 key": (issued(key=ed25519.Ed25519PrivateKey.generate()), "P-256 or P-384"),
     "a P-521 key": (issued(key=ec.generate_private_key(ec.SECP521R1())), "P-256 or P-384"),
     "a short RSA key": (issued(key=rsa.generate_private_key(65537, 1024)), "2048 bits"),
+    "a key of a kind that is unknown here": (
+        damage("server.pem", lambda f: _of_unknown_kind(f.authority.issue(*LOCALHOST).certificate)),
+        "not the key of the first certificate",
+    ),
     "an empty client CA": (damage("clients.pem", lambda _: b""), "no certificate"),
     "a client CA that is garbage": (damage("clients.pem", lambda _: b"s3cret garbage"), "no certificate"),
     "a client CA that is no CA": (damage("clients.pem", lambda f: f.authority.issue().certificate), "not a CA"),
@@ -299,6 +311,10 @@ BAD: dict[str, tuple[Damage, str]] = {
     "a leaf among the client CAs": (
         damage("clients.pem", lambda f: f.clients.pem + f.authority.issue().certificate),
         "not a CA",
+    ),
+    "a weak CA among the client CAs": (
+        damage("clients.pem", lambda f: f.clients.pem + Authority(key=rsa.generate_private_key(65537, 1024)).pem),
+        "has a CA with an RSA key below 2048 bits",
     ),
     "only expired client CAs": (damage("clients.pem", lambda _: Authority(until=-60).pem), "valid today"),
 }
