@@ -36,10 +36,12 @@ def server_process(
 ) -> Iterator[ServerProcess]:
     """Start a server as a user does; kill it at the end if it still runs."""
     log = data.parent / f"{data.name}.log"
+    # A test's own import of the server sets it for every command but `serve`.
+    ours = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}
     with log.open("ab") as stderr:
         process = subprocess.Popen(
             [*program, "serve", "--data", data, "--listen", listen],
-            env=os.environ | environment,
+            env=ours | environment,
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,

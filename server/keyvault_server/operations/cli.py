@@ -27,6 +27,7 @@ from keyvault_server.core.ports import HeadChanged
 from keyvault_server.operations.audit_cli import audit_app
 from keyvault_server.operations.banner import announce
 from keyvault_server.operations.composition import check_files, open_records, read_policy
+from keyvault_server.operations.core_log import core_log
 from keyvault_server.operations.dev_certs import TRUST_DOMAIN, write_dev_certs
 from keyvault_server.operations.environment import BadSettings, load_settings
 from keyvault_server.operations.lifecycle import serve
@@ -34,6 +35,7 @@ from keyvault_server.operations.process import close_memory
 from keyvault_server.operations.settings import Settings
 from keyvault_server.operations.store_cli import NAME_RULE, Backend, Data, backup, init, purge, rotate_master_key
 from keyvault_server.rpc.access_log import accepts_more
+from keyvault_server.rpc.handshakes import RefusedHandshakes
 from keyvault_server.rpc.health import LIVENESS, is_serving
 
 PolicyFile = Annotated[Path | None, Parameter(help="TOML file that says who may call what (KEYVAULT_POLICY).")]
@@ -81,11 +83,14 @@ def serve_command(
     """Serve until SIGTERM or SIGINT. The embedded backend is created on first use."""
     given = {"backend": backend, "data": data, "listen": listen, "admin_listen": admin_listen, "policy": policy}
     settings = load_settings(**given, **asdict(waivers))
-    _log_to_stderr(settings)
     close_memory()
-    with contextlib.suppress(AttributeError, OSError):  # Linux: grpc's threads then wake without preempting each other
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    uvloop.run(serve(settings, lambda server: announce(settings, server)))
+    handshakes = RefusedHandshakes()
+    with core_log(handshakes.take):
+        _log_to_stderr(settings)
+        # Linux: grpc's threads then wake without preempting each other
+        with contextlib.suppress(AttributeError, OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        uvloop.run(serve(settings, lambda server: announce(settings, server), handshakes))
 
 
 @app.command

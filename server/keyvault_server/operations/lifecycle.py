@@ -24,6 +24,7 @@ from keyvault_server.operations.settings import Settings
 from keyvault_server.rpc.access_log import AccessLog
 from keyvault_server.rpc.gatekeeper import Gatekeeper
 from keyvault_server.rpc.guard import CallGuard, Limits
+from keyvault_server.rpc.handshakes import RefusedHandshakes
 from keyvault_server.rpc.health import Backend, Readiness
 from keyvault_server.rpc.metrics import Metrics
 from keyvault_server.rpc.server import admin_server, main_server
@@ -57,23 +58,31 @@ class Drain:
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings, hurry: asyncio.Event | None = None) -> AsyncIterator[Running]:
+async def running(
+    settings: Settings, hurry: asyncio.Event | None = None, handshakes: RefusedHandshakes | None = None
+) -> AsyncIterator[Running]:
     """Run a ready server on the configured backend while the body runs; see `serving`."""
     for address in filter(None, (settings.listen, settings.admin_listen)):
         refuse_taken(address)
-    async with open_backend(settings) as (keys, records), serving(settings, keys, records, hurry) as server:
+    async with open_backend(settings) as (keys, records), serving(settings, keys, records, hurry, handshakes) as server:
         yield server
 
 
 @contextlib.asynccontextmanager
 async def serving(
-    settings: Settings, keys: KeyService, records: RecordStore, hurry: asyncio.Event | None = None
+    settings: Settings,
+    keys: KeyService,
+    records: RecordStore,
+    hurry: asyncio.Event | None = None,
+    handshakes: RefusedHandshakes | None = None,
 ) -> AsyncIterator[Running]:
     """Run a ready server on these two ports while the body runs, and stop it in order afterwards.
 
-    `hurry`, once set, cuts the wait for the in-flight calls short. Raises OperatorError.
+    `hurry`, once set, cuts the wait for the in-flight calls short; `handshakes` become metrics. Raises OperatorError.
     """
     metrics = Metrics()
+    if handshakes:
+        metrics.counters("tls_handshakes_refused", "TLS handshakes that failed.", "reason", handshakes.by_reason)
     limits = Limits(settings.concurrent_calls, settings.call_seconds)
     drain = Drain(0.0, 0.0)  # until it serves: a start that fails has nobody to wait for
     async with open_gate(settings, metrics) as gate:
@@ -100,7 +109,7 @@ async def serving(
                         access_log.close()
 
 
-async def serve(settings: Settings, announce: Callable[[Running], None]) -> None:
+async def serve(settings: Settings, announce: Callable[[Running], None], handshakes: RefusedHandshakes) -> None:
     """Serve until SIGTERM or SIGINT; a second one cuts the drain short. Raises as `running`."""
     stop, hurry = asyncio.Event(), asyncio.Event()
 
@@ -110,7 +119,7 @@ async def serve(settings: Settings, announce: Callable[[Running], None]) -> None
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    async with running(settings, hurry) as server:
+    async with running(settings, hurry, handshakes) as server:
         announce(server)
         await stop.wait()
         _log.info("stopping")

@@ -9,7 +9,7 @@ import socket
 import threading
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
@@ -44,6 +44,7 @@ class Metrics(Collector):
         self._failing: dict[str, bool] = {}
         self._failures: Counter[str] = Counter()
         self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
+        self._counters: dict[str, tuple[str, str, Mapping[str, int]]] = {}
 
     def count(self, method: str, status: str, seconds: float) -> None:
         """Count a call that has ended."""
@@ -62,6 +63,10 @@ class Metrics(Collector):
     def gauge(self, name: str, description: str, value: Callable[[], float]) -> None:
         """See Meter; `value` is called on another thread."""
         self._gauges[name] = (description, value)
+
+    def counters(self, name: str, description: str, label: str, counts: Mapping[str, int]) -> None:
+        """Show these numbers, which only grow, each under its value of the label."""
+        self._counters[name] = (description, label, counts)
 
     def collect(self) -> Iterator[Metric]:
         """See prometheus_client."""
@@ -82,6 +87,11 @@ class Metrics(Collector):
         yield failures
         for name, (help_, value) in list(self._gauges.items()):
             yield GaugeMetricFamily(f"keyvault_{name}", help_, value=value())
+        for name, (help_, label, counts) in list(self._counters.items()):
+            counter = CounterMetricFamily(f"keyvault_{name}", help_, labels=(label,))
+            for value_of_label, number in list(counts.items()):
+                counter.add_metric((value_of_label,), number)
+            yield counter
 
     @contextlib.contextmanager
     def served(self, address: str | None) -> Iterator[int | None]:
