@@ -1,19 +1,21 @@
 """Settings from the command line and the environment: every variable is KEYVAULT_ and the setting's name in capitals.
 
 The rule of this file: no variable may leave a server less safe than was meant. So unknown KEYVAULT_ variables are
-refused, except those of the `keyvault` command and of Kubernetes, and so are empty ones and those in small letters. An
-error names the setting and the rule without the value.
+refused, except those of the `keyvault` command and of Kubernetes, and so are empty ones and those in small letters. A
+refusal is one line that names everything that is wrong, as far as it can be seen: each setting as it was given, as a
+variable or a flag, and the rule. Of the values it shows the paths of files alone.
 """
 
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 
 from pydantic import ValidationError
 
 from keyvault_server.core.errors import OperatorError
-from keyvault_server.operations.protections import refuse_unprotected
+from keyvault_server.operations.protections import missing_protections, refuse_unprotected
 from keyvault_server.operations.settings import PREFIX, Settings
 
 CLIENT_VARIABLES = frozenset(
@@ -42,6 +44,9 @@ _SERVICE_LINK = re.compile(
 )
 
 
+_LONGEST_PATH = 100  # a JWT and a private key of one line have more
+
+
 class BadSettings(OperatorError):
     """The settings cannot be used; one line says which and why."""
 
@@ -53,41 +58,57 @@ def load_settings(**given: object) -> Settings:
     2. Each value has its type and range, and the values agree with each other.
     3. A server that other machines can reach is protected.
 
-    Raises BadSettings, Unprotected.
+    Raises BadSettings, Unprotected: one line for all three, where settings that cannot be read hide what they protect.
     """
+    flags = {name: value for name, value in given.items() if value is not None}
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     # 1.
-    _refuse_unknown(os.environ, known | CLIENT_VARIABLES)  # noqa: TID251 - the one reader of the environment
-    _refuse_empty(os.environ, known)  # noqa: TID251
+    wrong = [*_unknown(os.environ, known | CLIENT_VARIABLES)]  # noqa: TID251 - the one reader of the environment
+    empty = _empty(os.environ, known)  # noqa: TID251
+    wrong += [f"{name} is empty: give it a value, or unset it" for name in empty]
     # 2.
-    settings = _validated({name: value for name, value in given.items() if value is not None})
+    try:
+        settings = Settings(**flags)  # type: ignore[arg-type] # pydantic checks what comes from the command line
+    except ValidationError as error:
+        raise BadSettings("; ".join([*wrong, *_sentences(error, flags, empty)])) from None
     # 3.
+    if wrong:
+        raise BadSettings("; ".join([*wrong, *missing_protections(settings)]))
     refuse_unprotected(settings)
     return settings
 
 
-def _refuse_unknown(environment: Mapping[str, str], known: set[str]) -> None:
+def _unknown(environment: Mapping[str, str], known: set[str]) -> Iterator[str]:
     for name, value in sorted(environment.items()):
         if not name.upper().startswith(PREFIX) or name in known or _SERVICE_LINK.fullmatch(f"{name}={value}"):
             continue
         near = difflib.get_close_matches(name, known, 1, cutoff=0.85)  # they all begin alike
         hint = f"did you mean {near[0]}?" if near else "docs/settings.md lists them all"
-        raise BadSettings(f"unknown setting {name}: {hint}")
+        yield f"unknown setting {name}: {hint}"
 
 
-def _refuse_empty(environment: Mapping[str, str], known: set[str]) -> None:
-    empty = sorted(name for name in known if environment.get(name) == "")
-    if empty:
-        raise BadSettings(f"{empty[0]} is empty: give it a value, or unset it")
+def _empty(environment: Mapping[str, str], known: set[str]) -> list[str]:
+    return sorted(name for name in known if environment.get(name) == "")
 
 
-def _validated(given: dict[str, object]) -> Settings:
-    try:
-        return Settings(**given)  # type: ignore[arg-type] # pydantic checks what comes from the command line
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        name = ".".join(str(part) for part in first["loc"]) or "settings"
-        raise BadSettings(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
-    except ValueError as error:  # pydantic-settings: a variable that has to be JSON is not
-        field = re.search(r'field "(\w+)"', str(error))
-        raise BadSettings(f"{field[1] if field else 'a setting'}: must be JSON, as docs/settings.md shows") from None
+def _sentences(error: ValidationError, flags: Mapping[str, object], empty: Collection[str]) -> Iterator[str]:
+    """Yield what is wrong, a sentence for each setting that is not empty."""
+    for found in error.errors(include_url=False, include_context=False):
+        name, *inside = [str(part) for part in found["loc"]] or [""]
+        variable = PREFIX + name.upper()
+        if variable in empty:
+            continue
+        shown = f"--{name.replace('_', '-')}" if name in flags else variable
+        if found["type"] == "path_not_file":
+            yield f"{shown}: {_why_no_file(str(found['input']))}"
+        else:
+            where = f"{'.'.join([shown, *inside])}: " if name else ""
+            yield f"{where}{found['msg'].removeprefix('Value error, ')}"
+
+
+def _why_no_file(text: str) -> str:
+    """Say why a path is none of a file. It is shown, unless it may be the file's content, such as a key or a token."""
+    if len(text) > _LONGEST_PATH or not text.isprintable():
+        return f"its value, {len(text)} characters, is not the path of a file"
+    path = Path(text)
+    return f"{text}: is not a file" if path.exists() else f"{text}: no such file"

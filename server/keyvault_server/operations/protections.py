@@ -1,11 +1,11 @@
 """Secure by default: the protections that a server on a non-loopback address must have, and the flag that waives each.
 
-The rule of this file: each missing protection refuses the start, in one line that names it and its flag; there is a
-flag for each and none for all. On loopback nothing is required, and the start says what is off.
+The rule of this file: each missing protection refuses the start, in one line that names all that are missing, each with
+its flag; there is a flag for each and none for all. On loopback nothing is required, and the start says what is off.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from keyvault_api.address import is_loopback
@@ -67,20 +67,32 @@ PROTECTIONS = (
 
 
 def refuse_unprotected(settings: Settings, now: Callable[[], float] = time.time) -> None:
-    """Raise Unprotected for the first thing that is missing."""
+    """Raise Unprotected, with a sentence for each thing that is missing."""
+    if missing := missing_protections(settings, now):
+        raise Unprotected("; ".join(missing))
+
+
+def missing_protections(settings: Settings, now: Callable[[], float] = time.time) -> list[str]:
+    """Return a sentence for each thing that is missing, with what to do."""
+    missing = []
     if now() < RELEASED:
-        raise Unprotected("this machine's clock is before 2026-11-25: set it; certificates and tokens depend on it")
+        missing.append("this machine's clock is before 2026-11-25: set it; certificates and tokens depend on it")
     if settings.authenticates and settings.policy is None:
-        raise Unprotected("callers are authenticated but nothing says what they may do: set KEYVAULT_POLICY")
-    if is_loopback(settings.listen):
-        return
+        missing.append("callers are authenticated but nothing says what they may do: set KEYVAULT_POLICY")
+    lacking = [] if is_loopback(settings.listen) else list(_unwaived(settings))
+    if lacking:
+        them = f"{len(lacking)} protections are missing" if len(lacking) > 1 else "one protection is missing"
+        remedies = "; ".join(f"{one.name}: {one.remedy}, or add --{one.flag.replace('_', '-')}" for one in lacking)
+        missing.append(f"{settings.listen} is not a loopback address and {them}: {remedies}")
+    return missing
+
+
+def _unwaived(settings: Settings) -> Iterator[Protection]:
     for protection in PROTECTIONS:
-        if protection.missing(settings) and not getattr(settings, protection.flag):
-            flag = "--" + protection.flag.replace("_", "-")
-            raise Unprotected(
-                f"{settings.listen} is not a loopback address and {protection.name} is missing: "
-                f"{protection.remedy}, or add {flag}"
-            )
+        if not protection.missing(settings) or getattr(settings, protection.flag):
+            continue
+        if protection.flag != "insecure_no_policy" or not settings.authenticates:  # its flag would not help
+            yield protection
 
 
 def what_is_off(settings: Settings) -> list[str]:

@@ -3,11 +3,14 @@
 The rule of this file: a setting says what it means, and no setting is a secret. `environment.py` reads them.
 """
 
+import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, FilePath, PositiveInt, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, FilePath, PositiveInt, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from keyvault_api.address import is_loopback
 from keyvault_api.names import is_key_id
@@ -15,11 +18,24 @@ from keyvault_api.names import is_key_id
 PREFIX = "KEYVAULT_"
 
 
+MAX_SOCKET_PATH = 107
+"""Bytes of a unix socket's path (unix(7))."""
+
+
 def _address(text: str) -> str:
-    host, separator, port = text.rpartition(":")
-    if text.startswith("unix:") or (separator and host and port.isdecimal() and int(port) < 65536):
+    if text.startswith("unix:"):
+        size = len(os.fsencode(text.removeprefix("unix:").removeprefix("//")))
+        if size > MAX_SOCKET_PATH:
+            raise ValueError(f"the path of a unix socket has at most {MAX_SOCKET_PATH} bytes, this one has {size}")
         return text
-    raise ValueError("must be host:port, [ipv6]:port or unix:/path")
+    host, separator, port = text.rpartition(":")
+    if not (separator and host and port.isascii() and port.isdecimal() and int(port) < 65536):
+        raise ValueError("must be host:port, [ipv6]:port or unix:/path")
+    try:
+        host.encode("idna")  # as the resolver does
+    except UnicodeError:
+        raise ValueError("the host is not a valid name: its parts have 1 to 63 characters") from None
+    return text
 
 
 def _exact_scope(scope: str) -> str:
@@ -32,6 +48,20 @@ def _host_and_port(text: str) -> str:
     if text.startswith("unix:"):
         raise ValueError("must be host:port or [ipv6]:port, not a unix socket")
     return text
+
+
+def _from_json(value: object) -> object:
+    """Return what a variable's text means. The library's own decoding would report one such variable and no other."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise ValueError("must be JSON, as docs/settings.md shows") from None
+
+
+def _capitals(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
 
 
 Address = Annotated[str, AfterValidator(_address)]
@@ -65,7 +95,7 @@ class Settings(BaseSettings):
     """The `iss` that a token must carry."""
     jwt_audience: str | None = None
     """The `aud` that a token must carry."""
-    jwt_algorithms: tuple[str, ...] = ("ES256", "EdDSA", "RS256")
+    jwt_algorithms: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_from_json)] = ("ES256", "EdDSA", "RS256")
     """The signature algorithms that a token may use; a JSON list. Public-key algorithms only."""
     jwt_ca: FilePath | None = None
     """PEM roots for the URL in jwt_keys; if unset, the system's."""
@@ -109,9 +139,11 @@ class Settings(BaseSettings):
     """On a non-loopback address: allow master keys in a file."""
     insecure_reflection: bool = False
     """On a non-loopback address: allow reflection."""
-    unwrap_scopes: tuple[Annotated[str, AfterValidator(_exact_scope)], ...] = ()
+    unwrap_scopes: Annotated[
+        tuple[Annotated[str, AfterValidator(_exact_scope)], ...], NoDecode, BeforeValidator(_from_json)
+    ] = ()
     """The exact scopes for which UnwrapKey is enabled; a JSON list."""
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_capitals)] = "INFO"
     """Level of our own log lines; a library's DEBUG lines, which may hold secrets, are never logged."""
     access_log: bool = True
     """Write one JSON line per call to stderr."""
@@ -119,7 +151,7 @@ class Settings(BaseSettings):
     """Region of KMS and DynamoDB; if unset, the AWS SDK's."""
     aws_table: str = Field(default="keyvault", min_length=3, max_length=255, pattern=r"^[A-Za-z0-9_.-]+$")
     """The DynamoDB table."""
-    aws_master_keys: dict[str, str] = {}
+    aws_master_keys: Annotated[dict[str, str], NoDecode, BeforeValidator(_from_json)] = {}
     """JSON {label: KMS key ARN}; the first wraps new keys, all of them unwrap."""
     aws_key_alias: str = "alias/keyvault"
     """The alias that `init` looks for or creates."""
@@ -136,31 +168,38 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _whole(self) -> "Settings":
-        if (self.tls_certificate is None) is not (self.tls_private_key is None):
-            raise ValueError("tls_certificate and tls_private_key must be set together")
-        if self.tls_client_ca and not self.tls_certificate:
-            raise ValueError("tls_client_ca needs tls_certificate")
-        if self.jwt_keys and not (self.jwt_issuer and self.jwt_audience and self.jwt_algorithms):
-            raise ValueError("jwt_keys needs jwt_issuer and jwt_audience")
-        if (self.jwt_issuer or self.jwt_audience or self.jwt_ca) and not self.jwt_keys:
-            raise ValueError("jwt_issuer, jwt_audience and jwt_ca need jwt_keys: without it tokens are ignored")
-        if self.jwt_keys_token_file and "://" not in (self.jwt_keys or ""):
-            raise ValueError("jwt_keys_token_file needs a URL in jwt_keys: a file is read without a token")
-        if self.jwt_keys and not self.tls_certificate and not is_loopback(self.listen):
-            raise ValueError("jwt_keys needs tls_certificate: in plaintext, tokens can be stolen")
-        if self.audit_file is not None and not self.audit_file.name:
-            raise ValueError("audit_file is not the path of a file")
-        self._refuse_aws_settings_of_embedded()
+        wrong = [*self._contradictions_of_access(), *self._contradictions_of_stores()]
+        if wrong:
+            raise ValueError("; ".join(wrong))
         return self
 
-    def _refuse_aws_settings_of_embedded(self) -> None:
-        """Raise ValueError where AWS was meant, and the records would go to a file on this machine."""
-        fields = type(self).model_fields
-        changed = [name for name, field in fields.items() if getattr(self, name) != field.get_default()]
-        of_aws = [name for name in changed if name.startswith("aws_")]
-        if of_aws and self.backend == "embedded":
-            variable = PREFIX + of_aws[0].upper()
-            raise ValueError(f"{variable} is set but backend is embedded: set {PREFIX}BACKEND=aws, or unset it")
+    def _contradictions_of_access(self) -> Iterator[str]:
+        """Yield a sentence for each setting of TLS and tokens that lacks another one."""
+        if (self.tls_certificate is None) is not (self.tls_private_key is None):
+            yield "KEYVAULT_TLS_CERTIFICATE and KEYVAULT_TLS_PRIVATE_KEY must be set together"
+        if self.tls_client_ca and not self.tls_certificate:
+            yield "KEYVAULT_TLS_CLIENT_CA needs KEYVAULT_TLS_CERTIFICATE"
+        if self.jwt_keys and not (self.jwt_issuer and self.jwt_audience and self.jwt_algorithms):
+            yield "KEYVAULT_JWT_KEYS needs KEYVAULT_JWT_ISSUER, KEYVAULT_JWT_AUDIENCE and at least one algorithm"
+        if (self.jwt_issuer or self.jwt_audience or self.jwt_ca) and not self.jwt_keys:
+            yield "KEYVAULT_JWT_ISSUER, _AUDIENCE and _CA need KEYVAULT_JWT_KEYS: without it tokens are ignored"
+        if self.jwt_keys_token_file and "://" not in (self.jwt_keys or ""):
+            yield "KEYVAULT_JWT_KEYS_TOKEN_FILE needs a URL in KEYVAULT_JWT_KEYS: a file is read without a token"
+        if self.jwt_keys and not self.tls_certificate and not is_loopback(self.listen):
+            yield "KEYVAULT_JWT_KEYS needs KEYVAULT_TLS_CERTIFICATE: in plaintext, tokens can be stolen"
+
+    def _contradictions_of_stores(self) -> Iterator[str]:
+        """Yield a sentence for each setting of a store or a log that is not used, or cannot be."""
+        if self.audit_file is not None and not self.audit_file.name:
+            yield "KEYVAULT_AUDIT_FILE is not the path of a file"
+        if self.backend == "embedded":  # AWS was meant, and the records would go to a file on this machine
+            fields = type(self).model_fields
+            changed = [name for name, field in fields.items() if getattr(self, name) != field.get_default()]
+            of_aws = [PREFIX + name.upper() for name in changed if name.startswith("aws_")]
+            if of_aws:
+                verb, them = ("are", "them") if len(of_aws) > 1 else ("is", "it")
+                names = ", ".join(of_aws)
+                yield f"{names} {verb} set but backend is embedded: set {PREFIX}BACKEND=aws, or unset {them}"
 
     @property
     def authenticates(self) -> bool:

@@ -58,6 +58,25 @@ def test_each_missing_protection_has_one_flag_that_allows_it(complete: dict[str,
     assert what_is_off(load_settings(**lacking | {flag: True}))
 
 
+def test_all_that_is_missing_is_said_at_once() -> None:
+    """Five starts would else be needed to learn five flags."""
+    with pytest.raises(Unprotected, match="5 protections are missing") as refused:
+        load_settings(listen="0.0.0.0:1")
+    options = ["--" + flag.replace("_", "-") for flag in MISSING if flag != "insecure_reflection"]
+    assert [option for option in options if option not in str(refused.value)] == []
+    assert "\n" not in str(refused.value)
+    waived: dict[str, Any] = {flag: True for flag in MISSING if flag != "insecure_no_audit"}
+    with pytest.raises(Unprotected, match="one protection is missing: an audit log: set KEYVAULT_AUDIT_FILE, or add"):
+        load_settings(listen="0.0.0.0:1", **waived)
+
+
+def test_a_flag_that_would_not_help_is_not_offered(complete: dict[str, Any]) -> None:
+    """Authentication needs a policy anywhere."""
+    with pytest.raises(Unprotected, match=r"KEYVAULT_POLICY.*KEYVAULT_AUDIT_FILE") as refused:
+        load_settings(**complete | {"policy": None, "audit_file": None})
+    assert "insecure-no-policy" not in str(refused.value)
+
+
 def test_every_protection_is_tested() -> None:
     assert {protection.flag for protection in PROTECTIONS} == set(MISSING)
 
@@ -81,7 +100,7 @@ def test_authentication_without_a_policy_is_refused_everywhere(complete: dict[st
 def test_tokens_do_not_travel_in_clear(complete: dict[str, Any]) -> None:
     tokens = {"jwt_keys": "keys.json", "jwt_issuer": "https://issuer.example", "jwt_audience": "keyvault"}
     lacking = complete | MISSING["insecure_plaintext"] | tokens
-    with pytest.raises(BadSettings, match="jwt_keys needs tls_certificate"):
+    with pytest.raises(BadSettings, match="KEYVAULT_JWT_KEYS needs KEYVAULT_TLS_CERTIFICATE"):
         load_settings(**lacking, insecure_plaintext=True)
 
 

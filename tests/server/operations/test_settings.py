@@ -105,17 +105,104 @@ def test_an_empty_variable_is_refused(monkeypatch: pytest.MonkeyPatch, name: str
         ("UNWRAP_SCOPES", "s3cret"),
         ("UNWRAP_SCOPES", '["prod/"]'),
         ("AWS_MASTER_KEYS", "s3cret"),
-        ("TLS_CERTIFICATE", "/nowhere/s3cret"),
     ],
 )
 def test_a_bad_value_is_refused_by_the_settings_name_alone(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(f"KEYVAULT_{name}", value)
-    with pytest.raises(BadSettings, match=name.lower()) as refused:
+    with pytest.raises(BadSettings, match=f"KEYVAULT_{name}") as refused:
         load_settings()
     assert "s3cret" not in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["POLICY", "TLS_CERTIFICATE", "TLS_PRIVATE_KEY", "JWT_CA", "JWT_KEYS_TOKEN_FILE"])
+def test_a_path_that_leads_nowhere_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    """By the name that was typed: a variable or a flag."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(f"KEYVAULT_{name}", "nosuch.toml")
+    with pytest.raises(BadSettings, match=rf"KEYVAULT_{name}: nosuch\.toml: no such file"):
+        load_settings()
+    monkeypatch.setenv(f"KEYVAULT_{name}", ".")
+    with pytest.raises(BadSettings, match=rf"KEYVAULT_{name}: \.: is not a file"):
+        load_settings()
+    with pytest.raises(BadSettings, match=rf"--{name.lower().replace('_', '-')}: x: no such file"):
+        load_settings(**{name.lower(): Path("x")})
+
+
+@pytest.mark.parametrize("value", ["-----BEGIN PRIVATE KEY-----\ns3cret", "s3cret" + "A" * 95, "s3cret\x1b[1m"])
+def test_a_secret_in_place_of_its_file_is_not_shown(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("KEYVAULT_TLS_PRIVATE_KEY", value)
+    with pytest.raises(BadSettings, match="KEYVAULT_TLS_PRIVATE_KEY: its value") as refused:
+        load_settings()
+    assert "s3cret" not in str(refused.value)
+    assert str(refused.value).isprintable()
+
+
+def test_all_that_is_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each once."""
+    wrong = {
+        "LISTNE": "0.0.0.0:1",
+        "CALL_SECONDS": "0",
+        "POLICY": "nosuch.toml",
+        "UNWRAP_SCOPES": "x",
+        "JWT_ALGORITHMS": "y",
+        "DATA": "",
+        "TLS_CERTIFICATE": "",
+    }
+    for name, value in wrong.items():
+        monkeypatch.setenv(f"KEYVAULT_{name}", value)
+    with pytest.raises(BadSettings) as refused:
+        load_settings()
+    for name in wrong:
+        assert str(refused.value).count(f"KEYVAULT_{name}") == 1, name
+    assert "\n" not in str(refused.value)
+
+
+def test_all_contradictions_are_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "pem").write_text("x")
+    with pytest.raises(BadSettings) as refused:
+        load_settings(
+            tls_client_ca=tmp_path / "pem", audit_file=Path(), jwt_issuer="x", aws_region="y", aws_table="zzz"
+        )
+    for name in ("TLS_CLIENT_CA", "AUDIT_FILE", "JWT_ISSUER", "AWS_REGION", "AWS_TABLE"):
+        assert f"KEYVAULT_{name}" in str(refused.value)
+
+
+def test_a_misspelt_setting_does_not_hide_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEYVAULT_TLS_CERTIFCATE", "server.pem")
+    with pytest.raises(
+        BadSettings, match=r"did you mean KEYVAULT_TLS_CERTIFICATE.*insecure-plaintext.*insecure-no-audit"
+    ):
+        load_settings(listen="0.0.0.0:1")
+
+
+@pytest.mark.parametrize("level", ["debug", "Info", "WARNING"])
+def test_a_log_level_may_be_in_small_letters(monkeypatch: pytest.MonkeyPatch, level: str) -> None:
+    monkeypatch.setenv("KEYVAULT_LOG_LEVEL", level)
+    assert load_settings().log_level == level.upper()
+
+
+@pytest.mark.parametrize("name", ["LISTEN", "ADMIN_LISTEN", "METRICS_LISTEN"])
+@pytest.mark.parametrize("host", ["a..b", "a" * 64, ".a", "é." + "b" * 64, pytest.param("a\udcff", id="not UTF-8")])
+def test_a_host_that_no_resolver_takes_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, host: str) -> None:
+    """The standard library's UnicodeError came up instead."""
+    monkeypatch.setenv(f"KEYVAULT_{name}", f"{host}:9")
+    with pytest.raises(BadSettings, match=f"KEYVAULT_{name}: the host is not a valid name"):
+        load_settings()
+
+
+@pytest.mark.parametrize("name", ["LISTEN", "ADMIN_LISTEN"])
+def test_a_path_too_long_for_a_socket_is_refused_as_such(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    for prefix in ("unix:", "unix://"):
+        monkeypatch.setenv(f"KEYVAULT_{name}", f"{prefix}/{'a' * 106}")
+        load_settings()
+        monkeypatch.setenv(f"KEYVAULT_{name}", f"{prefix}/{'ä' * 53}a")
+        with pytest.raises(
+            BadSettings, match=f"KEYVAULT_{name}: the path of a unix socket has at most 107 bytes.* 108"
+        ):
+            load_settings()
 
 
 def test_a_certificate_and_its_key_come_together(tmp_path: Path) -> None:
@@ -123,19 +210,19 @@ def test_a_certificate_and_its_key_come_together(tmp_path: Path) -> None:
     pem.write_text("x")
     with pytest.raises(BadSettings, match="must be set together"):
         load_settings(tls_certificate=pem)
-    with pytest.raises(BadSettings, match="tls_client_ca needs"):
+    with pytest.raises(BadSettings, match="KEYVAULT_TLS_CLIENT_CA needs"):
         load_settings(tls_client_ca=pem)
     assert load_settings(tls_certificate=pem, tls_private_key=pem).tls_private_key == pem
 
 
 def test_tokens_need_an_issuer_and_an_audience() -> None:
-    with pytest.raises(BadSettings, match="jwt_issuer"):
+    with pytest.raises(BadSettings, match="KEYVAULT_JWT_ISSUER"):
         load_settings(jwt_keys="keys.json", jwt_audience="keyvault")
 
 
 def test_what_is_said_of_tokens_without_their_keys_is_refused() -> None:
     for name in ("jwt_issuer", "jwt_audience"):
-        with pytest.raises(BadSettings, match="need jwt_keys"):
+        with pytest.raises(BadSettings, match="need KEYVAULT_JWT_KEYS"):
             load_settings(**{name: "x"})
 
 
