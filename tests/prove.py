@@ -11,6 +11,7 @@ import importlib.util
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -41,7 +42,7 @@ class Step:
 
     def arguments(self, *, short: bool) -> list[str]:
         """After `python`."""
-        return ["-m", self.module, *(self.short if short else self.full).split()]
+        return ["-m", self.module, *shlex.split(self.short if short else self.full)]
 
 
 STEPS: Mapping[str, Step] = {
@@ -60,8 +61,8 @@ STEPS: Mapping[str, Step] = {
     "fuzz-wire": Step("tests.fuzz.run", "--wire 100000 --seed 1", "--wire 2000 --seed 1"),
     "properties": Step(
         "pytest",
-        "-q -n 2 --timeout=0 -m hypothesis --hypothesis-profile=prove",
-        "-q -n 2 --timeout=0 -m hypothesis --hypothesis-profile=prove tests/api",
+        "-q -n 2 --timeout=0 -m 'hypothesis or sampled' --hypothesis-profile=prove",
+        "-q -n 2 --timeout=0 -m 'hypothesis or sampled' --hypothesis-profile=prove tests/api",
     ),
     "stops": Step("tests.lifecycle.stops", "--cycles 200 --seed 1", "--cycles 3 --seed 1"),
     "starts": Step("tests.lifecycle.starts", "--records 1000000 --times 5", "--records 50000 --times 2"),
@@ -111,7 +112,7 @@ def exists(module: str) -> bool:
 def made(name: str, step: Step, *, short: bool) -> str:
     """Runs a step; returns what goes into the page. Raises CannotProve."""
     arguments = step.arguments(short=short)
-    print(f"\nprove: {name}: python {' '.join(arguments)}", flush=True)
+    print(f"\nprove: {name}: python {shlex.join(arguments)}", flush=True)
     lines = []
     with subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -122,7 +123,7 @@ def made(name: str, step: Step, *, short: bool) -> str:
         raise CannotProve(f"{name} failed with status {process.returncode}, and its figures are not written")
     if not lines:
         raise CannotProve(f"{name} printed nothing")
-    return "\n".join([f"$ python {' '.join(arguments)}", *lines[-LINES:], circumstances()])
+    return "\n".join([f"$ python {shlex.join(arguments)}", *lines[-LINES:], circumstances()])
 
 
 def circumstances() -> str:

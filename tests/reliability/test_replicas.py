@@ -14,7 +14,7 @@ from tests.server.backends.aws.standins.service import Parameters
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("aws_identity")]
 
 SEED = 7
-HISTORIES = 50
+HISTORIES = 25
 
 
 async def test_histories_of_two_replicas_over_a_faulty_aws_are_right() -> None:

@@ -1,8 +1,8 @@
-"""Profiles of the property tests. A profile decides about seeds and the database; a test only about its examples.
+"""Profiles of the property tests, and of those that draw their trials at random.
 
-`ci` derives its examples from the test, so that a run can be repeated, and is what CI=true takes. `default` takes new
-seeds and prints how to repeat a failure. `prove` takes new seeds, ten times the examples, and keeps what failed in
-.hypothesis.
+A profile decides about seeds, the database and the number of trials; a test only about its examples. `ci` derives its
+examples from the test, so that a run can be repeated, and is what CI=true takes. `default` takes new seeds and prints
+how to repeat a failure. `prove` takes new seeds, ten times the examples, and keeps what failed in .hypothesis.
 """
 
 import os
@@ -22,4 +22,13 @@ def register() -> None:
 
 def examples(count: int) -> settings:
     """Settings of a test that tries so many examples, and ten times as many in `prove`."""
-    return settings(max_examples=count * (10 if settings.get_current_profile_name() == THOROUGH else 1))
+    return settings(max_examples=count * (10 if _is_thorough() else 1))
+
+
+def trials(count: int) -> int:
+    """Return how many random trials a test marked `sampled` makes: all of them in `prove`, a tenth elsewhere."""
+    return count if _is_thorough() else count // 10
+
+
+def _is_thorough() -> bool:
+    return settings.get_current_profile_name() == THOROUGH

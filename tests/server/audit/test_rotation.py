@@ -16,11 +16,12 @@ from keyvault_server.audit.reading import open_logs
 from keyvault_server.audit.replay import against_store
 from keyvault_server.audit.verify import Report, verify
 from keyvault_server.backends.embedded.sqlite import open_store
+from tests.support.properties import trials
 from tests.support.servers import embedded
 from tests.support.trails import CALL, Trail, note, some_change
 
 SEED = 20_251_125
-TAMPERINGS = 2_200
+TAMPERINGS = trials(2_200)
 SMALL = 4_000
 """Bytes of a file, for tests: some eight lines."""
 
@@ -226,6 +227,7 @@ TAMPER: tuple[Callable[[list[list[bytes]], list[list[bytes]], random.Random], No
 
 
 @pytest.mark.slow
+@pytest.mark.sampled
 def test_no_random_tampering_with_several_files_goes_undetected(files: Files) -> None:
     print(f"seed {SEED}")  # noqa: T201
     dice = random.Random(SEED)

@@ -26,7 +26,7 @@ from tests.support.policy_server import policy_server
 from tests.support.refusals import failure_of
 from tests.support.trails import CALL, Trail, note, small_files, some_change
 
-FLOOD = 10_000
+FLOOD = 3_000
 AT_ONCE = 200
 UNAUTHENTICATED = ("UNAUTHENTICATED", "UNAUTHENTICATED")
 
