@@ -12,13 +12,14 @@ from typing import Annotated, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from cyclopts.types import ExistingFile, NonExistentPath, PositiveInt
-from google.protobuf import json_format
 
 from keyvault_api import envelope as kve1
 from keyvault_api.envelope import Kind
-from keyvault_api.v1 import keyvault_pb2 as pb
+from keyvault_api.printable import printable
+from keyvault_api.process import close_memory
 from keyvault_client.connection_options import DEFAULT_CONNECTION, ConnectionOptions
 from keyvault_client.errors import InvalidRequest, KeyVaultError, WrongRevision
+from keyvault_client.grpcurl import create_request, parse_response, rotate_request
 from keyvault_client.legacy import open_legacy
 from keyvault_client.records import Written, open_record, seal
 from keyvault_client.terminal import (
@@ -33,12 +34,15 @@ from keyvault_client.terminal import (
     refuse_empty,
     write_bytes,
     write_changed_key,
+    write_envelope,
     write_key,
+    write_plaintext,
 )
 
 app = App(
     name="keyvault",
-    help="Keep secrets in a KeyVault server that cannot read them. Data comes from standard input.\n\n"
+    help="Keep secrets in a KeyVault server that cannot read them. Data comes from standard input; a terminal asks for "
+    "it.\n\n"
     "Exit status: 0 success, 1 failure, 2 bad usage. One line on standard error says what is wrong.",
     version=lambda: version("keyvault-grpc"),
     default_parameter=Parameter(negative="", show_default=False),
@@ -51,6 +55,7 @@ KeyFile = Annotated[ExistingFile, Parameter(help="A key file, as generate-key wr
 NewFile = Annotated[NonExistentPath | None, Parameter(help="Save the key to this new file instead of standard output.")]
 InPlace = Annotated[bool, Parameter(help="Replace the key file; the old one stays until the new one is on the disk.")]
 AllowEmpty = Annotated[bool, Parameter(help="Accept data of 0 bytes, which is otherwise refused.")]
+Raw = Annotated[bool, Parameter(help="Write the bytes as they are to a terminal, too.")]
 AtRevision = Annotated[PositiveInt | None, Parameter(help="Only write if the record is at this revision.")]
 
 
@@ -86,16 +91,19 @@ async def create(
     connection: ConnectionOptions = DEFAULT_CONNECTION,
 ) -> None:
     """Store standard input as a new record."""
-    owner, data = load_key(key), read_secret(allow_empty=allow_empty)
+    owner, data = load_key(key), read_secret(key_id, allow_empty=allow_empty)
     async with connection.connect() as vault:
         _report(key_id, await vault.create(key_id, data, key=owner, revision=revision))
 
 
 @app.command
-async def read(key_id: KeyId, /, *, key: KeyFile, connection: ConnectionOptions = DEFAULT_CONNECTION) -> None:
+async def read(
+    key_id: KeyId, /, *, key: KeyFile, raw: Raw = False, connection: ConnectionOptions = DEFAULT_CONNECTION
+) -> None:
     """Write a record's data to standard output."""
     async with connection.connect() as vault:
-        write_bytes((await vault.read(key_id, key=load_key(key))).plaintext)
+        record = await vault.read(key_id, key=load_key(key))
+    write_plaintext(record.plaintext, raw=raw)
 
 
 @app.command
@@ -109,7 +117,7 @@ async def update(
     connection: ConnectionOptions = DEFAULT_CONNECTION,
 ) -> None:
     """Replace a record's data with standard input."""
-    owner, data = load_key(key), read_secret(allow_empty=allow_empty)
+    owner, data = load_key(key), read_secret(key_id, allow_empty=allow_empty)
     async with connection.connect() as vault:
         _report(key_id, await vault.update(key_id, data, key=owner, revision=revision))
 
@@ -186,37 +194,28 @@ def seal_command(
         raise InvalidRequest("--new-key makes a RotateKey request: it needs --json and excludes --tombstone")
     current_key = load_key(key)
     sealing_key = load_key(new_key) if new_key else current_key
-    kind, plaintext = (Kind.TOMBSTONE, b"") if tombstone else (Kind.DATA, read_secret(allow_empty=allow_empty))
+    kind, plaintext = (Kind.TOMBSTONE, b"") if tombstone else (Kind.DATA, read_secret(key_id, allow_empty=allow_empty))
     envelope = seal(sealing_key, key_id, revision, plaintext, kind)
     if not json:
-        write_bytes(envelope)
+        write_envelope(envelope)
         return
-    request: pb.CreateRequest | pb.RotateKeyRequest = pb.CreateRequest(
-        key_id=key_id, wrapped_key=current_key.wrapped_key, envelope=envelope
-    )
-    if new_key is not None:
-        authorization = seal(current_key, key_id, revision, hashlib.sha256(envelope).digest(), Kind.REKEY)
-        request = pb.RotateKeyRequest(
-            key_id=key_id,
-            wrapped_key=current_key.wrapped_key,
-            authorization=authorization,
-            new_wrapped_key=sealing_key.wrapped_key,
-            envelope=envelope,
-        )
-    write_bytes(json_format.MessageToJson(request, preserving_proto_field_name=True).encode() + b"\n")
+    if new_key is None:
+        write_bytes(create_request(key_id, current_key, envelope))
+    else:
+        write_bytes(rotate_request(key_id, current_key, sealing_key, revision, envelope))
 
 
 @app.command(name="open")
-def open_command(key_id: KeyId, /, *, key: KeyFile) -> None:
+def open_command(key_id: KeyId, /, *, key: KeyFile, raw: Raw = False) -> None:
     """Open an envelope, or grpcurl's JSON of a Read, from standard input without a server."""
     owner = load_key(key)
-    write_bytes(open_record(key_id, _response(read_message()), owner).plaintext)
+    write_plaintext(open_record(key_id, parse_response(read_message()), owner).plaintext, raw=raw)
 
 
 @app.command
 def inspect() -> None:
     """Show an envelope's public fields (no key needed), from an envelope or grpcurl's JSON of a Read."""
-    envelope = _response(read_message()).envelope
+    envelope = parse_response(read_message()).envelope
     header = kve1.parse(envelope)
     print(f"kind        {header.kind.name}")
     print(f"revision    {header.revision}")
@@ -236,7 +235,7 @@ async def import_legacy(
     connection: ConnectionOptions = DEFAULT_CONNECTION,
 ) -> None:
     """Import a legacy record, JSON {"data": ..., "secret": ...} on standard input, under a new key."""
-    plaintext = open_legacy(read_message())
+    plaintext = open_legacy(read_message("Legacy record, one line, not shown: "))
     refuse_empty(plaintext, allow_empty=allow_empty)
     async with connection.connect() as vault:
         if not key.exists():
@@ -247,6 +246,7 @@ async def import_legacy(
 
 def main() -> None:
     """Run the command; the entry point."""
+    close_memory()
     quiet_grpc()
     try:
         _run()
@@ -274,7 +274,7 @@ def _run() -> None:
 
 
 def _exit(sentence: str, code: int) -> NoReturn:
-    print_error(f"keyvault: {' '.join(sentence.split())}")
+    print_error(f"keyvault: {printable(' '.join(sentence.split()))}")
     sys.exit(code)
 
 
@@ -287,13 +287,3 @@ def _current(error: KeyVaultError) -> str:
 
 def _report(key_id: KeyId, done: Written) -> None:
     print(f"{key_id} is at revision {done.revision}{' (accepted in an earlier attempt)' if done.replayed else ''}")
-
-
-def _response(data: bytes) -> pb.ReadResponse:
-    """Parse what grpcurl printed, or wrap a bare envelope as if it had been read."""
-    if data.startswith(b"KVE"):
-        return pb.ReadResponse(envelope=data, revision=kve1.parse(data).revision)
-    try:
-        return json_format.Parse(data, pb.ReadResponse())
-    except (json_format.ParseError, UnicodeDecodeError):
-        raise InvalidRequest("standard input is neither an envelope nor the JSON of a ReadResponse") from None

@@ -1,29 +1,37 @@
 """Secrets between files, stdin and stdout: never an argument, never readable by others, not on a screen by mistake.
 
-The rule of this file: a stream that cannot be read or written is an error while it can still be reported. Python sets a
-stream that was closed before the start to None, and what `print` wrote may fail as late as at exit.
+The rules of this file:
+
+* A file or a pipe gets and gives bytes as they are. A person at a terminal types without being watched, and what is
+  shown there cannot control the terminal.
+* A stream that cannot be read or written is an error while it can still be reported. Python sets a stream that was
+  closed before the start to None, and what `print` wrote may fail as late as at exit.
 """
 
 import contextlib
 import os
+import signal
 import stat
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from keyvault_api.envelope import MAX_PLAINTEXT
 from keyvault_api.files import sync_directory
 from keyvault_api.names import MAX_MESSAGE
+from keyvault_api.printable import printable
 from keyvault_client.errors import InvalidRequest, KeyVaultError
 from keyvault_client.keys import DataKey
+from keyvault_client.prompt import ask
 
 
-def read_secret(*, allow_empty: bool) -> bytes:
-    """Read standard input to its end, at most what a record holds. Raises InvalidRequest.
+def read_secret(key_id: str, *, allow_empty: bool) -> bytes:
+    """Read standard input to its end, at most what a record holds; at a terminal ask for a line. Raises InvalidRequest.
 
     Empty input is what a program leaves that failed before this one in a pipe, so it has to be allowed.
     """
-    data = _input().read(MAX_PLAINTEXT + 1)
+    data = _read(MAX_PLAINTEXT, f"Data of {printable(key_id)}, one line, not shown: ")
     refuse_empty(data, allow_empty=allow_empty)
     if len(data) > MAX_PLAINTEXT:
         raise InvalidRequest(f"standard input is too long: a record holds at most {MAX_PLAINTEXT} bytes")
@@ -36,9 +44,12 @@ def refuse_empty(data: bytes, *, allow_empty: bool) -> None:
         raise InvalidRequest("standard input is empty, or the record in it: give --allow-empty to store 0 bytes")
 
 
-def read_message() -> bytes:
-    """Read standard input to its end, at most twice a gRPC message: one fits as JSON. Raises InvalidRequest."""
-    data = _input().read(2 * MAX_MESSAGE + 1)
+def read_message(question: str = "") -> bytes:
+    """Read standard input to its end, at most twice a gRPC message: one fits as JSON. Raises InvalidRequest.
+
+    If there is a question, a terminal asks it and does not show the answer, one line.
+    """
+    data = _read(2 * MAX_MESSAGE, question)
     if len(data) > 2 * MAX_MESSAGE:
         raise InvalidRequest("standard input is too long for an envelope or a response")
     return data
@@ -49,6 +60,34 @@ def write_bytes(data: bytes) -> None:
     output = _output()
     output.write(data)
     output.flush()
+
+
+def write_plaintext(data: bytes, *, raw: bool) -> None:
+    """Write a record's data to standard output as it is; to a terminal, unless `raw`, as text that cannot control it.
+
+    There, what is not visible becomes an escape, and the last line is ended. Raises InvalidRequest for binary data.
+    """
+    if raw or not _output().isatty():
+        write_bytes(data)
+        return
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise InvalidRequest("refusing to show binary data on the screen: send it to a file or a pipe, or give --raw")
+    shown = printable(text, keep="\n\t")
+    if shown != text:
+        print_error("keyvault: what is not visible is shown as an escape; --raw writes the data as it is")
+    end = "" if shown.endswith("\n") or not shown else "\n"
+    write_bytes(f"{shown}{end}".encode(sys.stdout.encoding, "backslashreplace"))
+
+
+def write_envelope(envelope: bytes) -> None:
+    """Write an envelope to standard output. Raises InvalidRequest for a terminal: an envelope is binary."""
+    if _output().isatty():
+        raise InvalidRequest("refusing to show an envelope on the screen: send it to a file or a pipe, or give --json")
+    write_bytes(envelope)
 
 
 def check_key_output(new_file: Path | None) -> None:
@@ -146,6 +185,26 @@ def print_error(sentence: str) -> None:
     if sys.stderr is not None:
         sys.stderr.write(sentence + "\n")
         sys.stderr.flush()
+
+
+def _read(limit: int, question: str) -> bytes:
+    """Read standard input to its end, at most one byte more than `limit`; at a terminal ask the question, if any."""
+    stream = _input()
+    with _interruptible():
+        return ask(stream.fileno(), question) if question and stream.isatty() else stream.read(limit + 1)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end what waits for input. The handler of asyncio would only note it until the input has ended."""
+    before = signal.getsignal(signal.SIGINT)
+    if callable(before):  # neither ignored nor foreign
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if callable(before):
+            signal.signal(signal.SIGINT, before)
 
 
 def _input() -> BinaryIO:

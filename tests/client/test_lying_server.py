@@ -1,9 +1,11 @@
 """What a server says is checked before it is used: no lie is kept, and none raises what is not a KeyVaultError."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 import grpc
 import pytest
@@ -24,6 +26,7 @@ from keyvault_client import (
     ServerFailure,
 )
 from tests.support.lying import Answer, Refused, lying_server
+from tests.support.processes import BIN
 
 TENANT, SCOPE, NAME = "acme", "prod/", "prod/db"
 SECRET, WRAPPED = os.urandom(32), os.urandom(40)
@@ -256,3 +259,44 @@ async def test_a_record_that_was_not_asked_about_is_refused() -> None:
     answer = pb.ReadResponse(revision=7, not_modified=True)
     error = await failure(lambda vault: vault.read_if_changed(NAME, key=KEY, known_revision=3), Read=answer)
     assert isinstance(error, ServerFailure)
+
+
+# The command.
+
+
+async def ran(line: str, folder: Path, **answers: Answer) -> tuple[int | None, bytes, str]:
+    """Run the command against a server that says this; return exit status, output and the one line of the error."""
+    async with lying_server(answers) as address:
+        process = await asyncio.create_subprocess_exec(
+            BIN / "keyvault",
+            *line.split(),
+            cwd=folder,
+            env=os.environ | {"KEYVAULT_ADDRESS": address},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+    return process.returncode, out, err.decode().removesuffix("\n")
+
+
+@pytest.mark.process
+async def test_the_command_shows_a_lie_on_one_line(tmp_path: Path) -> None:
+    KEY.save(tmp_path / "key")
+    refused = Refused(grpc.StatusCode.NOT_FOUND, FORGED, "RECORD_NOT_FOUND" + FORGED, {"request_id": FORGED})
+    status, out, error = await ran(f"read {NAME} --key key", tmp_path, Read=refused)
+    assert (status, out, error.isprintable()) == (1, b"", True)
+    assert error.count("x\\x1b[2K") == 3
+
+
+@pytest.mark.process
+@pytest.mark.slow
+async def test_the_command_saves_no_key_that_was_not_asked_for(tmp_path: Path) -> None:
+    status, _, error = await ran(f"generate-key {NAME} --save new", tmp_path, GenerateKey=generated())
+    assert (status, "scope 'prod/' instead of 'prod/db'" in error) == (1, True)
+    assert not (tmp_path / "new").exists()
+    KEY.save(tmp_path / "key")
+    lie = pb.RewrapKeyResponse(wrapped_key=bytes(20_000))
+    status, _, error = await ran("rewrap-key --key key --in-place", tmp_path, RewrapKey=lie)
+    assert (status, "20000 bytes" in error) == (1, True)
+    assert DataKey.load(tmp_path / "key") == KEY

@@ -1,0 +1,76 @@
+"""A person at a terminal: a command on a pseudo-terminal that is its standard streams and controls it."""
+
+import fcntl
+import os
+import select
+import subprocess
+import termios
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+SECONDS = 30
+
+
+class Terminal:
+    """What a person sees and types; line ends are shown as \\r\\n, as a terminal has them."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", screen: int) -> None:
+        self._process = process
+        self._screen = screen
+        self.shown = ""
+
+    def wait_for(self, text: str) -> None:
+        """Read the screen until it shows a text."""
+        while text not in self.shown:
+            assert self._read(), f"the terminal shows {self.shown!r}, not {text!r}"
+
+    def type(self, keys: bytes) -> None:
+        """Type, or paste."""
+        os.write(self._screen, keys)
+
+    def end(self) -> int:
+        """Wait until the command has ended; return its exit status. The rest of the screen is then in `shown`."""
+        while self._read():
+            pass
+        return self._process.wait(SECONDS)
+
+    @property
+    def echoes(self) -> bool:
+        return bool(termios.tcgetattr(self._screen)[3] & termios.ECHO)
+
+    def _read(self) -> bool:
+        readable, _, _ = select.select([self._screen], [], [], SECONDS)
+        assert readable, f"the terminal shows {self.shown!r} and waits"
+        try:
+            data = os.read(self._screen, 65_536)
+        except OSError:  # EIO: the last process has closed it
+            return False
+        self.shown += data.decode(errors="replace")
+        return bool(data)
+
+
+@contextmanager
+def at_terminal(line: Sequence[str | Path], folder: Path, environment: dict[str, str]) -> Iterator[Terminal]:
+    """Run a command; kill it at the end if it still runs."""
+    screen, streams = os.openpty()
+    try:
+        process = subprocess.Popen(
+            line,
+            cwd=folder,
+            env=environment,
+            stdin=streams,
+            stdout=streams,
+            stderr=streams,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - Ctrl-C reaches it so
+        )
+        os.close(streams)
+        with process:
+            try:
+                yield Terminal(process, screen)
+            finally:
+                if process.poll() is None:
+                    process.kill()
+    finally:
+        os.close(screen)
