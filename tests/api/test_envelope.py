@@ -5,6 +5,7 @@ what kve1.json says of every test.
 """
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,11 +17,18 @@ from keyvault_api.envelope import EnvelopeDoesNotOpen, Kind, MalformedEnvelope
 from tests.support.properties import examples
 from tests.support.repository import DOCS
 from tests.vectors import reference
-from tests.vectors.layout import Test, edited, every_test, pattern, read
+from tests.vectors.layout import Test, edited, of_type, pattern, read
 
 FILE = read("kve1.json")
-SEALED = {test["tcId"]: bytes.fromhex(test["envelope"]) for test in every_test(FILE) if "envelope" in test}
-GROUPS = pytest.mark.parametrize("group", FILE["testGroups"], ids=lambda group: group["comment"])
+ENVELOPES, HEADS = (list(of_type(FILE, kind)) for kind in ("EnvelopeTest", "HeadTest"))
+SEALED = {test["tcId"]: bytes.fromhex(test["envelope"]) for test in ENVELOPES if "envelope" in test}
+GROUPS = pytest.mark.parametrize(
+    "group",
+    [group for group in FILE["testGroups"] if group["type"] == "EnvelopeTest"],
+    ids=lambda group: group["comment"],
+)
+NOT_UTF_8 = ("\ud800", "a\udfff", "\udcff", "\udc00\ud800")
+"""Lone surrogates: an encoder that replaces them makes one name of many."""
 KEY, TENANT, NAME = bytes(range(32)), "acme", "prod/db-password"
 
 
@@ -83,8 +91,36 @@ def test_every_vector_does_what_it_says(group: dict[str, Any], reader: Any) -> N
             assert same, f"test {test['tcId']} opens to something else"
 
 
+@pytest.mark.parametrize("commits_to", [envelope.commits_to, reference.commits_to], ids=["ours", "reference"])
+def test_every_vector_of_a_head_does_what_it_says(commits_to: Any) -> None:
+    answers = []
+    for test in HEADS:
+        arguments = bytes.fromhex(test["head"]), bytes.fromhex(test["key"]), test["tenant"], test["keyId"]
+        try:
+            answers.append(("valid", commits_to(*arguments)))
+        except (MalformedEnvelope, reference.Malformed):
+            answers.append(("invalid", None))
+    assert answers == [(test["result"], test.get("commits")) for test in HEADS]
+
+
+@pytest.mark.parametrize("name", NOT_UTF_8, ids=ascii)
+def test_a_name_that_has_no_utf_8_is_the_callers_mistake(name: str) -> None:
+    sealed = envelope.seal(KEY, TENANT, NAME, 1, b"x")
+    calls: list[Callable[[str, str], object]] = [
+        lambda tenant, key_id: envelope.seal(KEY, tenant, key_id, 1, b"x"),
+        lambda tenant, key_id: envelope.open(KEY, tenant, key_id, sealed),
+        lambda tenant, key_id: envelope.commits_to(sealed[:72], KEY, tenant, key_id),
+    ]
+    for names in ((name, NAME), (TENANT, name)):
+        for call in calls:
+            with pytest.raises(ValueError, match="has no UTF-8") as caught:
+                call(*names)
+            assert type(caught.value) is ValueError
+            assert ascii(name) in str(caught.value)
+
+
 def test_every_valid_vector_is_a_vector_of_sealing() -> None:
-    for test in every_test(FILE):
+    for test in ENVELOPES:
         if test["result"] == "valid":
             sealed, plaintext = bytes_of(test), plaintext_of(test)
             names = bytes.fromhex(test["key"]), test["tenant"], test["keyId"]
@@ -103,7 +139,7 @@ def test_the_plaintext_size_follows_from_the_envelopes(size: int) -> None:
 
 
 def test_the_worked_example_is_the_first_vector() -> None:
-    first = next(every_test(FILE))
+    first = ENVELOPES[0]
     page = "".join((DOCS / "envelope.md").read_text().split())
     assert f"envelope{first['envelope']}95bytes" in page
     assert envelope.open(KEY, TENANT, NAME, bytes_of(first)) == b"hunter2"

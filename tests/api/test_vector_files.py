@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tests.vectors import reference
 from tests.vectors.generate import files
-from tests.vectors.layout import HERE, edited, every_test, pattern, read
+from tests.vectors.layout import HERE, edited, every_test, of_type, pattern, read
 
 NAMES = ["kve1", "wrapped_key"]
 
@@ -57,6 +57,15 @@ def test_the_schema_refuses_a_contradictory_test(change: dict[str, object]) -> N
     file = read("kve1.json")
     first = next(every_test(file))
     first.update(change)
+    assert not jsonschema.Draft202012Validator(read("kve1.schema.json")).is_valid(file)
+
+
+@pytest.mark.parametrize(
+    "change", [{"result": "invalid"}, {"phase": "parse"}, {"commits": 1}, {"head": "0"}, {"envelope": ""}], ids=str
+)
+def test_the_schema_refuses_a_contradictory_head(change: dict[str, object]) -> None:
+    file = read("kve1.json")
+    next(of_type(file, "HeadTest")).update(change)
     assert not jsonschema.Draft202012Validator(read("kve1.schema.json")).is_valid(file)
 
 

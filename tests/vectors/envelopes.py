@@ -35,6 +35,7 @@ NOTES = {
     "WrongCommitment": "The commitment is not that of the key, the chunks are untouched: GCM alone would open.",
     "Salamander": "One body that AES-GCM opens under two derived keys: only the commitment tells them apart.",
     "Spliced": "Parts of two good envelopes of the same key and names.",
+    "HeadSize": "A head of other than 72 bytes: only parsing can refuse it.",
     "DamagedBody": "The head is whole and says whose the record is; the body does not open.",
 }
 
@@ -119,6 +120,16 @@ class Envelopes(Vectors):
             assert commits == reference.commits_to(envelope[:72], owner.key, owner.tenant, owner.key_id), comment
             told = {"phase": "open", "kind": KINDS[kind], "revision": str(revision), "commits": commits}
         self.add(comment, flags, **owner.fields(), **fields, result="invalid", **told)
+
+    def head(self, comment: str, flags: str, head: bytes, commits: bool | None, owner: Owner = ACME) -> None:
+        """Adds a test of a head alone, which is refused by parsing if `commits` is None."""
+        told: dict[str, Any] = {"result": "invalid", "phase": "parse"}
+        try:
+            assert commits == reference.commits_to(head, owner.key, owner.tenant, owner.key_id), comment
+            told = {"result": "valid", "commits": commits}
+        except reference.Malformed:
+            assert commits is None, comment
+        self.add(comment, flags, **owner.fields(), head=head.hex(), **told)
 
 
 def parses(envelope: bytes) -> bool:

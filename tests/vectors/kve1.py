@@ -14,6 +14,15 @@ from tests.vectors.layout import CHUNK, CHUNKS_AT, append, chunks, cut, edited, 
 from tests.vectors.salamander import both_open
 
 OTHER_KEY = drawn("another data key", 32)
+MALFORMED = (
+    (0, "magic", (b"KVF", b"kve", b"\x00\x00\x00", b"EVK")),
+    (3, "version", (b"\x00", b"\x02", b"\xff")),
+    (4, "alg", (b"\x00", b"\x02", b"\xff")),
+    (5, "kind", (b"\x00", b"\x04", b"\x80", b"\x81", b"\xff")),
+    (6, "reserved", (b"\x00\x01", b"\x01\x00", b"\x80\x00", b"\xff\xff")),
+    (8, "revision", tuple(number.to_bytes(8, "big") for number in (0, 2**63, 2**63 + 1, 2**64 - 1))),
+)
+"""Values that no header may have: offset, field, values."""
 
 
 def make() -> str:
@@ -27,6 +36,7 @@ def make() -> str:
     _other_keys_and_names(out, good)
     _rewritten(out, good)
     _uncommitted(out, good)
+    _heads(out, good)
     return out.text("KVE1", "kve1.schema.json", NOTES)
 
 
@@ -111,14 +121,7 @@ def _malformed(out: Envelopes) -> None:
 
     normal = reference.header(1, DATA)
     out.group("sealed with a malformed header")
-    for offset, field, values in (
-        (0, "magic", (b"KVF", b"kve", b"\x00\x00\x00", b"EVK")),
-        (3, "version", (b"\x00", b"\x02", b"\xff")),
-        (4, "alg", (b"\x00", b"\x02", b"\xff")),
-        (5, "kind", (b"\x00", b"\x04", b"\x80", b"\x81", b"\xff")),
-        (6, "reserved", (b"\x00\x01", b"\x01\x00", b"\x80\x00", b"\xff\xff")),
-        (8, "revision", tuple(number.to_bytes(8, "big") for number in (0, 2**63, 2**63 + 1, 2**64 - 1))),
-    ):
+    for offset, field, values in MALFORMED:
         for value in values:
             fixed = edited(normal, [put(offset, value)])
             for plaintext in (b"", b"hunter2", bytes(32)):
@@ -237,3 +240,32 @@ def _salamanders(out: Envelopes) -> None:
             envelope = fixed + salt + derived.commitment + body
             source = out.valid(f"two {comment}: committed to", "Salamander", plaintext, owner, envelope=envelope)
             out.refused(f"two {comment}: the other", "Salamander", source, commits=False, owner=stranger)
+
+
+def _heads(out: Envelopes, good: dict[str, int]) -> None:
+    out.group("heads alone", "HeadTest")
+    for name in ("example", "tombstone", "rekey", "380000"):
+        out.head(f"of the {name}", "Normal", out.made[good[name]][:72], True)
+    whole = out.made[good["example"]]
+    head = whole[:72]
+    for comment, flag, owner in (
+        ("another key", "WrongKey", replace(ACME, key=OTHER_KEY)),
+        ("another tenant", "WrongTenant", replace(ACME, tenant="acmf")),
+        ("another key_id", "WrongKeyId", replace(ACME, key_id="prod/db-passwore")),
+        ("names cut elsewhere", "ShiftedBoundary", replace(ACME, tenant="acmep", key_id="rod/db-password")),
+    ):
+        out.head(comment, flag, head, False, owner)
+    out.head("another revision", "ChangedRevision", edited(head, [flip(15, 3)]), False)
+    out.head("another kind", "ChangedKind", edited(head, [flip(5, 3)]), False)
+    for offset in (16, 39, 40, 71):
+        out.head(f"byte {offset}", "FlippedBit", edited(head, [flip(offset)]), False)
+    for size in (0, 15, 16, 40, 71):
+        out.head(f"{size} bytes", "HeadSize Truncated", head[:size], None)
+    for more in (b"\x00", whole[72:]):
+        out.head(f"{len(more)} more bytes", "HeadSize Appended", head + more, None)
+    salt = drawn("salt of malformed heads", 24)
+    for offset, field, values in MALFORMED:
+        for value in values:
+            fixed = edited(reference.header(1, DATA), [put(offset, value)])
+            sealed = reference.seal(ACME.key, ACME.tenant, ACME.key_id, fixed, salt, b"")
+            out.head(f"committed to with {field} {value.hex()}", "MalformedHeader", sealed[:72], None)

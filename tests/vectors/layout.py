@@ -24,9 +24,9 @@ class Vectors:
         self._groups: list[dict[str, Any]] = []
         self.count = 0
 
-    def group(self, comment: str) -> None:
-        """Begins a group; what `add` adds goes into it."""
-        self._groups.append({"type": self._type, "comment": comment, "tests": []})
+    def group(self, comment: str, kind: str = "") -> None:
+        """Begins a group of this type, or of the file's; what `add` adds goes into it."""
+        self._groups.append({"type": kind or self._type, "comment": comment, "tests": []})
 
     def add(self, comment: str, flags: str, **fields: object) -> int:
         """Adds a test with these flags, separated by blanks; returns its tcId."""
@@ -58,6 +58,11 @@ def read(name: str) -> dict[str, Any]:
 def every_test(file: dict[str, Any]) -> Iterator[Test]:
     """All tests of a file, in the order of tcId."""
     return (test for group in file["testGroups"] for test in group["tests"])
+
+
+def of_type(file: dict[str, Any], kind: str) -> Iterator[Test]:
+    """The tests of the groups of one type, in the order of tcId."""
+    return (test for group in file["testGroups"] if group["type"] == kind for test in group["tests"])
 
 
 def edited(data: bytes, edits: Iterable[Edit]) -> bytes:

@@ -17,11 +17,11 @@ LABEL = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM"
 
 
 class Malformed(Exception):
-    """OperatorError in phase "parse", without a key."""
+    """The envelope or head is refused in phase "parse", without a key."""
 
 
 class DoesNotOpen(Exception):
-    """OperatorError in phase "open"; no reason is given."""
+    """The envelope is refused in phase "open"; no reason is given."""
 
 
 @dataclass(frozen=True)
@@ -90,15 +90,23 @@ def parse(envelope: bytes) -> tuple[int, int]:
     """Kind and revision. Raises Malformed."""
     if not 88 <= len(envelope) <= 380_456:
         raise Malformed("length")
+    kind, revision = parse_head(envelope[:72])
+    if (len(envelope) - 72) % 16_400 < 16:
+        raise Malformed("last chunk")
+    if (kind == 2 and len(envelope) != 88) or (kind == 3 and len(envelope) != 120):
+        raise Malformed("length of this kind")
+    return kind, revision
+
+
+def parse_head(envelope: bytes) -> tuple[int, int]:
+    """Kind and revision of an envelope of which there is no more than the head. Raises Malformed."""
+    if len(envelope) != 72:
+        raise Malformed("length of a head")
     if envelope[:5] != b"KVE\x01\x01" or envelope[6:8] != b"\x00\x00":
         raise Malformed("magic, version, alg or reserved")
     kind, revision = envelope[5], int.from_bytes(envelope[8:16], "big")
     if kind not in (1, 2, 3) or not 1 <= revision <= 2**63 - 1:
         raise Malformed("kind or revision")
-    if (len(envelope) - 72) % 16_400 < 16:
-        raise Malformed("last chunk")
-    if (kind == 2 and len(envelope) != 88) or (kind == 3 and len(envelope) != 120):
-        raise Malformed("length of this kind")
     return kind, revision
 
 
@@ -109,6 +117,7 @@ def open_(key: bytes, tenant: str, key_id: str, envelope: bytes) -> bytes:
 
 
 def commits_to(head: bytes, key: bytes, tenant: str, key_id: str) -> bool:
-    """Whether a head, 72 bytes, is this key's for these names."""
+    """Whether a head is this key's for these names. Raises Malformed."""
+    parse_head(head)
     made = derive(key, head[16:40], context(head[:16], tenant, key_id))
     return hmac.compare_digest(made.commitment, head[40:72])

@@ -18,6 +18,7 @@ import (
 	"io"
 	"math"
 	"slices"
+	"unicode/utf8"
 )
 
 const (
@@ -45,6 +46,8 @@ const (
 var (
 	// ErrMalformed says that bytes are not a KVE1 envelope, whatever the key.
 	ErrMalformed = errors.New("not a KVE1 envelope")
+	// ErrInvalidName says that a tenant or key_id is not UTF-8, or has more than 65,535 bytes.
+	ErrInvalidName = errors.New("invalid tenant or key_id: must be UTF-8 of at most 65,535 bytes")
 	// ErrNotOpened says that an envelope does not open: another key, tenant or key_id, or damage. It does not say which.
 	ErrNotOpened = errors.New("the envelope does not open under this key, tenant and key_id")
 )
@@ -74,17 +77,30 @@ type Header struct {
 // Parse reads the header of a well-formed envelope; it needs no key. The error is ErrMalformed.
 func Parse(envelope []byte) (Header, error) {
 	size := len(envelope)
-	if size < minEnvelope || size > maxEnvelope || string(envelope[:len(magic)]) != magic {
+	if size < minEnvelope || size > maxEnvelope {
 		return Header{}, ErrMalformed
 	}
-	header := Header{Kind(envelope[5]), int64(binary.BigEndian.Uint64(envelope[8:]))}
+	header, err := parseHead(envelope[:HeadSize])
 	switch {
-	case header.Kind < Data || header.Kind > Rekey,
-		envelope[6] != 0 || envelope[7] != 0,
-		header.Revision < 1, // 2^63 and more are negative here
+	case err != nil,
 		(size-HeadSize)%(chunkSize+tagSize) < tagSize,
 		header.Kind == Tombstone && size != minEnvelope,
 		header.Kind == Rekey && size != minEnvelope+digestSize:
+		return Header{}, ErrMalformed
+	}
+	return header, nil
+}
+
+// parseHead reads the header of an envelope of which there is no more than the head.
+func parseHead(head []byte) (Header, error) {
+	if len(head) != HeadSize || string(head[:len(magic)]) != magic {
+		return Header{}, ErrMalformed
+	}
+	header := Header{Kind(head[5]), int64(binary.BigEndian.Uint64(head[8:]))}
+	switch {
+	case header.Kind < Data || header.Kind > Rekey,
+		head[6] != 0 || head[7] != 0,
+		header.Revision < 1: // 2^63 and more are negative here
 		return Header{}, ErrMalformed
 	}
 	return header, nil
@@ -107,18 +123,26 @@ func seal(key DataKey, tenant, keyID string, header Header, plaintext, salt []by
 	envelope = append(envelope, magic...)
 	envelope = append(envelope, byte(header.Kind), 0, 0)
 	envelope = binary.BigEndian.AppendUint64(envelope, uint64(header.Revision))
-	envelope = append(envelope, salt...)
-	keys, err := derive(key, tenant, keyID, envelope)
+	context, err := contextOf(envelope, tenant, keyID)
 	if err != nil {
 		return nil, err
 	}
-	envelope = append(envelope, keys.commitment...)
+	return sealMessage(envelope, key, context, plaintext, salt)
+}
+
+// sealMessage appends a Cobblestone-256 message, which an envelope is from its salt on.
+func sealMessage(to []byte, key DataKey, context, plaintext, salt []byte) ([]byte, error) {
+	keys, err := derive(key, context, salt)
+	if err != nil {
+		return nil, err
+	}
+	to = append(append(to, salt...), keys.commitment...)
 	for i := uint64(0); ; i++ {
 		n := min(chunkSize, len(plaintext))
-		envelope = keys.aead.Seal(envelope, keys.nonce(i), plaintext[:n], nil)
+		to = keys.aead.Seal(to, keys.nonce(i), plaintext[:n], nil)
 		plaintext = plaintext[n:]
 		if n < chunkSize { // the last chunk is the short one, an empty one where need be
-			return envelope, nil
+			return to, nil
 		}
 	}
 }
@@ -139,18 +163,31 @@ func checkSealable(header Header, size int) error {
 	return nil
 }
 
-// Open returns the plaintext. Its error is ErrMalformed or ErrNotOpened.
+// Open returns the plaintext. Its error is ErrMalformed, ErrInvalidName or ErrNotOpened.
 func Open(key DataKey, tenant, keyID string, envelope []byte) ([]byte, error) {
 	if _, err := Parse(envelope); err != nil {
 		return nil, err
 	}
-	keys, err := derive(key, tenant, keyID, envelope[:saltEnd])
-	if err != nil || !keys.madeCommitment(envelope[saltEnd:HeadSize]) {
+	context, err := contextOf(envelope[:headerSize], tenant, keyID)
+	if err != nil {
+		return nil, err
+	}
+	return openMessage(key, context, envelope[headerSize:])
+}
+
+// openMessage opens a Cobblestone-256 message. Its error is ErrNotOpened.
+func openMessage(key DataKey, context, message []byte) ([]byte, error) {
+	size := len(message) - saltSize - commitmentSize
+	if size < tagSize || size%(chunkSize+tagSize) < tagSize {
 		return nil, ErrNotOpened
 	}
-	plaintext := make([]byte, 0, len(envelope)-minEnvelope)
+	keys, err := derive(key, context, message[:saltSize])
+	if err != nil || !keys.madeCommitment(message[saltSize:saltSize+commitmentSize]) {
+		return nil, ErrNotOpened
+	}
+	plaintext := make([]byte, 0, size-tagSize)
 	i := uint64(0)
-	for chunk := range slices.Chunk(envelope[HeadSize:], chunkSize+tagSize) {
+	for chunk := range slices.Chunk(message[saltSize+commitmentSize:], chunkSize+tagSize) {
 		if plaintext, err = keys.aead.Open(plaintext, keys.nonce(i), chunk, nil); err != nil {
 			return nil, ErrNotOpened
 		}
@@ -159,14 +196,31 @@ func Open(key DataKey, tenant, keyID string, envelope []byte) ([]byte, error) {
 	return plaintext, nil
 }
 
-// CommitsTo decides from an envelope's first HeadSize bytes whether this key sealed it for this tenant and key_id. It
-// says nothing of the rest, which has to be opened.
-func CommitsTo(head []byte, key DataKey, tenant, keyID string) bool {
-	if len(head) != HeadSize {
-		return false
+// CommitsTo decides from the HeadSize bytes of a head whether this key sealed the envelope for this tenant and key_id.
+// It says nothing of the rest, which has to be opened. Its error is ErrMalformed or ErrInvalidName.
+func CommitsTo(head []byte, key DataKey, tenant, keyID string) (bool, error) {
+	if _, err := parseHead(head); err != nil {
+		return false, err
 	}
-	keys, err := derive(key, tenant, keyID, head[:saltEnd])
-	return err == nil && keys.madeCommitment(head[saltEnd:])
+	context, err := contextOf(head[:headerSize], tenant, keyID)
+	if err != nil {
+		return false, err
+	}
+	keys, err := derive(key, context, head[headerSize:saltEnd])
+	return err == nil && keys.madeCommitment(head[saltEnd:]), err
+}
+
+// contextOf is what the derivation binds in addition to the key and the salt.
+func contextOf(header []byte, tenant, keyID string) ([]byte, error) {
+	context := slices.Clone(header)
+	for _, name := range []string{tenant, keyID} {
+		if len(name) > math.MaxUint16 || !utf8.ValidString(name) {
+			return nil, ErrInvalidName
+		}
+		context = binary.BigEndian.AppendUint16(context, uint16(len(name)))
+		context = append(context, name...)
+	}
+	return context, nil
 }
 
 // derived is what one envelope's chunks are sealed with.
@@ -176,18 +230,8 @@ type derived struct {
 	commitment []byte
 }
 
-// derive takes the header and the salt as they begin the envelope. It fails for names whose length has no two bytes.
-func derive(key DataKey, tenant, keyID string, headerAndSalt []byte) (derived, error) {
-	if len(tenant) > math.MaxUint16 || len(keyID) > math.MaxUint16 {
-		return derived{}, fmt.Errorf("a tenant or key_id has at most %d bytes", math.MaxUint16)
-	}
-	info := []byte(label)
-	info = append(info, headerAndSalt[headerSize:]...)
-	info = append(info, headerAndSalt[:headerSize]...)
-	for _, name := range []string{tenant, keyID} {
-		info = binary.BigEndian.AppendUint16(info, uint16(len(name)))
-		info = append(info, name...)
-	}
+func derive(key DataKey, context, salt []byte) (derived, error) {
+	info := slices.Concat([]byte(label), salt, context)
 	material, err := hkdf.Expand(sha512.New, key[:], string(info), aesKeySize+nonceSize+commitmentSize)
 	if err != nil {
 		return derived{}, err

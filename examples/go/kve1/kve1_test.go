@@ -33,7 +33,7 @@ type vector struct {
 	Flags           []string
 	Key             hexBytes
 	Tenant, KeyID   string
-	Envelope        hexBytes
+	Envelope, Head  hexBytes
 	Base            int
 	Edits           []edit
 	Result, Phase   string
@@ -65,7 +65,7 @@ func TestVectors(t *testing.T) {
 	count := map[string]int{}
 	for _, group := range file.TestGroups {
 		for _, test := range group.Tests {
-			if test.Base == 0 {
+			if test.Envelope != nil {
 				envelopes[test.TcID] = test.Envelope
 			}
 		}
@@ -76,7 +76,8 @@ func TestVectors(t *testing.T) {
 			if test.Base != 0 {
 				test.Envelope = edited(t, envelopes[test.Base], test.Edits)
 			}
-			t.Run(fmt.Sprintf("%d %s", test.TcID, test.Comment), test.check)
+			check := map[string]func(*testing.T){"EnvelopeTest": test.check, "HeadTest": test.checkHead}[group.Type]
+			t.Run(fmt.Sprintf("%d %s", test.TcID, test.Comment), check)
 		}
 	}
 	if sum := count["valid"] + count["invalid"]; sum != file.NumberOfTests || sum == 0 {
@@ -150,8 +151,8 @@ func (v vector) check(t *testing.T) {
 	if kind, revision := kindOf(header), strconv.FormatInt(header.Revision, 10); kind != v.Kind || revision != v.Revision {
 		t.Errorf("%s at revision %s, want %s at %s", kind, revision, v.Kind, v.Revision)
 	}
-	if commits := CommitsTo(v.Envelope[:HeadSize], key, v.Tenant, v.KeyID); commits != *v.Commits {
-		t.Errorf("CommitsTo: %v, want %v", commits, *v.Commits)
+	if commits, err := CommitsTo(v.Envelope[:HeadSize], key, v.Tenant, v.KeyID); err != nil || commits != *v.Commits {
+		t.Errorf("CommitsTo: %v, %v, want %v", commits, err, *v.Commits)
 	}
 	switch v.Result + v.Phase {
 	case "invalidopen":
@@ -160,6 +161,22 @@ func (v vector) check(t *testing.T) {
 		}
 	case "valid":
 		v.checkValid(t, header, plaintext, openErr)
+	default:
+		t.Errorf("unknown result %q, phase %q", v.Result, v.Phase)
+	}
+}
+
+func (v vector) checkHead(t *testing.T) {
+	commits, err := CommitsTo(v.Head, DataKey(v.Key), v.Tenant, v.KeyID)
+	switch v.Result + v.Phase {
+	case "invalidparse":
+		if err != ErrMalformed || commits {
+			t.Errorf("CommitsTo: %v, %v, want ErrMalformed", commits, err)
+		}
+	case "valid":
+		if err != nil || commits != *v.Commits {
+			t.Errorf("CommitsTo: %v, %v, want %v", commits, err, *v.Commits)
+		}
 	default:
 		t.Errorf("unknown result %q, phase %q", v.Result, v.Phase)
 	}
@@ -236,6 +253,26 @@ func TestSealRefusesWhatNoReaderAccepts(t *testing.T) {
 	}
 	if _, err := Seal(DataKey{}, "acme", long[1:], Header{Data, 1}, make([]byte, MaxPlaintext)); err != nil {
 		t.Errorf("the largest of all: %v", err)
+	}
+}
+
+func TestANameThatIsNotUTF8IsRefused(t *testing.T) {
+	sealed, err := Seal(DataKey{}, "acme", "k", Header{Data, 1}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := strings.Repeat("x", 65_536)
+	for _, name := range []string{"\xff", "a\xc3", "\xed\xa0\x80", long} { // the third is how a lone surrogate would look
+		for _, names := range [][2]string{{name, "k"}, {"acme", name}} {
+			_, sealErr := Seal(DataKey{}, names[0], names[1], Header{Data, 1}, nil)
+			_, openErr := Open(DataKey{}, names[0], names[1], sealed)
+			_, commitsErr := CommitsTo(sealed[:HeadSize], DataKey{}, names[0], names[1])
+			for _, err := range []error{sealErr, openErr, commitsErr} {
+				if !errors.Is(err, ErrInvalidName) {
+					t.Errorf("%.20q: %v", names, err)
+				}
+			}
+		}
 	}
 }
 

@@ -4,7 +4,9 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { commitsTo, EnvelopeDoesNotOpen, type Kind, MalformedEnvelope, open, parse, sealWithSalt } from "./kve1.js";
+import {
+  commitsTo, EnvelopeDoesNotOpen, type Kind, MalformedEnvelope, open, parse, seal, sealWithSalt,
+} from "./kve1.js";
 
 type Edit =
   | { op: "xor"; offset: number; value: number }
@@ -20,6 +22,7 @@ interface Vector {
   tenant: string;
   keyId: string;
   envelope?: string;
+  head?: string;
   base?: number;
   edits?: Edit[];
   result: "valid" | "invalid";
@@ -60,6 +63,7 @@ test("every vector of kve1.json is accepted or refused as it says", () => {
 });
 
 function check(vector: Vector): void {
+  if (vector.head !== undefined) return checkHead(vector, Buffer.from(vector.head, "hex"));
   const envelope = envelopeOf(vector);
   const key = Buffer.from(vector.key, "hex");
   if (vector.phase === "parse") {
@@ -83,6 +87,28 @@ function check(vector: Vector): void {
   const again = sealWithSalt(salt, key, vector.tenant, vector.keyId, header.kind, header.revision, plaintext);
   assert.ok(again.equals(envelope), "sealed with the same salt it is another envelope");
 }
+
+function checkHead(vector: Vector, head: Buffer): void {
+  const commits = () => commitsTo(head, Buffer.from(vector.key, "hex"), vector.tenant, vector.keyId);
+  if (vector.result === "valid") {
+    assert.equal(commits(), vector.commits);
+  } else {
+    assert.equal(vector.phase, "parse");
+    assert.throws(commits, MalformedEnvelope);
+  }
+}
+
+test("a name that has no UTF-8 is refused, not replaced", () => {
+  const key = Buffer.alloc(32);
+  const sealed = seal(key, "acme", "k", "DATA", 1n, Buffer.of());
+  for (const name of ["\ud800", "a\udfff", "\udc00\ud800", "x".repeat(65_536)]) {
+    for (const [tenant, keyId] of [[name, "k"], ["acme", name]] as const) {
+      assert.throws(() => seal(key, tenant, keyId, "DATA", 1n, Buffer.of()), RangeError);
+      assert.throws(() => open(key, tenant, keyId, sealed), RangeError);
+      assert.throws(() => commitsTo(sealed.subarray(0, 72), key, tenant, keyId), RangeError);
+    }
+  }
+});
 
 function plaintextOf(vector: Vector): Buffer {
   if (vector.plaintext !== undefined) return Buffer.from(vector.plaintext, "hex");

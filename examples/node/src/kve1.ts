@@ -63,9 +63,14 @@ export function sealWithSalt(
   if (plaintext.length !== (PLAINTEXT_SIZES[kind] ?? plaintext.length)) {
     throw new RangeError(`a ${kind} has a plaintext of ${PLAINTEXT_SIZES[kind]} bytes`);
   }
-  const start = Buffer.concat([PREFIX, Buffer.of(KINDS.indexOf(kind), 0, 0), u64(revision), salt]);
-  const derived = derive(dataKey, tenant, keyId, start);
-  const sealed = [start, derived.commitment];
+  const header = Buffer.concat([PREFIX, Buffer.of(KINDS.indexOf(kind), 0, 0), u64(revision)]);
+  return Buffer.concat([header, sealMessage(dataKey, context(header, tenant, keyId), salt, plaintext)]);
+}
+
+/** Seals a Cobblestone-256 message, which an envelope is from its salt on (3, 4). */
+export function sealMessage(dataKey: Buffer, bound: Buffer, salt: Buffer, plaintext: Buffer): Buffer {
+  const derived = derive(dataKey, bound, salt);
+  const sealed = [salt, derived.commitment];
   for (let i = 0; i * CHUNK <= plaintext.length; i++) {
     const cipher = createCipheriv(CIPHER, derived.aesKey, nonce(derived.baseNonce, i));
     sealed.push(cipher.update(plaintext.subarray(i * CHUNK, (i + 1) * CHUNK)), cipher.final(), cipher.getAuthTag());
@@ -77,26 +82,44 @@ export function sealWithSalt(
 export function parse(envelope: Buffer): Header {
   const size = envelope.length;
   if (size < BODY + TAG || size > sealedSize(MAX_PLAINTEXT)) throw new MalformedEnvelope("no envelope has this size");
-  if (!envelope.subarray(0, PREFIX.length).equals(PREFIX)) throw new MalformedEnvelope("not a KVE1 envelope");
-  const kind = KINDS[envelope.readUInt8(5)];
-  if (kind === undefined || envelope.readUInt16BE(6) !== 0) throw new MalformedEnvelope("its header is unknown");
-  const revision = envelope.readBigUInt64BE(8);
-  if (revision < 1n || revision > MAX_REVISION) throw new MalformedEnvelope("its revision is out of range");
-  const exact = PLAINTEXT_SIZES[kind];
+  const header = parseHead(envelope.subarray(0, BODY));
+  const exact = PLAINTEXT_SIZES[header.kind];
   if ((size - BODY) % (CHUNK + TAG) < TAG || (exact !== undefined && size !== sealedSize(exact))) {
     throw new MalformedEnvelope("its size is not one of its kind");
   }
+  return header;
+}
+
+/** Reads the header of the first 72 bytes alone (9). Throws MalformedEnvelope. */
+function parseHead(head: Buffer): Header {
+  if (head.length !== BODY) throw new MalformedEnvelope(`a head has ${BODY} bytes`);
+  if (!head.subarray(0, PREFIX.length).equals(PREFIX)) throw new MalformedEnvelope("not a KVE1 envelope");
+  const kind = KINDS[head.readUInt8(5)];
+  if (kind === undefined || head.readUInt16BE(6) !== 0) throw new MalformedEnvelope("its header is unknown");
+  const revision = head.readBigUInt64BE(8);
+  if (revision < 1n || revision > MAX_REVISION) throw new MalformedEnvelope("its revision is out of range");
   return { kind, revision };
 }
 
-/** Opens an envelope (8). Throws MalformedEnvelope, and for everything after parsing EnvelopeDoesNotOpen. */
+/**
+ * Opens an envelope (8). Throws MalformedEnvelope; RangeError for a data key or names that `seal` refuses; and for
+ * everything else EnvelopeDoesNotOpen.
+ */
 export function open(dataKey: Buffer, tenant: string, keyId: string, envelope: Buffer): Opened {
   const header = parse(envelope);
-  const derived = derive(dataKey, tenant, keyId, envelope);
-  if (!timingSafeEqual(derived.commitment, envelope.subarray(COMMITMENT, BODY))) throw doesNotOpen();
+  const bound = context(envelope.subarray(0, SALT), tenant, keyId);
+  return { ...header, plaintext: openMessage(dataKey, bound, envelope.subarray(SALT)) };
+}
+
+/** Opens a Cobblestone-256 message. Throws EnvelopeDoesNotOpen. */
+export function openMessage(dataKey: Buffer, bound: Buffer, message: Buffer): Buffer {
+  const chunks = message.subarray(BODY - SALT);
+  if (chunks.length % (CHUNK + TAG) < TAG) throw doesNotOpen();
+  const derived = derive(dataKey, bound, message.subarray(0, COMMITMENT - SALT));
+  if (!timingSafeEqual(derived.commitment, message.subarray(COMMITMENT - SALT, BODY - SALT))) throw doesNotOpen();
   const opened: Buffer[] = [];
-  for (let i = 0, at = BODY; at < envelope.length; i++, at += CHUNK + TAG) {
-    const chunk = envelope.subarray(at, at + CHUNK + TAG);
+  for (let i = 0, at = 0; at < chunks.length; i++, at += CHUNK + TAG) {
+    const chunk = chunks.subarray(at, at + CHUNK + TAG);
     const decipher = createDecipheriv(CIPHER, derived.aesKey, nonce(derived.baseNonce, i), { authTagLength: TAG });
     decipher.setAuthTag(chunk.subarray(-TAG));
     opened.push(decipher.update(chunk.subarray(0, -TAG)));
@@ -106,13 +129,17 @@ export function open(dataKey: Buffer, tenant: string, keyId: string, envelope: B
       throw doesNotOpen();
     }
   }
-  return { ...header, plaintext: Buffer.concat(opened) };
+  return Buffer.concat(opened);
 }
 
-/** Whether the first 72 bytes are of an envelope of this data key and these names (9); says nothing of the body. */
+/**
+ * Whether a head of 72 bytes is of an envelope of this data key and these names (9); says nothing of the body. Throws
+ * MalformedEnvelope; RangeError as `open`.
+ */
 export function commitsTo(head: Buffer, dataKey: Buffer, tenant: string, keyId: string): boolean {
-  if (head.length < BODY) throw new RangeError(`a head has ${BODY} bytes`);
-  return timingSafeEqual(derive(dataKey, tenant, keyId, head).commitment, head.subarray(COMMITMENT, BODY));
+  parseHead(head);
+  const derived = derive(dataKey, context(head.subarray(0, SALT), tenant, keyId), head.subarray(SALT, COMMITMENT));
+  return timingSafeEqual(derived.commitment, head.subarray(COMMITMENT));
 }
 
 interface Derived {
@@ -121,11 +148,10 @@ interface Derived {
   readonly commitment: Buffer;
 }
 
-/** HKDF-Expand with SHA-512 (3), from the header and the salt at the start of an envelope. */
-function derive(dataKey: Buffer, tenant: string, keyId: string, start: Buffer): Derived {
+/** HKDF-Expand with SHA-512 (3). */
+function derive(dataKey: Buffer, bound: Buffer, salt: Buffer): Derived {
   if (dataKey.length !== DATA_KEY_SIZE) throw new RangeError(`a data key has ${DATA_KEY_SIZE} bytes`);
-  const context = [start.subarray(0, SALT), counted(tenant), counted(keyId)];
-  const info = Buffer.concat([LABEL, start.subarray(SALT, COMMITMENT), ...context]);
+  const info = Buffer.concat([LABEL, salt, bound]);
   const t1 = createHmac("sha512", dataKey).update(info).update(Buffer.of(1)).digest();
   const t2 = createHmac("sha512", dataKey).update(t1).update(info).update(Buffer.of(2)).digest();
   return {
@@ -135,8 +161,15 @@ function derive(dataKey: Buffer, tenant: string, keyId: string, start: Buffer): 
   };
 }
 
+/** What the derivation binds in addition to the data key and the salt (3). Throws RangeError. */
+function context(header: Buffer, tenant: string, keyId: string): Buffer {
+  return Buffer.concat([header, counted(tenant), counted(keyId)]);
+}
+
 /** A name with its length before it, so that no two pairs of names make one context. Throws RangeError. */
 function counted(name: string): Buffer {
+  // Buffer.from would put U+FFFD in the place of a lone surrogate, and two names would be one.
+  if (/\p{Surrogate}/u.test(name)) throw new RangeError("a name has a lone surrogate, which has no UTF-8");
   const text = Buffer.from(name, "utf8");
   if (text.length > 0xffff) throw new RangeError("a name has at most 65,535 bytes");
   return Buffer.concat([Buffer.of(text.length >> 8, text.length & 0xff), text]);

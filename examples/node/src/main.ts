@@ -79,7 +79,7 @@ async function rotate(vault: Vault, keyId: string, key: DataKey, newKey: DataKey
   let stored = await read(vault, keyId);
   for (let tries = 1; ; tries++) {
     parse(stored.envelope);
-    if (commitsTo(stored.envelope, newKey.plaintextKey, newKey.tenant, keyId)) {
+    if (commitsTo(stored.envelope.subarray(0, 72), newKey.plaintextKey, newKey.tenant, keyId)) {
       return opened(stored, keyId, newKey).revision;
     }
     const record = opened(stored, keyId, key);

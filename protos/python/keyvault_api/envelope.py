@@ -68,7 +68,7 @@ def seal(data_key: bytes, tenant: str, key_id: str, revision: int, plaintext: by
 
     The envelope is 88 bytes longer than the plaintext, and 16 more for each full 16 KiB of it.
     Raises ValueError for an unknown kind, a plaintext that is too long or that the kind does not allow, a revision out
-    of range, and a data key of another length.
+    of range, a data key of another length, and a name that has no UTF-8 or has more than 65,535 bytes of it.
     """
     kind = Kind(kind)
     if len(plaintext) > MAX_PLAINTEXT:
@@ -113,7 +113,8 @@ def open(  # noqa: A001 - read as envelope.open; nothing here opens a file
 ) -> bytes:
     """Return the plaintext, at most 380,000 bytes, once every chunk of the envelope has opened.
 
-    Raises MalformedEnvelope, or EnvelopeDoesNotOpen for a wrong data key, tenant, key_id or byte anywhere.
+    Raises MalformedEnvelope, or EnvelopeDoesNotOpen for a wrong data key, tenant, key_id or byte anywhere; ValueError
+    for a data key or a name that `seal` refuses.
     """
     parse(envelope)
     decryptor = Cobblestone256Decryptor(data_key, _context(envelope[:_COMMITTED], tenant, key_id))
@@ -132,7 +133,8 @@ def plaintext_size(envelope_size: int) -> int:
 def commits_to(head: bytes, data_key: bytes, tenant: str, key_id: str) -> bool:
     """Return True if a 72-byte head commits to this data key, tenant and key_id, compared in constant time.
 
-    Raises MalformedEnvelope. The body of the envelope is not needed.
+    Raises MalformedEnvelope for other bytes than a head; ValueError for a data key or a name that `seal` refuses. The
+    body of the envelope is not needed.
     """
     parse_head(head)
     decryptor = Cobblestone256Decryptor(data_key, _context(head[:_COMMITTED], tenant, key_id))
@@ -145,10 +147,14 @@ def commits_to(head: bytes, data_key: bytes, tenant: str, key_id: str) -> bool:
 
 def _context(fixed: bytes, tenant: str, key_id: str) -> bytes:
     """Return envelope[0:16] || u16 len(tenant) || tenant || u16 len(key_id) || key_id, in UTF-8."""
-    return fixed + _length_prefixed(tenant.encode()) + _length_prefixed(key_id.encode())
+    return fixed + _length_prefixed(tenant) + _length_prefixed(key_id)
 
 
-def _length_prefixed(text: bytes) -> bytes:
+def _length_prefixed(name: str) -> bytes:
+    try:
+        text = name.encode()
+    except UnicodeEncodeError:  # replaced by another character, two names would be one
+        raise ValueError(f"invalid tenant or key_id {name[:255]!a}: it has no UTF-8") from None
     if len(text) > 0xFFFF:
         raise ValueError(f"a tenant or key_id of {len(text)} bytes is too long: at most 65535")
     return struct.pack(">H", len(text)) + text

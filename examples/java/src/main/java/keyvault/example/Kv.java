@@ -200,7 +200,7 @@ public final class Kv {
         }
         ReadResponse stored = read(false);
         for (int left = RESEALS; ; left--) {
-            if (Kve1.commitsTo(stored.getEnvelope().toByteArray(), newKey.plaintext(), newKey.tenant(), keyId)) {
+            if (isOwnedBy(newKey, stored)) {
                 open(newKey, stored);
                 return stored.getRevision();
             }
@@ -273,6 +273,16 @@ public final class Kv {
             return Kve1.parse(stored.getEnvelope().toByteArray());
         } catch (Kve1.Malformed malformed) {
             throw new Refused("the server's answer is not a KVE1 envelope");
+        }
+    }
+
+    private boolean isOwnedBy(DataKey key, ReadResponse stored) throws Refused {
+        parse(stored);
+        byte[] head = stored.getEnvelope().substring(0, Kve1.HEAD).toByteArray();
+        try {
+            return Kve1.commitsTo(head, key.plaintext(), key.tenant(), keyId);
+        } catch (Kve1.Malformed impossible) {
+            throw new IllegalStateException(impossible); // it was parsed
         }
     }
 

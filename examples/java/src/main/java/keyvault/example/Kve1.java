@@ -4,10 +4,13 @@ import static java.nio.charset.StandardCharsets.US_ASCII;
 import static java.nio.charset.StandardCharsets.UTF_8;
 
 import java.nio.ByteBuffer;
+import java.nio.CharBuffer;
+import java.nio.charset.CharacterCodingException;
 import java.security.GeneralSecurityException;
 import java.security.MessageDigest;
 import java.security.SecureRandom;
 import java.util.Arrays;
+import java.util.List;
 import javax.crypto.Cipher;
 import javax.crypto.Mac;
 import javax.crypto.SecretKey;
@@ -24,10 +27,12 @@ public final class Kve1 {
     /** The largest plaintext, in bytes. */
     public static final int MAX_PLAINTEXT = 380_000;
 
+    /** Bytes of an envelope that show whose it is. */
+    public static final int HEAD = 72;
+
     private static final int MAX_ENVELOPE = 380_456;
     private static final int HEADER = 16;
     private static final int COMMITMENT = 40;
-    private static final int HEAD = 72;
     private static final int DATA_KEY = 32;
     private static final int MAX_NAME = 0xffff;
     private static final int SALT = COMMITMENT - HEADER;
@@ -114,15 +119,20 @@ public final class Kve1 {
         }
         ByteBuffer envelope = ByteBuffer.allocate(HEAD + plaintext.length + TAG * (plaintext.length / CHUNK + 1));
         envelope.putInt(MAGIC_AND_VERSION).put((byte) COBBLESTONE_256).put((byte) kind.code).putShort((short) 0);
-        envelope.putLong(revision).put(salt);
-        Derived derived = Derived.of(dataKey, tenant, keyId, envelope.array());
-        envelope.put(derived.commitment);
+        envelope.putLong(revision);
+        sealMessage(dataKey, context(envelope.array(), tenant, keyId), salt, plaintext, envelope);
+        return envelope.array();
+    }
+
+    /** Adds a Cobblestone-256 message, which an envelope is from its salt on (sections 3 and 4). */
+    static void sealMessage(byte[] dataKey, byte[] context, byte[] salt, byte[] plaintext, ByteBuffer out) {
+        Derived derived = Derived.of(dataKey, context, salt);
+        out.put(salt).put(derived.commitment);
         try {
-            derived.crypt(Cipher.ENCRYPT_MODE, ByteBuffer.wrap(plaintext), CHUNK, envelope);
+            derived.crypt(Cipher.ENCRYPT_MODE, ByteBuffer.wrap(plaintext), CHUNK, out);
         } catch (GeneralSecurityException impossible) {
             throw new IllegalStateException(impossible);
         }
-        return envelope.array();
     }
 
     /** Checks all that needs no key (section 7). */
@@ -130,13 +140,25 @@ public final class Kve1 {
         if (envelope.length < HEAD + TAG || envelope.length > MAX_ENVELOPE) {
             throw new Malformed();
         }
-        ByteBuffer header = ByteBuffer.wrap(envelope);
+        Parsed parsed = parseHead(Arrays.copyOf(envelope, HEAD));
+        int lastChunk = (envelope.length - HEAD) % (CHUNK + TAG);
+        if (lastChunk < TAG || !parsed.kind.allows(plaintextLength(envelope.length - HEAD))) {
+            throw new Malformed();
+        }
+        return parsed;
+    }
+
+    /** Checks the first 72 bytes alone (section 9). */
+    private static Parsed parseHead(byte[] head) throws Malformed {
+        if (head.length != HEAD) {
+            throw new Malformed();
+        }
+        ByteBuffer header = ByteBuffer.wrap(head);
         boolean known = header.getInt(0) == MAGIC_AND_VERSION && header.get(4) == COBBLESTONE_256;
         Kind kind = Kind.of(header.get(5));
         boolean reserved = header.getShort(6) != 0;
         long revision = header.getLong(8); // from 2^63 on it is negative here
-        int lastChunk = (envelope.length - HEAD) % (CHUNK + TAG);
-        if (!known || reserved || revision < 1 || lastChunk < TAG || !kind.allows(plaintextLength(envelope))) {
+        if (!known || reserved || revision < 1) {
             throw new Malformed();
         }
         return new Parsed(kind, revision);
@@ -149,12 +171,22 @@ public final class Kve1 {
     public static byte[] open(byte[] dataKey, String tenant, String keyId, byte[] envelope)
             throws Malformed, DoesNotOpen {
         parse(envelope);
-        Derived derived = Derived.of(dataKey, tenant, keyId, envelope);
-        if (!derived.isCommitmentOf(envelope)) {
+        byte[] message = Arrays.copyOfRange(envelope, HEADER, envelope.length);
+        return openMessage(dataKey, context(envelope, tenant, keyId), message);
+    }
+
+    /** Opens a Cobblestone-256 message. */
+    static byte[] openMessage(byte[] dataKey, byte[] context, byte[] message) throws DoesNotOpen {
+        int body = message.length - (HEAD - HEADER);
+        if (body < TAG || body % (CHUNK + TAG) < TAG) {
             throw new DoesNotOpen();
         }
-        ByteBuffer chunks = ByteBuffer.wrap(envelope, HEAD, envelope.length - HEAD);
-        ByteBuffer plaintext = ByteBuffer.allocate(plaintextLength(envelope));
+        Derived derived = Derived.of(dataKey, context, Arrays.copyOf(message, SALT));
+        if (!MessageDigest.isEqual(derived.commitment, Arrays.copyOfRange(message, SALT, HEAD - HEADER))) {
+            throw new DoesNotOpen();
+        }
+        ByteBuffer chunks = ByteBuffer.wrap(message, HEAD - HEADER, body);
+        ByteBuffer plaintext = ByteBuffer.allocate(plaintextLength(body));
         try {
             derived.crypt(Cipher.DECRYPT_MODE, chunks, CHUNK + TAG, plaintext);
         } catch (GeneralSecurityException anyTagWrong) {
@@ -164,28 +196,57 @@ public final class Kve1 {
         return plaintext.array();
     }
 
-    /** Whether the first 72 bytes of a parsed envelope are this data key's and these names' (section 9). */
-    public static boolean commitsTo(byte[] envelope, byte[] dataKey, String tenant, String keyId) {
-        return Derived.of(dataKey, tenant, keyId, envelope).isCommitmentOf(envelope);
+    /**
+     * Whether a head of 72 bytes is of an envelope of this data key and these names (section 9). It says nothing of
+     * the body.
+     */
+    public static boolean commitsTo(byte[] head, byte[] dataKey, String tenant, String keyId) throws Malformed {
+        parseHead(head);
+        Derived derived =
+                Derived.of(dataKey, context(head, tenant, keyId), Arrays.copyOfRange(head, HEADER, COMMITMENT));
+        return MessageDigest.isEqual(derived.commitment, Arrays.copyOfRange(head, COMMITMENT, HEAD));
     }
 
-    private static int plaintextLength(byte[] envelope) {
-        int body = envelope.length - HEAD;
+    private static int plaintextLength(int body) {
         return body - TAG * (body / (CHUNK + TAG) + 1);
     }
 
-    /** What comes of a data key, a header with its salt, and the names (section 3). */
+    /** What the derivation binds in addition to the data key and the salt (section 3). */
+    private static byte[] context(byte[] headerAndMore, String tenant, String keyId) {
+        ByteBuffer first = utf8(tenant);
+        ByteBuffer second = utf8(keyId);
+        ByteBuffer context = ByteBuffer.allocate(HEADER + 2 + first.remaining() + 2 + second.remaining());
+        context.put(headerAndMore, 0, HEADER);
+        for (ByteBuffer name : List.of(first, second)) {
+            context.putShort((short) name.remaining()).put(name);
+        }
+        return context.array();
+    }
+
+    /** A name's bytes; getBytes would put "?" in the place of a lone surrogate, and two names would be one. */
+    private static ByteBuffer utf8(String name) {
+        try {
+            ByteBuffer bytes = UTF_8.newEncoder().encode(CharBuffer.wrap(name));
+            if (bytes.remaining() <= MAX_NAME) {
+                return bytes;
+            }
+        } catch (CharacterCodingException loneSurrogate) {
+            throw new IllegalArgumentException("a name has a lone surrogate, which has no UTF-8");
+        }
+        throw new IllegalArgumentException("a name has at most " + MAX_NAME + " bytes");
+    }
+
+    /** What comes of a data key, a context and a salt (section 3). */
     private record Derived(SecretKey aesKey, byte[] baseNonce, byte[] commitment) {
-        static Derived of(byte[] dataKey, String tenant, String keyId, byte[] headerAndSalt) {
+        static Derived of(byte[] dataKey, byte[] context, byte[] salt) {
             if (dataKey.length != DATA_KEY) {
                 throw new IllegalArgumentException("a data key has " + DATA_KEY + " bytes");
             }
-            byte[] names = withLengths(tenant.getBytes(UTF_8), keyId.getBytes(UTF_8));
             try {
                 Mac mac = Mac.getInstance("HmacSHA512");
                 mac.init(new SecretKeySpec(dataKey, mac.getAlgorithm()));
-                byte[] t1 = expand(mac, new byte[0], headerAndSalt, names, 1);
-                byte[] t2 = expand(mac, t1, headerAndSalt, names, 2);
+                byte[] t1 = expand(mac, new byte[0], salt, context, 1);
+                byte[] t2 = expand(mac, t1, salt, context, 2);
                 byte[] commitment = ByteBuffer.allocate(32).put(t1, 44, 20).put(t2, 0, 12).array();
                 return new Derived(new SecretKeySpec(t1, 0, 32, "AES"), Arrays.copyOfRange(t1, 32, 44), commitment);
             } catch (GeneralSecurityException impossible) {
@@ -194,26 +255,12 @@ public final class Kve1 {
         }
 
         /** One step of HKDF-Expand (RFC 5869). */
-        private static byte[] expand(Mac mac, byte[] before, byte[] headerAndSalt, byte[] names, int step) {
+        private static byte[] expand(Mac mac, byte[] before, byte[] salt, byte[] context, int step) {
             mac.update(before);
             mac.update(LABEL);
-            mac.update(headerAndSalt, HEADER, SALT);
-            mac.update(headerAndSalt, 0, HEADER);
-            mac.update(names);
+            mac.update(salt);
+            mac.update(context);
             return mac.doFinal(new byte[] {(byte) step});
-        }
-
-        private static byte[] withLengths(byte[] tenant, byte[] keyId) {
-            if (tenant.length > MAX_NAME || keyId.length > MAX_NAME) {
-                throw new IllegalArgumentException("a name has at most " + MAX_NAME + " bytes");
-            }
-            ByteBuffer names = ByteBuffer.allocate(2 + tenant.length + 2 + keyId.length);
-            names.putShort((short) tenant.length).put(tenant).putShort((short) keyId.length).put(keyId);
-            return names.array();
-        }
-
-        boolean isCommitmentOf(byte[] envelope) {
-            return MessageDigest.isEqual(commitment, Arrays.copyOfRange(envelope, COMMITMENT, HEAD));
         }
 
         /** Every chunk of {@code in} through AES-256-GCM (section 4); the last is the one shorter than {@code size}. */

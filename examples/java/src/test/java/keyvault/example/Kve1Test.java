@@ -20,6 +20,7 @@ import java.util.Arrays;
 import java.util.HexFormat;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.Callable;
 import java.util.function.Function;
 import java.util.stream.Collectors;
 import org.junit.jupiter.api.Test;
@@ -41,7 +42,7 @@ class Kve1Test {
         Map<Integer, JsonObject> byId =
                 tests.stream().collect(Collectors.toMap(test -> test.get("tcId").getAsInt(), Function.identity()));
         assertEquals(file.get("numberOfTests").getAsInt(), tests.size(), "numberOfTests");
-        assertAll("kve1.json", tests.stream().map(test -> named(test, () -> check(test, envelopeOf(test, byId)))));
+        assertAll("kve1.json", tests.stream().map(test -> named(test, () -> check(test, byId))));
         long valid = tests.stream().filter(Kve1Test::isValid).count();
         System.out.printf("kve1.json: %d valid, %d invalid, all agree%n", valid, tests.size() - valid);
     }
@@ -55,6 +56,23 @@ class Kve1Test {
         assertFalse(Arrays.equals(one, 16, 40, other, 16, 40));
         assertArrayEquals(plaintext, Kve1.open(key, "acme", "prod/db", one));
         assertArrayEquals(plaintext, Kve1.open(key, "acme", "prod/db", other));
+    }
+
+    @Test
+    void aNameThatHasNoUtf8IsRefusedAndNotReplaced() {
+        byte[] key = new byte[32];
+        byte[] sealed = Kve1.seal(key, "acme", "k", Kve1.Kind.DATA, 1, new byte[0]);
+        byte[] head = Arrays.copyOf(sealed, HEAD);
+        for (String name : List.of("\ud800", "a\udfff", "\udc00\ud800", "x".repeat(65_536))) {
+            for (String[] names : new String[][] {{name, "k"}, {"acme", name}}) {
+                for (Executable call : List.<Executable>of(
+                        () -> Kve1.seal(key, names[0], names[1], Kve1.Kind.DATA, 1, new byte[0]),
+                        () -> Kve1.open(key, names[0], names[1], sealed),
+                        () -> Kve1.commitsTo(head, key, names[0], names[1]))) {
+                    assertThrows(IllegalArgumentException.class, call);
+                }
+            }
+        }
     }
 
     @Test
@@ -85,10 +103,15 @@ class Kve1Test {
         };
     }
 
-    private static void check(JsonObject test, byte[] envelope) throws Exception {
+    private static void check(JsonObject test, Map<Integer, JsonObject> byId) throws Exception {
         byte[] key = bytes(test, "key");
         String tenant = test.get("tenant").getAsString();
         String keyId = test.get("keyId").getAsString();
+        if (test.has("head")) {
+            checkHead(test, () -> Kve1.commitsTo(bytes(test, "head"), key, tenant, keyId));
+            return;
+        }
+        byte[] envelope = envelopeOf(test, byId);
         if (!isValid(test) && test.get("phase").getAsString().equals("parse")) {
             assertThrows(Kve1.Malformed.class, () -> Kve1.parse(envelope));
             assertThrows(Kve1.Malformed.class, () -> Kve1.open(key, tenant, keyId, envelope));
@@ -107,6 +130,15 @@ class Kve1Test {
         assertArrayEquals(plaintext, Kve1.open(key, tenant, keyId, envelope));
         byte[] salt = Arrays.copyOfRange(envelope, 16, 40);
         assertArrayEquals(envelope, Kve1.seal(key, tenant, keyId, kind, revision, plaintext, salt));
+    }
+
+    private static void checkHead(JsonObject test, Callable<Boolean> commits) throws Exception {
+        if (isValid(test)) {
+            assertEquals(test.get("commits").getAsBoolean(), commits.call());
+        } else {
+            assertEquals("parse", test.get("phase").getAsString());
+            assertThrows(Kve1.Malformed.class, commits::call);
+        }
     }
 
     private static boolean isValid(JsonObject test) {
