@@ -61,6 +61,20 @@ def parse_identity_pattern(text: str) -> Pattern:
     )
 
 
+def check_identity(text: str) -> None:
+    """Raise ValueError, with a sentence for the operator, for a text that is the identity of no caller."""
+    if text == ANONYMOUS:
+        return
+    for kind, check in _KINDS.items():
+        if text.startswith(kind):
+            check(text.removeprefix(kind), False)
+            break
+    else:
+        raise ValueError(f"an identity is {ANONYMOUS} or begins with one of {', '.join(_KINDS)}")
+    if not (text.isascii() and text.isprintable()) or " " in text or len(text) > MAX_IDENTITY:
+        raise ValueError(f"an identity is at most {MAX_IDENTITY} visible ASCII characters")
+
+
 def _check_spiffe(rest: str, is_prefix: bool) -> None:
     literal = SCHEME + rest
     if not (is_spiffe_prefix(literal) if is_prefix else is_spiffe_id(literal)):

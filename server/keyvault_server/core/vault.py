@@ -114,7 +114,7 @@ class Vault:
         wrapped = parse_wrapped_key(wrapped_key)
         caller.permit(wrapped.scope)
         if wrapped.scope not in self._unwrap_scopes:
-            raise PolicyDenied
+            raise PolicyDenied("UnwrapKey is off for this scope: ask the operator to name it in KEYVAULT_UNWRAP_SCOPES")
         caller.spend()
         plaintext = await self._keys.unwrap(caller.tenant, wrapped.scope, wrapped.wrapped)
         return DataKey(caller.tenant, wrapped.scope, plaintext, wrapped_key)

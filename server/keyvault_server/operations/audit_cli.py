@@ -71,6 +71,7 @@ def audit_app(load: Callable[[], AuditSettings], open_records: OpenRecords) -> A
         paths = files or ((settings.audit_file,) if settings.audit_file else ())
         if not paths:
             raise CycloptsError(msg="name the log to verify, or set KEYVAULT_AUDIT_FILE")
+        _refuse_unreadable(paths)  # before its key is looked for next to it
         audit_key = load_key(key or settings.audit_key or default_key_path(live_name(paths[0])))
         store_key = _get_store_key(audit_key, since) if against_store else None
         report = verify(paths, audit_key, checkpoints or None, since=since)
@@ -92,6 +93,14 @@ def audit_app(load: Callable[[], AuditSettings], open_records: OpenRecords) -> A
         print(load_key(path).pem, end="")
 
     return app
+
+
+def _refuse_unreadable(paths: Sequence[Path]) -> None:
+    for path in paths:
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise NotWhole(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _get_store_key(key: PublicAuditKey, since: Sequence[int]) -> AuditKey:

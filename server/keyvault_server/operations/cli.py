@@ -1,7 +1,7 @@
 """The command `keyvault-server`.
 
-The rules of this file: data and the banner go to stdout, the log (JSON lines) and refusals to stderr; a refusal is one
-line and exit 1, bad usage one line and exit 2. Flags override the environment, which `environment.py` reads.
+The rules of this file: data and the banner go to stdout, the log (JSON lines) and refusals to stderr. A refusal is one
+line (`endings.py`). Flags override the environment, which `environment.py` reads.
 """
 
 import asyncio
@@ -14,22 +14,22 @@ import sys
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, NoReturn, TextIO
+from typing import Annotated, TextIO
 
 import uvloop
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, Parameter
 from pythonjsonlogger.json import JsonFormatter
 
 from keyvault_api.names import METHODS, is_scope
+from keyvault_server.access.patterns import check_identity
 from keyvault_server.access.policy import unknown_rpc
-from keyvault_server.core.errors import OperatorError, VaultError
-from keyvault_server.core.ports import HeadChanged
 from keyvault_server.operations.audit_cli import audit_app
 from keyvault_server.operations.banner import announce
 from keyvault_server.operations.composition import check_files, open_records, read_policy
 from keyvault_server.operations.core_log import core_log
 from keyvault_server.operations.dev_certs import TRUST_DOMAIN, write_dev_certs
-from keyvault_server.operations.environment import BadSettings, load_settings
+from keyvault_server.operations.endings import bugs_logged, end_in_one_line, refuse
+from keyvault_server.operations.environment import load_settings
 from keyvault_server.operations.lifecycle import serve
 from keyvault_server.operations.process import close_memory
 from keyvault_server.operations.settings import Settings
@@ -90,7 +90,8 @@ def serve_command(
         # Linux: grpc's threads then wake without preempting each other
         with contextlib.suppress(AttributeError, OSError):
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-        uvloop.run(serve(settings, lambda server: announce(settings, server), handshakes))
+        with bugs_logged():
+            uvloop.run(serve(settings, lambda server: announce(settings, server), handshakes))
 
 
 @app.command
@@ -115,11 +116,15 @@ def policy_test(
     """Show whether the policy allows a call, and which line decides; exit 1 if it is denied."""
     path = policy or load_settings().policy
     if path is None:
-        _refuse("which policy? Give --policy, or set KEYVAULT_POLICY", 2)
+        refuse("which policy? Give --policy, or set KEYVAULT_POLICY", 2)
     if method not in METHODS:
-        _refuse(unknown_rpc(method), 2)
+        refuse(unknown_rpc(method), 2)
+    try:
+        check_identity(identity)
+    except ValueError as error:
+        refuse(f"invalid identity {identity!r}: {error}", 2)
     if name and not is_scope(name):
-        _refuse(f"invalid name {name!r}: {NAME_RULE}", 2)
+        refuse(f"invalid name {name!r}: {NAME_RULE}", 2)
     decision = read_policy(path).decide(identity, method, name)
     where = f"line {decision.line}: " if decision.line else ""
     print(f"{'allowed' if decision.allowed else 'denied'}: {where}{decision.why}")
@@ -147,46 +152,13 @@ def healthcheck(
     settings = load_settings()
     target = address or settings.admin_listen or settings.listen
     if not asyncio.run(is_serving(target, LIVENESS if liveness else "")):
-        _refuse(f"{target} is not serving in plaintext (a server with TLS does on KEYVAULT_ADMIN_LISTEN)", 1)
+        refuse(f"{target} is not serving in plaintext (a server with TLS does on KEYVAULT_ADMIN_LISTEN)", 1)
 
 
 def main() -> None:
     """Entry point."""
-    try:
-        _run()
-    except CycloptsError as error:
-        _refuse(str(error), 2)
-    except BadSettings as error:
-        _refuse(str(error), 2)
-    except (OperatorError, VaultError) as error:
-        _refuse(str(error), 1)
-    except HeadChanged:
-        _refuse("the record was changed at the same time: retry", 1)
-    except OSError as error:
-        _refuse(f"{error.filename or 'output'}: {error.strerror}", 1)
-
-
-def _run() -> None:
-    """Run the command with valid streams, and notice output that cannot be written while there is time to say so."""
-    sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()
-    try:
-        app(exit_on_error=False, print_error=False)
-    finally:
-        try:
-            sys.stdout.flush()
-        except OSError:  # drop the rest, or Python would print a traceback at exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise
-
-
-def _nowhere() -> TextIO:
-    """Return a replacement for a stream that was closed before we began."""
-    return Path(os.devnull).open("w")
-
-
-def _refuse(sentence: str, code: int) -> NoReturn:
-    print(f"keyvault-server: {' '.join(sentence.split())}", file=sys.stderr)
-    sys.exit(code)
+    logging.getLogger("keyvault_server").addHandler(logging.NullHandler())  # a command that does not serve logs nothing
+    end_in_one_line(lambda: app(exit_on_error=False, print_error=False))
 
 
 class _Handler(logging.StreamHandler[TextIO]):

@@ -79,9 +79,9 @@ def server_tls(settings: Settings, metrics: Metrics) -> ServerTls | None:
 def read_policy(path: Path) -> Policy:
     """Read the policy in a file. Raises OperatorError."""
     try:
-        return Policy.parse(read_file(path, MAX_POLICY).decode())
+        return Policy.parse(read_file(path, MAX_POLICY).decode("utf-8-sig"))  # editors write a byte order mark
     except UnicodeDecodeError:
-        raise BadPolicy(f"{path} is not UTF-8") from None
+        raise BadPolicy(f"{path} is not UTF-8: save it as UTF-8") from None
     except BadPolicy as error:
         raise BadPolicy(f"{path}, {error}") from None
 
@@ -133,8 +133,7 @@ async def open_backend(settings: Settings) -> AsyncIterator[tuple[KeyService, Re
 @contextlib.asynccontextmanager
 async def open_records(settings: Settings) -> AsyncIterator[RecordStore]:
     """Open the records for an operator; unlike a start, refuse a missing directory. Raises OperatorError."""
-    directory = data_directory(settings)
-    if settings.backend == "embedded" and not directory.database.exists():
+    if settings.backend == "embedded" and not (directory := data_directory(settings)).database.exists():
         raise UnusableData(f"{directory.path} has no records: name the server's own directory")
     async with open_backend(settings) as (_, records):
         yield records
@@ -179,8 +178,12 @@ def rotate_master_key(settings: Settings) -> str:
 
 
 def data_directory(settings: Settings) -> DataDirectory:
-    """Return the embedded backend's directory, with `~` resolved."""
-    return DataDirectory(settings.data.expanduser().resolve())
+    """Return the embedded backend's directory, with `~` resolved. Raises UnusableData."""
+    try:
+        return DataDirectory(settings.data.expanduser().resolve())
+    except RuntimeError as error:  # the user has no home directory, or the path is a loop of links
+        why = "symbolic links lead back to it" if "loop" in str(error) else "this user has no home directory"
+        raise UnusableData(f"KEYVAULT_DATA: {settings.data}: {why}: name another directory") from None
 
 
 def _make_or_load(directory: DataDirectory) -> Keyring:

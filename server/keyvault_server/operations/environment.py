@@ -78,6 +78,11 @@ def load_settings(**given: object) -> Settings:
     return settings
 
 
+def wants_traceback() -> bool:
+    """Return whether KEYVAULT_TRACEBACK is true, however little else of the settings can be read."""
+    return os.environ.get(PREFIX + "TRACEBACK", "").lower() in {"1", "on", "t", "true", "y", "yes"}  # noqa: TID251
+
+
 def _unknown(environment: Mapping[str, str], known: set[str]) -> Iterator[str]:
     for name, value in sorted(environment.items()):
         if not name.upper().startswith(PREFIX) or name in known or _SERVICE_LINK.fullmatch(f"{name}={value}"):

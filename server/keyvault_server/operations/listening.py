@@ -30,8 +30,9 @@ def refuse_taken(address: str) -> None:
     host, _, port = address.rpartition(":")
     try:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as error:
-        raise CannotListen(f"cannot listen on {address}: {error.strerror}") from None
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or "the host is not a valid name"
+        raise CannotListen(f"cannot listen on {address}: {why}") from None
     reasons = [_reason(family, there) for family, _, _, _, there in found]
     taken = [reason for reason in reasons if reason in (errno.EADDRINUSE, errno.EACCES)]
     if taken or all(reasons):
@@ -64,6 +65,8 @@ def _refuse_taken_socket(address: str) -> None:
             probe.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError):  # refused: left over by a server that was killed
             return
+        except TimeoutError:
+            raise CannotListen(f"cannot listen on {address}: it is in use by a program that does not answer") from None
         except OSError as error:
-            raise CannotListen(f"cannot listen on {address}: {error.strerror or 'it is in use'}") from None
+            raise CannotListen(f"cannot listen on {address}: {error.strerror or error}") from None
     raise CannotListen(f"cannot listen on {address}: it is in use by another program")

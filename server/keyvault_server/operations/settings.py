@@ -147,6 +147,8 @@ class Settings(BaseSettings):
     """Level of our own log lines; a library's DEBUG lines, which may hold secrets, are never logged."""
     access_log: bool = True
     """Write one JSON line per call to stderr."""
+    traceback: bool = False
+    """Print the traceback of an unexpected error, which may show names and values; `serve` logs it in any case."""
     aws_region: str | None = None
     """Region of KMS and DynamoDB; if unset, the AWS SDK's."""
     aws_table: str = Field(default="keyvault", min_length=3, max_length=255, pattern=r"^[A-Za-z0-9_.-]+$")

@@ -200,6 +200,13 @@ def test_a_key_that_is_none_is_refused(command: Command, trail: Trail) -> None:
     assert "others can read" in command("public-key", "--key", trail.key_path).refusal
 
 
-def test_the_key_is_looked_for_next_to_the_log(command: Command) -> None:
-    ran = command("verify", "x")
-    assert (ran.status, ran.refusal) == (1, "x.key: cannot read the audit key: No such file or directory")
+def test_the_key_is_looked_for_next_to_the_log(command: Command, tmp_path: Path) -> None:
+    log = tmp_path / "x"
+    log.touch()
+    ran = command("verify", log)
+    assert (ran.status, ran.refusal) == (1, f"{log}.key: cannot read the audit key: No such file or directory")
+
+
+def test_a_mistyped_log_is_named_before_its_key(command: Command, tmp_path: Path) -> None:
+    ran = command("verify", tmp_path / "nosuch.jsonl")
+    assert (ran.status, ran.refusal) == (1, f"{tmp_path}/nosuch.jsonl: cannot be read: No such file or directory")

@@ -8,17 +8,23 @@ from pathlib import Path
 
 import pytest
 
+from keyvault_api.v1 import keyvault_pb2 as pb
+from keyvault_server.access.patterns import check_identity
+from keyvault_server.access.policy import BadPolicy
 from keyvault_server.backends.embedded.data_directory import DataDirectory, UnusableData
 from keyvault_server.backends.embedded.keyring import Keyring
 from keyvault_server.backends.embedded.sqlite import open_store
 from keyvault_server.disk.permissions import UnsafeFile
 from keyvault_server.disk.watched import Unreadable
 from keyvault_server.operations.cli import app
+from keyvault_server.operations.composition import read_policy
 from keyvault_server.operations.listening import CannotListen, refuse_taken
 from tests.support.ownership import give_to_foreign_group
 from tests.support.pages import with_commands
 from tests.support.processes import server_process
+from tests.support.refusals import failure_of
 from tests.support.refusals import refusal as refusal_of
+from tests.support.requests import mint
 from tests.support.servers import embedded
 
 POLICY = """[[caller]]
@@ -131,6 +137,8 @@ def test_a_bad_question_to_a_policy_is_bad_usage_not_a_denial(tmp_path: Path) ->
     ask = "keyvault-server policy test --policy policy.toml --as dns:a.example"
     assert "did you mean Read?" in refusal(in_shell(f"{ask} Raed x/a", tmp_path), 2)
     assert "A-Za-z0-9" in refusal(in_shell(f"{ask} Read 'x/a b'", tmp_path), 2)
+    line = refusal(in_shell("keyvault-server policy test --policy policy.toml --as alice Read x/a", tmp_path), 2)
+    assert "invalid identity 'alice': an identity is anonymous or begins with one of spiffe://" in line
 
 
 @pytest.mark.process
@@ -188,7 +196,31 @@ def test_a_refusal_without_stderr_is_not_printed_elsewhere(tmp_path: Path) -> No
 @pytest.mark.process
 @pytest.mark.slow
 def test_a_folder_in_place_of_an_audit_log_is_refused(tmp_path: Path) -> None:
-    assert "audit key" in refusal(in_shell("keyvault-server audit verify .", tmp_path), 1)
+    assert ".: cannot be read: Is a directory" in refusal(in_shell("keyvault-server audit verify .", tmp_path), 1)
+
+
+def test_a_policy_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    """Some editors write one; tomllib says "Invalid statement (at line 1, column 1)" of it."""
+    path = tmp_path / "policy.toml"
+    path.write_text(POLICY, encoding="utf-8-sig")
+    assert read_policy(path).decide("dns:a.example", "Read", "x/a").line == 4
+    path.write_text(POLICY, encoding="utf-16")
+    with pytest.raises(BadPolicy, match=r"policy\.toml is not UTF-8: save it as UTF-8"):
+        read_policy(path)
+
+
+async def test_an_unwrap_that_is_off_is_not_blamed_on_the_policy(tmp_path: Path) -> None:
+    async with embedded(tmp_path / "data") as server:
+        key = await mint(server.stub, "prod/a")
+        failure = await failure_of(server.stub.UnwrapKey(pb.UnwrapKeyRequest(wrapped_key=key.wrapped)))
+    assert (failure.status, failure.reason) == ("PERMISSION_DENIED", "POLICY_DENIED")
+    assert "UnwrapKey is off for this scope" in failure.message
+
+
+@pytest.mark.parametrize("identity", ["alice", "", "spiffe://a", "dns:", "jwt:a b", "jwt:é", "jwt:" + "a" * 3000])
+def test_an_identity_of_no_caller_is_refused(identity: str) -> None:
+    with pytest.raises(ValueError, match=r"identity|SPIFFE|DNS|subject"):
+        check_identity(identity)
 
 
 def test_every_command_and_parameter_is_explained() -> None:
