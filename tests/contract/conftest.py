@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from keyvault_server.backends.aws.calls import AwsClient
-from keyvault_server.backends.aws.clients import AwsOptions, open_aws
+from keyvault_server.backends.aws.clients import open_aws
 from keyvault_server.backends.aws.dynamodb import DynamoRecordStore
 from keyvault_server.backends.aws.kms import KmsKeyService
+from keyvault_server.backends.aws.options import AwsOptions
 from keyvault_server.backends.embedded.keyring import Keyring
 from keyvault_server.backends.embedded.sqlite import SqliteStore, open_store
 from keyvault_server.core.ports import KeyService, RecordStore

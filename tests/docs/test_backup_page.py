@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from keyvault_server.backends.aws.clients import AwsOptions, open_aws, open_clients
+from keyvault_server.backends.aws.clients import open_aws, open_clients
+from keyvault_server.backends.aws.options import AwsOptions
 from keyvault_server.core.records import Record
 from tests.support.engines import options
 from tests.support.pages import blocks_of, started, with_commands

@@ -12,9 +12,10 @@ from contextlib import contextmanager
 import pytest
 
 from keyvault_server.backends.aws.calls import AwsClient
-from keyvault_server.backends.aws.clients import AwsOptions, open_aws, open_clients
+from keyvault_server.backends.aws.clients import open_aws, open_clients
 from keyvault_server.backends.aws.dynamodb import DynamoRecordStore
 from keyvault_server.backends.aws.kms import KmsKeyService
+from keyvault_server.backends.aws.options import AwsOptions
 from keyvault_server.backends.aws.setup import create_backend
 from tests.server.backends.aws.standins.account import Account, account
 from tests.support.tools import tool

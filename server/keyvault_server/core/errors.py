@@ -40,6 +40,10 @@ class OperatorError(Exception):
     """The operator has to change something first; the message is one line that says what is wrong and what to do."""
 
 
+class BackendFault(Exception):
+    """What a backend did, often the cause of a VaultError. Its text is fit for the log and says no secret."""
+
+
 class VaultError(Exception):
     """An expected failure; only subclasses are raised."""
 
@@ -202,7 +206,7 @@ class MasterKeyUnusable(VaultError):
     """The operator has to fix the master key."""
 
     reason = "MASTER_KEY_UNUSABLE"
-    message = "the master key is unknown, disabled or pending deletion: ask the operator"
+    message = "the master key is unknown, disabled, pending deletion or not permitted to the server: ask the operator"
 
 
 class BackendUnavailable(VaultError):

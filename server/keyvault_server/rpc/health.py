@@ -15,6 +15,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from keyvault_server.core.background import in_background
+from keyvault_server.core.errors import BackendFault
 
 READINESS = ("", "keyvault.v1.KeyVault")
 LIVENESS = "liveness"
@@ -113,12 +114,18 @@ class Readiness:
                 for backend in self._backends:
                     await backend.check()
             ready, cause = True, ""
-        except Exception as error:  # any error means "not ready"; its text may hold names of the backend
-            ready, cause = False, type(error).__name__
+        except Exception as error:  # any error means "not ready"
+            ready, cause = False, _cause(error)
         if ready is not self._ready:
             _log.log(logging.INFO if ready else logging.ERROR, "readiness", extra={"ready": ready, "cause": cause})
             self._ready = ready
         self.servicer.set(_SERVING if ready and not self._left else _NOT_SERVING)
+
+
+def _cause(error: Exception) -> str:
+    """Return the class of the error, and a backend's own cause; another text may hold names of the backend."""
+    fault = error if isinstance(error, BackendFault) else error.__cause__
+    return f"{type(error).__name__}: {fault}" if isinstance(fault, BackendFault) else type(error).__name__
 
 
 async def is_serving(address: str, service: str = "") -> bool:

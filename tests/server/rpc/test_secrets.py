@@ -13,7 +13,7 @@ import pytest
 
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
-from keyvault_server.backends.aws.clients import AwsOptions
+from keyvault_server.backends.aws.options import AwsOptions
 from tests.support import requests
 from tests.support.connections import bearer
 from tests.support.engines import REGION

@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from keyvault_server.backends.aws.breaker import Breaker
-from keyvault_server.core.errors import BackendUnavailable
+from keyvault_server.backends.aws.faults import NotDone
 
 _T = TypeVar("_T")
 
 
-class NotSent(BackendUnavailable):
+class NotSent(NotDone):
     """No request left the server, and another attempt would not send one either."""
 
 

@@ -12,8 +12,8 @@ Source: DynamoDB API Reference "GetItem", "PutItem", "Scan"; Developer Guide "Co
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from keyvault_server.backends.aws.calls import AwsClient, AwsFault
-from keyvault_server.backends.aws.connections import NotSent
+from keyvault_server.backends.aws.calls import AwsClient
+from keyvault_server.backends.aws.faults import AwsFault, NotDone
 from keyvault_server.core.errors import BackendUnavailable, RecordCorrupt, VaultError
 from keyvault_server.core.ports import HeadChanged, Walked
 from keyvault_server.core.records import DIGEST_SIZE, FORMAT, Record, StoredHead, in_ring
@@ -62,7 +62,7 @@ class DynamoRecordStore:
             # Not every engine returns the item. Another writer may have changed it since: that state is as good.
             item = fault.reply.get("Item") or await self._get(pk, {})
             raise HeadChanged(_stored_head(item) if item else None) from None
-        except NotSent:
+        except NotDone:
             raise
         except BackendUnavailable as unknown:
             await self._resolve_outcome(tenant, key_id, record, unknown)

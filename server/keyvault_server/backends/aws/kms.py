@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from keyvault_api.names import DATA_KEY_SIZE
 from keyvault_server.backends.aws.calls import AwsClient
+from keyvault_server.backends.aws.faults import AwsFault
 from keyvault_server.core.errors import BackendUnavailable, MasterKeyUnusable, NotAuthorized
 from keyvault_server.core.ports import NewDataKey, WrappedBlob
 
@@ -38,7 +39,7 @@ class KmsKeyService:
             EncryptionContext=_context(tenant, scope),
         )
         if len(reply["Plaintext"]) != DATA_KEY_SIZE:
-            raise BackendUnavailable
+            raise BackendUnavailable from AwsFault("generate_data_key", "NotADataKey")
         return NewDataKey(reply["Plaintext"], WrappedBlob(self._label, reply["CiphertextBlob"]))
 
     async def unwrap(self, tenant: str, scope: str, wrapped: WrappedBlob) -> bytes:
@@ -76,8 +77,9 @@ class KmsKeyService:
         use the key.
         """
         reply = await self._kms.call("describe_key", "KeyMetadata", KeyId=self._arn)
-        if reply["KeyMetadata"].get("KeyState") != "Enabled":
-            raise MasterKeyUnusable
+        state = reply["KeyMetadata"].get("KeyState")
+        if state != "Enabled":
+            raise MasterKeyUnusable from AwsFault("describe_key", f"KeyState {state}")
 
     def _find_arn(self, wrapped: WrappedBlob) -> str:
         """Return the ARN of the label's key. Raises NotAuthorized for a blob that KMS need not see."""

@@ -12,7 +12,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from keyvault_server.backends.aws.connections import NotSent
+from keyvault_server.backends.aws.faults import NotDone
 from keyvault_server.core.errors import BackendThrottled, BackendUnavailable
 
 WITHOUT_EFFECT = frozenset(
@@ -53,7 +53,7 @@ class Retries:
         for number in range(1, ATTEMPTS + 1):
             try:
                 reply = await attempt()
-            except NotSent:
+            except NotDone:
                 raise
             except (BackendUnavailable, BackendThrottled) as error:
                 pause = _pause(number, error)

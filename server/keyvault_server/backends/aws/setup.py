@@ -10,8 +10,10 @@ Source: DynamoDB API Reference "CreateTable", "UpdateContinuousBackups"; AWS KMS
 import asyncio
 import dataclasses
 
-from keyvault_server.backends.aws.calls import AwsClient, AwsFault, explain_failures
-from keyvault_server.backends.aws.clients import AwsOptions, BadAwsSettings, open_clients
+from keyvault_server.backends.aws.calls import AwsClient, explain_failures
+from keyvault_server.backends.aws.clients import open_clients
+from keyvault_server.backends.aws.faults import AwsFault
+from keyvault_server.backends.aws.options import AwsOptions, BadAwsSettings
 from keyvault_server.backends.aws.table import KEY_SCHEMA, KEY_TYPES, NOT_OFFERED, refuse_unsafe_table
 from keyvault_server.core.errors import MasterKeyUnusable
 
@@ -84,8 +86,10 @@ async def _enable_backups(dynamodb: AwsClient, name: str) -> None:
 async def _find_key(kms: AwsClient, alias: str) -> str | None:
     try:
         reply = await kms.call("describe_key", "KeyMetadata", KeyId=alias)
-    except MasterKeyUnusable:  # the alias does not exist
-        return None
+    except MasterKeyUnusable as unusable:
+        if isinstance(unusable.__cause__, AwsFault) and unusable.__cause__.code == "NotFoundException":
+            return None
+        raise
     key = reply["KeyMetadata"]
     if key.get("KeyState") != "Enabled" or key.get("KeySpec") != "SYMMETRIC_DEFAULT":
         raise BadAwsSettings(

@@ -9,8 +9,9 @@ Source: DynamoDB API Reference "DescribeTable", "DescribeTimeToLive"; Developer 
 from collections.abc import Mapping
 from typing import Any
 
-from keyvault_server.backends.aws.calls import AwsClient, AwsFault, explain_failures
+from keyvault_server.backends.aws.calls import AwsClient, explain_failures
 from keyvault_server.backends.aws.dynamodb import KEY
+from keyvault_server.backends.aws.faults import AwsFault
 from keyvault_server.core.errors import OperatorError
 
 KEY_SCHEMA = [{"AttributeName": KEY, "KeyType": "HASH"}]

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from keyvault_server.backends.aws.clients import AwsOptions, open_aws
+from keyvault_server.backends.aws.clients import open_aws
 from keyvault_server.backends.aws.dynamodb import DynamoRecordStore
 from keyvault_server.backends.aws.kms import KmsKeyService
+from keyvault_server.backends.aws.options import AwsOptions
 from tests.server.backends.aws.fault_proxy import FaultProxy, fault_proxy
 from tests.server.backends.aws.standins.account import Account
 from tests.server.backends.aws.stub import authority  # noqa: F401

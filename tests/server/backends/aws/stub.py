@@ -36,10 +36,13 @@ class Stub:
     address: str = ""
     requests: list[tuple[str, str]] = field(default_factory=list)
     """Operation (or the request line, if no operation is named) and body of each request."""
+    keys: list[str] = field(default_factory=list)
+    """Access key that each request was signed with; empty if it was not."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = await read_message(reader)
         self.requests.append((request.operation, request.body.decode()))
+        self.keys.append(request.headers.get("authorization", "").partition("Credential=")[2].partition("/")[0])
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if answer == SILENCE:
             await asyncio.sleep(60)

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from keyvault_server.backends.aws.calls import AwsClient
-from keyvault_server.backends.aws.clients import AwsOptions, open_aws, open_clients
+from keyvault_server.backends.aws.clients import open_aws, open_clients
 from keyvault_server.backends.aws.kms import KmsKeyService
+from keyvault_server.backends.aws.options import AwsOptions
 from keyvault_server.core.errors import NotAuthorized
 from keyvault_server.core.ports import WrappedBlob
 from tests.server.backends.aws.stub import Reply, Stub, stub

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from keyvault_server.backends.aws.calls import AwsFault
 from keyvault_server.backends.aws.clients import open_clients
 from keyvault_server.backends.aws.dynamodb import DynamoRecordStore
+from keyvault_server.backends.aws.faults import AwsFault
 from keyvault_server.backends.aws.kms import KmsKeyService
 from keyvault_server.core.errors import (
     BackendThrottled,
@@ -52,14 +52,36 @@ NO_ANSWERS: list[Answer] = [
     aws_error("ExpiredTokenException"),
     RESET,
     HALF,
+    Reply(body=b'{"\xff": 1}'),
+    Reply(400, b'{"__type": 1}'),
+    Reply(400, b'{"__type": "\xff"}'),
+    Reply(400, b'{"__type": [], "message": {}}'),
+    Reply(headers={"x-amzn-RequestId": "1", "x-amz-crc32": "no number"}),
+    Reply(headers={"x-amzn-RequestId": "\x80"}),
 ]
+NONSENSE = [
+    b'{"Plaintext": "?", "CiphertextBlob": 1, "KeyMetadata": 1, "Item": 1}',
+    b'{"Plaintext": "\\ud800", "CiphertextBlob": [], "KeyMetadata": [], "Item": []}',
+    b'{"Plaintext": {}, "CiphertextBlob": {}, "KeyMetadata": {"KeyState": {}}, "Item": {"head": 1}}',
+]
+"""JSON objects whose members have other types than AWS gives them."""
 THROTTLES = [
     aws_error("ThrottlingException"),
     aws_error("ProvisionedThroughputExceededException"),
     aws_error("RequestLimitExceeded"),
     aws_error("LimitExceededException"),
 ]
-OURS = ["AccessDeniedException", "ValidationException", "UnrecognizedClientException", "InvalidSignatureException"]
+OURS = ["ValidationException", "UnknownOperationException", "SerializationException"]
+REJECTED = ["UnrecognizedClientException", "InvalidSignatureException", "IncompleteSignatureException", "OptInRequired"]
+NEEDS = {
+    "generate_data_key": f"kms:GenerateDataKey on {ARN}",
+    "decrypt": f"kms:Decrypt on {ARN}",
+    "re_encrypt": f"kms:ReEncryptFrom and kms:ReEncryptTo on {ARN}",
+    "describe_key": f"kms:DescribeKey on {ARN}",
+    "get_item": "dynamodb:GetItem on keyvault",
+    "put_item": "dynamodb:PutItem on keyvault",
+}
+"""The permission of each operation, as policies name it."""
 
 
 Line = tuple[KmsKeyService, DynamoRecordStore, Stub]
@@ -113,6 +135,13 @@ async def test_an_unclear_answer_of_aws_is_unavailable_never_absent(answer: Answ
     assert [type(outcome) for outcome in await outcomes(keys, records)] == [BackendUnavailable] * 9
 
 
+@pytest.mark.parametrize("body", NONSENSE, ids=str)
+async def test_nonsense_raises_nothing_but_errors_of_the_vault(body: bytes, say: Say) -> None:
+    keys, records, _ = say(Reply(body=body))
+    seen = await outcomes(keys, records)
+    assert [outcome for outcome in seen if isinstance(outcome, Exception) and not isinstance(outcome, VaultError)] == []
+
+
 @pytest.mark.parametrize("answer", THROTTLES, ids=str)
 async def test_a_throttle_is_reported_as_one(answer: Reply, say: Say) -> None:
     keys, records, _ = say(answer)
@@ -129,13 +158,51 @@ async def test_a_write_is_sent_once_whatever_comes_of_it(answer: Answer, say: Sa
 
 @pytest.mark.parametrize("code", OURS)
 async def test_faults_of_our_own_are_no_answer_for_a_caller(code: str, say: Say) -> None:
-    """Only our identity or a bug of ours causes them."""
+    """Only a bug of ours causes them."""
     keys, records, _ = say(aws_error(code))
     for outcome in await outcomes(keys, records):
         assert isinstance(outcome, AwsFault)
         assert not isinstance(outcome, VaultError)
         assert code in str(outcome)
         assert "SECRET" not in str(outcome) + repr(outcome)
+
+
+async def test_a_missing_permission_of_kms_is_the_operators_business(
+    say: Say, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its callers see FAILED_PRECONDITION, those of the store UNAVAILABLE; the log names the permission."""
+    keys, records, served = say(aws_error("AccessDeniedException"))
+    seen = await outcomes(keys, records)
+    assert [type(outcome) for outcome in seen[:4]] == [MasterKeyUnusable] * 4
+    assert all(isinstance(outcome, BackendUnavailable) for outcome in seen[4:])
+    assert len(served.requests) == len(seen), "what is denied is neither retried nor looked up"
+    logged = {line.operation: line.needs for line in caplog.records}  # type: ignore[attr-defined]
+    assert logged == NEEDS
+    assert "SECRET" not in caplog.text + "".join(map(repr, seen))
+
+
+async def test_a_denied_rewrap_names_both_keys(say: Say, caplog: pytest.LogCaptureFixture) -> None:
+    _, _, served = say(aws_error("AccessDeniedException"))
+    other = ARN.replace("1111", "9999")
+    async with open_clients(options(served.address, served.address)) as (kms, _dynamodb):
+        with pytest.raises(MasterKeyUnusable):
+            await KmsKeyService(kms, {"new": other, "1": ARN}).rewrap("acme", "prod/", WRAPPED)
+    (line,) = caplog.records
+    assert line.needs == f"kms:ReEncryptFrom and kms:ReEncryptTo on {ARN} and {other}"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("code", REJECTED)
+async def test_rejected_credentials_are_unavailable(code: str, say: Say, caplog: pytest.LogCaptureFixture) -> None:
+    keys, records, served = say(aws_error(code))
+    seen = await outcomes(keys, records)
+    assert all(isinstance(outcome, BackendUnavailable) for outcome in seen)
+    assert len(served.requests) == len(seen), "what is rejected is neither retried nor looked up"
+    assert {line.code for line in caplog.records} == {f"credentials: {code}"}  # type: ignore[attr-defined]
+
+
+async def test_a_table_that_was_deleted_is_unavailable(say: Say) -> None:
+    keys, records, _ = say(aws_error("ResourceNotFoundException"))
+    assert all(isinstance(outcome, BackendUnavailable) for outcome in (await outcomes(keys, records))[4:])
 
 
 @pytest.mark.parametrize(
@@ -219,14 +286,6 @@ async def test_nobody_listening_is_unavailable() -> None:
     async with open_clients(options(gone.address, gone.address)) as (kms, dynamodb):
         keys, records = KmsKeyService(kms, {"1": ARN}), DynamoRecordStore(dynamodb, "keyvault")
         assert [type(outcome) for outcome in await outcomes(keys, records)] == [BackendUnavailable] * 9
-
-
-async def test_without_credentials_nothing_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    async with answering(Reply()) as (keys, records, served):
-        assert [type(outcome) for outcome in await outcomes(keys, records)] == [BackendUnavailable] * 9
-        assert served.requests == []
 
 
 async def test_the_log_names_operation_and_code_and_no_text_of_aws(caplog: pytest.LogCaptureFixture, say: Say) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from keyvault_server.backends.aws.calls import AwsClient, AwsFault
+from keyvault_server.backends.aws.calls import AwsClient
 from keyvault_server.backends.aws.clients import open_clients
+from keyvault_server.backends.aws.faults import AwsFault
 from keyvault_server.backends.aws.kms import KmsKeyService
 from keyvault_server.core.errors import (
     BackendThrottled,

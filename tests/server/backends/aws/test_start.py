@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from keyvault_server.backends.aws.calls import AwsClient
-from keyvault_server.backends.aws.clients import AwsOptions, open_aws, open_clients
+from keyvault_server.backends.aws.clients import open_aws, open_clients
+from keyvault_server.backends.aws.options import AwsOptions
 from keyvault_server.backends.aws.setup import create_backend
 from keyvault_server.core.errors import OperatorError
 from tests.server.backends.aws.stub import RESET, Answer, Reply, aws_error, stub
@@ -87,25 +88,71 @@ async def test_some_master_key_has_to_be_named(moto_options: AwsOptions) -> None
 
 async def test_a_master_key_of_another_region_is_refused(moto_options: AwsOptions) -> None:
     elsewhere = {"1": ARN.replace("eu-central-1", "us-east-1")}
-    assert "another region" in await refusal(dataclasses.replace(moto_options, master_keys=elsewhere))
+    said = await refusal(dataclasses.replace(moto_options, master_keys=elsewhere))
+    assert elsewhere["1"] in said
+    assert "another region than eu-central-1 of KEYVAULT_AWS_REGION" in said
 
 
-async def test_a_region_has_to_be_found(moto_options: AwsOptions) -> None:
-    assert "KEYVAULT_AWS_REGION" in await refusal(dataclasses.replace(moto_options, region=None))
-
-
-async def test_the_region_may_come_from_the_environment(
-    moto_options: AwsOptions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+async def test_the_region_comes_from_the_master_keys(moto_options: AwsOptions) -> None:
     async with open_aws(dataclasses.replace(moto_options, region=None)) as (keys, _):
         await keys.check()
 
 
-async def test_a_bad_endpoint_and_a_missing_bundle_are_refused(moto_options: AwsOptions) -> None:
-    assert "cannot make a client of AWS kms" in await refusal(dataclasses.replace(moto_options, kms_endpoint="no url"))
+@pytest.mark.parametrize("variable", ["AWS_REGION", "AWS_DEFAULT_REGION"])
+async def test_a_region_of_the_environment_that_disagrees_is_refused(
+    moto_options: AwsOptions, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """The setting is the way out: it overrides what is meant for other programs."""
+    monkeypatch.setenv(variable, "us-east-1")
+    said = await refusal(dataclasses.replace(moto_options, region=None))
+    assert "another region than us-east-1 of AWS_REGION, AWS_DEFAULT_REGION or the AWS profile" in said
+    assert "set KEYVAULT_AWS_REGION" in said
+    async with open_aws(moto_options) as (keys, _):
+        await keys.check()
+
+
+async def test_master_keys_of_two_regions_are_refused(moto_options: AwsOptions) -> None:
+    both = {"1": ARN, "2": ARN.replace("eu-central-1", "us-east-1")}
+    said = await refusal(dataclasses.replace(moto_options, region=None, master_keys=both))
+    assert "KEYVAULT_AWS_MASTER_KEYS: 2: " in said
+    assert "another region than eu-central-1 of master key 1" in said
+
+
+async def test_init_needs_a_region_from_somewhere(aws_identity: None) -> None:
+    with pytest.raises(OperatorError, match="set KEYVAULT_AWS_REGION"):
+        await create_backend(options(None, None, region=None), "alias/keyvault")
+
+
+@pytest.mark.parametrize("variable", ["AWS_REGION", "AWS_DEFAULT_REGION"])
+async def test_the_region_may_come_from_the_environment(
+    moto: str, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "eu-central-1")
+    given = options(moto, moto, region=None, table="t" + os.urandom(4).hex())
+    assert ":eu-central-1:" in await create_backend(given, "alias/" + given.table)
+
+
+async def test_an_invalid_region_is_named(aws_identity: None) -> None:
+    with pytest.raises(OperatorError, match="'no region'"):
+        await create_backend(options(None, None, region="no region"), "alias/keyvault")
+
+
+@pytest.mark.parametrize("url", ["no url", "https://", "127.0.0.1:8000", "http://127.0.0.1:x"])
+async def test_an_endpoint_that_is_not_a_url_is_named(moto_options: AwsOptions, url: str) -> None:
+    said = await refusal(dataclasses.replace(moto_options, kms_endpoint=url))
+    assert f"KEYVAULT_AWS_KMS_ENDPOINT: '{url}': must be a URL" in said
+
+
+async def test_an_endpoint_of_the_sdk_that_is_not_a_url_is_named(
+    moto_options: AwsOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", "no url")
+    assert "check AWS_ENDPOINT_URL" in await refusal(dataclasses.replace(moto_options, kms_endpoint=None))
+
+
+async def test_a_missing_bundle_is_named(moto_options: AwsOptions) -> None:
     missing = dataclasses.replace(moto_options, dynamodb_endpoint="https://127.0.0.1:1", ca_bundle="/no/such.pem")
-    assert "table keyvault" in await refusal(missing)
+    assert "No such file or directory" in await refusal(missing)
 
 
 async def test_plaintext_to_another_machine_is_always_refused(
@@ -163,7 +210,8 @@ async def test_a_ttl_that_comes_or_goes_is_refused_as_well(aws_identity: None, s
 @pytest.mark.slow
 async def test_an_engine_without_ttl_is_served_from(aws_identity: None) -> None:
     assert await refusal_of(table(), aws_error("UnknownOperationException")) is None
-    assert "AccessDenied" in str(await refusal_of(table(), aws_error("AccessDeniedException")))
+    said = str(await refusal_of(table(), aws_error("AccessDeniedException")))
+    assert "may not describe_time_to_live: it needs dynamodb:DescribeTimeToLive on keyvault" in said
 
 
 @pytest.mark.slow
@@ -186,7 +234,7 @@ async def test_a_table_that_is_not_ready_is_refused(aws_identity: None) -> None:
 @pytest.mark.slow
 async def test_a_start_while_aws_does_not_answer_is_refused(aws_identity: None) -> None:
     assert "describe_table: ConnectionClosedError" in str(await refusal_of(RESET))
-    assert "describe_table: AccessDeniedException" in str(await refusal_of(aws_error("AccessDeniedException")))
+    assert "it needs dynamodb:DescribeTable on" in str(await refusal_of(aws_error("AccessDeniedException")))
     assert "SECRET" not in str(await refusal_of(aws_error("AccessDeniedException")))
 
 
@@ -230,5 +278,16 @@ async def test_init_keeps_to_aliases_and_to_keys_that_can_wrap(moto: str, moto_c
 
 async def test_init_says_in_one_line_what_aws_does_not_allow(aws_identity: None) -> None:
     async with stub(aws_error("AccessDeniedException")) as served:
-        with pytest.raises(OperatorError, match="create_table: AccessDeniedException"):
+        with pytest.raises(
+            OperatorError, match="the role may not create_table: it needs dynamodb:CreateTable on keyvault"
+        ):
             await create_backend(options(served.address, served.address), "alias/keyvault")
+
+
+async def test_init_makes_no_key_where_it_may_not_look_for_one(aws_identity: None) -> None:
+    """An alias that cannot be looked up may exist."""
+    store = answer({}), table(), answer({}), table(), answer(NO_TTL)  # create, wait, enable backups, two looks
+    async with stub(aws_error("AccessDeniedException")) as kms, stub(*store) as dynamodb:
+        with pytest.raises(OperatorError, match="it needs kms:DescribeKey on alias/keyvault"):
+            await create_backend(options(kms.address, dynamodb.address), "alias/keyvault")
+    assert [operation for operation, _ in kms.requests] == ["DescribeKey"]

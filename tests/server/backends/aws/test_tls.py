@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from keyvault_server.backends.aws.clients import open_clients
+from keyvault_server.backends.aws.credentials import NoCredentials
 from keyvault_server.backends.aws.dynamodb import DynamoRecordStore
 from keyvault_server.core.errors import BackendUnavailable
 from tests.server.backends.aws.stub import Authority, Reply, Stub, stub
@@ -88,7 +89,7 @@ async def test_a_credentials_endpoint_must_show_its_name_too(
         monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/keyvault")
         monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts.address)
         monkeypatch.setenv("AWS_CA_BUNDLE", authority.bundle)
-        with pytest.raises(BackendUnavailable):  # this STS has no credentials for anybody
+        with pytest.raises(NoCredentials):  # this STS has no credentials for anybody
             await read_from(served, None)
         assert bool(sts.requests) is believed
         assert all("web" in body for _, body in sts.requests)
