@@ -22,6 +22,7 @@ import grpc
 from keyvault_api.address import is_loopback
 from keyvault_api.names import MAX_MESSAGE
 from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
+from keyvault_client.addresses import check_address
 from keyvault_client.errors import InvalidRequest, Unavailable, WrongEventLoop
 from keyvault_client.file_changes import FileChanges
 from keyvault_client.tls import TLS
@@ -73,16 +74,8 @@ class Connector:
     def __init__(
         self, address: str, tls: TLS | None, *, insecure: bool, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Raises InvalidRequest for unusable TLS files, and for plaintext to another machine without `insecure`."""
-        if address.startswith(("http:", "https:")):
-            raise InvalidRequest(
-                f"invalid address {address}: write host:port or unix:/path, and give tls (--tls, --ca) for TLS"
-            )
-        if tls is None and not insecure and not is_loopback(address):
-            raise InvalidRequest(
-                f"refusing plaintext to another machine ({address}): give tls (--tls, --ca), "
-                "or insecure=True (--insecure) to send keys unencrypted"
-            )
+        """Raises InvalidRequest for an invalid address, unusable TLS files, and plaintext to another machine."""
+        check_address(address, tls=tls is not None, insecure=insecure)
         if tls is not None:
             tls.check()
         self._address = address

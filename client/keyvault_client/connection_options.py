@@ -1,12 +1,16 @@
 """Options of the command `keyvault` that say where the server is and how to connect to it.
 
-Each has a variable of the environment; the server accepts these variables in its own (CLIENT_VARIABLES there).
+Each has a variable of the environment; the server accepts these variables in its own (CLIENT_VARIABLES there). An empty
+one is refused, as the server does it: `KEYVAULT_CA=$CA` is to fail where CA is unset, not to go without. Only an empty
+KEYVAULT_STATE has a meaning.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import CycloptsError, Parameter, Token, convert
 from cyclopts.types import ExistingFile, PositiveFloat
 
 from keyvault_client.errors import InvalidRequest
@@ -15,32 +19,43 @@ from keyvault_client.tls import TLS
 from keyvault_client.vault import KeyVault
 
 
+def _convert(kind: type, tokens: Sequence[Token]) -> Any:
+    """Convert a value that is not empty. Raises CycloptsError."""
+    if not tokens[-1].value:
+        remedy = "unset it" if tokens[-1].source == "env" else "leave it out"
+        raise CycloptsError(msg=f"{tokens[-1].keyword} is empty: give it a value, or {remedy}")
+    return convert(kind, tokens)
+
+
+_Option = partial(Parameter, converter=_convert)
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True)
 class ConnectionOptions:
     """Address of the server, and how to connect to it."""
 
-    address: Annotated[
-        str, Parameter(env_var="KEYVAULT_ADDRESS", show_default=True, help="host:port or unix:/path.")
-    ] = "127.0.0.1:50051"
+    address: Annotated[str, _Option(env_var="KEYVAULT_ADDRESS", show_default=True, help="host:port or unix:/path.")] = (
+        "127.0.0.1:50051"
+    )
     timeout: Annotated[
         PositiveFloat,
-        Parameter(env_var="KEYVAULT_TIMEOUT", show_default=True, help="Seconds for the whole call, retries included."),
+        _Option(env_var="KEYVAULT_TIMEOUT", show_default=True, help="Seconds for the whole call, retries included."),
     ] = 10.0
     ca: Annotated[
-        ExistingFile | None, Parameter(env_var="KEYVAULT_CA", help="PEM file of CA certificates; turns TLS on.")
+        ExistingFile | None, _Option(env_var="KEYVAULT_CA", help="PEM file of CA certificates; turns TLS on.")
     ] = None
     certificate: Annotated[
         ExistingFile | None,
-        Parameter(env_var="KEYVAULT_CERTIFICATE", help="PEM file of this client's certificate chain; turns TLS on."),
+        _Option(env_var="KEYVAULT_CERTIFICATE", help="PEM file of this client's certificate chain; turns TLS on."),
     ] = None
     private_key: Annotated[
         ExistingFile | None,
-        Parameter(env_var="KEYVAULT_PRIVATE_KEY", help="PEM file of this client's private key, unencrypted."),
+        _Option(env_var="KEYVAULT_PRIVATE_KEY", help="PEM file of this client's private key, unencrypted."),
     ] = None
     token_file: Annotated[
         ExistingFile | None,
-        Parameter(
+        _Option(
             env_var="KEYVAULT_TOKEN_FILE",
             help="File with a bearer token. Needs TLS unless the server is on this machine.",
         ),
@@ -48,10 +63,10 @@ class ConnectionOptions:
     tls: Annotated[bool, Parameter(help="Use TLS with the system's CA certificates.")] = False
     server_name: Annotated[
         str | None,
-        Parameter(env_var="KEYVAULT_SERVER_NAME", help="Name in the server's certificate, for a forwarded port."),
+        _Option(env_var="KEYVAULT_SERVER_NAME", help="Name in the server's certificate, for a forwarded port."),
     ] = None
     insecure: Annotated[
-        bool, Parameter(env_var="KEYVAULT_INSECURE", help="Allow plaintext to another machine, keys included.")
+        bool, _Option(env_var="KEYVAULT_INSECURE", help="Allow plaintext to another machine, keys included.")
     ] = False
 
     state: Annotated[

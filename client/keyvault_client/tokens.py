@@ -3,6 +3,7 @@
 The rule of this file: no error, log line or repr holds any part of a token.
 """
 
+import codecs
 import logging
 import re
 import time
@@ -24,8 +25,9 @@ _log = logging.getLogger(__name__)
 
 
 class TokenFile:
-    """A TokenSource: the token in a file, without surrounding white space; reloaded when the file changes.
+    """A TokenSource: the token in a file, which is reloaded when it changes.
 
+    Surrounding white space, and the byte order mark that some editors write, do not belong to the token.
     If the changed file cannot be read or is not a token, the previous token stays in use.
     """
 
@@ -50,7 +52,7 @@ class TokenFile:
                 content = file.read(2 * MAX_TOKEN)
         except OSError as error:
             raise InvalidRequest(f"{self._path}: {error.strerror}") from None
-        token = content.decode("ascii", "replace").strip()
+        token = content.removeprefix(codecs.BOM_UTF8).decode("ascii", "replace").strip()
         if not _TOKEN.fullmatch(token):
             raise InvalidRequest(f"{self._path}: not a bearer token: expected one line, as the issuer gave it")
         return token

@@ -20,7 +20,7 @@ from tests.server.backends.aws.wire import listening, relay
 from tests.support.certificates import HOUR, LOCALHOST, Authority, dns, pem_of, replace, uri
 from tests.support.clock import Clock
 from tests.support.fakes import FakeKeyService, FakeRecordStore
-from tests.support.identity_server import SLOW, IdentityServer, identity_over, identity_server
+from tests.support.identity_server import SLOW, IdentityServer, caller_of, identity_over, identity_server
 from tests.support.meters import RecordedMeter
 from tests.support.processes import BIN
 from tests.support.servers import on_ports
@@ -52,8 +52,8 @@ def tls(tmp_path: Path) -> TLS:
 
 
 async def whom(vault: KeyVault, scope: str = "prod/") -> str:
-    """Whom the server takes the client for: this one names the caller as the tenant."""
-    return (await vault.generate_key(scope)).tenant
+    """Whom the server takes the client for: this one names the caller in the wrapped key."""
+    return caller_of((await vault.generate_key(scope)).wrapped_key)
 
 
 async def until(vault: KeyVault, identity: str) -> None:

@@ -16,7 +16,7 @@ from keyvault_server.access.tokens import TokenRules, Tokens
 from keyvault_server.core.errors import BackendUnavailable
 from tests.support.certificates import LOCALHOST, Authority, replace
 from tests.support.fakes import FakeKeyService, FakeRecordStore
-from tests.support.identity_server import IdentityServer, identity_server
+from tests.support.identity_server import IdentityServer, caller_of, identity_server
 from tests.support.issuer import AUDIENCE, ISSUER, SUBJECT, Issuer
 from tests.support.meters import RecordedMeter
 from tests.support.processes import BIN
@@ -48,11 +48,20 @@ def token_file(tmp_path: Path) -> Path:
 
 
 async def whom(vault: KeyVault) -> str:
-    """Whom the server takes the client for: this one names the caller as the tenant."""
-    return (await vault.generate_key("prod/")).tenant
+    """Whom the server takes the client for: this one names the caller in the wrapped key."""
+    return caller_of((await vault.generate_key("prod/")).wrapped_key)
 
 
 async def test_the_token_of_a_file_is_sent(server: IdentityServer, token_file: Path) -> None:
+    async with KeyVault(server.address, token_file=token_file) as vault:
+        assert await whom(vault) == f"jwt:{SUBJECT}"
+
+
+@pytest.mark.parametrize("around", [b"\xef\xbb\xbf%s\r\n", b"\xef\xbb\xbf \t%s", b"\n\n%s\n\n"])
+async def test_a_byte_order_mark_does_not_belong_to_a_token(
+    server: IdentityServer, token_file: Path, around: bytes
+) -> None:
+    replace(token_file, around % ISSUED_BY.token().encode())
     async with KeyVault(server.address, token_file=token_file) as vault:
         assert await whom(vault) == f"jwt:{SUBJECT}"
 
@@ -229,7 +238,7 @@ async def test_the_command_takes_a_file_and_never_a_token(
     ):
         status, out, err = given
         assert (status, err) == (0, "")
-        assert f'"tenant": "jwt:{SUBJECT}"' in out
+        assert caller_of(DataKey.from_json(out).wrapped_key) == f"jwt:{SUBJECT}"
     status, out, err = await command(*where)
     assert (status, out) == (1, "")
     assert "authorization: Bearer" in err

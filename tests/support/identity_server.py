@@ -20,11 +20,12 @@ from tests.support.servers import grpc_server
 
 SLOW = "slow"
 """Scope of a GenerateKey that waits until the test sets `go_on`."""
+_WRAPPED = b"for "
 
 
 @dataclass
 class IdentityServer:
-    """The server. Its GenerateKey answers the caller's identity as `tenant`."""
+    """The server. Its GenerateKey answers the caller's identity as the `wrapped_key`, see `caller_of`."""
 
     identifier: Identifier
     address: str = ""
@@ -42,7 +43,8 @@ class IdentityServer:
         if request.scope == SLOW:
             self.reached.set()
             await self.go_on.wait()
-        return pb.GenerateKeyResponse(tenant=identity, scope=request.scope, plaintext_key=bytes(32), wrapped_key=b"w")
+        wrapped = _WRAPPED + identity.encode()
+        return pb.GenerateKeyResponse(tenant="acme", scope=request.scope, plaintext_key=bytes(32), wrapped_key=wrapped)
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the one method to a gRPC server."""
@@ -67,11 +69,16 @@ async def identity_server(
         yield served
 
 
+def caller_of(wrapped_key: bytes) -> str:
+    """Return the identity of the caller who got this wrapped key."""
+    return wrapped_key.removeprefix(_WRAPPED).decode()
+
+
 async def identity_over(connection: grpc.aio.Channel, *tokens: str) -> str:
     """Return whom the server takes us for. Raises AioRpcError."""
     metadata = tuple(("authorization", f"Bearer {token}") for token in tokens)
     answer = await KeyVaultStub(connection).GenerateKey(pb.GenerateKeyRequest(), timeout=30, metadata=metadata)
-    return answer.tenant
+    return caller_of(answer.wrapped_key)
 
 
 async def identity_of(
