@@ -10,6 +10,9 @@ class Unrestricted:
     def __init__(self, tenant: str = DEFAULT_TENANT) -> None:
         self.tenant = tenant
 
+    def note(self, name: str, envelope: bytes = b"") -> None:
+        """See Caller."""
+
     def permit(self, name: str) -> None:
         """See Caller."""
 
@@ -22,5 +25,5 @@ class Unrestricted:
     async def intend(self, record: StoredHead, expected: bytes | None) -> None:
         """See Caller."""
 
-    def replays(self, envelope: bytes) -> None:
+    def replays(self) -> None:
         """See Caller."""

@@ -15,14 +15,17 @@ MAX_IDENTITY = 2048
 class Caller(Protocol):
     """The author of one call.
 
-    The vault calls, in this order: `permit` once the names are valid, before anything is looked up; `spend` once the
-    envelope's shape is valid; `intend` before a conditional write, or `replays` where none is needed; `charge` for the
-    bytes that a Read returned.
+    The vault calls, in this order: `note` before anything is checked; `permit` once the names are valid, before
+    anything is looked up; `spend` once the envelope's shape is valid; `intend` before a conditional write, or
+    `replays` where none is needed; `charge` for the bytes that a Read returned.
     """
 
     @property
     def tenant(self) -> str:
         """Tenant whose records the call is about."""
+
+    def note(self, name: str, envelope: bytes = b"") -> None:
+        """Note the key_id or scope, and the envelope, that were sent. Neither need be valid."""
 
     def permit(self, name: str) -> None:
         """Raise PolicyDenied unless the caller may make this call for a key_id or scope ("": one to be made)."""
@@ -39,5 +42,5 @@ class Caller(Protocol):
         Raises BackendUnavailable: then nothing may be written.
         """
 
-    def replays(self, envelope: bytes) -> None:
-        """Note that this envelope had been accepted before."""
+    def replays(self) -> None:
+        """Note that the envelope had been accepted before."""

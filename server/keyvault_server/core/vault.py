@@ -93,6 +93,7 @@ class Vault:
 
     async def generate_key(self, caller: Caller, scope: str) -> DataKey:
         """Mint a data key for a key_id, a prefix ending in "/", or, for "", a key_id that the server makes."""
+        caller.note(scope)
         if scope and not is_scope(scope):
             raise InvalidKeyId(field="scope")
         caller.permit(scope)
@@ -123,6 +124,7 @@ class Vault:
         self, caller: Caller, key_id: str, known_revision: int = 0, *, include_deleted: bool = False
     ) -> Found:
         """Return the stored envelope; None instead if the stored revision is the known one (0: none is known)."""
+        caller.note(key_id)
         check_key_id(key_id)
         if known_revision < 0:
             raise InvalidRequest(f"known_revision must not be negative, got {known_revision}", field="known_revision")
@@ -161,6 +163,7 @@ class Vault:
         envelope: bytes,
     ) -> Written:
         """Hand a live record to another data key: `authorization`, under the current one, names the new envelope."""
+        caller.note(key_id, envelope)
         wrapped = parse_covering_key(key_id, wrapped_key)
         new = parse_covering_key(key_id, new_wrapped_key, "new_wrapped_key")
         caller.permit(key_id)
@@ -175,6 +178,7 @@ class Vault:
     async def _mutate(
         self, caller: Caller, key_id: str, wrapped_key: bytes, envelope: bytes, kind: Kind, *, creates: bool = False
     ) -> Written:
+        caller.note(key_id, envelope)
         wrapped = parse_covering_key(key_id, wrapped_key)
         caller.permit(key_id)
         header = parse_envelope(envelope, kind)
@@ -237,7 +241,7 @@ def _found(stored: StoredHead, envelope: bytes | None, *, include_deleted: bool)
 
 
 def _replayed(caller: Caller, mutation: Mutation, stored: StoredHead) -> Written:
-    caller.replays(mutation.envelope)
+    caller.replays()
     return Written(mutation.header.revision, stored.created, stored.updated, replayed=True)
 
 

@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from keyvault_api.envelope import MalformedEnvelope
 from keyvault_server.access.identity import AuthContext, Identifier, Metadata
 from keyvault_server.access.policy import CallerEntry, Policy
 from keyvault_server.access.quotas import READ_BYTES, InFlight, Quotas, Rate
@@ -71,6 +72,7 @@ class Visitor:
     __slots__ = (
         "_change",
         "_entry",
+        "_envelope",
         "_gate",
         "_intent",
         "_method",
@@ -92,6 +94,7 @@ class Visitor:
         self._method = method
         self._request_id = request_id
         self._name = ""
+        self._envelope = b""
         self._entry: CallerEntry | None = None
         self._change: Change | None = None
         self._intent: int | None = None
@@ -119,6 +122,10 @@ class Visitor:
         if self.entered and self._entry is not None:
             self._gate.in_flight.leave(self.identity)
 
+    def note(self, name: str, envelope: bytes = b"") -> None:
+        """See Caller."""
+        self._name, self._envelope = name, envelope
+
     def permit(self, name: str) -> None:
         """See Caller."""
         self._name = name
@@ -145,9 +152,8 @@ class Visitor:
         if self._gate.audit is not None:
             self._intent = await self._gate.audit.intent(self._call(), self._change, expected=expected)
 
-    def replays(self, envelope: bytes) -> None:
+    def replays(self) -> None:
         """See Caller."""
-        self._change = Change.of_envelope(envelope)
         self._replayed = True
 
     async def record_outcome(self, status: str, reason: str) -> None:
@@ -178,9 +184,17 @@ class Visitor:
         if self._is_unidentified() and not self._gate.gives_line():
             audit.count_refused(status, reason)
             return
-        await audit.outcome(
-            self._call(), status, reason, change=self._change, intent=self._intent, replayed=self._replayed
-        )
+        change = self._change or self._refused_change()
+        await audit.outcome(self._call(), status, reason, change=change, intent=self._intent, replayed=self._replayed)
+
+    def _refused_change(self) -> Change | None:
+        """Return what the envelope that was sent asks for, if it is one; for a replay as well."""
+        if not self._envelope:
+            return None
+        try:
+            return Change.of_envelope(self._envelope)
+        except MalformedEnvelope:
+            return None
 
     def _is_unidentified(self) -> bool:
         """Return whether callers need an identity and this one has none: then its call was refused at once."""
