@@ -63,6 +63,16 @@ def test_the_command_leaves_no_core_file(shell: Shell) -> None:
         assert not os.WCOREDUMP(killed(process))
 
 
+@pytest.mark.slow
+def test_an_operators_command_leaves_no_core_file(tmp_path: Path) -> None:
+    """It is held while it reads a key from a pipe."""
+    os.mkfifo(tmp_path / "key", 0o600)
+    line = ["audit", "public-key", "--key", "key"]
+    opened_by_command = (tmp_path / "key").open
+    with started([BIN / "keyvault-server", *line], tmp_path, dict(os.environ)) as process, opened_by_command("wb"):
+        assert not os.WCOREDUMP(killed(process))
+
+
 def test_a_server_leaves_no_core_file(tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_CORE)
     allow_core_files()  # inherited

@@ -21,6 +21,7 @@ from cyclopts import App, Parameter
 from pythonjsonlogger.json import JsonFormatter
 
 from keyvault_api.names import METHODS, is_scope
+from keyvault_api.process import close_memory
 from keyvault_server.access.patterns import check_identity
 from keyvault_server.access.policy import unknown_rpc
 from keyvault_server.operations.audit_cli import audit_app
@@ -31,7 +32,6 @@ from keyvault_server.operations.dev_certs import TRUST_DOMAIN, write_dev_certs
 from keyvault_server.operations.endings import bugs_logged, end_in_one_line, refuse
 from keyvault_server.operations.environment import load_settings
 from keyvault_server.operations.lifecycle import serve
-from keyvault_server.operations.process import close_memory
 from keyvault_server.operations.settings import Settings
 from keyvault_server.operations.store_cli import NAME_RULE, Backend, Data, backup, init, purge, rotate_master_key
 from keyvault_server.rpc.access_log import accepts_more
@@ -83,7 +83,6 @@ def serve_command(
     """Serve until SIGTERM or SIGINT. The embedded backend is created on first use."""
     given = {"backend": backend, "data": data, "listen": listen, "admin_listen": admin_listen, "policy": policy}
     settings = load_settings(**given, **asdict(waivers))
-    close_memory()
     handshakes = RefusedHandshakes()
     with core_log(handshakes.take):
         _log_to_stderr(settings)
@@ -156,7 +155,8 @@ def healthcheck(
 
 
 def main() -> None:
-    """Entry point."""
+    """Entry point. Every command closes its memory: many read master keys or the key of the audit log."""
+    close_memory()
     logging.getLogger("keyvault_server").addHandler(logging.NullHandler())  # a command that does not serve logs nothing
     end_in_one_line(lambda: app(exit_on_error=False, print_error=False))
 

@@ -8,6 +8,7 @@ The rules of this file:
 """
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -68,6 +69,8 @@ def refuse(sentence: str, code: int) -> NoReturn:
 def _run(command: Callable[[], object]) -> None:
     """Run the command with valid streams, and notice output that cannot be written while there is time to say so."""
     sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a planted name must not end the report that names it
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         command()
     finally:

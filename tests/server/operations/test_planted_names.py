@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import os
+import shutil
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from keyvault_server.backends.embedded.sqlite import open_store
 from keyvault_server.core.ports import RecordStore
 from keyvault_server.core.records import Record, vacancy
 from keyvault_server.operations.audit_cli import NotWhole, audit_app
+from tests.support.processes import BIN
 from tests.support.trails import CALL, Trail, some_change
 
 FORGED = "store: 1 records match the logs"
@@ -80,3 +84,19 @@ def test_a_name_of_a_vacancy_is_escaped_too(trail: Trail, capsys: pytest.Capture
     asyncio.run(plant(trail, vacancy(1, 1)))
     report(trail)
     assert all(line.isprintable() for line in capsys.readouterr().out.split("\n"))
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_a_name_that_the_terminal_cannot_show_ends_no_report(trail: Trail, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    environment = os.environ | {"KEYVAULT_DATA": str(data), "PYTHONIOENCODING": "ascii"}
+    subprocess.run([BIN / "keyvault-server", "init"], env=environment, check=True, capture_output=True)
+    shutil.copy(data / "records.sqlite3", trail.folder / "records.sqlite3")
+    asyncio.run(plant(trail, some_change()[1], key_id="\u4e16"))
+    shutil.copy(trail.folder / "records.sqlite3", data / "records.sqlite3")
+    line = ["audit", "verify", str(trail.path), "--key", str(trail.key_path), "--against-store"]
+    done = subprocess.run([BIN / "keyvault-server", *line], env=environment, check=False, capture_output=True)
+    assert done.returncode == 1
+    assert b"\nwrong: acme \\u4e16: no log has this name" in done.stdout
+    assert b"1 findings in the store" in done.stderr
