@@ -52,7 +52,8 @@ class Identifier:
         """`certificates`: TLS requires a client certificate and has verified it. `tokens`: callers may send one."""
         self.certificates = certificates
         """Whether `identify` needs the authentication context, which costs more to get than all the rest."""
-        self._tokens = tokens
+        self.tokens = tokens
+        """The verifier of tokens; None: tokens are ignored."""
         self._clock = clock
 
     def identify(self, auth_context: AuthContext, metadata: Metadata | None) -> str:
@@ -60,12 +61,12 @@ class Identifier:
 
         Raises Unauthenticated; TokenKeysTooOld if the token cannot be verified now.
         """
-        if self._tokens is not None and (token := _find_bearer_token(metadata or ())) is not None:
-            return f"jwt:{self._tokens.subject(token)}"
+        if self.tokens is not None and (token := _find_bearer_token(metadata or ())) is not None:
+            return f"jwt:{self.tokens.subject(token)}"
         if self.certificates:
             self._refuse_resumed_after_expiry(auth_context)
             return certificate_identity(auth_context)
-        if self._tokens is not None:
+        if self.tokens is not None:
             raise Unauthenticated("a token is required: send a JWT in the metadata, as `authorization: Bearer ...`")
         return ANONYMOUS
 

@@ -61,6 +61,9 @@ class KeySource(Protocol):
     def request_reload(self) -> None:
         """Ask for a newer set soon, since a token named a key that this one does not have."""
 
+    async def reload(self) -> None:
+        """See Reloadable."""
+
 
 @contextlib.asynccontextmanager
 async def open_key_source(
@@ -103,6 +106,9 @@ class _FileKeys:
     def request_reload(self) -> None:
         """Do nothing: the file is watched."""
 
+    async def reload(self) -> None:
+        await self.files.reload()
+
 
 def _read_key_set(path: Path) -> KeySet:
     try:
@@ -137,6 +143,10 @@ class _UrlKeys:
     def request_reload(self) -> None:
         self._reload_requested.set()
 
+    async def reload(self) -> None:
+        self._readings.log_next()
+        await self._refresh()
+
     async def fetch_first(self) -> None:
         """Fetch the first set: without one the server would reject every token, so it must not start.
 
@@ -160,12 +170,15 @@ class _UrlKeys:
                     async with asyncio.timeout(max(0.0, self._timing.refresh - self._timing.shortest)):
                         await self._reload_requested.wait()
             self._reload_requested.clear()
-            # 3. No answer of the issuer may end this loop.
-            try:
-                self._use(await self._fetch())
-            except Exception as error:
-                self._readings.fail(error)
-                self._log_age_once()
+            # 3.
+            await self._refresh()
+
+    async def _refresh(self) -> None:
+        try:
+            self._use(await self._fetch())
+        except Exception as error:  # no answer of the issuer may end the loop
+            self._readings.fail(error)
+            self._log_age_once()
 
     def _use(self, keys: KeySet) -> None:
         self._current, self._fetched, self._age_logged = keys, time.monotonic(), False

@@ -135,6 +135,10 @@ class Tokens:
         """Seconds since the keys were last fetched; 0 for a file."""
         return self._keys.age
 
+    async def reload(self) -> None:
+        """See Reloadable; what is reloaded are the issuer's keys."""
+        await self._keys.reload()
+
     def subject(self, token: str) -> str:
         """Return the `sub` of a valid token. Raises Unauthenticated for any other; TokenKeysTooOld."""
         if len(token) > MAX_TOKEN:

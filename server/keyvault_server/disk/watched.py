@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from keyvault_api.files import FileStamp, stamp_of
 from keyvault_server.core.background import in_background
@@ -64,6 +64,10 @@ class Readings:
         self.failed_since: float | None = None
         """Seconds since 1970 of the first failure after the last success; None if the last reading succeeded."""
 
+    def log_next(self) -> None:
+        """Log the next outcome, whatever it is: somebody asked for the reading."""
+        self._logged = ("asked for", None)
+
     def succeed(self) -> None:
         """Count a reading that succeeded."""
         if self._logged is not None:
@@ -81,6 +85,13 @@ class Readings:
         if self.failed_since is None:
             self.failed_since = time.time()
         self._meter.count_reading(self._name, False)
+
+
+class Reloadable(Protocol):
+    """What an operator can ask to reload."""
+
+    async def reload(self) -> None:
+        """Reload now, and log the outcome. Never raises: what was read last stays in use."""
 
 
 class Watched(Generic[T]):
@@ -136,6 +147,10 @@ class Watched(Generic[T]):
         async with in_background(self._watch(interval)):
             yield
 
+    async def reload(self) -> None:
+        """Read now, whether the files look changed or not, on a thread, and log the outcome."""
+        await asyncio.to_thread(self._reload)
+
     async def _watch(self, interval: float) -> None:
         while True:
             await asyncio.sleep(interval)
@@ -147,7 +162,15 @@ class Watched(Generic[T]):
         failed = self._readings.failed_since is not None
         if self._look_at_stamps() == self._stamps and not (failed and now >= self._next_retry):
             return
-        self._next_retry = now + RETRY_SECONDS
+        self._read_again()
+
+    def _reload(self) -> None:
+        with self._looking:
+            self._readings.log_next()
+            self._read_again()
+
+    def _read_again(self) -> None:
+        self._next_retry = self._clock() + RETRY_SECONDS
         try:
             self._last = self._read_unchanging()
         except Exception as error:  # whatever is wrong with the files or the reader, the last good value still serves

@@ -395,3 +395,21 @@ async def test_a_fetch_without_the_right_token_says_which_setting(tmp_path: Path
             async with open_key_source(served.address, token_file=tmp_path / "token", meter=RecordedMeter()):
                 pass
         assert "s3cret" not in str(error.value)
+
+
+async def test_a_reload_that_is_asked_for_fetches_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "keys.json"
+    path.write_bytes(EC_ONLY.body)
+    with caplog.at_level(logging.INFO, "keyvault_server"):
+        async with (
+            stub(EC_ONLY, GOOD, Reply(500)) as served,
+            open_key_source(served.address, timing=Timing(), meter=RecordedMeter()) as of_url,
+            open_key_source(str(path), meter=RecordedMeter()) as of_file,
+        ):
+            path.write_bytes(GOOD.body)
+            for keys in (of_url, of_file):
+                await Tokens(RULES, keys).reload()
+                assert set(keys.current) == {"ec", "ed", "rsa"}
+            await of_url.reload()
+            assert set(of_url.current) == {"ec", "ed", "rsa"}
+    assert [record.levelname for record in caplog.records] == ["INFO", "INFO", "ERROR"]

@@ -31,6 +31,9 @@ class Keys:
     def request_reload(self) -> None:
         self.requests += 1
 
+    async def reload(self) -> None:
+        """Do nothing."""
+
 
 def tokens(rules: TokenRules = RULES, keys: Keys | None = None) -> Tokens:
     return Tokens(rules, keys or Keys())

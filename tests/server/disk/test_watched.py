@@ -280,3 +280,25 @@ def test_a_file_that_becomes_writable_is_not_reloaded(reader: Reader) -> None:
     assert reader.meter.readings == [("numbers", True), ("numbers", False)]
     reader.path.chmod(0o644)
     assert reader.later() == 2
+
+
+async def test_a_reload_that_is_asked_for_reads_at_once_and_says_so(
+    reader: Reader, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where no stamp has changed, and every time."""
+    with caplog.at_level(logging.INFO, "keyvault_server"):
+        await reader.watched.reload()
+        assert reader.readings == 2
+        replace(reader.path, b"none")
+        for _ in range(2):
+            await reader.watched.reload()
+        assert reader.watched.last == 1
+        replace(reader.path, b"2")
+        await reader.watched.reload()
+    assert reader.watched.last == 2
+    assert [record.message for record in caplog.records] == [
+        "reloaded",
+        "reload failed; keeping the previous version",
+        "reload failed; keeping the previous version",
+        "reloaded",
+    ]
