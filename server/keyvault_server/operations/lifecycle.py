@@ -9,17 +9,20 @@ import contextlib
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
 from keyvault_api.address import is_loopback
+from keyvault_server.access.tls import ServerTls
+from keyvault_server.core.background import in_background
 from keyvault_server.core.ports import KeyService, RecordStore
 from keyvault_server.core.vault import Vault
+from keyvault_server.disk.watched import Reloadable
 from keyvault_server.operations.composition import open_backend, open_gate, server_tls
-from keyvault_server.operations.listening import CannotListen, refuse_taken
+from keyvault_server.operations.listening import bind, refuse_taken
 from keyvault_server.operations.settings import Settings
 from keyvault_server.rpc.access_log import AccessLog
 from keyvault_server.rpc.gatekeeper import Gatekeeper
@@ -45,6 +48,8 @@ class Running:
     """Port of health alone."""
     metrics_port: int | None
     """Port that Prometheus scrapes."""
+    followed: tuple[Reloadable, ...] = ()
+    """The files, and the key set at a URL, that the server follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +98,17 @@ async def serving(
         vault = Vault(keys, records, unwrap_scopes=settings.unwrap_scopes)
         server = main_server(vault, guard, readiness.servicer, limits, reflects=_reflects(settings))
         admin = admin_server(readiness.servicer)
-        async with readiness.watching(), _credentials(settings, metrics) as credentials:
+        # The files of TLS come first: a start that they refuse must not say that it is ready.
+        async with _followed_tls(settings, metrics) as tls, readiness.watching():
             with metrics.served(settings.metrics_listen) as metrics_port:
                 try:
-                    port = _bind(server, settings.listen, credentials)
-                    admin_port = _bind(admin, settings.admin_listen) if settings.admin_listen else None
+                    mode = settings.socket_mode
+                    port = bind(server, settings.listen, mode, tls.credentials() if tls else None)
+                    admin_port = bind(admin, settings.admin_listen, mode) if settings.admin_listen else None
                     await server.start()
                     await admin.start()
                     drain = Drain(settings.drain_delay_seconds, settings.drain_seconds)
-                    yield Running(port, admin_port, metrics_port)
+                    yield Running(port, admin_port, metrics_port, _followed(gate, tls))
                 finally:
                     await _drain(drain, server, guard, readiness, hurry or asyncio.Event())
                     await admin.stop(None)
@@ -110,8 +117,8 @@ async def serving(
 
 
 async def serve(settings: Settings, announce: Callable[[Running], None], handshakes: RefusedHandshakes) -> None:
-    """Serve until SIGTERM or SIGINT; a second one cuts the drain short. Raises as `running`."""
-    stop, hurry = asyncio.Event(), asyncio.Event()
+    """Serve until SIGTERM or SIGINT; a second one cuts the drain short. SIGHUP reloads. Raises as `running`."""
+    stop, hurry, reload = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     def on_signal() -> None:
         (hurry if stop.is_set() else stop).set()
@@ -119,7 +126,11 @@ async def serve(settings: Settings, announce: Callable[[Running], None], handsha
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    async with running(settings, hurry, handshakes) as server:
+    loop.add_signal_handler(signal.SIGHUP, reload.set)
+    async with (
+        running(settings, hurry, handshakes) as server,
+        in_background(_reload_when_asked(reload, server.followed)),
+    ):
         announce(server)
         await stop.wait()
         _log.info("stopping")
@@ -136,25 +147,28 @@ def _backends(keys: KeyService, records: RecordStore, gate: Gatekeeper) -> list[
 
 
 @contextlib.asynccontextmanager
-async def _credentials(settings: Settings, metrics: Metrics) -> AsyncIterator[grpc.ServerCredentials | None]:
-    """Yield the service's credentials, which follow their files while the body runs; None: plaintext."""
+async def _followed_tls(settings: Settings, metrics: Metrics) -> AsyncIterator[ServerTls | None]:
+    """Follow the service's TLS files while the body runs; None: plaintext."""
     tls = server_tls(settings, metrics)
     if tls is None:
         yield None
         return
     metrics.gauge("tls_certificate_expiry_seconds", "When the certificate expires, since 1970.", lambda: tls.expires)
     async with tls.files.watching():
-        yield tls.credentials()
+        yield tls
 
 
-def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
-    refuse_taken(address)
-    try:
-        if credentials is None:
-            return server.add_insecure_port(address)
-        return server.add_secure_port(address, credentials)
-    except RuntimeError:
-        raise CannotListen(f"cannot listen on {address}: it is in use, or not an address of this machine") from None
+def _followed(gate: Gatekeeper, tls: ServerTls | None) -> tuple[Reloadable, ...]:
+    tokens = gate.identifier.tokens if gate.identifier else None
+    return tuple(one for one in (gate.policy, tokens, tls.files if tls else None) if one is not None)
+
+
+async def _reload_when_asked(asked: asyncio.Event, followed: Sequence[Reloadable]) -> None:
+    while True:
+        await asked.wait()
+        asked.clear()
+        _log.info("SIGHUP: reloading" if followed else "SIGHUP: this server follows no files")
+        await asyncio.gather(*(one.reload() for one in followed))
 
 
 async def _drain(

@@ -1,13 +1,19 @@
-"""Where a server may listen: only on an address that is not in use.
+"""Where a server listens: only on an address that is not in use, and on a unix socket of the mode that is asked for.
 
-The rule of this file: grpc is not asked to find out. It takes a unix socket away from the server that listens on it.
-For a name with several addresses, such as localhost, it is content with one that is free: two servers would then share
-what callers take for one.
+The rules of this file:
+
+- grpc is not asked whether an address is free. It takes a unix socket away from the server that listens on it. For a
+  name with several addresses, such as localhost, it is content with one that is free: two servers would then share what
+  callers take for one.
+- A unix socket is never open to more users than it shall be, whatever the umask is.
 """
 
 import errno
+import os
 import socket
 from pathlib import Path
+
+import grpc
 
 from keyvault_server.core.errors import OperatorError
 
@@ -40,6 +46,33 @@ def refuse_taken(address: str) -> None:
         raise CannotListen(f"cannot listen on {address}: {reason}")
 
 
+def bind(
+    server: grpc.aio.Server, address: str, socket_mode: int, credentials: grpc.ServerCredentials | None = None
+) -> int:
+    """Let a server listen on an address, in plaintext without credentials; return its port. Raises CannotListen."""
+    refuse_taken(address)
+    # grpc makes a unix socket of the mode that the umask leaves. Nothing is accepted before the server is started.
+    umask = os.umask(0o177)
+    try:
+        if credentials is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, credentials)
+        if address.startswith("unix:"):
+            _socket_path(address).chmod(socket_mode)
+    except RuntimeError:
+        raise CannotListen(f"cannot listen on {address}: it is in use, or not an address of this machine") from None
+    except OSError as error:
+        raise CannotListen(f"cannot listen on {address}: {error.strerror}") from None
+    finally:
+        os.umask(umask)
+    return port
+
+
+def _socket_path(address: str) -> Path:
+    return Path(address.removeprefix("unix:").removeprefix("//"))
+
+
 def _reason(family: int, there: tuple[object, ...]) -> int:
     """Return the errno of binding to this address, 0 if it works. A localhost with ::1 does not mean IPv6."""
     try:
@@ -54,7 +87,7 @@ def _reason(family: int, there: tuple[object, ...]) -> int:
 
 
 def _refuse_taken_socket(address: str) -> None:
-    path = Path(address.removeprefix("unix:").removeprefix("//"))
+    path = _socket_path(address)
     if not path.parent.is_dir():
         raise CannotListen(f"cannot listen on {address}: folder {path.parent} does not exist")
     if path.exists() and not path.is_socket():

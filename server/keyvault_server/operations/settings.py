@@ -5,11 +5,12 @@ The rule of this file: a setting says what it means, and no setting is a secret.
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, FilePath, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, FilePath, PlainSerializer, PositiveInt, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from keyvault_api.address import is_loopback
@@ -36,6 +37,18 @@ def _address(text: str) -> str:
     except UnicodeError:
         raise ValueError("the host is not a valid name: its parts have 1 to 63 characters") from None
     return text
+
+
+def _octal(value: object) -> object:
+    if isinstance(value, str):
+        if not re.fullmatch("0?o?[0-7]{3}", value):
+            raise ValueError("must be three octal digits, such as 0600")
+        value = int(value, 8)
+    return value
+
+
+def _in_octal(mode: int) -> str:
+    return f"{mode:04o}"
 
 
 def _exact_scope(scope: str) -> str:
@@ -79,6 +92,8 @@ class Settings(BaseSettings):
     """The embedded backend's directory."""
     listen: Address = "127.0.0.1:50051"
     """Where the service listens: host:port or unix:/path; port 0 takes a free one. Without TLS, loopback only."""
+    socket_mode: Annotated[int, BeforeValidator(_octal), PlainSerializer(_in_octal)] = 0o600
+    """Mode of unix sockets, in octal: 0600 for this user alone, 0660 for its group too. The umask does not count."""
     admin_listen: Address | None = None
     """Where health listens in plaintext, for probes without a certificate; nowhere if unset."""
     tls_certificate: FilePath | None = None

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import logging
+import os
 import signal
 import socket
 import subprocess
@@ -18,8 +20,11 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
-from keyvault_server.core.errors import BackendUnavailable
+from keyvault_server.core.errors import BackendUnavailable, OperatorError
+from keyvault_server.operations.lifecycle import running
 from keyvault_server.operations.listening import CannotListen
+from keyvault_server.operations.settings import Settings
+from tests.support.certificates import LOCALHOST, Authority
 from tests.support.fakes import FakeKeyService, FakeRecordStore, Hooks
 from tests.support.frames import rude
 from tests.support.processes import BIN, server_process
@@ -401,3 +406,52 @@ async def test_a_unix_socket_is_served(tmp_path: Path) -> None:
         key = await mint(stub, "u/")
         assert (await stub.Create(create(key, "u/a"))).revision == 1
         assert (await stub.Update(update(key, "u/a", 2))).revision == 2
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
+@pytest.mark.parametrize(("settings", "mode"), [({}, 0o600), ({"socket_mode": 0o660}, 0o660)])
+async def test_a_unix_socket_has_the_mode_of_the_setting(
+    tmp_path: Path, umask: int, settings: dict[str, Any], mode: int
+) -> None:
+    """Whatever the umask is: it was the mode once, and 0777 under a umask of 0."""
+    (tmp_path / "data").mkdir(mode=0o700)
+    sockets: dict[str, Any] = {"listen": f"unix:{tmp_path}/s", "admin_listen": f"unix://{tmp_path}/a"}
+    before = os.umask(umask)
+    try:
+        async with running(Settings(data=tmp_path / "data", access_log=False, **sockets, **settings)):
+            assert [(tmp_path / name).stat().st_mode & 0o777 for name in "sa"] == [mode, mode]
+            assert os.umask(umask) == umask
+            async with grpc.aio.insecure_channel(sockets["listen"]) as channel:
+                answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=30)
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    finally:
+        os.umask(before)
+
+
+async def test_a_refused_certificate_is_not_preceded_by_ready(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    certificate, key = Authority().issue(*LOCALHOST, until=-60).write(tmp_path, "server")
+    with caplog.at_level(logging.INFO, "keyvault_server"), pytest.raises(OperatorError, match="expired on"):
+        async with embedded(tmp_path / "data", tls_certificate=certificate, tls_private_key=key):
+            pass
+    assert [record.message for record in caplog.records] == []
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_a_hangup_reloads_and_does_not_stop_the_server(tmp_path: Path) -> None:
+    """It ended a server without a drain."""
+    policy, log = tmp_path / "policy.toml", tmp_path / "data.log"
+    policy.write_text('[[caller]]\nidentity = "anonymous"\ntenant = "a"\n')
+
+    def lines() -> list[dict[str, Any]]:
+        read = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in read if line.get("message") in ("reloaded", "SIGHUP: reloading")]
+
+    with server_process(tmp_path / "data", KEYVAULT_POLICY=str(policy)) as server:
+        server.process.send_signal(signal.SIGHUP)
+        until = time.monotonic() + 20
+        while len(lines()) < 2 and time.monotonic() < until:
+            time.sleep(0.05)
+        assert [line["message"] for line in lines()] == ["SIGHUP: reloading", "reloaded"]
+        assert lines()[1]["sources"] == [str(policy)]
+        assert server.stop() == 0

@@ -178,6 +178,20 @@ def test_a_misspelt_setting_does_not_hide_what_is_missing(monkeypatch: pytest.Mo
         load_settings(listen="0.0.0.0:1")
 
 
+@pytest.mark.parametrize(("text", "mode"), [("0600", 0o600), ("660", 0o660), ("0o666", 0o666)])
+def test_the_mode_of_a_socket_is_octal(monkeypatch: pytest.MonkeyPatch, text: str, mode: int) -> None:
+    monkeypatch.setenv("KEYVAULT_SOCKET_MODE", text)
+    assert load_settings().socket_mode == mode
+    assert load_settings().model_dump(mode="json")["socket_mode"] == f"{mode:04o}"
+
+
+@pytest.mark.parametrize("text", ["600 ", "0x180", "0888", "1777", "-600", "rw", "6"])
+def test_a_mode_that_is_not_octal_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("KEYVAULT_SOCKET_MODE", text)
+    with pytest.raises(BadSettings, match="KEYVAULT_SOCKET_MODE: must be three octal digits"):
+        load_settings()
+
+
 @pytest.mark.parametrize("level", ["debug", "Info", "WARNING"])
 def test_a_log_level_may_be_in_small_letters(monkeypatch: pytest.MonkeyPatch, level: str) -> None:
     monkeypatch.setenv("KEYVAULT_LOG_LEVEL", level)
