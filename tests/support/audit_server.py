@@ -56,6 +56,7 @@ class AuditServer:
     audit: Audit
     stub: KeyVaultStub
     disk: Disk
+    gate: Gatekeeper
     records: FakeRecordStore = field(default_factory=FakeRecordStore)
 
     def statuses(self) -> list[str]:
@@ -85,7 +86,7 @@ async def audit_server(
                 channel(f"127.0.0.1:{port}", None) as connection,
                 healed(disk),
             ):
-                yield AuditServer(trail, audit, KeyVaultStub(connection), disk, records)
+                yield AuditServer(trail, audit, KeyVaultStub(connection), disk, gate, records)
         finally:
             await asyncio.wait_for(guard.wait_idle(), 10)
 

@@ -206,6 +206,16 @@ def test_an_evicted_caller_comes_back_to_one_call() -> None:
     assert granted(quotas, MEMBER, rate) == 1
 
 
+@pytest.mark.parametrize("per_second", [0.25, 4])
+def test_an_evicted_caller_waits_for_one_token_only(per_second: float) -> None:
+    """Its bucket has one, at any rate."""
+    quotas, rate = Quotas(Clock(), most=1), Rate(per_second, 8)
+    assert granted(quotas, "a", rate) == 8
+    assert granted(quotas, "b", rate) == 8  # and "a" goes
+    assert granted(quotas, "a", rate) == 1
+    assert refused(quotas, "a", "Read", rate) == 1 / per_second
+
+
 def test_who_goes_on_calling_is_not_pushed_out_by_being_refused() -> None:
     quotas, rate = Quotas(Clock(), most=10), Rate(1, 20)
     assert granted(quotas, MEMBER, rate) == 20

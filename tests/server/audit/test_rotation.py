@@ -14,6 +14,7 @@ from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_server.audit.key import AuditKey, load_key
 from keyvault_server.audit.reading import open_logs
 from keyvault_server.audit.replay import against_store
+from keyvault_server.audit.rotation import files_of, live_name
 from keyvault_server.audit.verify import Report, verify
 from keyvault_server.backends.embedded.sqlite import open_store
 from tests.support.properties import trials
@@ -74,6 +75,20 @@ async def test_a_new_file_has_the_mode_of_the_old_one(trail: Trail) -> None:
     trail.path.chmod(0o644)
     await write(trail)
     assert {path.stat().st_mode & 0o777 for path in (trail.path, *trail.archives())} == {0o644}
+
+
+def test_the_files_of_another_log_are_not_ours(tmp_path: Path) -> None:
+    names = ("audit.jsonl", "audit.jsonl.000000000001", "audit.jsonl.000000000009")
+    for name in (
+        *names,
+        "other.jsonl.000000000001",
+        "audit.jsonl.checkpoints",
+        "audit.jsonl.00001",
+        "audit.jsonl.next",
+    ):
+        (tmp_path / name).touch()
+    assert [file.name for file in files_of(tmp_path / "audit.jsonl")] == list(names)
+    assert [live_name(tmp_path / name).name for name in names] == ["audit.jsonl"] * 3
 
 
 async def test_a_link_to_the_log_is_rotated_where_it_is(trail: Trail) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from keyvault_server.audit.key import AuditKey, PublicAuditKey, load_key
-from keyvault_server.audit.line import Chain
+from keyvault_server.audit.line import COUNTED_REFUSALS, BadLine, Chain, parse_line
 from keyvault_server.audit.verify import Report, verify
 from tests.support.properties import trials
 from tests.support.trails import CALL, Trail, note, some_change
@@ -456,3 +456,29 @@ def test_a_key_file_of_either_kind_verifies(logs: Logs) -> None:
         AuditKey.create(other)
     report = logs.verified(b"".join(logs.lines), b"".join(logs.checkpoints), load_key(other))
     assert "another audit key" in str(report.bad)
+
+
+async def test_counted_refusals_are_added_up(trail: Trail) -> None:
+    for _ in range(2):
+        async with trail.open() as audit:
+            for _ in range(3):
+                audit.count_refused("UNAUTHENTICATED", "UNAUTHENTICATED")
+            audit.count_refused("PERMISSION_DENIED", "POLICY_DENIED")
+    counted = [line["count"] for line in trail.lines() if line["phase"] == COUNTED_REFUSALS]
+    assert counted == [3, 1] * 2
+    assert trail.verified().refused == 8
+
+
+@pytest.mark.parametrize("count", [1, 2**40])
+def test_a_line_of_refusals_counts_one_or_more(count: int) -> None:
+    assert parse_line(refusals(count))["count"] == count
+
+
+@pytest.mark.parametrize("count", [0, -1, True, "1", 1.0, None])
+def test_a_line_of_refusals_with_no_count_is_not_valid(count: object) -> None:
+    with pytest.raises(BadLine):
+        parse_line(refusals(count))
+
+
+def refusals(count: object) -> bytes:
+    return json.dumps({"seq": 1, "prev": "", "phase": COUNTED_REFUSALS, "count": count}).encode()

@@ -15,6 +15,8 @@ from keyvault_server.core.errors import (
     MalformedWrappedKey,
     MasterKeyUnusable,
     NotAuthorized,
+    PolicyDenied,
+    RateLimited,
     RecordCorrupt,
     RecordExists,
     RecordNotFound,
@@ -27,7 +29,7 @@ from keyvault_server.core.errors import (
 )
 from keyvault_server.core.purge import purge
 from keyvault_server.core.records import Record
-from keyvault_server.core.vault import Written
+from keyvault_server.core.vault import Vault, Written
 from tests.support.callers import Unrestricted
 from tests.support.refusals import refused
 from tests.support.requests import Key
@@ -371,3 +373,59 @@ async def test_a_corrupt_body_is_answered_with_the_revision(world: World) -> Non
     await world.records.put_if(TENANT, NAME, rotten, stored.head)
     corrupt = await refused(world.vault.read(CALLER, NAME))
     assert (corrupt.reason, corrupt.metadata) == ("RECORD_CORRUPT", {"current_revision": "2"})
+
+
+async def test_a_new_data_key_does_not_show_itself(world: World) -> None:
+    made = await world.vault.generate_key(CALLER, "prod/")
+    shown = repr(made)
+    for secret in (made.plaintext, made.wrapped_key):
+        assert repr(secret) not in shown
+        assert secret.hex() not in shown
+
+
+class Refusing(Unrestricted):
+    """A caller that the policy permits nothing, and that remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(TENANT)
+        self.asked: list[str] = []
+
+    def permit(self, name: str) -> None:
+        self.asked.append(name)
+        raise PolicyDenied
+
+
+class Spent(Refusing):
+    """A caller that may do everything, and has no tokens left."""
+
+    def permit(self, name: str) -> None:
+        self.asked.append(name)
+
+    def spend(self) -> None:
+        raise RateLimited
+
+
+@pytest.mark.parametrize(("caller", "refusal"), [(Refusing(), PolicyDenied), (Spent(), RateLimited)])
+async def test_each_method_asks_for_its_caller_before_it_acts(
+    world: World, caller: Refusing, refusal: type[VaultError]
+) -> None:
+    key, new = await world.mint("prod/"), await world.mint("prod/")
+    sealed, gone = key.seal(NAME, 1, b"x"), key.seal(NAME, 1, b"", Kind.TOMBSTONE)
+    permit, moved = key.seal(NAME, 1, bytes(32), Kind.REKEY), new.seal(NAME, 1, b"x")
+    vault = Vault(world.keys, world.records, unwrap_scopes=["prod/"])
+    before = world.keys.calls.copy()
+    for name, call in (
+        ("prod/", vault.generate_key(caller, "prod/")),
+        ("prod/", vault.rewrap_key(caller, key.wrapped)),
+        ("prod/", vault.unwrap_key(caller, key.wrapped)),
+        (NAME, vault.read(caller, NAME)),
+        (NAME, vault.create(caller, NAME, key.wrapped, sealed)),
+        (NAME, vault.update(caller, NAME, key.wrapped, sealed)),
+        (NAME, vault.delete(caller, NAME, key.wrapped, gone)),
+        (NAME, vault.rotate_key(caller, NAME, key.wrapped, permit, new.wrapped, moved)),
+    ):
+        caller.asked.clear()
+        assert isinstance(await refused(call), refusal)
+        assert set(caller.asked) == {name}
+    assert world.keys.calls == before
+    assert not world.records.calls

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
 import resource
@@ -16,7 +17,7 @@ from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
 from keyvault_server.backends.embedded.data_directory import DataDirectory, UnusableData
 from keyvault_server.backends.embedded.keyring import Keyring
-from keyvault_server.backends.embedded.sqlite import open_store
+from keyvault_server.backends.embedded.sqlite import SNAPSHOT_SECONDS, open_store
 from keyvault_server.core.errors import RecordCorrupt
 from keyvault_server.core.records import Record
 from keyvault_server.disk.files import rewrite_durably
@@ -219,6 +220,29 @@ async def test_a_row_of_another_format_is_not_written_over(tmp_path: Path, expec
         with pytest.raises(RecordCorrupt):
             await store.put_if("t", "k", record, expected)
         assert store._writer.execute("SELECT format, head, body FROM record").fetchall() == [(2, record.head, b"x")]
+
+
+async def test_reads_share_a_view_for_a_moment_only(tmp_path: Path) -> None:
+    """What another process wrote is seen soon, and its log can be reused: no view stays open."""
+    path, record = tmp_path / "records.sqlite3", Record(os.urandom(72), os.urandom(16), 1, 1, b"x")
+    async with open_store(path) as store, asyncio.timeout(20):
+        await store.put_if("t", "k", record, None)
+        assert await store.get("t", "k") == record
+        with contextlib.closing(sqlite3.connect(path)) as other, other:
+            other.execute("DELETE FROM record")
+        assert await store.get("t", "k") == record
+        await asyncio.sleep(SNAPSHOT_SECONDS)
+        while await store.get("t", "k") is not None:
+            await asyncio.sleep(SNAPSHOT_SECONDS)
+
+
+def test_a_keyring_is_never_created_over_another(tmp_path: Path) -> None:
+    path = tmp_path / "keyring.json"
+    Keyring.create(path)
+    content = path.read_bytes()
+    with pytest.raises(FileExistsError):
+        Keyring.create(path)
+    assert path.read_bytes() == content
 
 
 async def test_many_waiting_puts_share_a_commit(tmp_path: Path) -> None:

@@ -1,0 +1,20 @@
+"""The numbers of docs/audit.md are those of the code."""
+
+import pytest
+
+from keyvault_server.audit.line import CHECKPOINT_LINES
+from keyvault_server.audit.trail import CHECKPOINT_SECONDS, PATIENCE_SECONDS
+from tests.support.repository import DOCS
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        f"`lines` ({CHECKPOINT_LINES:,} came), `time` (lines waited {CHECKPOINT_SECONDS:.0f} s)",
+        f"a log without a checkpoint for {CHECKPOINT_LINES:,} lines is bad",
+        f"at most those of the last {CHECKPOINT_SECONDS:.0f} s, or the last {CHECKPOINT_LINES:,}",
+        f"a line that is not durable within {PATIENCE_SECONDS:.0f} s is as one that was not taken",
+    ],
+)
+def test_the_page_has_the_numbers_of_the_code(sentence: str) -> None:
+    assert sentence in (DOCS / "audit.md").read_text()
