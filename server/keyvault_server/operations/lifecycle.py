@@ -30,6 +30,7 @@ from keyvault_server.rpc.guard import CallGuard, Limits
 from keyvault_server.rpc.handshakes import RefusedHandshakes
 from keyvault_server.rpc.health import Backend, Readiness
 from keyvault_server.rpc.metrics import Metrics
+from keyvault_server.rpc.metrics_port import serve_metrics
 from keyvault_server.rpc.server import admin_server, main_server
 
 _GOODBYE_SECONDS = 1.0  # for GOAWAY and a ping back; an open health Watch takes all of it
@@ -100,7 +101,7 @@ async def serving(
         admin = admin_server(readiness.servicer)
         # The files of TLS come first: a start that they refuse must not say that it is ready.
         async with _followed_tls(settings, metrics) as tls, readiness.watching():
-            with metrics.served(settings.metrics_listen) as metrics_port:
+            with serve_metrics(metrics, settings.metrics_listen) as metrics_port:
                 try:
                     mode = settings.socket_mode
                     port = bind(server, settings.listen, mode, tls.credentials() if tls else None)

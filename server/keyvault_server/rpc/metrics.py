@@ -1,37 +1,18 @@
-"""The server's metrics, served to Prometheus if the settings say so.
+"""The server's metrics, which `metrics_port` serves to Prometheus if the settings say so.
 
 The rule of this file: counting costs the call next to nothing (two dictionary entries), so the numbers are kept here
 and become metrics only when somebody asks. No label holds a name, an identity or anything else that a caller chose.
 """
 
-import contextlib
-import socket
-import threading
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.registry import Collector
-
-from keyvault_server.core.errors import OperatorError
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds of the histogram of call durations, in seconds."""
-
-
-SCRAPES = 8
-"""Maximum connections, each of which costs a thread and a descriptor; the next one is closed."""
-SCRAPE_SECONDS = 5.0
-"""How long a connection may send nothing."""
-
-
-class CannotServeMetrics(OperatorError):
-    """The metrics address is in use, or not an address of this machine."""
 
 
 class Metrics(Collector):
@@ -87,71 +68,11 @@ class Metrics(Collector):
         yield failures
         for name, (help_, value) in list(self._gauges.items()):
             yield GaugeMetricFamily(f"keyvault_{name}", help_, value=value())
-        for name, (help_, label, counts) in list(self._counters.items()):
+        for name, (help_, label, by_value) in list(self._counters.items()):
             counter = CounterMetricFamily(f"keyvault_{name}", help_, labels=(label,))
-            for value_of_label, number in list(counts.items()):
+            for value_of_label, number in list(by_value.items()):
                 counter.add_metric((value_of_label,), number)
             yield counter
-
-    @contextlib.contextmanager
-    def served(self, address: str | None) -> Iterator[int | None]:
-        """Serve /metrics by HTTP, on a thread, while the body runs; yield the port. Raises CannotServeMetrics."""
-        if address is None:
-            yield None
-            return
-        registry = CollectorRegistry()
-        registry.register(self)
-        try:
-            server = _server(address, registry)
-        except OSError as error:
-            raise CannotServeMetrics(f"cannot serve metrics on {address}: {error.strerror}") from None
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-
-
-class _Handler(WSGIRequestHandler):
-    timeout = SCRAPE_SECONDS
-
-    def handle(self) -> None:
-        with contextlib.suppress(OSError):  # a connection that sends nothing, or was reset
-            super().handle()
-
-    def log_message(self, format: str, *values: object) -> None:  # noqa: A002
-        """Log nothing."""
-
-
-class _Server(ThreadingWSGIServer):
-    """A server with limits: prometheus_client's own accepts any number of connections and waits for each for ever."""
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._free = threading.BoundedSemaphore(SCRAPES)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        if self._free.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._free.release()
-
-
-def _server(address: str, registry: CollectorRegistry) -> _Server:
-    """Return a server that is bound and listening. Raises OSError."""
-    host, _, port = address.rpartition(":")
-    family, *_, found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
-    of_family = type("_ServerOfFamily", (_Server,), {"address_family": family})
-    return make_server(str(found[0]), int(port), make_wsgi_app(registry), of_family, _Handler)
 
 
 def _cumulative(counts: list[int]) -> list[tuple[str, float]]:

@@ -15,7 +15,7 @@ import pytest
 
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_server.core.errors import BackendUnavailable, OperatorError
-from keyvault_server.rpc.metrics import SCRAPE_SECONDS
+from keyvault_server.rpc.metrics_port import SCRAPE_SECONDS
 from tests.server.backends.aws.stub import Reply, stub
 from tests.support import requests
 from tests.support.certificates import Authority, replace, uri
