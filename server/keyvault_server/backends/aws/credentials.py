@@ -64,10 +64,12 @@ class Credentials:
         self,
         fetch: Callable[[], Awaitable[Fetched]],
         *,
+        limit: float = FETCH_SECONDS,
         log: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._fetch = fetch
+        self._limit = limit
         self._clock = clock
         self._log = log
         self._current: Fetched | None = None
@@ -129,7 +131,7 @@ class Credentials:
         """Fetch, keep what was fetched or why it failed, and set when the next look is due."""
         failed = ""
         try:
-            async with asyncio.timeout(FETCH_SECONDS):
+            async with asyncio.timeout(self._limit):
                 self._current = await self._fetch()
         except Exception as error:  # the providers raise what they like: KeyError, JSONDecodeError, RuntimeError, ...
             failed = cause_of(error)

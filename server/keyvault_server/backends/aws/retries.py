@@ -2,7 +2,7 @@
 
 The rules of this file. Only an operation without effect is retried; a write never is. Pauses are random over their
 whole length ("full jitter"), so that calls that failed together do not come back together. A budget keeps retries from
-multiplying an outage: however much fails, retries are at most a tenth of the answered calls, and BUDGET more.
+multiplying an outage: however much fails, retries are at most one for ten answered calls, and BUDGET more.
 
 Source: AWS Builders' Library "Timeouts, retries, and backoff with jitter"; gRPC proposal A6, "Throttling".
 """
@@ -30,10 +30,10 @@ WITHOUT_EFFECT = frozenset(
 """Operations that a retry repeats without changing anything but the bill."""
 ATTEMPTS = 3
 """Attempts of one call, the first included."""
-BUDGET = 20.0
+BUDGET = 20
 """Retries in the budget while nothing fails."""
-EARNED = 0.1
-"""Retries that an answered call adds to the budget."""
+ANSWERS = 10
+"""Answered calls that add one retry to the budget."""
 PAUSE = 0.05
 """Longest pause before the second attempt, in seconds; before the third it is twice as long."""
 THROTTLED_PAUSE = 0.25
@@ -45,8 +45,10 @@ _T = TypeVar("_T")
 class Retries:
     """The retries of one client, and their budget."""
 
-    def __init__(self) -> None:
-        self._budget = BUDGET
+    def __init__(self, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep) -> None:
+        self._sleep = sleep
+        self._credit = BUDGET * ANSWERS
+        """The budget, counted in answered calls: fractions of a retry would not add up to one."""
 
     async def run(self, operation: str, attempt: Callable[[], Awaitable[_T]], until: float) -> _T:
         """Return or raise the outcome of the last attempt; none begins after `until` (of the loop's clock)."""
@@ -60,17 +62,17 @@ class Retries:
                 late = asyncio.get_running_loop().time() + pause >= until
                 if operation not in WITHOUT_EFFECT or number == ATTEMPTS or late or not self._spend():
                     raise
-                await asyncio.sleep(pause)
+                await self._sleep(pause)
             else:
-                self._budget = min(BUDGET, self._budget + EARNED)
+                self._credit = min(BUDGET * ANSWERS, self._credit + 1)
                 return reply
         raise AssertionError("the last attempt answers or raises")
 
     def _spend(self) -> bool:
         """Take one retry from the budget; return False if there is none."""
-        if self._budget < 1:
+        if self._credit < ANSWERS:
             return False
-        self._budget -= 1
+        self._credit -= ANSWERS
         return True
 
 

@@ -8,6 +8,7 @@ import pytest
 from botocore.credentials import ReadOnlyCredentials
 
 from keyvault_server.backends.aws.credentials import (
+    FETCH_SECONDS,
     LOOK_SECONDS,
     REFRESH_BEFORE,
     RETRY_SECONDS,
@@ -81,6 +82,19 @@ async def settled(credentials: Credentials) -> str:
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     return await key(credentials)
+
+
+def test_the_seconds_are_those_of_the_page() -> None:
+    """docs/dynamodb.md names them."""
+    assert (FETCH_SECONDS, REFRESH_BEFORE, LOOK_SECONDS, RETRY_SECONDS) == (30, 600, 1, 10)
+
+
+async def test_a_fetch_without_an_end_is_ended(source: Source) -> None:
+    source.held.clear()
+    credentials = Credentials(source.fetch, limit=0.01, clock=source.clock)
+    async with asyncio.timeout(5):
+        with pytest.raises(NoCredentials, match="AWS credentials: no answer in time"):
+            await credentials.ready()
 
 
 async def test_they_are_fetched_once_until_shortly_before_they_expire(credentials: Credentials, source: Source) -> None:

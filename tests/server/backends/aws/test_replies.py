@@ -233,6 +233,15 @@ async def test_a_blob_that_kms_would_not_look_at_makes_no_call(blob: bytes, say:
     assert served.requests == []
 
 
+@pytest.mark.parametrize("blob", [b"\x01", b"\x01" * 6_144], ids=len)
+async def test_a_blob_of_any_size_that_kms_takes_is_sent(blob: bytes, say: Say) -> None:
+    keys, _, served = say(aws_error("InvalidCiphertextException"))
+    for call in (keys.unwrap, keys.rewrap):
+        with pytest.raises(NotAuthorized):
+            await call("acme", "prod/", WrappedBlob("1", blob))
+    assert [operation for operation, _ in served.requests] == ["Decrypt", "ReEncrypt"]
+
+
 @pytest.mark.parametrize("size", [16, 31, 33])
 async def test_a_data_key_of_another_size_is_refused(size: int, say: Say) -> None:
     plaintext = base64.b64encode(b"k" * size).decode()

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from keyvault_server.backends.aws.dynamodb import DynamoRecordStore
-from keyvault_server.backends.aws.retries import ATTEMPTS, BUDGET, EARNED
+from keyvault_server.backends.aws.retries import ANSWERS, ATTEMPTS, BUDGET
 from keyvault_server.core.errors import BackendThrottled, BackendUnavailable
 from keyvault_server.core.ports import HeadChanged, WrappedBlob
 from keyvault_server.core.records import Record, StoredHead, successor, vacancy
@@ -81,7 +81,7 @@ async def test_an_outage_is_not_multiplied_by_retries(fresh_line: Line) -> None:
     assert 60 < fresh_line.dynamodb.requests["GetItem"] <= 60 + BUDGET
 
     fresh_line.dynamodb.heal()
-    for _ in range(round(1 / EARNED) + 1):
+    for _ in range(ANSWERS):
         await fresh_line.records.get(TENANT, "absent")
     fresh_line.dynamodb.break_with(BEFORE, number=1)
     await fresh_line.records.get(TENANT, "absent")
