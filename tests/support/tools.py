@@ -6,7 +6,7 @@ A missing one skips the tests that need it, and is a failure in CI. A test that 
 import os
 import shutil
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -15,7 +15,7 @@ from tests.support.tiers import need_external
 
 TOOLS = ROOT / ".tools"
 MISSING = "missing tool: "
-"""Begins the reason of each skip for want of a tool; the end of the run counts them."""
+"""Begins the reason of each skip for want of a tool; the last line of the run counts them."""
 
 
 def tool(name: str, path: str) -> Path:
@@ -43,12 +43,11 @@ def _missing(name: str) -> NoReturn:
     pytest.skip(f"{MISSING}{name}")
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many tests were skipped for want of which tools."""
-    reasons = [str(report.longrepr) for report in terminalreporter.getreports("skipped")]
-    wanting = sorted(reason.partition(MISSING)[2].strip("()'\" ") for reason in reasons if MISSING in reason)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Say how many tests were skipped for want of which tools: the last line of a run, after the list of them."""
+    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+    reasons = [str(report.longrepr) for report in reporter.stats.get("skipped", ())] if reporter else []
+    wanting = [reason.partition(MISSING)[2].strip("()'\" ") for reason in reasons if MISSING in reason]
     if wanting:
-        terminalreporter.section("not tested here")
-        terminalreporter.write_line(f"{len(wanting)} tests were skipped for want of tools:")
-        for tool in dict.fromkeys(wanting):
-            terminalreporter.write_line(f"  {wanting.count(tool):4} {tool}")
+        names = ", ".join(sorted(set(wanting)))
+        reporter.write_line(f"{len(wanting)} tests were skipped for want of tools: {names}")
