@@ -56,6 +56,7 @@ def test_a_permit_is_never_a_record() -> None:
 
 @pytest.mark.parametrize("revision", [1, 2**63 - 1])
 def test_a_vacancy_has_a_revision_and_no_ring(revision: int) -> None:
+    assert vacancy(revision, 5) == Record(revision.to_bytes(8, "big"), b"", 5, 5, b"")
     assert state_of(vacancy(revision, 5)) == State(revision, None)
     assert not state_of(vacancy(revision, 5)).live
     with pytest.raises(RecordCorrupt):

@@ -6,6 +6,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_server.operations.settings import Settings
 from keyvault_server.rpc.access_log import AccessLog
@@ -76,6 +78,19 @@ async def test_the_access_log_says_how_long_a_call_took(tmp_path: Path) -> None:
             await asyncio.sleep(0.01)
     line: dict[str, Any] = json.loads(log.getvalue())
     assert 50 <= line["ms"] <= took * 1000
+
+
+@pytest.mark.parametrize(
+    ("sent", "logged"), [("a/b", "a/b"), ("a/", "a/"), ("pass word", ""), ("x" * 256, ""), ("", "")]
+)
+async def test_the_access_log_has_valid_names_only(tmp_path: Path, sent: str, logged: str) -> None:
+    """What is not a name may be a secret in the wrong field."""
+    log = StringIO()
+    async with asyncio.timeout(20), audit_server(tmp_path, access_log=AccessLog(log)) as server:
+        await failure_of(server.stub.Read(pb.ReadRequest(key_id=sent)))
+        while not log.getvalue():
+            await asyncio.sleep(0.01)
+    assert json.loads(log.getvalue())["name"] == logged
 
 
 def test_the_guard_and_the_settings_have_the_same_limits() -> None:
