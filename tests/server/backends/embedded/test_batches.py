@@ -1,0 +1,81 @@
+"""Which puts share a transaction, and what becomes of those that wait while it fails."""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyvault_server.backends.embedded.sqlite import SqliteStore, open_store
+from keyvault_server.core.errors import BackendUnavailable
+from keyvault_server.core.records import Record
+
+RECORD = Record(bytes(72), bytes(16), 1, 1, b"body")
+
+
+class SlowWriter:
+    """A connection whose COMMIT waits for the test, and then fails if the test says so."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self.disk = threading.Event()
+        self.failure: Exception | None = None
+        self.transactions = 0
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        self.transactions += statement.startswith("BEGIN")
+        return self._connection.execute(statement, *values)
+
+    def commit(self) -> None:
+        assert self.disk.wait(20)
+        if self.failure:
+            raise self.failure
+        self._connection.commit()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+@pytest.fixture
+async def opened(tmp_path: Path) -> AsyncIterator[tuple[SqliteStore, SlowWriter]]:
+    path = tmp_path / "records.sqlite3"
+    async with open_store(path):
+        pass
+    reader, writer = (sqlite3.connect(path, isolation_level=None, check_same_thread=False) for _ in range(2))
+    slow: Any = SlowWriter(writer)
+    store = SqliteStore(reader, slow)
+    yield store, slow
+    slow.disk.set()
+    await store.close()
+
+
+async def test_a_put_that_waited_for_a_failed_commit_fails_too(opened: tuple[SqliteStore, SlowWriter]) -> None:
+    """It is not written after the store has stopped, and its caller does not wait for ever."""
+    store, writer = opened
+    writer.failure = MemoryError()
+    async with asyncio.timeout(20):
+        first = asyncio.create_task(store.put_if("t", "a", RECORD, None))
+        while not writer.transactions:
+            await asyncio.sleep(0.001)
+        second = asyncio.create_task(store.put_if("t", "b", RECORD, None))
+        await asyncio.sleep(0.01)
+        writer.disk.set()
+        for task in (first, second):
+            with pytest.raises(BackendUnavailable):
+                await task
+    assert writer.transactions == 1
+    assert await store.get("t", "b") is None
+
+
+async def test_large_waiting_puts_do_not_share_one_transaction(opened: tuple[SqliteStore, SlowWriter]) -> None:
+    """The event loop is not held for long: some 4 MB are written at a time."""
+    store, writer = opened
+    record = Record(bytes(72), bytes(16), 1, 1, bytes(380_000))
+    puts = [asyncio.create_task(store.put_if("t", str(number), record, None)) for number in range(36)]
+    await asyncio.sleep(0)
+    writer.disk.set()
+    await asyncio.gather(*puts)
+    assert writer.transactions >= 3
