@@ -5,7 +5,10 @@ import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-_DATA, _HEADERS, _SETTINGS = 0, 1, 4
+_DATA, _HEADERS, _SETTINGS, _PING = 0, 1, 4, 6
+GOAWAY = 7
+ENHANCE_YOUR_CALM = 11
+"""Error code of a GOAWAY (RFC 9113, 7)."""
 _END_STREAM, _END_HEADERS = 1, 4
 _INITIAL_WINDOW_SIZE = 4
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -30,6 +33,17 @@ class Rude:
         self._send(_HEADERS, _END_HEADERS, stream, block)
         if message is not None:
             self._send(_DATA, _END_STREAM, stream, b"\0" + struct.pack(">I", len(message)) + message)
+
+    def ping(self) -> None:
+        """Send a PING, which the server acknowledges."""
+        self._send(_PING, 0, 0, bytes(8))
+
+    async def goaway(self) -> int:
+        """Wait until the server asks to leave; return its error code, 0 if it is not our fault."""
+        async for kind, _, payload in self.frames():
+            if kind == GOAWAY:
+                return int.from_bytes(payload[4:8], "big")
+        raise AssertionError
 
     async def frames(self) -> AsyncIterator[tuple[int, int, bytes]]:
         """Yield type, stream and payload of each frame that the server sends."""

@@ -3,6 +3,7 @@
 The rule of this file: the options here bound what a connection may cost; the guard bounds what a call may cost.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -20,21 +21,48 @@ _OPTIONS = (
     ("grpc.so_reuseport", 0),  # else a second server silently takes every other connection of the same port
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),  # clients ping every 10 s, give or take
-    ("grpc.keepalive_permit_without_calls", 1),
     # A client that vanished without a FIN is noticed within 40 s; without ping_timeout_ms it takes a minute more.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.server_handshake_timeout_ms", 10_000),  # for connections that send nothing, which cost a descriptor each
-    ("grpc.max_connection_age_ms", 600_000),  # new certificates and CAs count for new connections only
-    ("grpc.max_connection_age_grace_ms", 60_000),
 )
 _WATCHERS = 100  # of health, on one connection to the admin port
 
 
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """How long a client may keep one connection, and how often it may ping. All in seconds."""
+
+    age: float = 600.0
+    """Life of a connection, give or take a tenth: new certificates and CAs count for new connections only."""
+    grace: float = 60.0
+    """What in-flight calls then have left."""
+    ping: float = 5.0
+    """Least time between two pings; ours come every 10 s, also without calls. More often closes the connection."""
+
+    def options(self) -> tuple[tuple[str, int], ...]:
+        """Return the options of gRPC's server."""
+        return (
+            ("grpc.max_connection_age_ms", round(self.age * 1000)),
+            ("grpc.max_connection_age_grace_ms", round(self.grace * 1000)),
+            # The name of GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS; gRPC ignores a wrong one.
+            ("grpc.http2.min_ping_interval_without_data_ms", round(self.ping * 1000)),
+            ("grpc.keepalive_permit_without_calls", 1),
+        )
+
+
+CONNECTION_LIMITS = ConnectionLimits()
+
+
 def main_server(
-    vault: Vault, guard: CallGuard, health: Health, limits: Limits, *, reflects: bool = False
+    vault: Vault,
+    guard: CallGuard,
+    health: Health,
+    limits: Limits,
+    *,
+    reflects: bool = False,
+    connections: ConnectionLimits = CONNECTION_LIMITS,
 ) -> grpc.aio.Server:
     """Return the server of keyvault.v1, health and, if it `reflects`, reflection. It has no port yet."""
     streams = (
@@ -43,7 +71,7 @@ def main_server(
         # Off, because it resets calls within that limit while earlier ones are not gone yet.
         ("grpc.http.overload_protection", 0),
     )
-    server = grpc.aio.server(interceptors=(guard,), options=_OPTIONS + streams)
+    server = grpc.aio.server(interceptors=(guard,), options=_OPTIONS + connections.options() + streams)
     services: Any = _ByName(server)
     keyvault_pb2_grpc.add_KeyVaultServicer_to_server(KeyVaultService(vault), services)
     health_pb2_grpc.add_HealthServicer_to_server(health, services)
@@ -55,7 +83,8 @@ def main_server(
 
 def admin_server(health: Health) -> grpc.aio.Server:
     """Return a server of health alone. It has no port yet."""
-    server = grpc.aio.server(options=(*_OPTIONS, ("grpc.max_concurrent_streams", _WATCHERS)))
+    options = (*_OPTIONS, *CONNECTION_LIMITS.options(), ("grpc.max_concurrent_streams", _WATCHERS))
+    server = grpc.aio.server(options=options)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     return server
 
