@@ -179,7 +179,7 @@ def test_binary_data_is_not_shown(shell: Shell, key: Path, data: bytes) -> None:
 
 
 def test_a_pasted_response_is_opened_and_may_have_lines(shell: Shell, key: Path) -> None:
-    """It is no secret without its key, and grpcurl prints it on several lines."""
+    """Without its key it is harmless, and grpcurl prints it on several lines."""
     response = json.dumps({"envelope": base64.b64encode(sealed(key, b"s3cret")).decode(), "revision": "1"}, indent=1)
     with terminal(shell, "open prod/x --key prod.key") as person:
         person.type(response.encode() + b"\n\x04")
