@@ -85,6 +85,11 @@ class AuditKey(PublicAuditKey):
         text = read_file(path, secret=True)
         try:
             content = json.loads(text)
+            if type(content["version"]) is int and content["version"] > 1:
+                raise UnusableAuditKey(
+                    f"{path} has version {content['version']}: it was written by a later version of keyvault-server;"
+                    " this one is older. Run the later one"
+                )
             return cls(_decode(content, "hmac_key"), _decode(content, "signing_key"))
         except (ValueError, KeyError, TypeError):
             raise UnusableAuditKey(f"{path}: not an audit key of version 1: restore it from its backup") from None

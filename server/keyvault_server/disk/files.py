@@ -4,12 +4,26 @@ The rule of this file: what a function has written is durable when it returns.
 Source: Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020.
 """
 
+import errno
 import os
 from pathlib import Path
 
 from keyvault_api.files import sync_directory
 
 _PIECE = 1024 * 1024
+_REMEDIES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space, or raise the quota",
+    errno.EMFILE: "raise this process's limit of open files (ulimit -n)",
+    errno.ENFILE: "too many files are open on this machine",
+    errno.EIO: "its disk is failing",
+}
+
+
+def explain(error: OSError) -> str:
+    """Return what the system says about a file that cannot be made or written, and what to do where that is clear."""
+    says, remedy = error.strerror or type(error).__name__, _REMEDIES.get(error.errno or 0)
+    return f"{says}: {remedy}" if remedy else says
 
 
 def replace_durably(path: Path, content: bytes) -> None:

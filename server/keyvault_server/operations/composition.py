@@ -21,6 +21,7 @@ from keyvault_server.backends.embedded.backup import backup
 from keyvault_server.backends.embedded.data_directory import DataDirectory, UnusableData
 from keyvault_server.backends.embedded.keyring import Keyring
 from keyvault_server.backends.embedded.sqlite import open_store
+from keyvault_server.core.meter import Meter
 from keyvault_server.core.ports import KeyService, RecordStore
 from keyvault_server.disk.watched import Watched, read_file
 from keyvault_server.operations.settings import Settings
@@ -28,7 +29,7 @@ from keyvault_server.rpc.gatekeeper import Gatekeeper
 from keyvault_server.rpc.metrics import Metrics
 
 if TYPE_CHECKING:
-    from keyvault_server.backends.aws.clients import AwsOptions
+    from keyvault_server.backends.aws.options import AwsOptions
 
 MAX_POLICY = 4 * MAX_SIZE
 """Bytes in a policy file: a character of UTF-8 has at most four."""
@@ -115,7 +116,7 @@ async def _open_tokens(settings: Settings, metrics: Metrics) -> AsyncIterator[To
 
 
 @contextlib.asynccontextmanager
-async def open_backend(settings: Settings) -> AsyncIterator[tuple[KeyService, RecordStore]]:
+async def open_backend(settings: Settings, meter: Meter | None = None) -> AsyncIterator[tuple[KeyService, RecordStore]]:
     """Open the two ports of the configured backend while the body runs. Raises OperatorError."""
     if settings.backend == "aws":
         from keyvault_server.backends.aws.clients import open_aws
@@ -126,7 +127,7 @@ async def open_backend(settings: Settings) -> AsyncIterator[tuple[KeyService, Re
     directory = data_directory(settings)
     with directory.locked():
         keyring = _make_or_load(directory)
-        async with open_store(directory.database) as records:
+        async with open_store(directory.database, meter) as records:
             yield keyring, records
 
 
@@ -198,7 +199,7 @@ def _make_or_load(directory: DataDirectory) -> Keyring:
 
 
 def _aws_options(settings: Settings) -> "AwsOptions":
-    from keyvault_server.backends.aws.clients import AwsOptions
+    from keyvault_server.backends.aws.options import AwsOptions
 
     if settings.aws_ca_bundle:
         read_file(settings.aws_ca_bundle)  # refuses a file that others can write

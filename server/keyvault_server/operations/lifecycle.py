@@ -65,12 +65,16 @@ class Drain:
 
 @contextlib.asynccontextmanager
 async def running(
-    settings: Settings, hurry: asyncio.Event | None = None, handshakes: RefusedHandshakes | None = None
+    settings: Settings, hurry: asyncio.Event | None = None, metrics: Metrics | None = None
 ) -> AsyncIterator[Running]:
     """Run a ready server on the configured backend while the body runs; see `serving`."""
     for address in filter(None, (settings.listen, settings.admin_listen)):
         refuse_taken(address)
-    async with open_backend(settings) as (keys, records), serving(settings, keys, records, hurry, handshakes) as server:
+    metrics = metrics or Metrics()
+    async with (
+        open_backend(settings, metrics) as (keys, records),
+        serving(settings, keys, records, hurry, metrics) as server,
+    ):
         yield server
 
 
@@ -80,15 +84,15 @@ async def serving(
     keys: KeyService,
     records: RecordStore,
     hurry: asyncio.Event | None = None,
-    handshakes: RefusedHandshakes | None = None,
+    metrics: Metrics | None = None,
 ) -> AsyncIterator[Running]:
     """Run a ready server on these two ports while the body runs, and stop it in order afterwards.
 
-    `hurry`, once set, cuts the wait for the in-flight calls short; `handshakes` become metrics. Raises OperatorError.
+    `hurry`, once set, cuts the wait for the in-flight calls short. `metrics` may count other things already.
+
+    Raises OperatorError.
     """
-    metrics = Metrics()
-    if handshakes:
-        metrics.counters("tls_handshakes_refused", "TLS handshakes that failed.", "reason", handshakes.by_reason)
+    metrics = metrics or Metrics()
     limits = Limits(settings.concurrent_calls, settings.call_seconds)
     drain = Drain(0.0, 0.0)  # until it serves: a start that fails has nobody to wait for
     async with open_gate(settings, metrics) as gate:
@@ -120,6 +124,8 @@ async def serving(
 async def serve(settings: Settings, announce: Callable[[Running], None], handshakes: RefusedHandshakes) -> None:
     """Serve until SIGTERM or SIGINT; a second one cuts the drain short. SIGHUP reloads. Raises as `running`."""
     stop, hurry, reload = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    metrics = Metrics()
+    metrics.counters("tls_handshakes_refused", "TLS handshakes that failed.", "reason", handshakes.by_reason)
 
     def on_signal() -> None:
         (hurry if stop.is_set() else stop).set()
@@ -129,7 +135,7 @@ async def serve(settings: Settings, announce: Callable[[Running], None], handsha
         loop.add_signal_handler(number, on_signal)
     loop.add_signal_handler(signal.SIGHUP, reload.set)
     async with (
-        running(settings, hurry, handshakes) as server,
+        running(settings, hurry, metrics) as server,
         in_background(_reload_when_asked(reload, server.followed)),
     ):
         announce(server)

@@ -200,6 +200,12 @@ def test_a_key_that_is_none_is_refused(command: Command, trail: Trail) -> None:
     assert "others can read" in command("public-key", "--key", trail.key_path).refusal
 
 
+def test_an_audit_key_of_a_later_version_is_named_as_such(command: Command, trail: Trail) -> None:
+    content = trail.key_path.read_text().replace('"version": 1', '"version": 2')
+    trail.key_path.write_text(content)
+    assert "by a later version of keyvault-server" in command("public-key", "--key", trail.key_path).refusal
+
+
 def test_the_key_is_looked_for_next_to_the_log(command: Command, tmp_path: Path) -> None:
     log = tmp_path / "x"
     log.touch()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from keyvault_api.files import sync_directory
 from keyvault_server.backends.embedded.data_directory import UnusableData
-from keyvault_server.disk.files import rewrite_durably
+from keyvault_server.disk.files import explain, rewrite_durably
 from keyvault_server.disk.permissions import refuse_unsafe
 
 _SCHEMA_VERSION = 1
@@ -74,4 +74,6 @@ def _explain(error: Exception) -> str:
     """Say why a database cannot be opened, and what to do."""
     if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return f"is not a KeyVault database ({error}): restore it from its backup"
+    if isinstance(error, OSError):
+        return f"cannot be opened: {explain(error)}"
     return f"cannot be opened ({error}): check whether its disk is full or failing"

@@ -24,7 +24,7 @@ from keyvault_api.names import DATA_KEY_SIZE
 from keyvault_server.backends.embedded.data_directory import UnusableData
 from keyvault_server.core.errors import NotAuthorized
 from keyvault_server.core.ports import NewDataKey, WrappedBlob
-from keyvault_server.disk.files import replace_durably
+from keyvault_server.disk.files import explain, replace_durably
 from keyvault_server.disk.watched import read_file
 
 MAX_LABEL = 255
@@ -63,7 +63,7 @@ class Keyring:
         try:
             replace_durably(path, json.dumps({"version": 1, "master_keys": encoded}, indent=1).encode())
         except OSError as error:
-            raise UnusableData(f"{path}: cannot write: {error.strerror}: is its disk full or failing?") from None
+            raise UnusableData(f"{path}: cannot write: {explain(error)}") from None
         return cls(keys)
 
     @property
@@ -104,12 +104,22 @@ def _read(path: Path) -> dict[int, bytes]:
     text = read_file(path, secret=True)
     try:
         content = json.loads(text)
+        _refuse_later_version(path, content["version"])
         keys = {_number(label): base64.b64decode(key, validate=True) for label, key in content["master_keys"].items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UnusableData(f"{path} is not a valid keyring: restore it from its backup") from None
     if content.get("version") != 1 or not keys or any(len(key) != DATA_KEY_SIZE for key in keys.values()):
         raise UnusableData(f"{path} is not a valid keyring of version 1: restore it from its backup")
     return keys
+
+
+def _refuse_later_version(path: Path, version: object) -> None:
+    """Raise UnusableData for a keyring that is not damaged: an earlier backup would lack its newest master keys."""
+    if type(version) is int and version > 1:
+        raise UnusableData(
+            f"{path} has version {version}: it was written by a later version of keyvault-server;"
+            " this one is older. Run the later one"
+        )
 
 
 def _number(label: str) -> int:

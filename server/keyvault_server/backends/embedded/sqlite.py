@@ -24,6 +24,7 @@ from typing import Any
 
 from keyvault_server.backends.embedded.database import open_connections
 from keyvault_server.core.errors import BackendUnavailable, RecordCorrupt, StoreFull, VaultError
+from keyvault_server.core.meter import Meter
 from keyvault_server.core.ports import HeadChanged, Walked
 from keyvault_server.core.records import FORMAT, Record, StoredHead
 from keyvault_server.disk.group_commit import GroupCommit
@@ -71,6 +72,9 @@ class _Put:
 
 class SqliteStore:
     """The records of one open database. Made by `open_store`; belongs to one event loop."""
+
+    full = False
+    """Whether the last write found no space on the disk."""
 
     def __init__(self, reader: sqlite3.Connection, writer: sqlite3.Connection) -> None:
         self._reader = reader
@@ -172,6 +176,7 @@ class SqliteStore:
             failure = self._roll_back("commit failed", error)
             self._failed |= getattr(error, "sqlite_errorcode", None) not in _SURELY_UNDONE
             return [failure() for _ in batch]
+        self.full = False
         return outcomes
 
     def _roll_back(self, what: str, error: Exception) -> type[VaultError]:
@@ -181,16 +186,19 @@ class SqliteStore:
             self._writer.rollback()
         except sqlite3.Error:
             self._failed = True
-        return StoreFull if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL else BackendUnavailable
+        self.full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        return StoreFull if self.full else BackendUnavailable
 
 
 @asynccontextmanager
-async def open_store(database: Path) -> AsyncIterator[SqliteStore]:
+async def open_store(database: Path, meter: Meter | None = None) -> AsyncIterator[SqliteStore]:
     """Open the database while the body runs, create it if absent, close it after the last commit.
 
-    Raises UnusableData, UnsafeFile.
+    `meter` shows whether the store is full. Raises UnusableData, UnsafeFile.
     """
     store = SqliteStore(*open_connections(database))
+    if meter is not None:
+        meter.gauge("store_full", "1: the last write found no space on the disk.", lambda: store.full)
     try:
         yield store
     finally:

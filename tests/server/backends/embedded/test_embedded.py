@@ -115,7 +115,11 @@ INVALID_KEYRINGS = {
     "null for the master keys": b'{"version": 1, "master_keys": null}',
     "a number for a master key": b'{"version": 1, "master_keys": {"1": 1}}',
     "a short master key": b'{"version": 1, "master_keys": {"1": "AA=="}}',
-    "another version": keyring_with("1").replace(b"1", b"2", 1),
+    "a master key with a stray character": keyring_with("1").replace(
+        MASTER_KEY.encode(), f"{MASTER_KEY[:8]}!{MASTER_KEY[8:]}".encode()
+    ),
+    "an earlier version": keyring_with("1").replace(b"1", b"0", 1),
+    "a word for a version": keyring_with("1").replace(b"1", b'"2"', 1),
     "a word for a label": keyring_with("first"),
     "a label of 256 bytes": keyring_with("9" * 256),
     "a label of 5,000 bytes": keyring_with("9" * 5_000),
@@ -132,6 +136,18 @@ def test_an_invalid_keyring_is_refused_without_showing_it(tmp_path: Path, conten
         Keyring.load(path)
     assert "\n" not in str(refused.value)
     assert MASTER_KEY not in str(refused.value)
+
+
+def test_a_keyring_of_a_later_version_is_not_to_be_restored(tmp_path: Path) -> None:
+    """Its backup lacks the newest master keys."""
+    path = tmp_path / "keyring.json"
+    path.write_bytes(json.dumps({"version": 2, "keys": [MASTER_KEY]}).encode())
+    path.chmod(0o600)
+    for use in (Keyring.load, Keyring.rotate):
+        with pytest.raises(UnusableData, match=r"by a later version of keyvault-server; this one is older") as refused:
+            use(path)
+        assert "backup" not in str(refused.value)
+        assert MASTER_KEY not in str(refused.value)
 
 
 def test_the_longest_label_of_a_keyring_fits_a_wrapped_key(tmp_path: Path) -> None:

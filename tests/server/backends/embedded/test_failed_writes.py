@@ -9,6 +9,7 @@ import pytest
 from keyvault_server.backends.embedded.sqlite import SqliteStore, open_store
 from keyvault_server.core.errors import BackendUnavailable, StoreFull, VaultError
 from keyvault_server.core.records import Record
+from tests.support.meters import RecordedMeter
 
 RECORD = Record(bytes(72), bytes(16), 1, 1, b"body")
 
@@ -83,6 +84,32 @@ async def test_a_full_disk_is_named_and_stops_nothing(opened: Any, kind: str) ->
     store, writer = opened
     writer.failures[kind] = disk_error(sqlite3.SQLITE_FULL)
     failed: type[VaultError] = StoreFull
+    assert not store.full
     with pytest.raises(failed):
         await store.put_if("t", "a", RECORD, None)
+    assert store.full
     await store.put_if("t", "a", RECORD, None)
+    assert not store.full
+
+
+async def test_another_failure_is_not_a_full_disk(opened: Any) -> None:
+    store, writer = opened
+    for error in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
+        writer.failures["INSERT"] = disk_error(error)
+        with pytest.raises(VaultError):
+            await store.put_if("t", "a", RECORD, None)
+        assert store.full is (error == sqlite3.SQLITE_FULL)
+
+
+async def test_a_full_store_is_a_metric(tmp_path: Path) -> None:
+    """Until a write finds space."""
+    meter, large = RecordedMeter(), Record(bytes(72), bytes(16), 1, 1, bytes(300_000))
+    async with open_store(tmp_path / "records.sqlite3", meter) as store:
+        assert meter.gauges["store_full"]() == 0
+        store._writer.execute("PRAGMA max_page_count = 10")
+        with pytest.raises(StoreFull):
+            await store.put_if("t", "a", large, None)
+        assert meter.gauges["store_full"]() == 1
+        store._writer.execute("PRAGMA max_page_count = 4294967294")
+        await store.put_if("t", "a", large, None)
+        assert meter.gauges["store_full"]() == 0
