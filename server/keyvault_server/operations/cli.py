@@ -32,6 +32,7 @@ from keyvault_server.operations.dev_certs import TRUST_DOMAIN, write_dev_certs
 from keyvault_server.operations.endings import bugs_logged, end_in_one_line, refuse
 from keyvault_server.operations.environment import load_settings
 from keyvault_server.operations.lifecycle import serve
+from keyvault_server.operations.open_files import COMMAND, allow_open_files, needed_by
 from keyvault_server.operations.settings import Settings
 from keyvault_server.operations.store_cli import NAME_RULE, Backend, Data, backup, init, purge, rotate_master_key
 from keyvault_server.rpc.access_log import accepts_more
@@ -83,6 +84,7 @@ def serve_command(
     """Serve until SIGTERM or SIGINT. The embedded backend is created on first use."""
     given = {"backend": backend, "data": data, "listen": listen, "admin_listen": admin_listen, "policy": policy}
     settings = load_settings(**given, **asdict(waivers))
+    allow_open_files(needed_by(settings))
     handshakes = RefusedHandshakes()
     with core_log(handshakes.take):
         _log_to_stderr(settings)
@@ -158,7 +160,12 @@ def main() -> None:
     """Entry point. Every command closes its memory: many read master keys or the key of the audit log."""
     close_memory()
     logging.getLogger("keyvault_server").addHandler(logging.NullHandler())  # a command that does not serve logs nothing
-    end_in_one_line(lambda: app(exit_on_error=False, print_error=False))
+    end_in_one_line(_run)
+
+
+def _run() -> None:
+    allow_open_files(COMMAND)
+    app(exit_on_error=False, print_error=False)
 
 
 class _Handler(logging.StreamHandler[TextIO]):
