@@ -165,7 +165,7 @@ class Settings(BaseSettings):
     traceback: bool = False
     """Print the traceback of an unexpected error, which may show names and values; `serve` logs it in any case."""
     aws_region: str | None = None
-    """Region of KMS and DynamoDB; if unset, the AWS SDK's."""
+    """Region of KMS and DynamoDB; if unset, that of the master keys, which AWS_REGION must not contradict."""
     aws_table: str = Field(default="keyvault", min_length=3, max_length=255, pattern=r"^[A-Za-z0-9_.-]+$")
     """The DynamoDB table."""
     aws_master_keys: Annotated[dict[str, str], NoDecode, BeforeValidator(_from_json)] = {}

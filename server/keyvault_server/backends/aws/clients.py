@@ -50,7 +50,7 @@ async def open_clients(options: AwsOptions, *, log: bool = True) -> AsyncIterato
     Raises OperatorError, also if there are no credentials.
     """
     refuse_bad_endpoints(options)
-    with _explained("the AWS settings"):
+    with _explained("AWS settings"):
         session = new_session()
         region = choose_region(options, session.get_config_variable("region"))
         session.set_config_variable("region", region)

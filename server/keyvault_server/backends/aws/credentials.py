@@ -145,7 +145,7 @@ class Credentials:
         self._next_look = self._fetched_at + (RETRY_SECONDS if unsettled else LOOK_SECONDS)
 
     def _log_outcome(self, failed: str) -> None:
-        if not self._log:
+        if not self._log or self._current is None:  # at start the refusal says it
             return
         if failed and self.valid:
             _log.warning(

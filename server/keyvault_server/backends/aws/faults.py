@@ -22,6 +22,7 @@ from botocore.exceptions import (
     InvalidConfigError,
     InvalidRegionError,
     NoCredentialsError,
+    ParamValidationError,
     PartialCredentialsError,
     ProfileNotFound,
 )
@@ -154,6 +155,8 @@ def cause_of(error: BaseException) -> str:
             return _retrieval_cause(error)
         case InvalidConfigError() | InvalidRegionError():
             return str(error)  # about the operator's own profile
+        case ParamValidationError():  # its text may show a token
+            return "a value of the profile or the token file is not valid"
         case BotoCoreError():
             return _sdk_cause(error)
         case JSONDecodeError():

@@ -64,7 +64,7 @@ def choose_region(options: AwsOptions, found: str | None) -> str:
     regions = {label: arn[1] for label, arn in arns.items() if arn}
     region = options.region or found or next(iter(regions.values()), None)
     if region is None:
-        raise BadAwsSettings("no AWS Region is configured: set KEYVAULT_AWS_REGION")
+        raise BadAwsSettings("no AWS Region is configured: set KEYVAULT_AWS_REGION or AWS_REGION")
     for label, other in regions.items():
         if other != region:
             source = "KEYVAULT_AWS_REGION" if options.region else "AWS_REGION, AWS_DEFAULT_REGION or the AWS profile"

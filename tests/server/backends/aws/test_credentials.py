@@ -203,6 +203,13 @@ async def test_a_refused_start_names_a_missing_token_file(sts: CredentialEndpoin
     assert f"AWS credentials: {tmp_path / 'token'}: No such file or directory" in await start_refused()
 
 
+async def test_a_refused_start_does_not_repeat_a_bad_token(sts: CredentialEndpoint, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("BAD")
+    said = await start_refused()
+    assert "AWS credentials: a value of the profile or the token file is not valid" in said
+    assert "BAD" not in said
+
+
 async def test_a_refused_start_names_an_unreachable_sts(tmp_path: Path) -> None:
     with web_identity(CredentialEndpoint("http://127.0.0.1:9"), tmp_path):
         assert "AWS credentials: EndpointConnectionError (127.0.0.1: Connect" in await start_refused()
