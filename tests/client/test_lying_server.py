@@ -2,10 +2,11 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeAlias
 
 import grpc
 import pytest
@@ -19,10 +20,13 @@ from keyvault_client import (
     AlreadyExists,
     Conflict,
     DataKey,
+    Denied,
+    InvalidRequest,
     KeyVault,
     KeyVaultError,
     OutcomeUnknown,
     RecordDamaged,
+    RolledBack,
     ServerFailure,
 )
 from tests.support.lying import Answer, Refused, lying_server
@@ -30,19 +34,21 @@ from tests.support.processes import BIN
 
 TENANT, SCOPE, NAME = "acme", "prod/", "prod/db"
 SECRET, WRAPPED = os.urandom(32), os.urandom(40)
-KEY = DataKey(TENANT, SCOPE, WRAPPED, SECRET)
+KEY, NEW = DataKey(TENANT, SCOPE, WRAPPED, SECRET), DataKey(TENANT, SCOPE, b"new", os.urandom(32))
+STALE = Refused(grpc.StatusCode.ABORTED, "stale", "STALE_REVISION", {"current_revision": 7})
 HEX = "0123456789abcdef0123456789abcdef"
 FORGED = "x\x1b[2K\r\nkeyvault: all is well\u202e"
+Call: TypeAlias = Callable[[KeyVault], Awaitable[object]]
 
 
 @asynccontextmanager
-async def client_of(**answers: Answer) -> AsyncIterator[KeyVault]:
+async def client_of(**answers: Answer | Sequence[Answer]) -> AsyncIterator[KeyVault]:
     """A client of a server that says this."""
     async with lying_server(answers) as address, KeyVault(address, timeout=5) as vault:
         yield vault
 
 
-async def failure(call: Callable[[KeyVault], Awaitable[object]], **answers: Answer) -> KeyVaultError:
+async def failure(call: Call, **answers: Answer) -> KeyVaultError:
     """The failure of a call to a server that says this; it shows no key and is one line."""
     async with client_of(**answers) as vault:
         with pytest.raises(KeyVaultError) as failed:
@@ -188,12 +194,11 @@ async def test_a_revision_below_one_is_a_failure(revision: int) -> None:
 
 @pytest.mark.parametrize("kind", [Kind.DATA, Kind.REKEY])
 async def test_a_tombstone_is_what_its_envelope_says(kind: Kind) -> None:
-    stale = Refused(grpc.StatusCode.ABORTED, "stale", "STALE_REVISION", {"current_revision": 7})
     for answer in (
         pb.ReadResponse(envelope=sealed(7, kind, bytes(32)), revision=7, deleted=True),
         pb.ReadResponse(envelope=sealed(6, Kind.TOMBSTONE), revision=7, deleted=True),
     ):
-        error = await failure(lambda vault: vault.create(NAME, b"x", key=KEY), Create=stale, Read=answer)
+        error = await failure(lambda vault: vault.create(NAME, b"x", key=KEY), Create=STALE, Read=answer)
         assert isinstance(error, RecordDamaged)
 
 
@@ -222,6 +227,97 @@ async def test_a_time_that_no_clock_shows_is_the_epoch(time: Timestamp) -> None:
     async with client_of(Read=answer, Update=done) as vault:
         record, written = await vault.read(NAME, key=KEY), await vault.update(NAME, b"x", key=KEY, revision=1)
     assert [record.created, record.updated, written.created, written.updated] == [epoch] * 4
+
+
+async def rotate(vault: KeyVault) -> object:
+    return await vault.rotate_key(NAME, key=KEY, new_key=NEW)
+
+
+@pytest.mark.parametrize("lie", LIES)
+async def test_a_rotation_begins_at_what_the_envelope_says(lie: str) -> None:
+    assert isinstance(await failure(rotate, Read=LIES[lie]), RecordDamaged)
+
+
+async def test_a_rotation_that_the_new_key_does_not_open_is_not_done() -> None:
+    """Its head commits to the new key, and its body is damaged, or its revision is another."""
+    done = kve1.seal(NEW.secret(), TENANT, NAME, 2, b"data")
+    for answer in (
+        pb.ReadResponse(envelope=done[:-1] + bytes([done[-1] ^ 1]), revision=2),
+        pb.ReadResponse(envelope=done, revision=3),
+    ):
+        assert isinstance(await failure(rotate, Read=answer), RecordDamaged)
+
+
+async def test_no_revision_follows_the_last_one() -> None:
+    """A record or a tombstone that is there cannot be replaced; nothing is sealed."""
+    last = pb.ReadResponse(envelope=sealed(MAX_REVISION), revision=MAX_REVISION)
+    for call in (lambda vault: vault.update(NAME, b"x", key=KEY), lambda vault: vault.delete(NAME, key=KEY), rotate):
+        assert isinstance(await failure(call, Read=last), InvalidRequest)
+    gone = pb.ReadResponse(envelope=sealed(MAX_REVISION, Kind.TOMBSTONE), revision=MAX_REVISION, deleted=True)
+    error = await failure(create, Create=STALE, Read=gone)
+    assert isinstance(error, InvalidRequest)
+
+
+async def create(vault: KeyVault) -> object:
+    return await vault.create(NAME, b"x", key=KEY)
+
+
+async def test_a_live_record_in_the_way_exists() -> None:
+    live = pb.ReadResponse(envelope=sealed(7), revision=7)
+    assert isinstance(await failure(create, Create=STALE, Read=live), AlreadyExists)
+
+
+async def test_a_purged_name_is_for_the_caller_to_decide() -> None:
+    """What the server says of it proves nothing: no record is asked for, and nothing is sealed."""
+    purged = Refused(grpc.StatusCode.ABORTED, "no", "STALE_REVISION", {"current_revision": 7, "vacant": "true"})
+    error = await failure(create, Create=purged)
+    assert isinstance(error, Conflict)
+    assert error.vacant
+    async with client_of(Create=pb.CreateResponse(revision=8)) as vault:
+        assert (await vault.create(NAME, b"x", key=KEY, revision=7)).revision == 8
+
+
+SEEN: dict[str, tuple[Call, dict[str, Answer | Sequence[Answer]]]] = {
+    "read": (
+        read,
+        {"Read": [pb.ReadResponse(envelope=sealed(5), revision=5), pb.ReadResponse(envelope=sealed(4), revision=4)]},
+    ),
+    "acknowledged": (
+        lambda vault: vault.update(NAME, b"x", key=KEY, revision=4),
+        {"Update": pb.UpdateResponse(revision=5), "Read": pb.ReadResponse(envelope=sealed(4), revision=4)},
+    ),
+    "deleted": (
+        create,
+        {
+            "Create": [STALE, pb.CreateResponse(revision=6)],
+            "Read": [
+                pb.ReadResponse(envelope=sealed(5, Kind.TOMBSTONE), revision=5, deleted=True),
+                pb.ReadResponse(envelope=sealed(4), revision=4),
+            ],
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("how", SEEN)
+async def test_a_revision_that_was_proved_is_remembered(how: str) -> None:
+    call, answers = SEEN[how]
+    async with client_of(**answers) as vault:
+        await call(vault)
+        with pytest.raises(RolledBack) as rolled:
+            await vault.read(NAME, key=KEY)
+    assert (rolled.value.revision, rolled.value.seen) == (4, 6 if how == "deleted" else 5)
+
+
+async def test_a_tombstone_that_was_opened_is_remembered() -> None:
+    """Also if the Create that needed it fails."""
+    denied = Refused(grpc.StatusCode.PERMISSION_DENIED, "no", "POLICY_DENIED")
+    gone = pb.ReadResponse(envelope=sealed(5, Kind.TOMBSTONE), revision=5, deleted=True)
+    async with client_of(Create=[STALE, denied], Read=[gone, pb.ReadResponse(envelope=sealed(4), revision=4)]) as vault:
+        with pytest.raises(Denied):
+            await create(vault)
+        with pytest.raises(RolledBack):
+            await read(vault)
 
 
 # Errors.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import keyvault_client
-from keyvault_api.envelope import MAX_PLAINTEXT
+from keyvault_api.envelope import MAX_PLAINTEXT, MAX_REVISION
 from keyvault_client import (
     AlreadyExists,
     Busy,
@@ -135,18 +135,46 @@ async def test_a_key_without_plaintext_is_unwrapped_where_allowed(tmp_path: Path
 
 
 async def test_an_impossible_request_is_refused_before_it_is_sent() -> None:
-    key = DataKey("default", "prod/", b"w", bytes(32))
-    async with KeyVault("127.0.0.1:1") as vault:  # no server there: a call would be Unavailable
+    key, other = DataKey("default", "prod/", b"w", bytes(32)), DataKey("default", "other/", b"o", b"o" * 32)
+    async with KeyVault("127.0.0.1:1", timeout=1) as vault:  # no server there: a call would be Unavailable
         for call in (
             vault.generate_key("a b"),
             vault.read("prod/", key=key),
             vault.read("dev/x", key=key),
             vault.create(NAME, bytes(MAX_PLAINTEXT + 1), key=key),
+            vault.create("dev/x", b"", key=key),
+            vault.create(NAME, b"", key=key, revision=-1),
+            vault.create(NAME, b"", key=key, revision=MAX_REVISION),
             vault.update(NAME, b"", key=key, revision=0),
+            vault.update(NAME, b"", key=key, revision=MAX_REVISION),
+            vault.update("dev/x", b"", key=key, revision=1),
+            vault.update("dev/x", b"", key=key),
+            vault.delete("dev/x", key=key, revision=1),
+            vault.delete("dev/x", key=key),
+            vault.rotate_key("dev/x", key=key, new_key=other),
+            vault.rotate_key("other/x", key=key, new_key=other),
+            vault.rotate_key(NAME, key=key, new_key=other),
+            vault.rotate_key(NAME, key=key, new_key=key),
             vault.read_if_changed(NAME, key=key, known_revision=0),
+            vault.read_if_changed(NAME, key=key, known_revision=MAX_REVISION + 1),
+            vault.read_if_changed("dev/x", key=key, known_revision=1),
+            vault.read(NAME, key=key, timeout=86_400.1),
+            vault.read(NAME, key=key, timeout=-0.1),
+            vault.read(NAME, key=key, timeout=float("nan")),
         ):
             with pytest.raises(InvalidRequest):
                 await call
+
+
+async def test_a_day_is_the_longest_timeout(vault: KeyVault) -> None:
+    assert (await vault.generate_key(NAME, timeout=86_400)).scope == NAME
+
+
+async def test_a_closed_client_sends_nothing(server: Served) -> None:
+    async with KeyVault(server.address) as vault:
+        await vault.generate_key(NAME)
+    with pytest.raises(Unavailable, match="this client is closed"):
+        await vault.generate_key(NAME)
 
 
 async def test_no_server_is_unavailable_and_nothing_was_written() -> None:
