@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -75,6 +76,20 @@ async def test_a_new_file_has_the_mode_of_the_old_one(trail: Trail) -> None:
     trail.path.chmod(0o644)
     await write(trail)
     assert {path.stat().st_mode & 0o777 for path in (trail.path, *trail.archives())} == {0o644}
+
+
+def open_below(folder: Path) -> set[str]:
+    """The names of the files in a folder that this process has open."""
+    paths = [Path(os.path.realpath(link)) for link in Path("/proc/self/fd").iterdir()]
+    return {path.name for path in paths if path.parent == folder}
+
+
+async def test_a_file_that_is_kept_is_not_kept_open(trail: Trail) -> None:
+    async with trail.open(file_bytes=SMALL, checkpoint_lines=5) as audit:
+        await note(audit, 60)
+        await note(audit, 60)
+        assert open_below(trail.folder) == {trail.path.name, trail.checkpoints.name}
+    assert len(trail.archives()) >= 2
 
 
 def test_the_files_of_another_log_are_not_ours(tmp_path: Path) -> None:

@@ -429,3 +429,11 @@ async def test_each_method_asks_for_its_caller_before_it_acts(
         assert set(caller.asked) == {name}
     assert world.keys.calls == before
     assert not world.records.calls
+
+
+async def test_what_is_stored_is_not_marked_as_a_vacancy(world: World) -> None:
+    key = await world.mint()
+    await world.create(key)
+    stale = await refused(world.update(key, 5))
+    assert isinstance(stale, StaleRevision)
+    assert "vacant" not in stale.metadata

@@ -66,6 +66,8 @@ async def test_a_put_that_waited_for_a_failed_commit_fails_too(opened: tuple[Sql
         for task in (first, second):
             with pytest.raises(BackendUnavailable):
                 await task
+        with pytest.raises(BackendUnavailable, match="ask the operator to restart the server"):
+            await store.put_if("t", "c", RECORD, None)
     assert writer.transactions == 1
     assert await store.get("t", "b") is None
 
