@@ -1,7 +1,7 @@
 # Shorthands; CI runs the same lines. `python3 dev.py setup` first.
 BIN := .venv/bin
 
-.PHONY: help check unit test benchmark pythons release image prove
+.PHONY: help check unit test benchmark pythons release image prove mutants
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.* ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -35,3 +35,6 @@ image: ## build the image and run it (needs root)
 
 prove: ## the full figures of docs/reliability.md, some hours; FIGURES="crash soak" makes these alone
 	$(BIN)/python -m tests.prove $(FIGURES)
+
+mutants: ## change the core in 150 places, one at a time, and list what no near test notices
+	$(BIN)/python -m tests.mutants $(MUTANTS)

@@ -1,0 +1,131 @@
+"""A mutation run of the core: `make mutants`, or `python -m tests.mutants [--sample N] [--seed S] [PATH ...]`.
+
+1. Choose a seeded sample of the mutants of CORE (source.py); PATH narrows it to files below one.
+2. Run the near tests of each mutant's file in a copy of the checkout (checkout.py): the unit tier first, and for a
+   mutant that survives it the slow tests and those that start processes. Tests that need foreign programs do not run.
+3. List the survivors that survivors.toml does not know. Fail if less than 97 % of the mutants that matter were killed:
+   those that survivors.toml lists do not matter, and it says why.
+
+A mutant that makes the tests hang, or that cannot be imported, was killed.
+"""
+
+import argparse
+import random
+import signal
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Sequence
+from multiprocessing import SimpleQueue, get_context
+from pathlib import Path
+
+from tests.mutants.checkout import SLOW, UNIT, Checkout, import_what_tests_need
+from tests.mutants.source import Mutant, mutants_of
+from tests.support import environment
+from tests.support.repository import ROOT
+
+WANTED = 0.97
+_SERVER, _CLIENT = "server/keyvault_server", "client/keyvault_client"
+_RPC, _OPERATIONS = "tests/server/rpc", "tests/server/operations"
+_AWS = "tests/server/backends/aws"
+CORE = {
+    f"{_SERVER}/core": f"tests/server/core tests/contract {_RPC}",
+    f"{_SERVER}/audit": f"tests/server/audit {_RPC} tests/docs/test_audit_page.py {_OPERATIONS}/test_audit_cli.py",
+    f"{_SERVER}/access/quotas.py": f"tests/server/access {_RPC}",
+    f"{_SERVER}/backends/embedded": "tests/server/backends/embedded tests/contract tests/server/disk",
+    f"{_SERVER}/backends/aws/connections.py": _AWS,
+    f"{_SERVER}/backends/aws/retries.py": _AWS,
+    f"{_SERVER}/backends/aws/kms.py": _AWS,
+    f"{_SERVER}/rpc/guard.py": f"{_RPC} {_OPERATIONS}/test_lifecycle.py",
+    f"{_SERVER}/rpc/gatekeeper.py": f"{_RPC} tests/server/audit",
+    f"{_CLIENT}/seen_revisions.py": "tests/client",
+    f"{_CLIENT}/vault.py": "tests/client",
+    f"{_CLIENT}/transport.py": "tests/client",
+}
+"""The files that are mutated, or the folders that have them, and their near tests, the nearest first."""
+_checkout: Checkout
+"""The copy of a worker."""
+
+
+def near_tests(path: str) -> list[str]:
+    """Return the tests that a mutant of this file has to fail."""
+    return next(tests.split() for prefix, tests in CORE.items() if path.startswith(prefix))
+
+
+def core(within: Sequence[str] = ()) -> list[Mutant]:
+    """Return all mutants of the core, or of its files below these paths."""
+    files = [file for path in CORE for file in (sorted((ROOT / path).rglob("*.py")) or [ROOT / path])]
+    paths = [str(file.relative_to(ROOT)) for file in files]
+    return [mutant for path in paths if path.startswith(tuple(within or [""])) for mutant in mutants_of(ROOT, path)]
+
+
+def known() -> dict[tuple[str, str, str, str], str]:
+    """Return why each known survivor does not matter, by the mutant's name."""
+    listed = tomllib.loads(Path(__file__).with_name("survivors.toml").read_text())["survivor"]
+    return {(one["path"], one["function"], one["before"], one["after"]): one["why"] for one in listed}
+
+
+def survivors_of(sample: Sequence[Mutant], tiers: Sequence[str], workers: int) -> list[Mutant]:
+    """Test each mutant; return those that no near test notices. Exits if the near tests fail without a mutant."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that workers end what they began
+    environment.clean()
+    import_what_tests_need()
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        context = get_context("fork")
+        checkouts: SimpleQueue[Checkout] = context.SimpleQueue()
+        for number in range(workers):
+            checkouts.put(Checkout(ROOT, Path(folder, str(number))))
+        with context.Pool(workers, _take, (checkouts,)) as pool:
+            near = {tuple(near_tests(mutant.path)) for mutant in sample}
+            for tests, passed in pool.imap_unordered(_passes, near):
+                if not passed:
+                    sys.exit(f"these tests fail without a mutant: {' '.join(tests)}")
+            survivors = []
+            for mutant, killed in pool.imap_unordered(_judge, [(mutant, tiers) for mutant in sample]):
+                print(f"{'killed  ' if killed else 'SURVIVED'} {mutant.described()}", flush=True)
+                survivors += [] if killed else [mutant]
+        return survivors
+
+
+def _take(checkouts: "SimpleQueue[Checkout]") -> None:
+    global _checkout
+    _checkout = checkouts.get()
+
+
+def _passes(tests: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:
+    return tests, _checkout.passes(tests, UNIT)
+
+
+def _judge(task: tuple[Mutant, Sequence[str]]) -> tuple[Mutant, bool]:
+    mutant, tiers = task
+    return mutant, _checkout.kills(mutant, near_tests(mutant.path), tiers)
+
+
+def main() -> int:
+    """Run; return 1 if too many survived."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sample", type=int, default=150, help="number of mutants")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--unit", action="store_true", help="the unit tier alone: a third of the time, more survivors")
+    parser.add_argument("path", nargs="*", help="file or folder, as server/keyvault_server/core")
+    asked = parser.parse_args()
+    mutants, excused, began = core(asked.path), known(), time.monotonic()
+    sample = random.Random(asked.seed).sample(mutants, min(asked.sample, len(mutants)))
+    survivors = survivors_of(sample, [UNIT] if asked.unit else [UNIT, SLOW], asked.workers)
+    unknown = [mutant for mutant in survivors if mutant.name not in excused]
+    killed = len(sample) - len(survivors)
+    share = killed / max(1, killed + len(unknown))
+    took = time.monotonic() - began
+    print(f"\n{len(sample)} of {len(mutants)} mutants, seed {asked.seed}, {took:.0f} s: {killed} killed,")
+    print(f"{len(survivors) - len(unknown)} known survivors that do not matter, {len(unknown)} others:")
+    print("\n".join(sorted(mutant.described() for mutant in unknown)))
+    for name in sorted(excused.keys() - {mutant.name for mutant in mutants} if not asked.path else ()):
+        print(f"survivors.toml lists what is no longer a mutant: {' '.join(name)}")
+    print(f"{share:.1%} of those that matter were killed; at least {WANTED:.0%} must be")
+    return share < WANTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""The mutation run itself: which mutants it makes, which it takes for killed, and what it excuses."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.mutants.__main__ import CORE, core, near_tests
+from tests.mutants.source import mutants_of
+from tests.support.repository import ROOT
+
+TOY = '''
+"""A docstring is left alone."""
+import re
+
+LIMIT: int = 3
+
+
+class Door:
+    def enter(self, age: int, *, member=False) -> bool:
+        """Another docstring."""
+        if not member and age < LIMIT:
+            raise ValueError(f"{age + 1} is too young")
+        self.last = age
+        print("é", max(age, LIMIT))
+        return member or age == 4
+'''
+EXPECTED = [
+    ("", "LIMIT: int = 3", "LIMIT: int = 4"),
+    (
+        "Door.enter",
+        "def enter(self, age: int, *, member=False) -> bool:",
+        "def enter(self, age: int, *, member=True) -> bool:",
+    ),
+    ("Door.enter", "if not member and age < LIMIT:", "if member and age < LIMIT:"),
+    ("Door.enter", "if not member and age < LIMIT:", "if (not member or age < LIMIT):"),
+    ("Door.enter", "if not member and age < LIMIT:", "if not member and (age <= LIMIT):"),
+    ("Door.enter", 'raise ValueError(f"{age + 1} is too young")', "pass"),
+    ("Door.enter", "self.last = age", "pass"),
+    ("Door.enter", 'print("é", max(age, LIMIT))', "pass"),
+    ("Door.enter", 'print("é", max(age, LIMIT))', 'print("é", min(age, LIMIT))'),
+    ("Door.enter", "return member or age == 4", "return None"),
+    ("Door.enter", "return member or age == 4", "return (member and age == 4)"),
+    ("Door.enter", "return member or age == 4", "return member or (age != 4)"),
+    ("Door.enter", "return member or age == 4", "return member or age == 5"),
+]
+JUDGE = """
+from pathlib import Path
+from tests.mutants.checkout import UNIT, Checkout, import_what_tests_need
+from tests.mutants.source import mutants_of
+
+toy, copy = Path("TOY"), Path("COPY")
+checkout = Checkout(toy, copy)
+assert checkout.passes(["test_toy.py"], UNIT)
+for mutant in mutants_of(toy, "toy.py"):
+    print(checkout.kills(mutant, ["test_toy.py"], [UNIT]), mutant.after)
+    assert (copy / "toy.py").read_text() == (toy / "toy.py").read_text()
+"""
+
+
+def test_a_mutant_has_one_fault_and_is_named_by_it(tmp_path: Path) -> None:
+    (tmp_path / "toy.py").write_text(TOY)
+    made = mutants_of(tmp_path, "toy.py")
+    assert sorted(mutant.name[1:] for mutant in made) == sorted(EXPECTED)
+    for mutant in made:
+        differing = [
+            pair for pair in zip(TOY.splitlines(), mutant.text.decode().splitlines(), strict=True) if len(set(pair)) > 1
+        ]
+        assert [(old.strip(), new.strip()) for old, new in differing] == [(mutant.before, mutant.after)]
+
+
+@pytest.mark.slow
+def test_every_mutant_of_the_core_is_python() -> None:
+    mutants = core()
+    assert len(mutants) > 1_500
+    for mutant in mutants[::7]:
+        ast.parse(mutant.text)
+
+
+def test_every_file_of_the_core_and_its_near_tests_exist() -> None:
+    for path in CORE:
+        assert (ROOT / path).exists()
+        assert all((ROOT / test).exists() for test in near_tests(path))
+
+
+def test_every_known_survivor_says_why_and_is_of_the_core() -> None:
+    listed = tomllib.loads((ROOT / "tests" / "mutants" / "survivors.toml").read_text())["survivor"]
+    for one in listed:
+        assert set(one) == {"path", "function", "before", "after", "why"}
+        assert one["path"].startswith(tuple(CORE))
+        assert (ROOT / one["path"]).exists()
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_a_mutant_is_killed_by_a_failing_test_alone(tmp_path: Path) -> None:
+    toy = tmp_path / "toy"
+    toy.mkdir()
+    (toy / "toy.py").write_text("def double(n: int) -> int:\n    return 2 * n\n\n\ndef log() -> None:\n    print(1)\n")
+    (toy / "test_toy.py").write_text("import toy\n\n\ndef test_it() -> None:\n    assert toy.double(3) == 6\n")
+    script = JUDGE.replace("TOY", str(toy)).replace("COPY", str(tmp_path / "copy"))
+    run = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    killed, survived = (
+        [line.partition(" ")[2] for line in run.stdout.splitlines() if line.startswith(word)]
+        for word in ("True", "False")
+    )
+    assert killed == ["return None", "return (2 + n)", "return 3 * n"]
+    assert survived == ["pass", "print(2)"]
