@@ -98,6 +98,7 @@ def _check_url(url: str) -> str:
     try:
         parts = urlsplit(url)
         address = f"[{parts.hostname}]:{parts.port or 0}"
+        (parts.hostname or "").encode("idna")  # as the resolver does
     except ValueError:
         raise BadKeySet("the key set's URL is malformed: expected https://host/path") from None
     if parts.username is not None or not parts.hostname:

@@ -33,7 +33,7 @@ from keyvault_server.operations.endings import bugs_logged, end_in_one_line, ref
 from keyvault_server.operations.environment import load_settings
 from keyvault_server.operations.lifecycle import serve
 from keyvault_server.operations.open_files import COMMAND, allow_open_files, needed_by
-from keyvault_server.operations.settings import Settings
+from keyvault_server.operations.settings import Settings, check_address
 from keyvault_server.operations.store_cli import NAME_RULE, Backend, Data, backup, init, purge, rotate_master_key
 from keyvault_server.rpc.access_log import accepts_more
 from keyvault_server.rpc.handshakes import RefusedHandshakes
@@ -151,6 +151,11 @@ def healthcheck(
 ) -> None:
     """Exit 0 if a server answers SERVING in plaintext, else 1. For containers; restart on --liveness only."""
     settings = load_settings()
+    if address is not None:
+        try:
+            check_address(address)
+        except ValueError as error:
+            refuse(f"--address {address}: {error}", 2)
     target = address or settings.admin_listen or settings.listen
     if not asyncio.run(is_serving(target, LIVENESS if liveness else "")):
         refuse(f"{target} is not serving in plaintext (a server with TLS does on KEYVAULT_ADMIN_LISTEN)", 1)

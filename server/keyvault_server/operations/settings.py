@@ -23,7 +23,8 @@ MAX_SOCKET_PATH = 107
 """Bytes of a unix socket's path (unix(7))."""
 
 
-def _address(text: str) -> str:
+def check_address(text: str) -> str:
+    """Return the address. Raises ValueError, with a sentence for the operator, for one that is none."""
     if text.startswith("unix:"):
         size = len(os.fsencode(text.removeprefix("unix:").removeprefix("//")))
         if size > MAX_SOCKET_PATH:
@@ -77,7 +78,7 @@ def _capitals(value: object) -> object:
     return value.upper() if isinstance(value, str) else value
 
 
-Address = Annotated[str, AfterValidator(_address)]
+Address = Annotated[str, AfterValidator(check_address)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 

@@ -306,6 +306,8 @@ async def test_https_is_believed_by_its_certificate_and_name_alone(tmp_path: Pat
         "https:///keys",
         "https://[::1/keys",
         "https://issuer.test:99999999/keys",
+        "https://issuer..test/keys",
+        f"https://{'a' * 64}.test/keys",
         "ftp://127.0.0.1/keys",
         "file:///etc/passwd",
     ],

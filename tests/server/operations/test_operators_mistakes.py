@@ -164,6 +164,15 @@ def test_check_config_reads_what_the_settings_name(tmp_path: Path) -> None:
 
 @pytest.mark.process
 @pytest.mark.slow
+def test_an_address_for_a_healthcheck_is_checked(tmp_path: Path) -> None:
+    """gRPC wrote lines of its own about a path that is too long."""
+    for address in ("x", "a..b:9", f"unix:/{'a' * 107}", "''"):
+        line = refusal_of(in_shell(f"keyvault-server healthcheck --address {address}", tmp_path), 2)
+        assert line.startswith("keyvault-server: --address ")
+
+
+@pytest.mark.process
+@pytest.mark.slow
 def test_a_misspelt_setting_gets_a_suggestion(tmp_path: Path) -> None:
     assert "KEYVAULT_LISTEN?" in refusal(in_shell("keyvault-server serve", tmp_path, KEYVAULT_LISTNE="x"), 2)
     assert "docs/settings.md" in refusal(in_shell("keyvault-server serve", tmp_path, KEYVAULT_XYZ="x"), 2)
