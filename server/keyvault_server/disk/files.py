@@ -27,8 +27,13 @@ def explain(error: OSError) -> str:
 
 
 def replace_durably(path: Path, content: bytes) -> None:
-    """Write a file of mode 0600 so that a crash leaves the old content or the new, never a part."""
+    """Write a file of mode 0600 so that a crash leaves the old content or the new, never a part.
+
+    Raises OSError, also for what exists and is not a file: a rename would put a file in place of a device.
+    """
     path = path.resolve()  # a link stays one: its target may be on another volume on purpose
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "exists and is not a file", str(path))
     draft = path.with_name(f"{path.name}.new")
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

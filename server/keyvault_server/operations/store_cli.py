@@ -15,10 +15,10 @@ from cyclopts.validators import Number
 from keyvault_api.envelope import MAX_REVISION
 from keyvault_api.names import is_key_id, is_tenant
 from keyvault_server.core.caller import DEFAULT_TENANT
-from keyvault_server.core.errors import StaleRevision, VaultError
+from keyvault_server.core.errors import OperatorError, StaleRevision, VaultError
 from keyvault_server.core.ports import HeadChanged
 from keyvault_server.core.purge import purge as purge_record
-from keyvault_server.disk.files import replace_durably
+from keyvault_server.disk.files import explain, replace_durably
 from keyvault_server.operations.composition import backup_records, initialise, open_audit_log, open_records
 from keyvault_server.operations.composition import rotate_master_key as rotate_keyring
 from keyvault_server.operations.environment import load_settings
@@ -44,8 +44,15 @@ def init(
     """Create what the backend needs: a data directory, or a DynamoDB table, a KMS key and its alias. Repeatable."""
     done = asyncio.run(initialise(load_settings(backend=backend, data=data)))
     if save:
-        replace_durably(save, f"{done.environment}\n".encode())
+        _save(save, f"{done.environment}\n")
     print((done.advice if save or done.advice else done.environment) or f"settings saved in {save}")
+
+
+def _save(path: Path, text: str) -> None:
+    try:
+        replace_durably(path, text.encode())
+    except OSError as error:  # its own name may be that of a draft
+        raise OperatorError(f"--save {path}: cannot write: {explain(error)}; the backend is there") from None
 
 
 def rotate_master_key(*, data: Data = None) -> None:

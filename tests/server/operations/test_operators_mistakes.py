@@ -271,3 +271,12 @@ def test_an_init_saves_settings_that_a_shell_reads(tmp_path: Path) -> None:
     assert (tmp_path / "keyvault.env").stat().st_mode & 0o777 == 0o600
     shown = in_shell(". ./keyvault.env && keyvault-server check-config", tmp_path)
     assert f"KEYVAULT_DATA='{tmp_path}/my data'" in shown.stdout
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_a_place_that_cannot_be_written_is_named_as_typed(tmp_path: Path) -> None:
+    line = refusal(in_shell("keyvault-server init --data data --save absent/keyvault.env", tmp_path), 1)
+    assert "--save absent/keyvault.env: cannot write: No such file or directory" in line
+    (tmp_path / "old").mkdir()
+    assert "old exists: name a new file" in refusal(in_shell("keyvault-server backup old --data data", tmp_path), 1)

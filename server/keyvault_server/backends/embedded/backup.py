@@ -13,6 +13,7 @@ from pathlib import Path
 
 from keyvault_api.files import sync_directory
 from keyvault_server.backends.embedded.data_directory import DataDirectory, UnusableData
+from keyvault_server.disk.files import explain
 
 _PAGES = 256  # copied between two looks for a writer: 1 MiB
 
@@ -24,17 +25,21 @@ def backup(directory: DataDirectory, target: Path) -> int:
     """
     if not directory.database.exists():
         raise UnusableData(f"{directory.path} has no records: name the server's own directory")
+    if target.exists():
+        raise UnusableData(f"{target} exists: name a new file")
     draft = target.with_name(f"{target.name}.part")
     try:
         os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError:
         raise UnusableData(f"{draft} exists: remove it if no other backup is running") from None
     except OSError as error:
-        raise UnusableData(f"{draft}: cannot write: {error.strerror}") from None
+        raise UnusableData(f"{draft}: cannot write: {explain(error)}") from None
     try:
         records = _copy(directory.database, draft)
         _publish(draft, target)
-    except (OSError, sqlite3.Error) as error:
+    except OSError as error:
+        raise UnusableData(f"{target}: backup failed: {explain(error)}") from None
+    except sqlite3.Error as error:
         raise UnusableData(f"{target}: backup failed: {error}") from None
     finally:
         draft.unlink(missing_ok=True)
