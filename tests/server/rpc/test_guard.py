@@ -106,3 +106,27 @@ async def test_a_call_that_takes_too_long_ends(tmp_path: Path) -> None:
         failure = await failure_of(server.stub.Read(READ, timeout=15))
         assert (failure.status, failure.reason) == ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED")
         assert server.statuses() == ["DEADLINE_EXCEEDED"]
+
+
+async def test_as_many_calls_are_in_flight_as_the_limit_says(tmp_path: Path) -> None:
+    """And as many again, once they are done."""
+    async with asyncio.timeout(20), audit_server(tmp_path, limits=Limits(concurrent_calls=2)) as server:
+        for _ in range(2):
+            barriers = [Barrier(server, "get") for _ in range(2)]
+            calls = [asyncio.create_task(failure_of(server.stub.Read(READ))) for _ in range(2)]
+            for barrier in barriers:
+                await barrier.reached.wait()
+            assert (await failure_of(server.stub.Read(READ))).reason == "RATE_LIMITED"
+            for barrier in barriers:
+                barrier.opened.set()
+            assert [(await call).reason for call in calls] == ["RECORD_NOT_FOUND"] * 2
+
+
+async def test_only_a_replay_is_recorded_as_replayed(tmp_path: Path) -> None:
+    async with asyncio.timeout(20), audit_server(tmp_path) as server:
+        key = await mint(server.stub, "a/")
+        request = create(key, "a/b")
+        for _ in range(2):
+            await server.stub.Create(request)
+        outcomes = [line for line in server.trail.lines() if line["phase"] == "outcome"]
+    assert [line.get("replayed") for line in outcomes] == [None, None, True]
