@@ -14,6 +14,9 @@ import (
 	"example.com/kv/kve1"
 )
 
+// maxWrappedKey is the most bytes of a wrapped key (keyvault.proto).
+const maxWrappedKey = 8192
+
 // dataKey is what GenerateKey answers, and what a key file holds as that message's JSON. The secret alone reads;
 // together with its wrapped form it writes.
 type dataKey struct {
@@ -52,6 +55,9 @@ func (v vault) loadOrMakeKey(ctx context.Context, path, keyID string) (dataKey, 
 	if key, err = keyOf(answer); err != nil {
 		return dataKey{}, fmt.Errorf("the server answered GenerateKey with an invalid key: %w", err)
 	}
+	if answer.GetScope() != keyID { // a wider one would let its holder change other records
+		return dataKey{}, fmt.Errorf("the server answered GenerateKey with a key for %q instead of %q", answer.GetScope(), keyID)
+	}
 	content, err := protojson.MarshalOptions{UseProtoNames: true, Multiline: true}.Marshal(answer)
 	if err != nil {
 		return dataKey{}, err
@@ -66,6 +72,8 @@ func keyOf(answer *pb.GenerateKeyResponse) (dataKey, error) {
 		return dataKey{}, fmt.Errorf("its plaintext_key must be %d bytes", len(kve1.DataKey{}))
 	case answer.GetTenant() == "" || len(answer.GetWrappedKey()) == 0:
 		return dataKey{}, errors.New("it has no tenant or no wrapped_key")
+	case len(answer.GetWrappedKey()) > maxWrappedKey:
+		return dataKey{}, fmt.Errorf("its wrapped_key must be at most %d bytes", maxWrappedKey)
 	}
 	return dataKey{answer.GetTenant(), kve1.DataKey(secret), answer.GetWrappedKey()}, nil
 }

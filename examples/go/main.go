@@ -138,12 +138,12 @@ func readPlaintext(stdin io.Reader) ([]byte, error) {
 	return plaintext, err
 }
 
-// oneLine keeps what a server or a file's name brings along from moving the cursor.
+// oneLine keeps what a server or a file's name brings along from moving the cursor or reordering the line.
 func oneLine(text string) string {
 	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return ' '
+		if unicode.IsPrint(r) {
+			return r
 		}
-		return r
+		return ' '
 	}, text)
 }

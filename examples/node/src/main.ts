@@ -16,6 +16,7 @@ import { BadUsage, connect, contentOf } from "./settings.js";
 import { Failure, type Vault } from "./vault.js";
 
 const USAGE = "usage: kv put|get|delete KEY_ID --key FILE, or kv rotate KEY_ID --key FILE --new-key FILE";
+const MAX_WRAPPED_KEY = 8_192; // bytes, keyvault.proto
 const TRIES = 10; // while other writers are faster
 
 /** A data key: it reads, and together with its wrapped form it writes. */
@@ -172,8 +173,17 @@ async function loadOrGenerate(vault: Vault, keyId: string, path: string): Promis
   if (existsSync(path)) return load(path);
   if (keyId === "" || keyId.endsWith("/")) throw new BadUsage("a KEY_ID must not be empty or end in /");
   const key = await vault.call(KeyVaultService.generateKey, { scope: keyId });
+  mustBeFor(keyId, key);
   save(path, key);
   return key;
+}
+
+/** Throws unless the server made a key for this key_id alone: a wider one lets its holder change other records. */
+function mustBeFor(keyId: string, { tenant, scope, plaintextKey, wrappedKey }: DataKey): void {
+  const wrapped = wrappedKey.length > 0 && wrappedKey.length <= MAX_WRAPPED_KEY;
+  if (tenant === "" || scope !== keyId || plaintextKey.length !== 32 || !wrapped) {
+    throw new Error("the server answered GenerateKey with an invalid key, or one for another scope");
+  }
 }
 
 /** Reads what `save` wrote, or a GenerateKeyResponse that another tool printed as JSON. */
@@ -239,7 +249,7 @@ function commandOf(args: string[]): Command {
 
 function refuse(error: unknown): void {
   const sentence = error instanceof Error ? error.message : String(error);
-  console.error(`kv: ${sentence.replace(/[\s\p{Cc}]+/gu, " ").trim()}`);
+  console.error(`kv: ${sentence.replace(/[\s\p{C}]+/gu, " ").trim()}`);
   process.exitCode = error instanceof BadUsage ? 2 : 1;
 }
 

@@ -22,6 +22,8 @@ import io.github.keyvaultgrpc.v1.GenerateKeyResponse;
  */
 record DataKey(String tenant, byte[] plaintext, ByteString wrapped) {
 
+    private static final int MAX_WRAPPED_KEY = 8192; // bytes, keyvault.proto
+
     /** Reads a file whose fields may be spelt plaintext_key or plaintextKey. */
     static DataKey load(Path file) throws Vault.Refused, IOException {
         var key = GenerateKeyResponse.newBuilder();
@@ -35,6 +37,15 @@ record DataKey(String tenant, byte[] plaintext, ByteString wrapped) {
             throw new Vault.Refused(file + ": not a key file: needs tenant, 32 bytes of plaintext_key, wrapped_key");
         }
         return new DataKey(key.getTenant(), key.getPlaintextKey().toByteArray(), key.getWrappedKey());
+    }
+
+    /** Refuses an answer that is not a key for this key_id alone: a wider one lets its holder change other records. */
+    static void check(GenerateKeyResponse key, String keyId) throws Vault.Refused {
+        int wrapped = key.getWrappedKey().size();
+        boolean valid = key.getPlaintextKey().size() == 32 && wrapped > 0 && wrapped <= MAX_WRAPPED_KEY;
+        if (!valid || key.getTenant().isEmpty() || !key.getScope().equals(keyId)) {
+            throw new Vault.Refused("the server answered GenerateKey with an invalid key, or one for another scope");
+        }
     }
 
     /** For its owner only, never over another file, and on the disk when this returns: it cannot be regenerated. */

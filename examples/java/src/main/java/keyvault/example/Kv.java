@@ -74,7 +74,8 @@ public final class Kv {
     }
 
     private static int complain(PrintStream err, String message, int status) {
-        err.println("kv: " + message.replaceAll("\\p{Cntrl}+", " "));
+        // What is not printable could move the cursor or reorder the line.
+        err.println("kv: " + message.replaceAll("[^\\p{L}\\p{M}\\p{N}\\p{P}\\p{S} ]+", " "));
         return status;
     }
 
@@ -126,7 +127,9 @@ public final class Kv {
     private DataKey loadOrGenerate(Path file) throws Refused, IOException, InterruptedException {
         if (!Files.exists(file)) {
             var request = GenerateKeyRequest.newBuilder().setScope(keyId).build();
-            DataKey.save(vault.call(KeyVaultGrpc.getGenerateKeyMethod(), request), file);
+            var generated = vault.call(KeyVaultGrpc.getGenerateKeyMethod(), request);
+            DataKey.check(generated, keyId);
+            DataKey.save(generated, file);
         }
         return DataKey.load(file);
     }
