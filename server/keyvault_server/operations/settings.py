@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, FilePath, PlainSerializer, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, FilePath, PlainSerializer, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from keyvault_api.address import is_loopback
@@ -19,6 +19,8 @@ from keyvault_api.names import is_key_id
 PREFIX = "KEYVAULT_"
 
 
+LONGEST_SECONDS = 31_536_000.0
+"""A year: far longer times fit no timeout of a socket (OverflowError)."""
 MAX_SOCKET_PATH = 107
 """Bytes of a unix socket's path (unix(7))."""
 
@@ -79,7 +81,7 @@ def _capitals(value: object) -> object:
 
 
 Address = Annotated[str, AfterValidator(check_address)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=LONGEST_SECONDS)]
 
 
 class Settings(BaseSettings):
@@ -133,13 +135,13 @@ class Settings(BaseSettings):
     """Where Prometheus scrapes metrics, in plaintext HTTP; nowhere if unset."""
     reflection: bool | None = None
     """Server reflection, for grpcurl; if unset, on loopback only."""
-    concurrent_calls: PositiveInt = 256
+    concurrent_calls: int = Field(default=256, ge=1, le=100_000)
     """Maximum in-flight calls; one caller may use half (docs/policy.md), one connection may have twice as many."""
     call_seconds: Seconds = 30.0
     """Longest time of a call."""
     drain_seconds: Seconds = 20.0
     """How long a stopping server waits for the in-flight calls."""
-    drain_delay_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    drain_delay_seconds: float = Field(default=0.0, ge=0, le=LONGEST_SECONDS)
     """How long a stopping server answers NOT_SERVING before it refuses calls."""
     readiness_seconds: Seconds = 5.0
     """How often the backends are checked."""
@@ -181,7 +183,7 @@ class Settings(BaseSettings):
     """PEM roots of those endpoints."""
     aws_call_seconds: Seconds = 5.0
     """Longest time of one call to AWS, retries included."""
-    aws_connections: PositiveInt = 64
+    aws_connections: int = Field(default=64, ge=1, le=10_000)
     """Maximum connections to each AWS service."""
 
     @model_validator(mode="after")
@@ -210,6 +212,8 @@ class Settings(BaseSettings):
         """Yield a sentence for each setting of a store or a log that is not used, or cannot be."""
         if self.audit_file is not None and not self.audit_file.name:
             yield "KEYVAULT_AUDIT_FILE is not the path of a file"
+        if self.audit_key is not None and self.audit_key == self.audit_file:
+            yield "KEYVAULT_AUDIT_KEY and KEYVAULT_AUDIT_FILE are the same file: name another for the key"
         if self.backend == "embedded":  # AWS was meant, and the records would go to a file on this machine
             fields = type(self).model_fields
             changed = [name for name, field in fields.items() if getattr(self, name) != field.get_default()]

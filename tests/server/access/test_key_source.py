@@ -53,6 +53,13 @@ async def test_a_file_is_followed_but_not_into_a_bad_set(tmp_path: Path) -> None
         assert set(keys.current) == {"ec", "ed"}
 
 
+async def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    path.write_bytes("\ufeff".encode() + EC_ONLY.body)
+    async with open_key_source(str(path), meter=RecordedMeter()) as keys:
+        assert set(keys.current) == {"ec"}
+
+
 async def test_an_invalid_key_set_is_refused_at_the_start(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     for content, sentence in ((b"s3cret", "not a key set"), (bytes(MAX_KEY_SET + 1), "right file")):

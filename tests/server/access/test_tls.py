@@ -393,3 +393,10 @@ def test_a_key_of_another_user_is_refused(files: Files, monkeypatch: pytest.Monk
         monkeypatch.setattr("os.geteuid", lambda: owner + 1)
     with pytest.raises(UnsafeFile, match=f"uid {other}"):
         files.tls()
+
+
+def test_files_may_begin_with_a_byte_order_mark(files: Files) -> None:
+    for name in ("server.pem", "server.key", "clients.pem"):
+        path = files.folder / name
+        replace(path, "\ufeff".encode() + path.read_bytes())
+    assert files.tls().expires

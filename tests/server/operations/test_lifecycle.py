@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -24,11 +25,14 @@ from keyvault_server.core.errors import BackendUnavailable, OperatorError
 from keyvault_server.operations.lifecycle import running
 from keyvault_server.operations.listening import CannotListen
 from keyvault_server.operations.settings import Settings
+from keyvault_server.rpc.metrics import Metrics
 from tests.support.certificates import LOCALHOST, Authority
 from tests.support.fakes import FakeKeyService, FakeRecordStore, Hooks
 from tests.support.frames import rude
+from tests.support.issuer import AUDIENCE, ISSUER, Issuer
 from tests.support.processes import BIN, server_process
 from tests.support.refusals import Failure, failure_of
+from tests.support.repository import DOCS
 from tests.support.requests import create, mint, update
 from tests.support.servers import Served, embedded, on_ports
 
@@ -426,6 +430,31 @@ async def test_a_unix_socket_has_the_mode_of_the_setting(
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
     finally:
         os.umask(before)
+
+
+async def test_every_metric_is_documented(tmp_path: Path) -> None:
+    """Those of a server with TLS, tokens and a policy, after a call."""
+    issuer, page = Issuer(), (DOCS / "settings.md").read_text()
+    certificate, key = Authority().issue(*LOCALHOST).write(tmp_path, "server")
+    (tmp_path / "keys.json").write_bytes(issuer.key_set())
+    (tmp_path / "policy.toml").write_text('[[caller]]\nidentity = "jwt:a"\ntenant = "a"\n')
+    metrics = Metrics()
+    metrics.count("Read", "OK", 1.0)
+    settings = Settings(
+        data=tmp_path / "data",
+        listen="127.0.0.1:0",
+        tls_certificate=certificate,
+        tls_private_key=key,
+        policy=tmp_path / "policy.toml",
+        jwt_keys=str(tmp_path / "keys.json"),
+        jwt_issuer=ISSUER,
+        jwt_audience=AUDIENCE,
+    )
+    async with running(settings, metrics=metrics):
+        names = {sample.name for metric in metrics.collect() for sample in metric.samples}
+    shown = {re.sub("_(bucket|sum|count|created)$", "", name) for name in names}
+    assert len(shown) >= 8
+    assert not [name for name in shown if f"`{name}" not in page]
 
 
 async def test_a_refused_certificate_is_not_preceded_by_ready(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -101,7 +101,13 @@ def test_an_empty_variable_is_refused(monkeypatch: pytest.MonkeyPatch, name: str
         ("LISTEN", "127.0.0.1:99999"),
         ("METRICS_LISTEN", "unix:/s3cret"),
         ("CONCURRENT_CALLS", "0"),
+        ("CONCURRENT_CALLS", "100001"),
+        ("CONCURRENT_CALLS", "9" * 40),
+        ("AWS_CONNECTIONS", "9" * 40),
         ("CALL_SECONDS", "s3cret"),
+        ("CALL_SECONDS", "1e300"),
+        ("CALL_SECONDS", "nan"),
+        ("DRAIN_DELAY_SECONDS", "inf"),
         ("UNWRAP_SCOPES", "s3cret"),
         ("UNWRAP_SCOPES", '["prod/"]'),
         ("AWS_MASTER_KEYS", "s3cret"),
@@ -168,6 +174,12 @@ def test_all_contradictions_are_said_at_once(tmp_path: Path) -> None:
         )
     for name in ("TLS_CLIENT_CA", "AUDIT_FILE", "JWT_ISSUER", "AWS_REGION", "AWS_TABLE"):
         assert f"KEYVAULT_{name}" in str(refused.value)
+
+
+def test_a_log_and_its_key_are_two_files(tmp_path: Path) -> None:
+    """The key was written first, and the log then was "not a valid audit log"."""
+    with pytest.raises(BadSettings, match="KEYVAULT_AUDIT_KEY and KEYVAULT_AUDIT_FILE are the same file"):
+        load_settings(audit_file=tmp_path / "log", audit_key=tmp_path / "log")
 
 
 def test_a_misspelt_setting_does_not_hide_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
