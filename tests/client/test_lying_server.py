@@ -262,6 +262,22 @@ async def create(vault: KeyVault) -> object:
     return await vault.create(NAME, b"x", key=KEY)
 
 
+async def test_a_server_that_contradicts_itself_is_not_asked_for_ever() -> None:
+    """It refuses the next revision, and shows no later one."""
+    live = pb.ReadResponse(envelope=sealed(5), revision=5)
+    for call in (lambda vault: vault.update(NAME, b"x", key=KEY), lambda vault: vault.delete(NAME, key=KEY), rotate):
+        error = await failure(call, Update=STALE, Delete=STALE, RotateKey=STALE, Read=live)
+        assert isinstance(error, Conflict)
+        assert "not new" in str(error)
+
+
+async def test_a_named_revision_of_a_rotation_is_the_one_that_opens() -> None:
+    live = pb.ReadResponse(envelope=sealed(5), revision=5)
+    error = await failure(lambda vault: vault.rotate_key(NAME, key=KEY, new_key=NEW, revision=4), Read=live)
+    assert isinstance(error, Conflict)
+    assert error.current_revision == 5
+
+
 async def test_a_live_record_in_the_way_exists() -> None:
     live = pb.ReadResponse(envelope=sealed(7), revision=7)
     assert isinstance(await failure(create, Create=STALE, Read=live), AlreadyExists)

@@ -66,6 +66,14 @@ async def test_a_byte_order_mark_does_not_belong_to_a_token(
         assert await whom(vault) == f"jwt:{SUBJECT}"
 
 
+def test_a_token_has_one_source(token_file: Path) -> None:
+    async def source() -> str:
+        return ISSUED_BY.token()
+
+    with pytest.raises(InvalidRequest, match="give token_file or token, not both"):
+        KeyVault(token_file=token_file, token=source)
+
+
 async def test_the_token_is_sent_in_tls(identifier: Identifier, token_file: Path, tmp_path: Path) -> None:
     authority = Authority()
     replace(tmp_path / "ca.pem", authority.pem)
