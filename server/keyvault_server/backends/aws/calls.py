@@ -63,7 +63,7 @@ class AwsClient:
             async with asyncio.timeout_at(until):
                 return await self._retries.run(operation, attempt, until)
         except TimeoutError:
-            code = "Timeout" if self._credentials.valid else "credentials: Timeout"
+            code = "Timeout" if self._credentials.usable else "credentials: Timeout"
             raise BackendUnavailable from self._log_failure(AwsFault(operation, code))
 
     async def _attempt(

@@ -7,6 +7,7 @@ Source: AWS SDKs and Tools Reference Guide "Credential provider chain", "IMDS cr
 """
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 from aiobotocore.session import AioSession
 from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import CredentialRetrievalError, InvalidConfigError, NoCredentialsError
+from botocore.loaders import create_loader
 
 from keyvault_api.files import FileStamp, stamp_of
 from keyvault_server.backends.aws.tls import VerifyingConfig
@@ -56,12 +58,14 @@ class CredentialChain:
 
     def __init__(self, region: str) -> None:
         self._region = region
+        self._models = create_loader()
         self._walked = False
 
     async def fetch(self) -> Walk:
         """Walk the chain. Raises whatever a provider raises."""
         session = new_session()
         session.set_config_variable("region", self._region)
+        session.register_component("data_loader", self._models)  # a new one would hold the event loop for 0.3 s
         session.set_default_client_config(_config())
         _ask_metadata_patiently(session)
         stamps = {path: stamp_of(path) for path in _files(session)}  # before they are read: a change after it counts
@@ -100,7 +104,7 @@ def _ask_metadata_patiently(session: AioSession) -> None:
 
 def _files(session: AioSession) -> list[Path]:
     named = (session.get_config_variable(name) for name in ("credentials_file", "config_file"))
-    return [Path(name).expanduser() for name in named if name]
+    return [Path(os.path.expanduser(name)) for name in named if name]  # noqa: PTH111 - Path's raises without a HOME
 
 
 def _asks_for_mfa(session: AioSession, source: Any) -> bool:

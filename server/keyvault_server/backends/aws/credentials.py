@@ -84,11 +84,16 @@ class Credentials:
         """Whether there are credentials that have not expired."""
         return self._current is not None and not self._current.expires_within(0)
 
+    @property
+    def usable(self) -> bool:
+        """Whether a call can be signed without a wait."""
+        return self.valid and not self._rejected
+
     async def ready(self) -> None:
         """Return when a call can be signed; wait for a fetch only if it cannot. Raises NoCredentials."""
         if self._is_due() and self._refresh is None:
             self._refresh = asyncio.create_task(self._replace())
-        if self._refresh is not None and (self._rejected or not self.valid):
+        if self._refresh is not None and not self.usable:
             await asyncio.wait({self._refresh})  # unlike `await task`, does not pass the caller's cancellation on
         if not self.valid:
             raise NoCredentials(self._failure)

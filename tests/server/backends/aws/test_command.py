@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -21,7 +22,7 @@ COMMANDS = {
 def run(arguments: list[str], **variables: str) -> "subprocess.CompletedProcess[str]":
     """Run the command; no endpoint is set, since none may be asked."""
     environment = os.environ | {"KEYVAULT_BACKEND": "aws", "KEYVAULT_AWS_MASTER_KEYS": KEYS} | variables
-    command = [BIN / "keyvault-server", *arguments]
+    command: list[str | Path] = [BIN / "keyvault-server", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 

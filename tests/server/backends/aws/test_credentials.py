@@ -320,6 +320,37 @@ async def test_an_emptied_file_leaves_the_credentials_in_use(tmp_path: Path, cap
     assert [line.cause for line in lines(caplog)] == ["the AWS SDK finds none"]  # type: ignore[attr-defined]
 
 
+async def test_a_running_server_is_not_stopped_by_a_question_for_mfa(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody sits at its terminal: the event loop would wait there for a code."""
+    config = tmp_path / "config"
+    keys = f"[profile source]\naws_access_key_id = OLD\naws_secret_access_key = {SECRET}\n"
+    config.write_text(keys.replace("profile source", "default"))
+    with identity_from(AWS_CONFIG_FILE=str(config)):
+        async with answering() as (_, records, served):
+            await records.get("acme", "k")
+            role = (
+                f"[default]\nrole_arn = {ROLE}\nmfa_serial = arn:aws:iam::123456789012:mfa/m\nsource_profile = source\n"
+            )
+            config.write_text(keys + role)
+            async with asyncio.timeout(5):
+                while not lines(caplog):
+                    assert await records.get("acme", "k") is None
+                    await asyncio.sleep(0.05)
+            assert set(served.keys) == {"OLD"}
+    assert "needs an MFA code" in lines(caplog)[0].cause  # type: ignore[attr-defined]
+
+
+async def test_a_machine_without_a_home_is_no_hindrance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its user may have no entry in the list of users either, as in a pod with a user id of its own."""
+    for variable in ("HOME", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda _uid: {}[_uid])
+    async with answering() as (_, records, _served):
+        assert await records.get("acme", "k") is None
+
+
 def write_keys(file: Path, key: str) -> None:
     """Replace the file as a careful program does."""
     new = file.with_suffix(".new")

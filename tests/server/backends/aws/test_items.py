@@ -11,7 +11,7 @@ from keyvault_server.backends.aws.calls import AwsClient
 from keyvault_server.backends.aws.clients import open_clients
 from keyvault_server.backends.aws.dynamodb import SEPARATOR, DynamoRecordStore
 from keyvault_server.backends.aws.kms import KmsKeyService
-from keyvault_server.core.errors import RecordCorrupt
+from keyvault_server.core.errors import BackendUnavailable, RecordCorrupt
 from keyvault_server.core.ports import HeadChanged
 from keyvault_server.core.purge import purge
 from keyvault_server.core.records import Record, state_of, vacancy
@@ -208,7 +208,7 @@ async def test_readiness_writes_nothing(table: Table) -> None:
 
 async def test_a_table_that_went_away_is_not_ready(table: Table) -> None:
     gone = DynamoRecordStore(table.client, "gone")
-    with pytest.raises(Exception, match="ResourceNotFoundException"):
-        await gone.check()
-    with pytest.raises(Exception, match="ResourceNotFoundException"):
-        await gone.get(TENANT, "k")
+    for call in (gone.check(), gone.get(TENANT, "k")):
+        with pytest.raises(BackendUnavailable) as failed:
+            await call
+        assert str(failed.value.__cause__) == "get_item: ResourceNotFoundException"
