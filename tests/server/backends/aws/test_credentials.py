@@ -113,6 +113,17 @@ async def test_a_slow_endpoint_of_the_machine_only_delays_the_start(
             assert await records.get("acme", "k") is None
 
 
+async def test_an_assumed_role_waits_for_a_slow_sts(endpoint: CredentialEndpoint, tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    source = f"[profile source]\naws_access_key_id = SOURCE\naws_secret_access_key = {SECRET}\n"
+    config.write_text(f"{source}[profile role]\nrole_arn = {ROLE}\nsource_profile = source\n")
+    endpoint.delay = 1.3
+    with identity_from(AWS_CONFIG_FILE=str(config), AWS_PROFILE="role", AWS_ENDPOINT_URL_STS=endpoint.address):
+        async with answering(call_timeout=1.0) as (_, records, served):
+            assert await records.get("acme", "k") is None
+            assert served.keys == ["KEY1"]
+
+
 @pytest.mark.parametrize("failures", [1, 2])
 async def test_sts_is_asked_again_before_a_start_is_given_up(sts: CredentialEndpoint, failures: int) -> None:
     sts.errors[:] = ["IDPCommunicationError"] * failures + [""]
