@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from keyvault_server.audit.file import UnusableAuditFile
 from keyvault_server.audit.key import AuditKey, UnusableAuditKey, load_key
+from keyvault_server.audit.recovery import _FIRST_LOOK
 from keyvault_server.audit.trail import Call, Change
 from keyvault_server.audit.verify import verify
 from keyvault_server.core.errors import AuditUnavailable, BackendUnavailable, OperatorError
@@ -388,7 +389,33 @@ async def test_a_start_ships_the_checkpoint_that_a_crash_kept_back(trail: Trail)
         async with trail.open():
             pass
         assert trail.checkpoints.read_bytes().startswith(shipped)
-        trail.verified()
+        assert trail.verified().crashes == 0, "the log was closed, also if its last checkpoint was not shipped"
+
+
+@pytest.mark.parametrize("lines", [1, 4])
+async def test_another_key_truncates_no_log_without_checkpoints(trail: Trail, lines: int) -> None:
+    """Under another key each line is bad: that shows no torn end."""
+    async with trail.open() as audit:
+        await note(audit, 2)
+    trail.checkpoints.write_bytes(b"")
+    trail.path.write_bytes(b"".join(trail.path.read_bytes().splitlines(True)[:lines]))
+    replace_key(trail)
+    before = trail.path.read_bytes()
+    with pytest.raises(UnusableAuditFile):
+        async with trail.open():
+            pass
+    assert trail.path.read_bytes() == before
+
+
+async def test_a_long_log_that_lost_its_checkpoints_is_refused(trail: Trail) -> None:
+    async with trail.open() as audit:
+        await note(audit, 2)
+        while trail.path.stat().st_size <= _FIRST_LOOK:
+            await note(audit, 200)
+    trail.checkpoints.write_bytes(b"")
+    with pytest.raises(UnusableAuditFile, match="truncated or replaced"):
+        async with trail.open():
+            pass
 
 
 def flip(path: Path, at: int) -> None:

@@ -11,6 +11,7 @@ import pytest
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_server.operations.settings import Settings
 from keyvault_server.rpc.access_log import AccessLog
+from keyvault_server.rpc.gatekeeper import Gatekeeper
 from keyvault_server.rpc.guard import Limits
 from tests.support.audit_server import AuditServer, audit_server
 from tests.support.refusals import failure_of
@@ -106,6 +107,10 @@ async def test_a_call_that_takes_too_long_ends(tmp_path: Path) -> None:
         failure = await failure_of(server.stub.Read(READ, timeout=15))
         assert (failure.status, failure.reason) == ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED")
         assert server.statuses() == ["DEADLINE_EXCEEDED"]
+
+
+def test_reads_need_the_audit_log_unless_the_operator_says_so() -> None:
+    assert not Gatekeeper().reads_without_audit
 
 
 async def test_as_many_calls_are_in_flight_as_the_limit_says(tmp_path: Path) -> None:
