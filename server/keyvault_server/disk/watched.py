@@ -162,14 +162,14 @@ class Watched(Generic[T]):
         failed = self._readings.failed_since is not None
         if self._look_at_stamps() == self._stamps and not (failed and now >= self._next_retry):
             return
-        self._read_again()
+        self._read_now()
 
     def _reload(self) -> None:
         with self._looking:
             self._readings.log_next()
-            self._read_again()
+            self._read_now()
 
-    def _read_again(self) -> None:
+    def _read_now(self) -> None:
         self._next_retry = self._clock() + RETRY_SECONDS
         try:
             self._last = self._read_unchanging()
