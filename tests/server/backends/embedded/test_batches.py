@@ -1,6 +1,8 @@
 """Which puts share a transaction, and what becomes of those that wait while it fails."""
 
 import asyncio
+import contextlib
+import os
 import sqlite3
 import threading
 from collections.abc import AsyncIterator
@@ -81,3 +83,18 @@ async def test_large_waiting_puts_do_not_share_one_transaction(opened: tuple[Sql
     writer.disk.set()
     await asyncio.gather(*puts)
     assert writer.transactions >= 3
+
+
+async def test_a_start_writes_again_what_a_crash_may_have_left(tmp_path: Path) -> None:
+    """The end of the log may be in memory only, and a reader would see what a power cut takes away."""
+    path, log = tmp_path / "records.sqlite3", tmp_path / "records.sqlite3-wal"
+    async with open_store(path):
+        pass
+    with contextlib.closing(sqlite3.connect(path)) as crashed:
+        crashed.execute("INSERT INTO record VALUES ('t', 'k', 1, x'00', x'', 1, 1, x'')")
+        crashed.commit()
+        content = log.read_bytes()
+        os.utime(log, (1, 1))
+        async with open_store(path):
+            assert log.stat().st_mtime > 1
+            assert log.read_bytes() == content
