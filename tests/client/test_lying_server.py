@@ -14,16 +14,20 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from keyvault_api import envelope as kve1
 from keyvault_api.envelope import MAX_REVISION, Kind
-from keyvault_api.names import MAX_WRAPPED_KEY
+from keyvault_api.names import MAX_MESSAGE, MAX_WRAPPED_KEY
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_client import (
     AlreadyExists,
+    Busy,
     Conflict,
     DataKey,
     Denied,
     InvalidRequest,
     KeyVault,
     KeyVaultError,
+    MasterKeyUnusable,
+    NotAuthorized,
+    NotFound,
     OutcomeUnknown,
     RecordDamaged,
     RolledBack,
@@ -349,6 +353,38 @@ async def test_a_number_that_is_none_says_nothing(
     error = await failure(update, Update=refused)
     assert isinstance(error, kind)
     assert (error.current_revision, error.remembered_since) == (0, None)
+
+
+async def test_a_message_over_the_contracts_limit_is_not_taken() -> None:
+    """gRPC alone would take 4 MiB."""
+    longest = pb.ReadResponse(envelope=bytes(MAX_MESSAGE - 100), revision=1)
+    assert isinstance(await failure(read, Read=longest), RecordDamaged)
+    longer = pb.ReadResponse(envelope=bytes(MAX_MESSAGE), revision=1)
+    assert "larger than max" in str(await failure(read, Read=longer))
+
+
+Code = grpc.StatusCode
+REASONS = [
+    (Code.INVALID_ARGUMENT, "WRONG_SCOPE", InvalidRequest),
+    (Code.NOT_FOUND, "RECORD_NOT_FOUND", NotFound),
+    (Code.ALREADY_EXISTS, "RECORD_EXISTS", AlreadyExists),
+    (Code.ABORTED, "STALE_REVISION", Conflict),
+    (Code.PERMISSION_DENIED, "NOT_AUTHORIZED", NotAuthorized),
+    (Code.PERMISSION_DENIED, "POLICY_DENIED", Denied),
+    (Code.UNAUTHENTICATED, "UNAUTHENTICATED", Denied),
+    (Code.RESOURCE_EXHAUSTED, "STORE_FULL", Busy),
+    (Code.FAILED_PRECONDITION, "MASTER_KEY_UNUSABLE", MasterKeyUnusable),
+    (Code.DATA_LOSS, "RECORD_CORRUPT", RecordDamaged),
+    (Code.INTERNAL, "INTERNAL", ServerFailure),
+    (Code.UNIMPLEMENTED, "A_LATER_REASON", ServerFailure),
+]
+
+
+@pytest.mark.parametrize(("code", "reason", "kind"), REASONS)
+async def test_each_reason_has_its_exception(code: grpc.StatusCode, reason: str, kind: type[KeyVaultError]) -> None:
+    error = await failure(read, Read=Refused(code, "said", reason, {"request_id": "r-9"}))
+    assert type(error) is kind
+    assert (str(error), error.reason, error.request_id) == ("said", reason, "r-9")
 
 
 async def test_what_a_server_says_moves_no_cursor() -> None:

@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 from keyvault_client import TLS, DataKey, Denied, InvalidRequest, KeyVault, OutcomeUnknown, Unavailable
+from keyvault_client.file_changes import LOOK_SECONDS
+from keyvault_client.tokens import TokenFile
 from keyvault_server.access.identity import Identifier
 from keyvault_server.access.key_source import open_key_source
 from keyvault_server.access.tls import ServerTls, TlsFiles
 from keyvault_server.access.tokens import TokenRules, Tokens
 from keyvault_server.core.errors import BackendUnavailable
 from tests.support.certificates import LOCALHOST, Authority, replace
+from tests.support.clock import Clock
 from tests.support.fakes import FakeKeyService, FakeRecordStore
 from tests.support.identity_server import IdentityServer, caller_of, identity_server
 from tests.support.issuer import AUDIENCE, ISSUER, SUBJECT, Issuer
@@ -64,6 +67,25 @@ async def test_a_byte_order_mark_does_not_belong_to_a_token(
     replace(token_file, around % ISSUED_BY.token().encode())
     async with KeyVault(server.address, token_file=token_file) as vault:
         assert await whom(vault) == f"jwt:{SUBJECT}"
+
+
+async def test_a_token_that_cannot_be_reloaded_is_logged_and_stays(
+    token_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    source = TokenFile(token_file, clock)
+    first = await source()
+    replace(token_file, b"two words")
+    assert await source() == first
+    assert not caplog.records, "the file is looked at once a second"
+    clock.now += LOOK_SECONDS
+    assert [await source() for _ in range(2)] == [first] * 2
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith(f"reload failed: {token_file}: not a bearer token")
+    assert "two words" not in line
+    replace(token_file, b"another")
+    clock.now += LOOK_SECONDS
+    assert await source() == "another"
 
 
 def test_a_token_has_one_source(token_file: Path) -> None:

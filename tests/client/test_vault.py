@@ -3,6 +3,7 @@
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -407,6 +408,23 @@ def test_the_exported_names_are_the_documented_ones() -> None:
     assert all(issubclass(exported[name], KeyVaultError) for name in errors)
     documented = (DOCS / "client.md").read_text()
     assert not [name for name in exported if f"`{name}" not in documented]
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"plaintext_key": bytes(31)},
+        {"plaintext_key": bytes(33)},
+        {"wrapped_key": b""},
+        {"wrapped_key": bytes(8_193)},
+        {"tenant": "A"},
+        {"scope": "a b"},
+    ],
+)
+def test_a_key_with_an_impossible_part_is_refused(lie: dict[str, Any]) -> None:
+    key = DataKey(**({"tenant": "acme", "scope": "a/", "wrapped_key": b"w", "plaintext_key": bytes(32)} | lie))
+    with pytest.raises(InvalidRequest, match="not a data key: its"):
+        DataKey.from_json(key.to_json())
 
 
 async def test_a_rotation_to_the_same_data_key_is_refused(vault: KeyVault) -> None:
