@@ -71,10 +71,14 @@ def _certificate(caller: str) -> bytes:
 class _Context:
     """What a handler sees of a call: the little of grpc.aio.ServicerContext that the guard asks for."""
 
-    def __init__(self, caller: str) -> None:
+    def __init__(self, caller: str, message: bytes) -> None:
         self._caller = caller
+        self._message = message
         self._ended: list[Callable[[Any], None]] = []
         self.failed: grpc.aio.AioRpcError | None = None
+
+    async def read(self) -> bytes:
+        return self._message
 
     def auth_context(self) -> dict[str, list[bytes]]:
         return {"x509_pem_cert": [_certificate(self._caller)]}
@@ -128,11 +132,10 @@ class InProcess:
 
     async def send(self, method: str, caller: str, message: bytes) -> Answer:
         """See Target. What grpc.aio would answer with UNKNOWN is a crash."""
-        context = _Context(caller)
+        context = _Context(caller, message)
         try:
             handler = await self._guarded(method)
-            response = await handler.unary_unary(message, context)
-            return Answer("OK", body=handler.response_serializer(response))
+            return Answer("OK", body=await handler.stream_unary(None, context))
         except _Aborted:
             assert context.failed
             return Answer.of(context.failed)

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import grpc
+
 from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub, add_KeyVaultServicer_to_server
 from keyvault_server.access.identity import Identifier
 from keyvault_server.audit.trail import Audit
@@ -54,6 +56,9 @@ class AuditServer:
 
     trail: Trail
     audit: Audit
+    address: str
+    guard: CallGuard
+    channel: grpc.aio.Channel
     stub: KeyVaultStub
     disk: Disk
     gate: Gatekeeper
@@ -86,7 +91,8 @@ async def audit_server(
                 channel(f"127.0.0.1:{port}", None) as connection,
                 healed(disk),
             ):
-                yield AuditServer(trail, audit, KeyVaultStub(connection), disk, gate, records)
+                address, stub = f"127.0.0.1:{port}", KeyVaultStub(connection)
+                yield AuditServer(trail, audit, address, guard, connection, stub, disk, gate, records)
         finally:
             await asyncio.wait_for(guard.wait_idle(), 10)
 

@@ -21,6 +21,12 @@ class Rude:
         self._reader = reader
         self._writer = writer
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of this end."""
+        host, port, *_ = self._writer.get_extra_info("sockname")
+        return host, port
+
     def begin(self, *, window: int = 65_535) -> None:
         """Send the preface; `window` is how many bytes of a stream the server may send before it is allowed more."""
         self._send(_SETTINGS, 0, 0, struct.pack(">HI", _INITIAL_WINDOW_SIZE, window), first=_PREFACE)
@@ -51,6 +57,13 @@ class Rude:
             head = await self._reader.readexactly(9)
             payload = await self._reader.readexactly(int.from_bytes(head[:3], "big"))
             yield head[3], int.from_bytes(head[5:], "big"), payload
+
+    async def answer(self, stream: int) -> bytes:
+        """Return the first header block that the server sends on a stream."""
+        async for kind, number, payload in self.frames():
+            if (kind, number) == (_HEADERS, stream):
+                return payload
+        raise AssertionError("the connection ended")
 
     def _send(self, kind: int, flags: int, stream: int, payload: bytes, first: bytes = b"") -> None:
         head = struct.pack(">I", len(payload))[1:] + bytes((kind, flags)) + struct.pack(">I", stream)

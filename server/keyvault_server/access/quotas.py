@@ -166,24 +166,28 @@ class Quotas:
 
 
 class InFlight:
-    """In-flight calls of each caller. A caller without any is not kept."""
+    """What each caller has in flight: calls, or bytes of their requests. A caller without any is not kept."""
 
     def __init__(self) -> None:
-        self._calls: dict[str, int] = {}
+        self._amounts: dict[str, int] = {}
+        self.total = 0
+        """Of all callers."""
 
     def __len__(self) -> int:
         """Return the number of callers that are kept."""
-        return len(self._calls)
+        return len(self._amounts)
 
-    def enter(self, identity: str, most: int) -> None:
-        """Count one call more. Raises RateLimited if there are `most` already."""
-        calls = self._calls.get(identity, 0)
-        if calls >= most:
+    def enter(self, identity: str, most: int, amount: int = 1) -> None:
+        """Count so much more. Raises RateLimited if it would be more than `most`."""
+        held = self._amounts.get(identity, 0) + amount
+        if held > most:
             raise RateLimited
-        self._calls[identity] = calls + 1
+        self._amounts[identity] = held
+        self.total += amount
 
-    def leave(self, identity: str) -> None:
-        """Count one call less, which entered before."""
-        calls = self._calls.pop(identity) - 1
-        if calls:
-            self._calls[identity] = calls
+    def leave(self, identity: str, amount: int = 1) -> None:
+        """Count so much less, which entered before."""
+        held = self._amounts.pop(identity) - amount
+        self.total -= amount
+        if held:
+            self._amounts[identity] = held

@@ -101,7 +101,7 @@ async def serving(
         readiness = Readiness(*_backends(keys, records, gate), interval=settings.readiness_seconds)
         metrics.gauge("ready", "1: the backends answered lately.", lambda: readiness.ready)
         vault = Vault(keys, records, unwrap_scopes=settings.unwrap_scopes)
-        server = main_server(vault, guard, readiness.servicer, limits, reflects=_reflects(settings))
+        server = main_server(vault, guard, readiness.servicer, reflects=_reflects(settings))
         admin = admin_server(readiness.servicer)
         # The files of TLS come first: a start that they refuse must not say that it is ready.
         async with _followed_tls(settings, metrics) as tls, readiness.watching():

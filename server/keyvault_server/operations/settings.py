@@ -136,7 +136,7 @@ class Settings(BaseSettings):
     reflection: bool | None = None
     """Server reflection, for grpcurl; if unset, on loopback only."""
     concurrent_calls: int = Field(default=256, ge=1, le=100_000)
-    """Maximum in-flight calls; one caller may use half (docs/policy.md), one connection may have twice as many."""
+    """Maximum in-flight calls; one caller may use half (docs/policy.md), one connection may have 100."""
     call_seconds: Seconds = 30.0
     """Longest time of a call."""
     drain_seconds: Seconds = 20.0

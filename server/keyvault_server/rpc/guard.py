@@ -1,7 +1,8 @@
 """The guard around every call of keyvault.v1: one interceptor that admits, serves and answers.
 
-Admit: a request id, a slot among the in-flight calls, the caller's identity, decoding (grpc.aio answers a malformed
-message with UNKNOWN and a class name of ours). Serve: the handler and the audit log's outcome, within the deadline.
+Admit, at the headers: a request id, the caller's identity. Receive: the message, a slot among the in-flight calls, and
+decoding (grpc.aio answers a malformed one with UNKNOWN and a class name of ours). Serve: the handler and the audit
+log's outcome, within the deadline.
 Answer an error: its status, the audit log's outcome, a line in the access log that never holds a secret.
 
 The rule of this file: a VaultError's sentence reaches the caller, any other exception reaches only the log. Health and
@@ -24,10 +25,13 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from keyvault_api.names import is_scope
+from keyvault_server.access.quotas import InFlight
 from keyvault_server.core.errors import DeadlineExceeded, InvalidRequest, RateLimited, ServerStopping, VaultError
 from keyvault_server.rpc.access_log import AccessLog
 from keyvault_server.rpc.gatekeeper import Gatekeeper, Visitor, current_caller
 from keyvault_server.rpc.metrics import Metrics
+from keyvault_server.rpc.receiving import Receiving
+from keyvault_server.rpc.replies import COUNTED, Replies
 from keyvault_server.rpc.status import Internal, details_of, message_of, status_of
 
 SERVICE = "/keyvault.v1.KeyVault/"
@@ -48,6 +52,12 @@ class Limits:
     """Maximum in-flight calls; the next is RATE_LIMITED."""
     call_seconds: float = 30.0
     """A call's longest time, whatever deadline its caller gave it."""
+    request_bytes: int = 32 * 1024 * 1024
+    """Maximum bytes of the requests in flight, half of them of one caller; the next is RATE_LIMITED."""
+    receiving_calls: int = 256
+    """Maximum calls whose message is on its way; the next one ends the one that has waited longest."""
+    receive_seconds: float = 10.0
+    """Longest time of a request message, from the call's headers on."""
 
 
 class CallGuard(grpc.aio.ServerInterceptor):
@@ -58,6 +68,9 @@ class CallGuard(grpc.aio.ServerInterceptor):
         self._gate = gate
         self._metrics = metrics
         self._access_log = access_log
+        self.receiving = Receiving(limits.receiving_calls, limits.receive_seconds)
+        self.replies = Replies()
+        self._requests = InFlight()
         self._guarded: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self._closed = False
         self._slots_taken = 0
@@ -91,50 +104,72 @@ class CallGuard(grpc.aio.ServerInterceptor):
         """Return a handler that admits, serves and answers each call of one method."""
         decode = handler.request_deserializer
         behaviour: Any = handler.unary_unary  # the stubs know of no asynchronous one
+        encode = handler.response_serializer
         assert decode is not None
+        assert encode is not None
 
-        async def handle(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        async def handle(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             call = _Call(name, context, self._gate)
             if self._closed:
                 await call.fail(ServerStopping())
-            self._track(context)
+            self._track(call)
             try:
-                self._admit(call, decode, data)
-                return await self._serve(call, behaviour)
+                self._admit(call)
+                await self._receive(call, decode)
+                return await self._serve(call, behaviour, encode)
             except (Exception, asyncio.CancelledError) as error:
                 if not call.caller.entered:  # a rejected call also waits for the audit log, but does not hold a slot
                     self._free_slot(call)
                 return await self._answer_error(call, error)
             finally:
                 self._free_slot(call)
-                call.caller.release()
 
-        return grpc.unary_unary_rpc_method_handler(
-            handle, request_deserializer=None, response_serializer=handler.response_serializer
-        )
+        # A unary one is started when its whole message has come; the wire does not show the difference.
+        return grpc.stream_unary_rpc_method_handler(handle, request_deserializer=None, response_serializer=None)
 
-    def _admit(self, call: _Call, decode: Callable[[bytes], Any], data: bytes) -> None:
-        """Give the call a slot, identify its caller and decode its request. Raises VaultError."""
-        if self._slots_taken >= self._limits.concurrent_calls:
-            raise RateLimited
-        self._slots_taken += 1
-        call.holds_slot = True
+    def _admit(self, call: _Call) -> None:
+        """Identify the caller, before its message is received. Raises VaultError."""
+        self._check_slots()
         call.caller.enter(call.context)
         current_caller.set(call.caller)
+        if self.replies.size and call.method == "Read":
+            self.replies.check(call.context.peer())
+
+    async def _receive(self, call: _Call, decode: Callable[[bytes], Any]) -> None:
+        """Receive and decode the call's request, which takes a slot from then on. Raises VaultError.
+
+        One caller may have half of the bytes of all requests.
+        """
+        data = await self.receiving.message(call.context)
+        self._check_slots()
+        self._slots_taken += 1
+        call.holds_slot = True
+        size, most = len(data), self._limits.request_bytes
+        if self._requests.total + size > most:
+            raise RateLimited
+        self._requests.enter(call.caller.identity, most // 2, size)
+        call.size = size
         call.request = _decoded(decode, data)
 
-    async def _serve(self, call: _Call, behaviour: Behaviour) -> Any:
-        """Run the handler and record its outcome, within the deadline. Raises VaultError, TimeoutError."""
+    async def _serve(self, call: _Call, behaviour: Behaviour, encode: Callable[[Any], bytes]) -> bytes:
+        """Return the reply, once its outcome is recorded, within the deadline. Raises VaultError, TimeoutError."""
         left = call.context.time_remaining()
         if left is not None and left <= self._limits.call_seconds:  # grpc cancels it at the caller's deadline
-            response = await behaviour(call.request, call.context)
-            await call.caller.record_outcome("OK", "")
+            reply = await self._work(call, behaviour, encode)
         else:
             async with asyncio.timeout(self._limits.call_seconds):
-                response = await behaviour(call.request, call.context)
-                await call.caller.record_outcome("OK", "")
+                reply = await self._work(call, behaviour, encode)
         self._count(call, "OK", "")
-        return response
+        return reply
+
+    async def _work(self, call: _Call, behaviour: Behaviour, encode: Callable[[Any], bytes]) -> bytes:
+        """Run the handler and record its outcome; a large reply counts until it was taken. Raises VaultError."""
+        reply = encode(await behaviour(call.request, call.context))
+        if len(reply) >= COUNTED:
+            taken: Any = self.replies.send(call.context.peer(), len(reply))
+            call.context.add_done_callback(taken)
+        await call.caller.record_outcome("OK", "")
+        return reply
 
     async def _answer_error(self, call: _Call, error: BaseException) -> NoReturn:
         """Record the outcome of a failed call, and answer it if there is a caller left to answer."""
@@ -153,21 +188,30 @@ class CallGuard(grpc.aio.ServerInterceptor):
         self._count(call, status_of(failure).name, failure.reason)
         await call.fail(failure)
 
+    def _check_slots(self) -> None:
+        if self._slots_taken >= self._limits.concurrent_calls:
+            raise RateLimited
+
     def _free_slot(self, call: _Call) -> None:
         self._slots_taken -= call.holds_slot
         call.holds_slot = False
+        if call.size:
+            self._requests.leave(call.caller.identity, call.size)
+            call.size = 0
 
-    def _track(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        """Count a call until grpc has sent its reply: a stop would cancel a reply that was only returned."""
-        answered: Any = self._answered  # the stubs know of no function here
-        context.add_done_callback(answered)
+    def _track(self, call: _Call) -> None:
+        """Count a call until its reply was taken: a stop would cancel a reply that was only returned."""
+
+        def answered(_: object) -> None:
+            call.caller.release()
+            self._unanswered -= 1
+            if not self._unanswered:
+                self._idle.set()
+
+        done: Any = answered  # the stubs know of no function here
+        call.context.add_done_callback(done)
         self._unanswered += 1
         self._idle.clear()
-
-    def _answered(self, _: object) -> None:
-        self._unanswered -= 1
-        if not self._unanswered:
-            self._idle.set()
 
     def _count(self, call: _Call, status: str, reason: str) -> None:
         took = time.perf_counter() - call.started
@@ -180,7 +224,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
 class _Call:
     """One call, from its first byte to its line in the access log."""
 
-    __slots__ = ("caller", "context", "holds_slot", "method", "request", "request_id", "started")
+    __slots__ = ("caller", "context", "holds_slot", "method", "request", "request_id", "size", "started")
 
     def __init__(self, method: str, context: grpc.aio.ServicerContext[Any, Any], gate: Gatekeeper) -> None:
         self.context = context
@@ -189,6 +233,8 @@ class _Call:
         self.method = method
         self.caller = Visitor(gate, method, self.request_id)
         self.holds_slot = False
+        self.size = 0
+        """Bytes of the request that count as in flight."""
         self.started = time.perf_counter()
 
     @property

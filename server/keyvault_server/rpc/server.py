@@ -12,10 +12,13 @@ from grpc_health.v1 import health_pb2_grpc
 from keyvault_api.names import MAX_MESSAGE
 from keyvault_api.v1 import keyvault_pb2, keyvault_pb2_grpc
 from keyvault_server.core.vault import Vault
-from keyvault_server.rpc.guard import CallGuard, Limits
+from keyvault_server.rpc.guard import CallGuard
 from keyvault_server.rpc.health import Health
 from keyvault_server.rpc.reflection import add_reflection
 from keyvault_server.rpc.service import KeyVaultService
+
+STREAMS = 100
+"""Maximum calls of one connection that are in flight; a client's library lets the next ones wait on its side."""
 
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # else a second server silently takes every other connection of the same port
@@ -26,8 +29,10 @@ _OPTIONS = (
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.server_handshake_timeout_ms", 10_000),  # for connections that send nothing, which cost a descriptor each
+    ("grpc.max_concurrent_streams", STREAMS),
+    # Off, because it resets calls within that limit while earlier ones are not gone yet.
+    ("grpc.http.overload_protection", 0),
 )
-_WATCHERS = 100  # of health, on one connection to the admin port
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +64,12 @@ def main_server(
     vault: Vault,
     guard: CallGuard,
     health: Health,
-    limits: Limits,
     *,
     reflects: bool = False,
     connections: ConnectionLimits = CONNECTION_LIMITS,
 ) -> grpc.aio.Server:
     """Return the server of keyvault.v1, health and, if it `reflects`, reflection. It has no port yet."""
-    streams = (
-        # A call that never sends its message is not in-flight, has no deadline of ours, and costs 10 kB.
-        ("grpc.max_concurrent_streams", 2 * limits.concurrent_calls),
-        # Off, because it resets calls within that limit while earlier ones are not gone yet.
-        ("grpc.http.overload_protection", 0),
-    )
-    server = grpc.aio.server(interceptors=(guard,), options=_OPTIONS + connections.options() + streams)
+    server = grpc.aio.server(interceptors=(guard,), options=_OPTIONS + connections.options())
     services: Any = _ByName(server)
     keyvault_pb2_grpc.add_KeyVaultServicer_to_server(KeyVaultService(vault), services)
     health_pb2_grpc.add_HealthServicer_to_server(health, services)
@@ -83,8 +81,7 @@ def main_server(
 
 def admin_server(health: Health) -> grpc.aio.Server:
     """Return a server of health alone. It has no port yet."""
-    options = (*_OPTIONS, *CONNECTION_LIMITS.options(), ("grpc.max_concurrent_streams", _WATCHERS))
-    server = grpc.aio.server(options=options)
+    server = grpc.aio.server(options=_OPTIONS + CONNECTION_LIMITS.options())
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     return server
 

@@ -26,6 +26,7 @@ from keyvault_server.operations.lifecycle import running
 from keyvault_server.operations.listening import CannotListen
 from keyvault_server.operations.settings import Settings
 from keyvault_server.rpc.metrics import Metrics
+from keyvault_server.rpc.server import STREAMS
 from tests.support.certificates import LOCALHOST, Authority
 from tests.support.fakes import FakeKeyService, FakeRecordStore, Hooks
 from tests.support.frames import rude
@@ -199,7 +200,7 @@ async def test_calls_over_the_limit_are_refused_and_health_is_not() -> None:
 
 
 async def test_a_connection_has_few_calls_that_send_nothing() -> None:
-    """It leaves room for others."""
+    """They leave room for others."""
     keys, records = FakeKeyService(), FakeRecordStore()
     async with (
         asyncio.timeout(20),
@@ -212,7 +213,7 @@ async def test_a_connection_has_few_calls_that_send_nothing() -> None:
         refused = 0
         async for kind, _, _ in stranger.frames():
             refused += kind == 3  # RST_STREAM
-            if refused == 180:
+            if refused == 200 - STREAMS:
                 break
         assert (await failure_of(server.stub.Read(pb.ReadRequest(key_id="a")))).status == "NOT_FOUND"
 

@@ -25,7 +25,7 @@ async def connected(connections: ConnectionLimits) -> AsyncIterator[Rude]:
     limits = Limits()
     vault = Vault(FakeKeyService(), FakeRecordStore())
     guard = CallGuard(limits, Gatekeeper(), Metrics())
-    server = main_server(vault, guard, Health(), limits, connections=connections)
+    server = main_server(vault, guard, Health(), connections=connections)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

@@ -28,7 +28,9 @@ async def test_a_message_without_memory_for_it_may_be_retried(words: str) -> Non
         return b""
 
     def register(server: grpc.aio.Server) -> None:
-        handler: Any = grpc.unary_unary_rpc_method_handler(behaviour, request_deserializer=decode)
+        handler: Any = grpc.unary_unary_rpc_method_handler(
+            behaviour, request_deserializer=decode, response_serializer=bytes
+        )
         service = SERVICE.strip("/")
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Read": handler}),))
 
