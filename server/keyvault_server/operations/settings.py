@@ -29,11 +29,16 @@ def check_address(text: str) -> str:
     """Return the address. Raises ValueError, with a sentence for the operator, for one that is none."""
     if text.startswith("unix:"):
         size = len(os.fsencode(text.removeprefix("unix:").removeprefix("//")))
+        if not size:
+            raise ValueError("must be host:port, [ipv6]:port or unix:/path")
         if size > MAX_SOCKET_PATH:
             raise ValueError(f"the path of a unix socket has at most {MAX_SOCKET_PATH} bytes, this one has {size}")
         return text
     host, separator, port = text.rpartition(":")
-    if not (separator and host and port.isascii() and port.isdecimal() and int(port) < 65536):
+    is_ipv6 = host.startswith("[") and host.endswith("]")
+    if (":" in host and not is_ipv6) or not (
+        separator and host and port.isascii() and port.isdecimal() and int(port) < 65536
+    ):
         raise ValueError("must be host:port, [ipv6]:port or unix:/path")
     try:
         host.encode("idna")  # as the resolver does

@@ -99,6 +99,8 @@ def test_an_empty_variable_is_refused(monkeypatch: pytest.MonkeyPatch, name: str
         ("BACKEND", "s3cret"),
         ("LISTEN", "s3cret"),
         ("LISTEN", "127.0.0.1:99999"),
+        ("LISTEN", "unix:"),
+        ("LISTEN", "::1:50051"),
         ("METRICS_LISTEN", "unix:/s3cret"),
         ("CONCURRENT_CALLS", "0"),
         ("CONCURRENT_CALLS", "100001"),
