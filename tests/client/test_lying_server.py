@@ -32,6 +32,7 @@ from keyvault_client import (
     RecordDamaged,
     RolledBack,
     ServerFailure,
+    Unavailable,
 )
 from tests.support.lying import Answer, Refused, lying_server
 from tests.support.processes import BIN
@@ -204,6 +205,14 @@ async def test_a_tombstone_is_what_its_envelope_says(kind: Kind) -> None:
     ):
         error = await failure(lambda vault: vault.create(NAME, b"x", key=KEY), Create=STALE, Read=answer)
         assert isinstance(error, RecordDamaged)
+
+
+async def test_a_change_without_time_is_not_sent() -> None:
+    """Its outcome would be unknown: the connection stands."""
+    async with client_of(Read=pb.ReadResponse(envelope=sealed(1), revision=1), Update=b"\xff") as vault:
+        await read(vault)
+        with pytest.raises(Unavailable, match="timed out before the request was sent"):
+            await vault.update(NAME, b"new", key=KEY, revision=1, timeout=0)
 
 
 @pytest.mark.parametrize("revision", [0, -1, 1, 3, MAX_REVISION])
