@@ -7,6 +7,11 @@
    those that survivors.toml lists do not matter, and it says why.
 
 A mutant that makes the tests hang, or that cannot be imported, was killed.
+
+Measured on 2026-11-29 on two busy cores, the server's packages only: of 92 mutants of seed 5, 6 do not matter; 76 of the
+other 86 (88 %) were killed before the tests that this run asked for, and all 86 with them. Of 27 of seed 2026, tried
+later, 2 do not matter, and 23 of the other 25 were killed; a test for one of the two was then written. Survivors of the
+unit tier were tried with chosen slow tests, not with all.
 """
 
 import argparse
@@ -38,7 +43,7 @@ CORE = {
     f"{_SERVER}/backends/aws/retries.py": _AWS,
     f"{_SERVER}/backends/aws/kms.py": _AWS,
     f"{_SERVER}/rpc/guard.py": f"{_RPC} {_OPERATIONS}/test_lifecycle.py",
-    f"{_SERVER}/rpc/gatekeeper.py": f"{_RPC} tests/server/audit",
+    f"{_SERVER}/rpc/gatekeeper.py": f"{_RPC} tests/server/audit tests/docs/test_audit_page.py",
     f"{_CLIENT}/seen_revisions.py": "tests/client",
     f"{_CLIENT}/vault.py": "tests/client",
     f"{_CLIENT}/transport.py": "tests/client",

@@ -437,3 +437,10 @@ async def test_what_is_stored_is_not_marked_as_a_vacancy(world: World) -> None:
     stale = await refused(world.update(key, 5))
     assert isinstance(stale, StaleRevision)
     assert "vacant" not in stale.metadata
+
+
+async def test_times_are_microseconds_of_the_clock(world: World) -> None:
+    key = await world.mint()
+    await world.create(key)
+    stored = world.records.records[TENANT, NAME]
+    assert (stored.created, stored.updated) == (int(world.now) * 1_000_000,) * 2
