@@ -8,10 +8,10 @@
 
 A mutant that makes the tests hang, or that cannot be imported, was killed.
 
-Measured on 2026-11-29 on two busy cores, the server's packages only: of 92 mutants of seed 5, 6 do not matter; 76 of the
-other 86 (88 %) were killed before the tests that this run asked for, and all 86 with them. Of 27 of seed 2026, tried
-later, 2 do not matter, and 23 of the other 25 were killed; a test for one of the two was then written. Survivors of the
-unit tier were tried with chosen slow tests, not with all.
+Measured on 2026-11-29 on two busy cores, the server's packages only: of 92 mutants of seed 5, 6 do not matter; 76 of
+the other 86 (88 %) were killed before the tests that this run asked for, and all 86 with them. Of 27 of seed 2026,
+tried later, 2 do not matter, and 23 of the other 25 were killed; a test for one of the two was then written. Survivors
+of the unit tier were tried with chosen slow tests, not with all.
 """
 
 import argparse
