@@ -149,6 +149,19 @@ class Quotas:
         # 3.
         buckets.keep(identity, full_at)
 
+    def draw(self, identity: str, bucket: str, rate: Rate, longest: float) -> float:
+        """Take one token that may have yet to come in; return the seconds until it does, at most `longest`.
+
+        A token that would take longer is not taken: more callers do not lengthen the wait of the next.
+        """
+        buckets, now = self._buckets[bucket], self._now()
+        full_at = max(buckets.full_at(identity, rate, now), now) + 1 / rate.per_second
+        wait = full_at - now - rate.burst / rate.per_second
+        if wait > longest:
+            return longest
+        buckets.keep(identity, full_at)
+        return wait if wait > _SLACK else 0.0
+
     def charge(self, identity: str, bucket: str, rate: Rate, amount: float) -> None:
         """Take tokens for what was used already, into debt if need be: `spend` refuses until the debt is paid."""
         if amount < 0:

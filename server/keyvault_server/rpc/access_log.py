@@ -1,13 +1,15 @@
 """The access log: one JSON line a call, on stderr with the rest of the log, never with a secret.
 
-It bypasses `logging`, which costs a third of a Read: calls are gathered and written together, at most 50 ms later. The
-rule of this file: no call waits for the reader of the log. A full pipe gets the lines later, or never.
+It bypasses `logging`, which costs a third of a Read: calls are gathered and written together, at most 50 ms later.
+Calls that are only counted get one line a minute for each status and reason.
+
+The rule of this file: no call waits for the reader of the log. A full pipe gets the lines later, or never.
 """
 
 import asyncio
 import select
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from json.encoder import encode_basestring_ascii as quoted
 from typing import TextIO
@@ -15,6 +17,8 @@ from typing import TextIO
 FLUSH_SECONDS = 0.05
 MAX_LINES = 10_000
 """Lines that are kept for a stream that accepts none; beyond that the oldest are lost."""
+COUNT_SECONDS = 60.0
+"""Longest time from a counted call to the line that has its number."""
 CLOSE_SECONDS = 1.0
 """How long a block of lines may wait for the stream when the log is closed."""
 
@@ -23,6 +27,7 @@ _LINE = (
     '{"call": %s, "status": %s, "reason": %s, "name": %s, "caller": %s, "peer": %s, "request_id": %s,'
     ' "ms": %r, "time": %r}\n'
 )
+_COUNTED = '{"calls": %d, "status": %s, "reason": %s, "time": %r}\n'
 
 
 class AccessLog:
@@ -33,6 +38,8 @@ class AccessLog:
         self._clock = clock
         self._lines: deque[str] = deque(maxlen=MAX_LINES)
         self._next_flush: asyncio.TimerHandle | None = None
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._next_count: asyncio.TimerHandle | None = None
 
     def add(
         self, call: str, status: str, reason: str, name: str, caller: str, peer: str, request_id: str, seconds: float
@@ -45,7 +52,23 @@ class AccessLog:
         `request_id` is also in the caller's error. The line says ms, and when the call ended, in seconds since 1970.
         """
         texts = map(quoted, (call, status, reason, name, caller, peer, request_id))
-        self._lines.append(_LINE % (*texts, seconds * 1000, self._clock()))  # json.dumps takes three times as long
+        self._append(_LINE % (*texts, seconds * 1000, self._clock()))  # json.dumps takes three times as long
+
+    def count(self, status: str, reason: str) -> None:
+        """Count a call that gets no line of its own."""
+        self._counts[status, reason] += 1
+        if self._next_count is None:
+            self._next_count = asyncio.get_running_loop().call_later(COUNT_SECONDS, self.write_counts)
+
+    def write_counts(self) -> None:
+        """Add a line for each status and reason of the calls that were counted since the last time."""
+        self._next_count = None
+        for (status, reason), number in self._counts.items():
+            self._append(_COUNTED % (number, quoted(status), quoted(reason), self._clock()))
+        self._counts.clear()
+
+    def _append(self, line: str) -> None:
+        self._lines.append(line)
         if self._next_flush is None:
             self._next_flush = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
 
@@ -58,6 +81,9 @@ class AccessLog:
 
     def close(self) -> None:
         """Write what is left. A stream that accepts no more loses lines, never a call."""
+        if self._next_count is not None:
+            self._next_count.cancel()
+            self.write_counts()
         self._write(CLOSE_SECONDS)
         if self._next_flush is not None:
             self._next_flush.cancel()

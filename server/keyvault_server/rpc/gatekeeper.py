@@ -23,7 +23,7 @@ from keyvault_server.core.records import StoredHead
 from keyvault_server.disk.watched import Watched
 
 UNIDENTIFIED = Rate(per_second=0.1, burst=100)
-"""How many calls without an identity get an audit line of their own: at most some 5 MB of lines a day."""
+"""How many calls without an identity get lines of their own: at most some 5 MB a day in each log."""
 
 current_caller: ContextVar[Caller] = ContextVar("current_caller")
 """The author of the call that the running task serves."""
@@ -58,7 +58,7 @@ class Gatekeeper:
     """Audit lines of callers that left, being written."""
 
     def gives_line(self) -> bool:
-        """Return whether the next call without an identity gets an audit line of its own."""
+        """Return whether the next call without an identity gets lines of its own."""
         try:
             self.quotas.spend("", "unidentified", UNIDENTIFIED)
         except RateLimited:
@@ -75,6 +75,7 @@ class Visitor:
         "_envelope",
         "_gate",
         "_intent",
+        "_listed",
         "_method",
         "_name",
         "_replayed",
@@ -98,6 +99,7 @@ class Visitor:
         self._entry: CallerEntry | None = None
         self._change: Change | None = None
         self._intent: int | None = None
+        self._listed: bool | None = None
         self._replayed = False
 
     def enter(self, peer: Peer) -> None:
@@ -181,7 +183,7 @@ class Visitor:
             await self._write_outcome(audit, "CANCELLED", "")
 
     async def _write_outcome(self, audit: Audit, status: str, reason: str) -> None:
-        if self._is_unidentified() and not self._gate.gives_line():
+        if not self.is_listed():
             audit.count_refused(status, reason)
             return
         change = self._change or self._refused_change()
@@ -196,9 +198,15 @@ class Visitor:
         except MalformedEnvelope:
             return None
 
-    def _is_unidentified(self) -> bool:
-        """Return whether callers need an identity and this one has none: then its call was refused at once."""
-        return self._gate.identifier is not None and not self.identity
+    def is_listed(self) -> bool:
+        """Return whether the call gets lines of its own in both logs, or is only counted.
+
+        Only the call of a caller that needs an identity and has none is counted: it was refused at once.
+        """
+        if self._listed is None:
+            unidentified = self._gate.identifier is not None and not self.identity
+            self._listed = not unidentified or self._gate.gives_line()
+        return self._listed
 
     def _call(self) -> Call:
         return Call(self._request_id, self.identity, self._method, self.tenant, self._name)

@@ -26,15 +26,26 @@ from google.protobuf.message import DecodeError, Message
 
 from keyvault_api.names import is_scope
 from keyvault_server.access.quotas import InFlight
-from keyvault_server.core.errors import DeadlineExceeded, InvalidRequest, RateLimited, ServerStopping, VaultError
+from keyvault_server.core.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    PolicyDenied,
+    RateLimited,
+    ServerStopping,
+    Unauthenticated,
+    VaultError,
+)
 from keyvault_server.rpc.access_log import AccessLog
 from keyvault_server.rpc.gatekeeper import Gatekeeper, Visitor, current_caller
 from keyvault_server.rpc.metrics import Metrics
 from keyvault_server.rpc.receiving import Receiving
+from keyvault_server.rpc.refusals import Refusals, host_of
 from keyvault_server.rpc.replies import COUNTED, Replies
 from keyvault_server.rpc.status import Internal, details_of, message_of, status_of
 
 SERVICE = "/keyvault.v1.KeyVault/"
+_REFUSALS = (Unauthenticated, PolicyDenied, RateLimited)
+"""Failures that spend no quota of their caller's."""
 _CALLER_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 _log = logging.getLogger(__name__)
@@ -71,6 +82,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
         self.receiving = Receiving(limits.receiving_calls, limits.receive_seconds)
         self.replies = Replies()
         self._requests = InFlight()
+        self.refusals = Refusals()
         self._guarded: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self._closed = False
         self._slots_taken = 0
@@ -81,6 +93,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
     def close(self) -> None:
         """Refuse the calls that arrive from now on, before anything about them is checked or recorded."""
         self._closed = True
+        self.refusals.close()
 
     async def wait_idle(self) -> None:
         """Return when no accepted call is in-flight, its cleanup and the sending of its reply included."""
@@ -172,7 +185,10 @@ class CallGuard(grpc.aio.ServerInterceptor):
         return reply
 
     async def _answer_error(self, call: _Call, error: BaseException) -> NoReturn:
-        """Record the outcome of a failed call, and answer it if there is a caller left to answer."""
+        """Record the outcome of a failed call, and answer it if there is a caller left to answer.
+
+        Answers that cost nothing but our time wait for their turn.
+        """
         failure = _failure(error, call.request_id)
         if failure is None:
             call.caller.hang_up()
@@ -186,6 +202,10 @@ class CallGuard(grpc.aio.ServerInterceptor):
             self._count(call, "CANCELLED", failure.reason)
             raise
         self._count(call, status_of(failure).name, failure.reason)
+        if isinstance(failure, _REFUSALS):
+            self._free_slot(call)
+            call.request = None
+            await self.refusals.wait_turn(call.caller.identity, host_of(call.context.peer()))
         await call.fail(failure)
 
     def _check_slots(self) -> None:
@@ -216,7 +236,11 @@ class CallGuard(grpc.aio.ServerInterceptor):
     def _count(self, call: _Call, status: str, reason: str) -> None:
         took = time.perf_counter() - call.started
         self._metrics.count(call.method, status, took)
-        if self._access_log is not None:
+        if self._access_log is None:
+            return
+        if not call.caller.is_listed():
+            self._access_log.count(status, reason)
+        else:
             who, peer = call.caller.identity, call.context.peer()
             self._access_log.add(call.method, status, reason, call.name, who, peer, call.request_id, took)
 

@@ -1,0 +1,72 @@
+"""What refused calls cost: up to a rate they are answered at once, beyond it each waits for its turn.
+
+A refused call costs the event loop about as much as a Read, spends no quota, and comes back at once if its author wants
+it to. So refusals have rates of their own, for each identity, each address of callers without one, and all of those
+together. A caller that goes beyond them keeps its own calls waiting, and the loop free for others.
+
+The rule of this file: only the answer waits; nothing that others need is held meanwhile.
+"""
+
+import asyncio
+
+from keyvault_server.access.quotas import Quotas, Rate
+
+ONE = Rate(per_second=50, burst=100)
+"""Refusals of one identity, or of one address without one."""
+UNIDENTIFIED = Rate(per_second=200, burst=500)
+"""Refusals of all callers without an identity."""
+LONGEST_SECONDS = 5.0
+"""Longest wait of a refused call."""
+
+
+class Refusals:
+    """The refused calls of one server."""
+
+    def __init__(self, quotas: Quotas | None = None) -> None:
+        self._quotas = Quotas() if quotas is None else quotas  # an empty one is false
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._closed = False
+
+    def __len__(self) -> int:
+        """Return the number of refused calls that wait for their turn."""
+        return len(self._waiting)
+
+    async def wait_turn(self, identity: str, address: str) -> None:
+        """Return when the next refusal of this caller may be answered; at once after `close`."""
+        seconds = self.turn(identity, address)
+        if seconds and not self._closed:
+            await self._wait(seconds)
+
+    def turn(self, identity: str, address: str) -> float:
+        """Return the seconds until the next refusal of this caller may be answered, and count it."""
+        if identity:
+            return self._quotas.draw(identity, "refused", ONE, LONGEST_SECONDS)
+        one = self._quotas.draw(address, "refused address", ONE, LONGEST_SECONDS)
+        return max(one, self._quotas.draw("", "refused", UNIDENTIFIED, LONGEST_SECONDS))
+
+    def close(self) -> None:
+        """Let nobody wait from now on: the server stops."""
+        self._closed = True
+        for turn in self._waiting:
+            _set(turn)
+
+    async def _wait(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+        timer = loop.call_later(seconds, _set, turn)
+        self._waiting.add(turn)
+        try:
+            await turn
+        finally:
+            timer.cancel()
+            self._waiting.discard(turn)
+
+
+def _set(turn: asyncio.Future[None]) -> None:
+    if not turn.done():
+        turn.set_result(None)
+
+
+def host_of(peer: str) -> str:
+    """Return a peer without its port, as gRPC writes it: the same for all connections of one machine."""
+    return peer.rpartition(":")[0]

@@ -1,0 +1,108 @@
+"""Refused calls: at once up to a rate, then one after the other, and no caller keeps another one waiting."""
+
+import asyncio
+import io
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from keyvault_api.v1 import keyvault_pb2 as pb
+from keyvault_server.access.identity import Identifier
+from keyvault_server.access.quotas import Quotas
+from keyvault_server.rpc.access_log import AccessLog
+from keyvault_server.rpc.gatekeeper import UNIDENTIFIED as LISTED
+from keyvault_server.rpc.refusals import LONGEST_SECONDS, ONE, UNIDENTIFIED, Refusals, host_of
+from tests.support.audit_server import audit_server
+from tests.support.clock import Clock
+from tests.support.refusals import failure_of
+
+READ = pb.ReadRequest(key_id="a")
+
+
+ALICE = "spiffe://example.org/a"
+
+
+def turns(refusals: Refusals, calls: int, identity: str = "", address: str = "ipv4:192.0.2.1") -> list[float]:
+    """Refuse so many calls of one caller; return for each how many seconds it waits."""
+    return [refusals.turn(identity, address) for _ in range(calls)]
+
+
+@pytest.mark.parametrize("identity", ["", ALICE])
+def test_what_comes_after_a_burst_waits_for_its_turn(identity: str) -> None:
+    burst = int(ONE.burst)
+    found = turns(Refusals(Quotas(Clock())), burst + 3, identity)
+    assert found[:burst] == [0.0] * burst
+    assert found[burst:] == pytest.approx([number / ONE.per_second for number in (1, 2, 3)])
+
+
+def spend_what_unidentified_callers_share(refusals: Refusals) -> None:
+    for number in range(int(UNIDENTIFIED.burst)):
+        assert turns(refusals, 1, address=f"ipv4:192.0.2.{number % 50}") == [0.0]
+
+
+def test_addresses_share_what_unidentified_callers_have() -> None:
+    refusals = Refusals(Quotas(Clock()))
+    spend_what_unidentified_callers_share(refusals)
+    assert turns(refusals, 2, address="ipv4:192.0.2.200") == pytest.approx([0.005, 0.01])
+
+
+def test_the_refusals_of_others_cost_an_identity_nothing() -> None:
+    refusals = Refusals(Quotas(Clock()))
+    spend_what_unidentified_callers_share(refusals)
+    assert turns(refusals, 3, ALICE) == [0.0] * 3
+
+
+def test_no_wait_is_longer_than_the_longest() -> None:
+    quotas = Quotas(Clock())
+    drawn = [quotas.draw("a", "refused", ONE, LONGEST_SECONDS) for _ in range(1_000)]
+    assert drawn[: int(ONE.burst)] == [0.0] * int(ONE.burst)
+    assert drawn == sorted(drawn)
+    assert drawn[int(ONE.burst)] == pytest.approx(1 / ONE.per_second)
+    assert max(drawn) == LONGEST_SECONDS
+
+
+def test_a_token_too_far_away_is_not_taken() -> None:
+    clock = Clock()
+    quotas = Quotas(clock)
+    for _ in range(1_000):
+        quotas.draw("a", "refused", ONE, LONGEST_SECONDS)
+    clock.now += LONGEST_SECONDS + ONE.burst / ONE.per_second
+    assert quotas.draw("a", "refused", ONE, LONGEST_SECONDS) == 0.0
+
+
+def test_connections_of_one_machine_have_one_host() -> None:
+    assert host_of("ipv4:192.0.2.1:50") == host_of("ipv4:192.0.2.1:51")
+    assert host_of("ipv6:%5B::1%5D:50") != host_of("ipv6:%5B::2%5D:50")
+
+
+@pytest.mark.slow
+async def test_a_stop_waits_for_no_turn(tmp_path: Path) -> None:
+    async with audit_server(tmp_path, identifier=Identifier(certificates=True)) as server:
+        calls = [server.stub.Read(READ, timeout=30) for _ in range(int(ONE.burst) + 60)]
+        failures = [asyncio.create_task(failure_of(call)) for call in calls]
+        async with asyncio.timeout(10):
+            while not len(server.guard.refusals):
+                await asyncio.sleep(0.01)
+        began = time.monotonic()
+        server.guard.close()
+        await server.guard.wait_idle()
+        assert time.monotonic() - began < LONGEST_SECONDS / 2
+        assert {(await failure).status for failure in failures} <= {"UNAUTHENTICATED", "UNAVAILABLE"}
+
+
+@pytest.mark.slow
+async def test_calls_without_an_identity_do_not_fill_the_access_log(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    access_log = AccessLog(stream)
+    calls = int(LISTED.burst) + 50
+    async with audit_server(tmp_path, identifier=Identifier(certificates=True), access_log=access_log) as server:
+        for _ in range(calls):
+            await failure_of(server.stub.Read(READ))
+        access_log.close()
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    (counted,) = [line for line in lines if "calls" in line]
+    assert (counted["status"], counted["reason"]) == ("UNAUTHENTICATED", "UNAUTHENTICATED")
+    assert len(lines) - 1 + counted["calls"] == calls
+    assert counted["calls"] > 40
