@@ -55,6 +55,17 @@ async def test_a_read_leaves_a_forgotten_connection(box: Middlebox) -> None:
         assert time.monotonic() - began < BUSY
 
 
+async def test_an_idle_connection_is_kept_alive(box: Middlebox) -> None:
+    """A middlebox remembers a flow by its data: without calls the pings are all there is."""
+    async with KeyVault(box.address) as vault:
+        await vault.generate_key("prod/")
+        await asyncio.sleep(1)  # the end of the call has passed
+        passed = box.passed
+        async with asyncio.timeout(KEEPALIVE + BUSY):
+            while box.passed == passed:
+                await asyncio.sleep(0.1)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="finds its sockets in /proc")
 async def test_the_kernel_bounds_unacknowledged_data(box: Middlebox) -> None:
     """Where packets are dropped, this ends the connection before any ping does."""

@@ -20,6 +20,8 @@ class Middlebox:
         self.port = 0
         self.accepted = 0
         """Connections so far."""
+        self.passed = 0
+        """Chunks passed on so far, in both directions."""
 
     def forget(self) -> None:
         """Drop from now on what comes over the connections that are open, in both directions."""
@@ -44,6 +46,7 @@ class Middlebox:
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, generation: int) -> None:
         while data := await reader.read(65_536):
             if generation == self._generation:
+                self.passed += 1
                 writer.write(data)
                 await writer.drain()
         if generation == self._generation:
