@@ -93,7 +93,7 @@ const (
 	ErrorReason_BACKEND_THROTTLED ErrorReason = 17
 	// RESOURCE_EXHAUSTED: the store is full; nothing was written.
 	ErrorReason_STORE_FULL ErrorReason = 18
-	// FAILED_PRECONDITION: the master key is disabled, pending deletion or gone.
+	// FAILED_PRECONDITION: the master key is disabled, pending deletion, gone, or not permitted to the server.
 	ErrorReason_MASTER_KEY_UNUSABLE ErrorReason = 19
 	// UNAVAILABLE: a backend did not answer clearly; the outcome of a mutation is unknown.
 	ErrorReason_BACKEND_UNAVAILABLE ErrorReason = 20

@@ -4,7 +4,7 @@ A refused call costs the event loop about as much as a Read, spends no quota, an
 it to. So refusals have rates of their own, for each identity, each address of callers without one, and all of those
 together. A caller that goes beyond them keeps its own calls waiting, and the loop free for others.
 
-The rule of this file: only the answer waits; nothing that others need is held meanwhile.
+The rule of this file: only the answer waits; nothing that others need is held while it does.
 """
 
 import asyncio

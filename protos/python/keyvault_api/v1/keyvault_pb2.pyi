@@ -87,7 +87,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     STORE_FULL: _ErrorReason.ValueType  # 18
     """RESOURCE_EXHAUSTED: the store is full; nothing was written."""
     MASTER_KEY_UNUSABLE: _ErrorReason.ValueType  # 19
-    """FAILED_PRECONDITION: the master key is disabled, pending deletion or gone."""
+    """FAILED_PRECONDITION: the master key is disabled, pending deletion, gone, or not permitted to the server."""
     BACKEND_UNAVAILABLE: _ErrorReason.ValueType  # 20
     """UNAVAILABLE: a backend did not answer clearly; the outcome of a mutation is unknown."""
     DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 21
@@ -146,7 +146,7 @@ BACKEND_THROTTLED: ErrorReason.ValueType  # 17
 STORE_FULL: ErrorReason.ValueType  # 18
 """RESOURCE_EXHAUSTED: the store is full; nothing was written."""
 MASTER_KEY_UNUSABLE: ErrorReason.ValueType  # 19
-"""FAILED_PRECONDITION: the master key is disabled, pending deletion or gone."""
+"""FAILED_PRECONDITION: the master key is disabled, pending deletion, gone, or not permitted to the server."""
 BACKEND_UNAVAILABLE: ErrorReason.ValueType  # 20
 """UNAVAILABLE: a backend did not answer clearly; the outcome of a mutation is unknown."""
 DEADLINE_EXCEEDED: ErrorReason.ValueType  # 21
