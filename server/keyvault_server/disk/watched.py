@@ -1,7 +1,11 @@
 """`Watched`: the last good reading of some files, which are reloaded when they change.
 
-The rule of this file: a running server never loses what it has. If a change cannot be read, the last good value stays
-in use, the log says so once (names and a sentence, never content), the meter counts it, and the reading is retried.
+The rules of this file:
+
+- A running server never loses what it has. If a change cannot be read, the last good value stays in use, the log says
+  so once (names and a sentence, never content), the meter counts it, and the reading is retried.
+- A changed file is read once two looks found it unchanged: part of a policy may parse, and allow what the rest denies.
+  A writer that pauses for longer than that is not noticed; a file that is renamed over the old one is always whole.
 """
 
 import asyncio
@@ -10,7 +14,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -21,13 +25,15 @@ from keyvault_server.core.meter import Meter
 from keyvault_server.disk.permissions import refuse_unsafe
 
 LOOK_SECONDS = 1.0
-"""Shortest time between two looks at the files, in seconds."""
+"""Shortest time between two looks at the files, in seconds. A changed file is read after as long without a change."""
+UNSETTLED_SECONDS = 30.0
+"""Time after which files that are changed again and again are reported as a failed reading."""
 RETRY_SECONDS = 5.0
 """Time after which a failed reading is retried though the files look the same: another file may have been fixed."""
 MAX_FILE = 1024 * 1024
 """Bytes that `read_file` accepts by default."""
 
-_ATTEMPTS = 3  # to read files that change while they are read
+_ATTEMPTS = 3  # to read files that change while they are read, at the start
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
@@ -51,6 +57,10 @@ def read_file(path: Path, limit: int = MAX_FILE, *, secret: bool = False, group_
     if len(content) > limit:
         raise Unreadable(f"{path} has more than {limit} bytes: is it the right file?")
     return content
+
+
+class Unsettled(OperatorError):
+    """The files were changed again and again; the message says what to do."""
 
 
 class Readings:
@@ -110,16 +120,22 @@ class Watched(Generic[T]):
         meter: Meter,
         *,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """Read once. Raises what `read` raises."""
         self._paths = tuple(paths)
         self._read = read
         self._clock = clock
+        self._sleep = sleep
         self._readings = Readings(name, map(str, self._paths), meter)
         self._looking = threading.Lock()
         self._stamps: tuple[FileStamp, ...] = ()
-        self._next_look = self._next_retry = clock() + LOOK_SECONDS
-        self._last = self._read_unchanging()
+        """Of the files as they were last read."""
+        self._seen: tuple[FileStamp, ...] = ()
+        """Of the files at the last look."""
+        self._last = self._read_first()
+        self._settles_at = self._changed_at = clock()
+        self._next_look = self._next_retry = self._settles_at + LOOK_SECONDS
         self._readings.succeed()
 
     @property
@@ -148,8 +164,12 @@ class Watched(Generic[T]):
             yield
 
     async def reload(self) -> None:
-        """Read now, whether the files look changed or not, on a thread, and log the outcome."""
-        await asyncio.to_thread(self._reload)
+        """Read on a thread, whether the files look changed or not, and log the outcome.
+
+        Waits until changed files have settled: who asks may not be the one who is writing them.
+        """
+        while not await asyncio.to_thread(self._reload):
+            await self._sleep(LOOK_SECONDS)
 
     async def _watch(self, interval: float) -> None:
         while True:
@@ -159,29 +179,67 @@ class Watched(Generic[T]):
     def _look(self) -> None:
         now = self._clock()
         self._next_look = now + LOOK_SECONDS
-        failed = self._readings.failed_since is not None
-        if self._look_at_stamps() == self._stamps and not (failed and now >= self._next_retry):
+        if not self._have_settled(now):
+            if self._has_changed_for_long(now):
+                self._fail_unsettled()
             return
-        self._read_now()
-
-    def _reload(self) -> None:
-        with self._looking:
-            self._readings.log_next()
+        failed = self._readings.failed_since is not None
+        if self._seen != self._stamps or (failed and now >= self._next_retry):
             self._read_now()
 
-    def _read_now(self) -> None:
-        self._next_retry = self._clock() + RETRY_SECONDS
-        try:
-            self._last = self._read_unchanging()
-        except Exception as error:  # whatever is wrong with the files or the reader, the last good value still serves
-            self._readings.fail(error, self._stamps)
-        else:
-            self._readings.succeed()
+    def _reload(self) -> bool:
+        """Return whether the outcome was logged; False: the files have not settled yet."""
+        with self._looking:
+            now = self._clock()
+            if self._have_settled(now):
+                self._readings.log_next()
+                return self._read_now()
+            if not self._has_changed_for_long(now):
+                return False
+            self._readings.log_next()
+            self._fail_unsettled()
+            return True
 
-    def _read_unchanging(self) -> T:
+    def _have_settled(self, now: float) -> bool:
+        """Look at the files; return whether they have been unchanged for LOOK_SECONDS."""
+        before, self._seen = self._seen, self._look_at_stamps()
+        if self._seen != before:
+            if before == self._stamps:
+                self._changed_at = now
+            self._settles_at = now + LOOK_SECONDS
+        return now >= self._settles_at
+
+    def _has_changed_for_long(self, now: float) -> bool:
+        return now >= self._changed_at + UNSETTLED_SECONDS
+
+    def _fail_unsettled(self) -> None:
+        names = ", ".join(map(str, self._paths))
+        advice = "write a new file and rename it over the old one"
+        self._readings.fail(Unsettled(f"{names}: changed again and again for {UNSETTLED_SECONDS:g} s: {advice}"))
+
+    def _read_now(self) -> bool:
+        """Read the files as they were seen; return whether they stayed so, else their content is not used."""
+        self._next_retry = self._clock() + RETRY_SECONDS
+        stamps = self._seen
+        failure: Exception | None = None
+        try:
+            value = self._read()
+        except Exception as error:  # whatever is wrong with the files or the reader, the last good value still serves
+            failure = error
+        if not self._have_settled(self._clock()):
+            return False
+        self._stamps = stamps
+        if failure is not None:
+            self._readings.fail(failure, stamps)
+        else:
+            self._last = value
+            self._readings.succeed()
+        return True
+
+    def _read_first(self) -> T:
         """Read files whose stamps are the same before and after: several may be replaced one after another."""
         for _ in range(_ATTEMPTS):
-            self._stamps = self._look_at_stamps()
+            self._stamps = self._seen = self._look_at_stamps()
             failure: Exception | None = None
             try:
                 value = self._read()

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given
@@ -14,6 +15,9 @@ from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_server.access.policy import BadPolicy, Policy
 from keyvault_server.access.quotas import READ_BYTES, Limits, Rate
 from keyvault_server.access.spiffe import is_spiffe_id, is_spiffe_prefix
+from keyvault_server.disk.watched import LOOK_SECONDS, Watched
+from tests.support.clock import Clock
+from tests.support.meters import RecordedMeter
 from tests.support.properties import examples
 from tests.support.repository import DOCS
 
@@ -239,6 +243,42 @@ def test_an_exact_pattern_wins_over_every_prefix() -> None:
         "jwt:": "jwt:*",
         "jwt": None,
     }
+
+
+WIDE = """
+[[caller]]
+identity = "jwt:team-*"
+tenant = "acme"
+
+[[caller.allow]]
+methods = ["Read"]
+names = ["prod/*"]
+"""
+NARROW = """
+[[caller]]
+identity = "jwt:team-trainee"
+tenant = "acme"
+"""
+
+
+def test_a_narrowing_entry_counts_while_a_policy_is_written(tmp_path: Path) -> None:
+    """Almost every part of the file is a policy of its own, without the entry at its end."""
+    path, clock = tmp_path / "policy.toml", Clock()
+    path.write_text(WIDE + NARROW)
+    watched = Watched("policy", [path], lambda: Policy.parse(path.read_text()), RecordedMeter(), clock=clock)
+
+    def may_read() -> list[str]:
+        clock.now += LOOK_SECONDS
+        decide = watched.get().decide
+        return [who for who in ("team-lead", "team-trainee") if decide(f"jwt:{who}", "Read", "prod/db").allowed]
+
+    changed = WIDE + '[[caller]]\nidentity = "jwt:new"\ntenant = "acme"\n' + NARROW
+    with path.open("w", buffering=1) as file:
+        for line in changed.splitlines(keepends=True):
+            file.write(line)
+            assert may_read() == ["team-lead"]
+    assert may_read() == ["team-lead"]
+    assert watched.get().caller("jwt:new") is not None
 
 
 NOISE = ["", "# [[caller]]", '  # """', "\t# it's", "#'''", '# "', "\n\n"]

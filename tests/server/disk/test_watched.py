@@ -4,13 +4,21 @@ import asyncio
 import logging
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from keyvault_server.core.errors import OperatorError
 from keyvault_server.disk.permissions import UnsafeFile
-from keyvault_server.disk.watched import LOOK_SECONDS, RETRY_SECONDS, Unreadable, Watched, read_file
+from keyvault_server.disk.watched import (
+    LOOK_SECONDS,
+    RETRY_SECONDS,
+    UNSETTLED_SECONDS,
+    Unreadable,
+    Watched,
+    read_file,
+)
 from tests.support.certificates import replace
 from tests.support.clock import Clock
 from tests.support.meters import RecordedMeter
@@ -22,20 +30,31 @@ class Reader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.readings = 0
+        self.while_read: list[Callable[[], object]] = []
         self.meter = RecordedMeter()
         self.clock = Clock()
-        self.watched = Watched("numbers", [path], self.read, self.meter, clock=self.clock)
+        self.watched = Watched("numbers", [path], self.read, self.meter, clock=self.clock, sleep=self.sleep)
 
     def read(self) -> int:
         self.readings += 1
         content = read_file(self.path, 100)
+        if self.while_read:
+            self.while_read.pop()()
         if not content.strip().isdigit():
             raise OperatorError(f"{self.path.name} holds no number")
         return int(content)
 
+    async def sleep(self, seconds: float) -> None:
+        self.clock.now += seconds
+
     def later(self, seconds: float = LOOK_SECONDS) -> int:
         self.clock.now += seconds
         return self.watched.get()
+
+    def settled(self) -> int:
+        """Return the value after the two looks that a change takes."""
+        self.later()
+        return self.later()
 
 
 @pytest.fixture
@@ -54,7 +73,44 @@ def test_files_that_stay_are_read_once(reader: Reader) -> None:
 def test_the_files_are_looked_at_once_a_second_at_most(reader: Reader) -> None:
     replace(reader.path, b"2")
     assert reader.later(LOOK_SECONDS * 0.9) == 1
+    assert reader.later(LOOK_SECONDS * 0.1) == 1
+    assert reader.later(LOOK_SECONDS * 0.9) == 1
     assert reader.later(LOOK_SECONDS * 0.1) == 2
+
+
+PIECES = 7
+
+
+def test_a_file_that_is_being_written_is_not_read(reader: Reader) -> None:
+    """Each piece alone is a good number, but not the one that is meant."""
+    with reader.path.open("wb", buffering=0) as file:
+        for _ in range(PIECES):
+            file.write(b"1")
+            assert reader.later() == 1
+    assert reader.readings == 1
+    assert reader.later() == int("1" * PIECES)
+
+
+def test_what_changes_while_it_is_read_is_not_used(reader: Reader) -> None:
+    """A reading may end in the middle of a write."""
+    replace(reader.path, b"22")
+    reader.while_read = [lambda: reader.path.write_bytes(b"222")]
+    assert reader.settled() == 1
+    assert reader.readings == 2
+    assert reader.later() == 222
+
+
+def test_a_file_that_never_settles_is_reported_once(reader: Reader, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(2 * int(UNSETTLED_SECONDS / LOOK_SECONDS)):
+        replace(reader.path, str(number).encode())
+        assert reader.later() == 1
+    (line,) = caplog.records
+    assert line.__dict__["cause"] == (
+        f"{reader.path}: changed again and again for 30 s: write a new file and rename it over the old one"
+    )
+    assert reader.watched.failed_since is not None
+    assert reader.later() == number
+    assert reader.watched.failed_since is None
 
 
 def test_a_file_written_in_place_is_noticed(reader: Reader) -> None:
@@ -62,7 +118,7 @@ def test_a_file_written_in_place_is_noticed(reader: Reader) -> None:
     before = reader.path.stat()
     reader.path.write_bytes(b"2")
     os.utime(reader.path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert reader.later() == 2
+    assert reader.settled() == 2
 
 
 def test_a_file_replaced_by_rename_is_noticed(reader: Reader) -> None:
@@ -70,7 +126,7 @@ def test_a_file_replaced_by_rename_is_noticed(reader: Reader) -> None:
     before = reader.path.stat()
     replace(reader.path, b"2")
     os.utime(reader.path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert reader.later() == 2
+    assert reader.settled() == 2
 
 
 def test_a_folder_swapped_by_a_symbolic_link_is_noticed(tmp_path: Path) -> None:
@@ -83,7 +139,7 @@ def test_a_folder_swapped_by_a_symbolic_link_is_noticed(tmp_path: Path) -> None:
     reader = Reader(tmp_path / "number")
     (tmp_path / "..new").symlink_to("..2")
     (tmp_path / "..new").replace(tmp_path / "..data")
-    assert reader.later() == 2
+    assert reader.settled() == 2
 
 
 @pytest.mark.parametrize("damage", ["", "s3cret", "9" * 101, None])
@@ -105,7 +161,7 @@ def test_a_bad_change_keeps_the_last_good_value(
         assert ("numbers", False) in reader.meter.readings
         assert reader.watched.failed_since is not None
         replace(reader.path, b"3")
-        assert reader.later() == 3
+        assert reader.settled() == 3
         assert reader.watched.failed_since is None
         assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
         assert reader.meter.readings[-1] == ("numbers", True)
@@ -114,7 +170,7 @@ def test_a_bad_change_keeps_the_last_good_value(
 def test_another_bad_change_is_another_line(reader: Reader, caplog: pytest.LogCaptureFixture) -> None:
     for content in (b"bad", b"worse"):
         replace(reader.path, content)
-        assert reader.later() == 1
+        assert reader.settled() == 1
     assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
 
 
@@ -131,7 +187,9 @@ def test_a_bad_state_is_tried_again_without_a_change(tmp_path: Path) -> None:
 
     watched = Watched("w", [tmp_path / "watched"], read, RecordedMeter(), clock=clock)
     (tmp_path / "watched").write_bytes(b"yy")
-    clock.now += LOOK_SECONDS
+    for _ in range(2):
+        clock.now += LOOK_SECONDS
+        watched.get()
     assert (watched.get(), len(good)) == (2, 1)
     clock.now += RETRY_SECONDS - LOOK_SECONDS
     assert (watched.get(), len(good)) == (2, 1)
@@ -145,8 +203,9 @@ def test_a_reader_that_breaks_leaves_the_value(tmp_path: Path, caplog: pytest.Lo
     path.write_text("1")
     watched = Watched("w", [path], lambda: int(path.read_text()), RecordedMeter(), clock=clock)
     path.write_text("s3cret")
-    clock.now += LOOK_SECONDS
-    assert watched.get() == 1
+    for _ in range(2):
+        clock.now += LOOK_SECONDS
+        assert watched.get() == 1
     assert [record.__dict__["cause"] for record in caplog.records] == ["ValueError"]
 
 
@@ -170,7 +229,10 @@ def test_files_that_change_during_a_reload_are_reloaded(tmp_path: Path) -> None:
     watched = Watched("pair", [one, two], read, meter, clock=clock)
     one.write_text("22")
     written.append("22")
-    clock.now += LOOK_SECONDS
+    for _ in range(3):
+        assert meter.readings == [("pair", True)]
+        clock.now += LOOK_SECONDS
+        watched.get()
     assert watched.get() == "22"
     assert meter.readings == [("pair", True), ("pair", True)]
 
@@ -187,9 +249,9 @@ async def test_watching_notices_without_a_reader(reader: Reader) -> None:
     async with reader.watched.watching(interval=0.01):
         assert reader.watched.last == 1
         replace(reader.path, b"2")
-        reader.clock.now += LOOK_SECONDS
         async with asyncio.timeout(30):
             while reader.watched.last != 2:
+                reader.clock.now += LOOK_SECONDS
                 await asyncio.sleep(0.01)
 
 
@@ -217,7 +279,7 @@ def test_many_threads_see_only_good_values_of_a_changing_file(tmp_path: Path) ->
     for thread in threads:
         thread.join(10)
     assert set(seen) <= set(range(22))
-    assert watched.get() == 21
+    assert [watched.get() for _ in range(5)][-1] == 21
 
 
 NOBODY = 54_321
@@ -276,15 +338,46 @@ def test_a_file_that_becomes_writable_is_not_reloaded(reader: Reader) -> None:
     """It is reloaded once its mode is fixed."""
     replace(reader.path, b"2")
     reader.path.chmod(0o666)
-    assert reader.later() == 1
+    assert reader.settled() == 1
     assert reader.meter.readings == [("numbers", True), ("numbers", False)]
     reader.path.chmod(0o644)
-    assert reader.later() == 2
+    assert reader.settled() == 2
 
 
-async def test_a_reload_that_is_asked_for_reads_at_once_and_says_so(
-    reader: Reader, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_reload_waits_for_a_file_that_is_being_written(reader: Reader) -> None:
+    """Who asks may have renewed another file."""
+    pieces = [b"1"] * PIECES
+
+    async def sleep(seconds: float) -> None:
+        reader.clock.now += seconds
+        if pieces:
+            with reader.path.open("ab") as file:
+                file.write(pieces.pop())
+
+    watched = Watched("numbers", [reader.path], reader.read, reader.meter, clock=reader.clock, sleep=sleep)
+    with reader.path.open("ab") as file:
+        file.write(b"1")
+    await watched.reload()
+    assert watched.last == int("11" + "1" * PIECES)
+    assert reader.readings == 3
+
+
+async def test_a_reload_of_a_file_that_never_settles_says_so(reader: Reader, caplog: pytest.LogCaptureFixture) -> None:
+    numbers = iter(range(1000))
+
+    async def sleep(seconds: float) -> None:
+        reader.clock.now += seconds
+        replace(reader.path, str(next(numbers)).encode())
+
+    watched = Watched("numbers", [reader.path], reader.read, reader.meter, clock=reader.clock, sleep=sleep)
+    await sleep(0)
+    for _ in range(2):
+        await watched.reload()
+    assert watched.last == 1
+    assert ["again and again" in record.__dict__["cause"] for record in caplog.records] == [True, True]
+
+
+async def test_a_reload_that_is_asked_for_reads_and_says_so(reader: Reader, caplog: pytest.LogCaptureFixture) -> None:
     """Also where no stamp has changed, and every time."""
     with caplog.at_level(logging.INFO, "keyvault_server"):
         await reader.watched.reload()
