@@ -10,7 +10,7 @@ import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
@@ -23,15 +23,17 @@ from keyvault_server.core.vault import Vault
 from keyvault_server.disk.watched import Reloadable
 from keyvault_server.operations.composition import open_backend, open_gate, server_tls
 from keyvault_server.operations.listening import bind, refuse_taken
+from keyvault_server.operations.open_files import Room, room_for_connections
 from keyvault_server.operations.settings import Settings
 from keyvault_server.rpc.access_log import AccessLog
+from keyvault_server.rpc.connections import MaxConnections, OpenConnections
 from keyvault_server.rpc.gatekeeper import Gatekeeper
 from keyvault_server.rpc.guard import CallGuard, Limits
 from keyvault_server.rpc.handshakes import RefusedHandshakes
 from keyvault_server.rpc.health import Backend, Readiness
 from keyvault_server.rpc.metrics import Metrics
 from keyvault_server.rpc.metrics_port import serve_metrics
-from keyvault_server.rpc.server import admin_server, main_server
+from keyvault_server.rpc.server import CONNECTION_LIMITS, admin_server, main_server
 
 _GOODBYE_SECONDS = 1.0  # for GOAWAY and a ping back; an open health Watch takes all of it
 _CLEANUP_SECONDS = 5.0
@@ -101,8 +103,11 @@ async def serving(
         readiness = Readiness(*_backends(keys, records, gate), interval=settings.readiness_seconds)
         metrics.gauge("ready", "1: the backends answered lately.", lambda: readiness.ready)
         vault = Vault(keys, records, unwrap_scopes=settings.unwrap_scopes)
-        server = main_server(vault, guard, readiness.servicer, reflects=_reflects(settings))
-        admin = admin_server(readiness.servicer)
+        room = room_for_connections(settings)
+        accepted = replace(CONNECTION_LIMITS, accepted=room.service)
+        server = main_server(vault, guard, readiness.servicer, reflects=_reflects(settings), connections=accepted)
+        admin = admin_server(readiness.servicer, replace(CONNECTION_LIMITS, accepted=room.admin))
+        connections = _counted(guard, metrics)
         # The files of TLS come first: a start that they refuse must not say that it is ready.
         async with _followed_tls(settings, metrics) as tls, readiness.watching():
             with serve_metrics(metrics, settings.metrics_listen) as metrics_port:
@@ -113,7 +118,8 @@ async def serving(
                     await server.start()
                     await admin.start()
                     drain = Drain(settings.drain_delay_seconds, settings.drain_seconds)
-                    yield Running(port, admin_port, metrics_port, _followed(gate, tls))
+                    async with connections.watching(_most(settings, room, port, admin_port)):
+                        yield Running(port, admin_port, metrics_port, _followed(gate, tls))
                 finally:
                     await _drain(drain, server, guard, readiness, hurry or asyncio.Event())
                     await admin.stop(None)
@@ -146,6 +152,28 @@ async def serve(settings: Settings, announce: Callable[[Running], None], handsha
 
 def _reflects(settings: Settings) -> bool:
     return is_loopback(settings.listen) if settings.reflection is None else settings.reflection
+
+
+def _counted(guard: CallGuard, metrics: Metrics) -> OpenConnections:
+    """Return the connections of this guard's callers; show what was cut and what came half."""
+    connections = OpenConnections(guard.peers, guard.replies.cuts)
+    metrics.gauge("connections", "Open connections, at the last look.", lambda: connections.number)
+    metrics.counters("connections_cut", "Connections that the server cut.", "reason", guard.replies.cuts)
+    half_sent = guard.receiving.half_sent
+    metrics.counters("half_sent_calls", "Calls that ended without their message.", "reason", half_sent)
+    return connections
+
+
+def _most(settings: Settings, room: Room, port: int, admin_port: int | None) -> MaxConnections:
+    """Return the limits of the connections. They are below gRPC's, so that newcomers get in between two looks."""
+    fits = {port: room.service - room.service // 8}
+    if admin_port is not None:
+        fits[admin_port] = room.admin - room.admin // 8
+    wanted = settings.connections
+    if wanted > fits[port]:
+        _log.warning("KEYVAULT_CONNECTIONS is lowered: raise the limit of open files", extra={"to": fits[port]})
+    of_port = {port: min(wanted, fit) if wanted else fit for port, fit in fits.items() if port}
+    return MaxConnections(of_port, settings.connections_per_address)
 
 
 def _backends(keys: KeyService, records: RecordStore, gate: Gatekeeper) -> list[Backend]:

@@ -142,6 +142,10 @@ class Settings(BaseSettings):
     """Server reflection, for grpcurl; if unset, on loopback only."""
     concurrent_calls: int = Field(default=256, ge=1, le=100_000)
     """Maximum in-flight calls; one caller may use half (docs/policy.md), one connection may have 100."""
+    connections: int = Field(default=1_000, ge=0, le=65_536)
+    """Maximum open connections; beyond, the newest without a call are cut first. 0: as many as open files allow."""
+    connections_per_address: int = Field(default=500, ge=0, le=65_536)
+    """The same for one peer address, which callers behind a proxy or NAT share (docs/proxy.md). 0: no limit."""
     call_seconds: Seconds = 30.0
     """Longest time of a call."""
     drain_seconds: Seconds = 20.0

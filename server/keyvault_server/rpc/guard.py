@@ -86,7 +86,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
         self._guarded: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self._closed = False
         self._slots_taken = 0
-        self._unanswered = 0  # in-flight, or done but the reply is not yet sent
+        self._unanswered: set[_Call] = set()  # in-flight, or done but the reply is not yet sent
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -98,6 +98,10 @@ class CallGuard(grpc.aio.ServerInterceptor):
     async def wait_idle(self) -> None:
         """Return when no accepted call is in-flight, its cleanup and the sending of its reply included."""
         await self._idle.wait()
+
+    def peers(self) -> list[str]:
+        """Return the peers of the calls that were let in and whose replies were not taken, as gRPC writes them."""
+        return [call.context.peer() for call in self._unanswered if call.caller.entered]
 
     async def intercept_service(  # noqa: D102
         self,
@@ -224,13 +228,13 @@ class CallGuard(grpc.aio.ServerInterceptor):
 
         def answered(_: object) -> None:
             call.caller.release()
-            self._unanswered -= 1
+            self._unanswered.discard(call)
             if not self._unanswered:
                 self._idle.set()
 
         done: Any = answered  # the stubs know of no function here
         call.context.add_done_callback(done)
-        self._unanswered += 1
+        self._unanswered.add(call)
         self._idle.clear()
 
     def _count(self, call: _Call, status: str, reason: str) -> None:

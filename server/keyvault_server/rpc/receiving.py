@@ -8,6 +8,7 @@ The rule of this file: one timer for all, not one for each call; reading is the 
 """
 
 import asyncio
+from collections import Counter
 from typing import Any, Protocol
 
 import grpc
@@ -31,6 +32,9 @@ class Receiving:
 
     def __init__(self, places: int, seconds: float) -> None:
         """`seconds` is the longest time that a message may take, once its call was let in."""
+        self.half_sent = Counter(dict.fromkeys(("late", "displaced", "missing", "unreadable"), 0))
+        """Calls that ended without a message: its time was up, newer calls needed its place, the caller sent none, or
+        it is above the limit or not to be decompressed."""
         self._places = places
         self._seconds = seconds
         self._since: dict[asyncio.Task[Any], float] = {}
@@ -50,12 +54,12 @@ class Receiving:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
         if len(self._since) - len(self._overdue) >= self._places:
-            self._end(next(task for task in self._since if task not in self._overdue))
+            self._end(next(task for task in self._since if task not in self._overdue), "displaced")
         self._since[task] = loop.time()
         if self._look is None:
             self._look = loop.call_later(LOOK_SECONDS, self._cancel_overdue)
         try:
-            data = await sender.read()
+            data, why = await sender.read(), "missing"
         except asyncio.CancelledError:
             if task in self._overdue and not task.uncancel():
                 raise DeadlineExceeded(
@@ -63,12 +67,13 @@ class Receiving:
                 ) from None
             raise
         except grpc.aio.BaseError:  # more than the limit, or not to be decompressed: gRPC has answered already
-            data = grpc.aio.EOF
+            data, why = grpc.aio.EOF, "unreadable"
         finally:
             del self._since[task]
             self._overdue.discard(task)
         if not isinstance(data, bytes):
             await asyncio.sleep(_END_SECONDS)  # if the caller is gone, gRPC cancels this task now
+            self.half_sent[why] += 1
             raise InvalidRequest("the call has no request message")
         return data
 
@@ -77,10 +82,11 @@ class Receiving:
         for task, since in self._since.items():
             if loop.time() - since < self._seconds:
                 break
-            self._end(task)
+            self._end(task, "late")
         self._look = loop.call_later(LOOK_SECONDS, self._cancel_overdue) if self._since else None
 
-    def _end(self, task: asyncio.Task[Any]) -> None:
+    def _end(self, task: asyncio.Task[Any], why: str) -> None:
         if task not in self._overdue:
+            self.half_sent[why] += 1
             self._overdue.add(task)
             task.cancel()

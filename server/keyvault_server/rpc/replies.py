@@ -9,6 +9,7 @@ The rule of this file: small replies are not counted; a connection's streams bou
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,8 +45,8 @@ class Replies:
     def __init__(self, cut: Callable[[str], bool] = cut, seconds: float = TAKEN_SECONDS) -> None:
         self.size = 0
         """Bytes of all of them."""
-        self.cuts = 0
-        """Connections that were cut."""
+        self.cuts: Counter[str] = Counter(most_replies=0, replies_not_taken=0)
+        """Connections that were cut, by reason: they left more than others, or took nothing."""
         self._left: dict[str, _Left] = {}
         self._cut = cut
         self._seconds = seconds
@@ -68,7 +69,7 @@ class Replies:
         if self._look is None:
             self._look = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._cut_those_that_take_nothing)
         if self.size > ALL_CONNECTIONS:
-            self._cut_one(max(self._left, key=lambda peer: self._left[peer].size), "left more than others")
+            self._cut_one(max(self._left, key=lambda peer: self._left[peer].size), "most_replies")
 
         def taken(_: object) -> None:
             left.size -= size
@@ -83,10 +84,10 @@ class Replies:
         loop = asyncio.get_running_loop()
         for peer, left in list(self._left.items()):
             if loop.time() - next(iter(left.since.values())) >= self._seconds:
-                self._cut_one(peer, "took nothing")
+                self._cut_one(peer, "replies_not_taken")
         self._look = loop.call_later(LOOK_SECONDS, self._cut_those_that_take_nothing) if self._left else None
 
     def _cut_one(self, peer: str, why: str) -> None:
         if self._cut(peer):
-            self.cuts += 1
+            self.cuts[why] += 1
             _log.warning("connection cut", extra={"peer": peer, "why": why, "bytes": self._left[peer].size})

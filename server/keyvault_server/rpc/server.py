@@ -45,6 +45,8 @@ class ConnectionLimits:
     """What in-flight calls then have left."""
     ping: float = 5.0
     """Least time between two pings; ours come every 10 s, also without calls. More often closes the connection."""
+    accepted: int = 0
+    """Maximum connections of one address that the server listens on; gRPC closes the next at once. 0: no limit."""
 
     def options(self) -> tuple[tuple[str, int], ...]:
         """Return the options of gRPC's server."""
@@ -54,6 +56,7 @@ class ConnectionLimits:
             # The name of GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS; gRPC ignores a wrong one.
             ("grpc.http2.min_ping_interval_without_data_ms", round(self.ping * 1000)),
             ("grpc.keepalive_permit_without_calls", 1),
+            *((("grpc.max_allowed_incoming_connections", self.accepted),) if self.accepted else ()),
         )
 
 
@@ -79,9 +82,9 @@ def main_server(
     return server
 
 
-def admin_server(health: Health) -> grpc.aio.Server:
+def admin_server(health: Health, connections: ConnectionLimits = CONNECTION_LIMITS) -> grpc.aio.Server:
     """Return a server of health alone. It has no port yet."""
-    server = grpc.aio.server(options=_OPTIONS + CONNECTION_LIMITS.options())
+    server = grpc.aio.server(options=_OPTIONS + connections.options())
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     return server
 

@@ -39,6 +39,7 @@ async def test_a_message_that_does_not_come_in_time_ends_its_call(tmp_path: Path
     async with audit_server(tmp_path, limits=Limits(receive_seconds=0.05)) as server:
         failure = await failure_of(streaming(server))
         assert (failure.status, failure.reason) == ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED")
+        assert +server.guard.receiving.half_sent == {"late": 1}
         assert (await failure_of(server.stub.Read(pb.ReadRequest(key_id="a")))).reason == "RECORD_NOT_FOUND"
 
 
@@ -48,6 +49,7 @@ async def test_a_call_without_a_message_is_malformed(tmp_path: Path) -> None:
         await call.done_writing()
         failure = await failure_of(call)
     assert (failure.status, failure.reason) == ("INVALID_ARGUMENT", "MALFORMED_REQUEST")
+    assert +server.guard.receiving.half_sent == {"missing": 1}
 
 
 async def test_a_caller_that_leaves_within_its_message_is_no_error(
@@ -77,6 +79,7 @@ async def test_half_sent_calls_keep_nobody_from_being_served(tmp_path: Path) -> 
                 await asyncio.sleep(0.01)
         ended, *waiting = sorted(calls, key=lambda call: not call.done())
         assert (await failure_of(ended)).reason == "DEADLINE_EXCEEDED"
+        assert +server.guard.receiving.half_sent == {"displaced": 1}
         assert not any(call.done() for call in waiting)
         for call in waiting:
             call.cancel()
