@@ -1,17 +1,24 @@
 """Patterns of a policy: an exact text, or a literal prefix and one final "*".
 
-Code points are compared, in the order of their UTF-8 bytes; nothing is normalised. The rule of this file: to match a
-text that a caller chose takes linear time at most, times the steps of one binary search among the patterns.
+Code points are compared, in the order of their UTF-8 bytes; nothing is normalised. The rules of this file:
+
+- To match a text that a caller chose takes at most linear time, times the steps of one binary search among the
+  patterns.
+- A pattern that covers no identity is refused: an entry that shuts a caller out would fail open.
 """
 
 import os.path
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from keyvault_api.names import is_scope
 from keyvault_server.access.spiffe import SCHEME, is_spiffe_id, is_spiffe_prefix
+from keyvault_server.access.tokens import MAX_SUBJECT
 from keyvault_server.core.caller import ANONYMOUS, MAX_IDENTITY
+
+_INVISIBLE = re.compile(r"[^!-~]", re.ASCII)
 
 
 class Pattern(NamedTuple):
@@ -48,31 +55,37 @@ def parse_identity_pattern(text: str) -> Pattern:
     in callers of every trust domain.
     """
     pattern = _split(text)
-    if len(text) > MAX_IDENTITY or "*" in pattern.literal or not text.isprintable():
-        raise ValueError(f'an identity is at most {MAX_IDENTITY} printable characters, with "*" only at its end')
-    if text == ANONYMOUS:
-        return pattern
-    for kind, check in _KINDS.items():
-        if pattern.literal.startswith(kind):
-            check(pattern.literal.removeprefix(kind), pattern.is_prefix)
-            return pattern
-    raise ValueError(
-        f"an identity is {ANONYMOUS} or begins with one of {', '.join(_KINDS)}; no pattern covers all of them"
-    )
+    if "*" in pattern.literal:
+        raise ValueError('"*" may only come at the end of a pattern')
+    _check_kind(pattern, "; no pattern covers all of them")
+    _check_characters(text)
+    return pattern
 
 
 def check_identity(text: str) -> None:
     """Raise ValueError, with a sentence for the operator, for a text that is the identity of no caller."""
-    if text == ANONYMOUS:
+    _check_kind(Pattern(text, False))
+    _check_characters(text)
+
+
+def _check_kind(pattern: Pattern, more: str = "") -> None:
+    if pattern == Pattern(ANONYMOUS, False):
         return
     for kind, check in _KINDS.items():
-        if text.startswith(kind):
-            check(text.removeprefix(kind), False)
-            break
-    else:
-        raise ValueError(f"an identity is {ANONYMOUS} or begins with one of {', '.join(_KINDS)}")
-    if not (text.isascii() and text.isprintable()) or " " in text or len(text) > MAX_IDENTITY:
-        raise ValueError(f"an identity is at most {MAX_IDENTITY} visible ASCII characters")
+        if pattern.literal.startswith(kind):
+            check(pattern.literal.removeprefix(kind), pattern.is_prefix)
+            return
+    raise ValueError(f"an identity is {ANONYMOUS} or begins with one of {', '.join(_KINDS)}{more}")
+
+
+def _check_characters(text: str) -> None:
+    """Raise ValueError for what no identity has; see `identity.py` and the subjects of `tokens.py`."""
+    if found := _INVISIBLE.search(text):
+        wrong = f"character {found.start() + 1} is {found[0]!a}, which no identity has"
+        advice = "write international names as certificates do, with xn--" if text.startswith("dns:") else ""
+        raise ValueError("; ".join(filter(None, (f"{wrong}: use visible ASCII characters", advice))))
+    if len(text) > MAX_IDENTITY:
+        raise ValueError(f"an identity has at most {MAX_IDENTITY} characters, this one has {len(text)}")
 
 
 def _check_spiffe(rest: str, is_prefix: bool) -> None:
@@ -88,6 +101,8 @@ def _check_uri(rest: str, is_prefix: bool) -> None:
     within_host = after in {"", "/"} or (after.startswith("//") and "/" not in after[2:])
     if not scheme or not after or (is_prefix and within_host):
         raise ValueError('a URI is uri:SCHEME:REST; "*" may only come after the scheme and the "/" that ends the host')
+    if scheme.lower() == "spiffe":
+        raise ValueError("a SPIFFE ID is an identity of its own kind: write it without uri:")
 
 
 def _check_dns(rest: str, is_prefix: bool) -> None:
@@ -98,6 +113,8 @@ def _check_dns(rest: str, is_prefix: bool) -> None:
 def _check_subject(rest: str, is_prefix: bool) -> None:
     if not rest and not is_prefix:
         raise ValueError("a subject has at least one character: jwt:SUBJECT")
+    if len(rest) > MAX_SUBJECT:
+        raise ValueError(f"a subject has at most {MAX_SUBJECT} characters, this one has {len(rest)}")
 
 
 _KINDS: dict[str, Callable[[str, bool], None]] = {

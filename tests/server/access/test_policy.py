@@ -327,7 +327,7 @@ def test_a_header_within_a_string_or_a_comment_is_none() -> None:
 identity = """jwt:\
 [[caller]]\
 [[caller.allow]]\
-\""" ''"""" # """"
+\"""''"""" # """"
 tenant = 'acme' # it's ours
 [[caller.allow]] # """
 methods = [ # "
@@ -336,7 +336,7 @@ methods = [ # "
 ]
 names = ["*"]'''
     policy = Policy.parse(text)
-    identity = 'jwt:[[caller]][[caller.allow]]""" \'\'"'
+    identity = 'jwt:[[caller]][[caller.allow]]"""\'\'"'
     assert policy.decide(identity, "Update", "x")[:2] == (True, 8)
     assert policy.decide(identity, "Delete", "x")[:2] == (False, 2)
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from keyvault_server.access.patterns import check_identity
 from keyvault_server.access.policy import BadPolicy, Policy
 from keyvault_server.core.errors import OperatorError
 from tests.support.properties import examples
@@ -116,6 +117,42 @@ def test_a_pattern_that_is_invalid_or_too_wide_is_refused(identity: str) -> None
         Policy.parse(GOOD.replace('"jwt:alice"', json.dumps(identity)))
 
 
+IN_NO_IDENTITY = {
+    "jwt:alice ": r"character 10 is ' ', which no identity has: use visible ASCII characters$",
+    "jwt: alice*": "character 5 is ' '",
+    "jwt:alice *": "character 10 is ' '",
+    "jwt:\u0430lice": r"character 5 is '\\u0430'",
+    "jwt:\u0430*": r"character 5 is '\\u0430'",
+    "jwt:al\u00adice": r"character 7 is '\\xad'",
+    "jwt:alice\u200b": r"character 10 is '\\u200b'",
+    "jwt:a\tb": r"character 6 is '\\t'",
+    "jwt:" + "a" * 256: "at most 255 characters, this one has 256",
+    "jwt:" + "a" * 256 + "*": "at most 255 characters, this one has 256",
+    "dns:a b": "character 6 is ' '.*; write international names as certificates do, with xn--",
+    "dns:b\u00fccher.example": r"character 6 is '\\xfc'.*xn--",
+    "uri:https://example.org/a b": "character 26 is ' '",
+    "uri:https://example.org/\u0430*": r"character 25 is '\\u0430'",
+    "uri:spiffe://example.org/a": "write it without uri:",
+    "uri:SPIFFE://example.org/*": "write it without uri:",
+    "uri:https://example.org/" + "a" * 2048: "at most 2048 characters",
+    "spiffe://a/../x": "a SPIFFE ID is",
+    "spiffe://a/../x*": "a SPIFFE ID is",
+    "spiffe://a/x ": "a SPIFFE ID is",
+    "spiffe://a/\u0430*": "a SPIFFE ID is",
+}
+
+
+@pytest.mark.parametrize(("pattern", "sentence"), IN_NO_IDENTITY.items(), ids=ascii)
+def test_a_pattern_that_covers_nobody_is_refused(pattern: str, sentence: str) -> None:
+    """Else an entry that is meant to shut somebody out does not."""
+    with pytest.raises(BadPolicy, match=rf"^line 13: .*{sentence}") as refused:
+        Policy.parse(GOOD.replace('"jwt:alice"', json.dumps(pattern)))
+    assert str(refused.value).isprintable()
+    if not pattern.endswith("*"):
+        with pytest.raises(ValueError, match=sentence):
+            check_identity(pattern)
+
+
 @pytest.mark.parametrize(
     ("pattern", "identity"),
     [
@@ -126,8 +163,12 @@ def test_a_pattern_that_is_invalid_or_too_wide_is_refused(identity: str) -> None
         ("uri:https://example.org", "uri:https://example.org"),
         ("uri:urn:uuid:*", "uri:urn:uuid:f81d4fae"),
         ("dns:web.example.org", "dns:web.example.org"),
-        ("jwt:*", "jwt:anyone at all"),
-        ("jwt:Ärger|7 *", "jwt:Ärger|7 x"),
+        ("uri:https://example.org/a/../b", "uri:https://example.org/a/../b"),
+        ("dns:Web_1.example.org.", "dns:Web_1.example.org."),
+        ("jwt:*", "jwt:anyone|at~all"),
+        ("jwt:" + "a" * 255, "jwt:" + "a" * 255),
+        ("jwt:" + "a" * 255 + "*", "jwt:" + "a" * 255),
+        ('jwt:!"#$%&*', 'jwt:!"#$%&x'),
         ("anonymous", "anonymous"),
     ],
 )
