@@ -39,7 +39,7 @@ from keyvault_server.rpc.access_log import AccessLog
 from keyvault_server.rpc.gatekeeper import Gatekeeper, Visitor, current_caller
 from keyvault_server.rpc.metrics import Metrics
 from keyvault_server.rpc.receiving import Receiving
-from keyvault_server.rpc.refusals import Refusals, host_of
+from keyvault_server.rpc.refusals import Refusals
 from keyvault_server.rpc.replies import COUNTED, Replies
 from keyvault_server.rpc.status import Internal, details_of, message_of, status_of
 
@@ -63,10 +63,10 @@ class Limits:
     """Maximum in-flight calls; the next is RATE_LIMITED."""
     call_seconds: float = 30.0
     """A call's longest time, whatever deadline its caller gave it."""
-    request_bytes: int = 32 * 1024 * 1024
+    request_bytes: int = 24 * 1024 * 1024
     """Maximum bytes of the requests in flight, half of them of one caller; the next is RATE_LIMITED."""
-    receiving_calls: int = 256
-    """Maximum calls whose message is on its way; the next one ends the one that has waited longest."""
+    receiving_calls: int = 128
+    """Calls whose message may be slow to come; the next one ends the one that has taken longest."""
     receive_seconds: float = 10.0
     """Longest time of a request message, from the call's headers on."""
 
@@ -209,7 +209,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
         if isinstance(failure, _REFUSALS):
             self._free_slot(call)
             call.request = None
-            await self.refusals.wait_turn(call.caller.identity, host_of(call.context.peer()))
+            await self.refusals.wait_turn(call.caller.identity, call.context.peer())
         await call.fail(failure)
 
     def _check_slots(self) -> None:

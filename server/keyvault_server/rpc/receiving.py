@@ -13,10 +13,12 @@ from typing import Any, Protocol
 
 import grpc
 
-from keyvault_server.core.errors import DeadlineExceeded, InvalidRequest
+from keyvault_server.core.errors import DeadlineExceeded, InvalidRequest, RateLimited, VaultError
 
 LOOK_SECONDS = 1.0
 """How often messages that are overdue are looked for."""
+SLOW_SECONDS = 0.1
+"""How long a message keeps its place at least: all but those of slow or hostile callers are there by then."""
 _END_SECONDS = 0.01
 
 
@@ -39,7 +41,8 @@ class Receiving:
         self._seconds = seconds
         self._since: dict[asyncio.Task[Any], float] = {}
         """The tasks that wait for a message, longest first."""
-        self._overdue: set[asyncio.Task[Any]] = set()
+        self._ended: dict[asyncio.Task[Any], VaultError] = {}
+        """Those of them that were cancelled, and what their callers are answered."""
         self._look: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
@@ -47,46 +50,55 @@ class Receiving:
         return len(self._since)
 
     async def message(self, sender: Sender) -> bytes:
-        """Return a call's one message. Raises InvalidRequest, or DeadlineExceeded for one that takes too long.
+        """Return a call's one message. Raises InvalidRequest; DeadlineExceeded if it takes too long; RateLimited.
 
-        Too long is `seconds`, or less if newer calls need its place: theirs come in milliseconds.
+        A message that takes longer than most is given up when newer calls need its place.
         """
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
-        if len(self._since) - len(self._overdue) >= self._places:
-            self._end(next(task for task in self._since if task not in self._overdue), "displaced")
+        self._make_room(loop.time())
         self._since[task] = loop.time()
         if self._look is None:
-            self._look = loop.call_later(LOOK_SECONDS, self._cancel_overdue)
+            self._look = loop.call_later(LOOK_SECONDS, self._end_overdue)
         try:
             data, why = await sender.read(), "missing"
         except asyncio.CancelledError:
-            if task in self._overdue and not task.uncancel():
-                raise DeadlineExceeded(
-                    "the request message did not arrive in time: retry with the same bytes"
-                ) from None
-            raise
+            error = self._ended.get(task)
+            if error is None or task.uncancel():
+                raise
+            raise error from None
         except grpc.aio.BaseError:  # more than the limit, or not to be decompressed: gRPC has answered already
             data, why = grpc.aio.EOF, "unreadable"
         finally:
             del self._since[task]
-            self._overdue.discard(task)
+            self._ended.pop(task, None)
         if not isinstance(data, bytes):
             await asyncio.sleep(_END_SECONDS)  # if the caller is gone, gRPC cancels this task now
             self.half_sent[why] += 1
             raise InvalidRequest("the call has no request message")
         return data
 
-    def _cancel_overdue(self) -> None:
+    def _make_room(self, now: float) -> None:
+        """End the message that has taken longest if all places are taken; one that began just now keeps its own."""
+        if len(self._since) - len(self._ended) < self._places:
+            return
+        task, since = next((task, since) for task, since in self._since.items() if task not in self._ended)
+        if now - since >= SLOW_SECONDS:
+            self._end(task, "displaced", RateLimited())
+
+    def _end_overdue(self) -> None:
         loop = asyncio.get_running_loop()
         for task, since in self._since.items():
             if loop.time() - since < self._seconds:
                 break
-            self._end(task, "late")
-        self._look = loop.call_later(LOOK_SECONDS, self._cancel_overdue) if self._since else None
+            late = DeadlineExceeded("the request message did not arrive in time: retry with the same bytes")
+            self._end(task, "late", late)
+        for _ in range(len(self._since) - len(self._ended) - self._places):
+            self._make_room(loop.time())
+        self._look = loop.call_later(LOOK_SECONDS, self._end_overdue) if self._since else None
 
-    def _end(self, task: asyncio.Task[Any], why: str) -> None:
-        if task not in self._overdue:
+    def _end(self, task: asyncio.Task[Any], why: str, error: VaultError) -> None:
+        if task not in self._ended:
             self.half_sent[why] += 1
-            self._overdue.add(task)
+            self._ended[task] = error
             task.cancel()

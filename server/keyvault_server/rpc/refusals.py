@@ -8,8 +8,10 @@ The rule of this file: only the answer waits; nothing that others need is held w
 """
 
 import asyncio
+from collections.abc import Callable
 
 from keyvault_server.access.quotas import Quotas, Rate
+from keyvault_server.rpc.sockets import cut
 
 ONE = Rate(per_second=50, burst=100)
 """Refusals of one identity, or of one address without one."""
@@ -17,13 +19,18 @@ UNIDENTIFIED = Rate(per_second=200, burst=500)
 """Refusals of all callers without an identity."""
 LONGEST_SECONDS = 5.0
 """Longest wait of a refused call."""
+MOST = 2_000
+"""Refused calls that may wait; the connection of the next one is cut."""
 
 
 class Refusals:
     """The refused calls of one server."""
 
-    def __init__(self, quotas: Quotas | None = None) -> None:
+    def __init__(self, quotas: Quotas | None = None, cut: Callable[[str], bool] = cut) -> None:
         self._quotas = Quotas() if quotas is None else quotas  # an empty one is false
+        self.cuts = 0
+        """Connections that were cut."""
+        self._cut = cut
         self._waiting: set[asyncio.Future[None]] = set()
         self._closed = False
 
@@ -31,11 +38,15 @@ class Refusals:
         """Return the number of refused calls that wait for their turn."""
         return len(self._waiting)
 
-    async def wait_turn(self, identity: str, address: str) -> None:
+    async def wait_turn(self, identity: str, peer: str) -> None:
         """Return when the next refusal of this caller may be answered; at once after `close`."""
-        seconds = self.turn(identity, address)
-        if seconds and not self._closed:
+        seconds = self.turn(identity, host_of(peer))
+        if not seconds or self._closed:
+            return
+        if len(self._waiting) < MOST:
             await self._wait(seconds)
+        elif self._cut(peer):
+            self.cuts += 1
 
     def turn(self, identity: str, address: str) -> float:
         """Return the seconds until the next refusal of this caller may be answered, and count it."""

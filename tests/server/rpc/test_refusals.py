@@ -13,7 +13,7 @@ from keyvault_server.access.identity import Identifier
 from keyvault_server.access.quotas import Quotas
 from keyvault_server.rpc.access_log import AccessLog
 from keyvault_server.rpc.gatekeeper import UNIDENTIFIED as LISTED
-from keyvault_server.rpc.refusals import LONGEST_SECONDS, ONE, UNIDENTIFIED, Refusals, host_of
+from keyvault_server.rpc.refusals import LONGEST_SECONDS, MOST, ONE, UNIDENTIFIED, Refusals, host_of
 from tests.support.audit_server import audit_server
 from tests.support.clock import Clock
 from tests.support.refusals import failure_of
@@ -106,3 +106,19 @@ async def test_calls_without_an_identity_do_not_fill_the_access_log(tmp_path: Pa
     assert (counted["status"], counted["reason"]) == ("UNAUTHENTICATED", "UNAUTHENTICATED")
     assert len(lines) - 1 + counted["calls"] == calls
     assert counted["calls"] > 40
+
+
+async def test_the_connection_of_one_refusal_too_many_is_cut() -> None:
+    cut: list[str] = []
+
+    def cutter(peer: str) -> bool:
+        cut.append(peer)
+        return True
+
+    refusals = Refusals(Quotas(Clock()), cutter)
+    waiting = [asyncio.create_task(refusals.wait_turn("", f"ipv4:192.0.2.1:{n}")) for n in range(MOST + 200)]
+    await asyncio.sleep(0)
+    refusals.close()
+    await asyncio.gather(*waiting)
+    assert len(cut) == refusals.cuts == 200 - int(ONE.burst)
+    assert set(cut) <= {f"ipv4:192.0.2.1:{n}" for n in range(MOST, MOST + 200)}
