@@ -20,6 +20,8 @@ class Rude:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self.ends = False
+        """Whether the frame that `frames` yielded last is the end of its call."""
 
     @property
     def address(self) -> tuple[str, int]:
@@ -31,14 +33,24 @@ class Rude:
         """Send the preface; `window` is how many bytes of a stream the server may send before it is allowed more."""
         self._send(_SETTINGS, 0, 0, struct.pack(">HI", _INITIAL_WINDOW_SIZE, window), first=_PREFACE)
 
-    def call(self, stream: int, method: str, message: bytes | None = None) -> None:
+    def call(self, stream: int, method: str, message: bytes | None = None, token: str = "") -> None:
         """Begin a call on a stream (odd numbers, rising); without a message it never ends."""
         headers = {":method": "POST", ":scheme": "http", ":path": method, ":authority": "a", "te": "trailers"}
         headers["content-type"] = "application/grpc"
+        if token:
+            headers["authorization"] = f"Bearer {token}"
         block = b"".join(_literal(name, value) for name, value in headers.items())
         self._send(_HEADERS, _END_HEADERS, stream, block)
         if message is not None:
             self._send(_DATA, _END_STREAM, stream, b"\0" + struct.pack(">I", len(message)) + message)
+
+    def part(self, stream: int, data: bytes) -> None:
+        """Send a part of a call's message, which goes on."""
+        self._send(_DATA, 0, stream, data)
+
+    async def sent(self) -> None:
+        """Wait until the operating system has taken what was sent."""
+        await self._writer.drain()
 
     def ping(self) -> None:
         """Send a PING, which the server acknowledges."""
@@ -56,6 +68,7 @@ class Rude:
         while True:
             head = await self._reader.readexactly(9)
             payload = await self._reader.readexactly(int.from_bytes(head[:3], "big"))
+            self.ends = head[3] == _HEADERS and bool(head[4] & _END_STREAM)
             yield head[3], int.from_bytes(head[5:], "big"), payload
 
     async def answer(self, stream: int) -> bytes:
@@ -83,4 +96,17 @@ async def rude(address: str) -> AsyncIterator[Rude]:
 
 def _literal(name: str, value: str) -> bytes:
     """Return a header as HPACK (RFC 7541, 6.2.2) encodes it without an index."""
-    return b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+    return b"\0" + _text(name) + _text(value)
+
+
+def _text(text: str) -> bytes:
+    """Return a string as HPACK (RFC 7541, 5.1 and 5.2) encodes it without Huffman's code."""
+    data, rest = text.encode(), len(text.encode()) - 127
+    if rest < 0:
+        return bytes([len(data)]) + data
+    length = bytearray([127])
+    while rest >= 128:
+        length.append(rest % 128 + 128)
+        rest //= 128
+    length.append(rest)
+    return bytes(length) + data
