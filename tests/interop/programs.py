@@ -1,4 +1,4 @@
-"""The programs of four languages, each built once for all workers of a run, when a test first asks for it.
+"""The programs of four languages, each built and tested once for all workers of a run, when a test first asks for it.
 
 They are built in a copy of the checkout, so that no build of another run changes a program while it is used. A language
 whose toolchain is missing skips the test that asks.
@@ -26,32 +26,37 @@ MADE = shutil.ignore_patterns("node_modules", "dist", "target", "generated", "__
 """What a build leaves in a checkout."""
 
 
-def no_build(_: Path) -> None:
+def no_build(_: Path) -> str:
     """Python's command is installed."""
+    return ""
 
 
-def build_go(checkout: Path) -> None:
+def build_go(checkout: Path) -> str:
+    """Return what its tests said, like the other builds."""
     toolchain("go")
-    run(checkout / "examples" / "go", "go", "build", "-o", "kv", ".")
+    folder = checkout / "examples" / "go"
+    run(folder, "go", "build", "-o", "kv", ".")
+    return run(folder, "go", "test", "-count=1", "-v", "./...")
 
 
-def build_java(checkout: Path) -> None:
+def build_java(checkout: Path) -> str:
     """With an archive of its classes, which halves its start."""
     toolchain("java", "mvn")
     folder = checkout / "examples" / "java"
-    run(folder, "mvn", "--quiet", "--batch-mode", "package", "-DskipTests")
+    told = run(folder, "mvn", "--quiet", "--batch-mode", "package")
     archiving = Client((*JAVA, f"-XX:ArchiveClassesAtExit={folder / 'kv.jsa'}", "-jar", folder / "target" / "kv.jar"))
     archiving.at("127.0.0.1:1", timeout=1).run("put", "x", "--key", folder / "absent")
+    return told
 
 
-def build_node(checkout: Path) -> None:
+def build_node(checkout: Path) -> str:
     toolchain("node", "npm")
     folder = checkout / "examples" / "node"
     run(folder, "npm", "ci", "--silent")
-    run(folder, "npm", "run", "--silent", "build")
+    return run(folder, "npm", "--silent", "test")
 
 
-BUILDS: dict[str, Callable[[Path], None]] = {
+BUILDS: dict[str, Callable[[Path], str]] = {
     "python": no_build,
     "go": build_go,
     "java": build_java,
@@ -78,24 +83,32 @@ class Programs:
         self._folder = folder
 
     def get(self, language: str) -> Client:
+        return client_of(language, self._built(language) / "checkout")
+
+    def tests_of(self, language: str) -> str:
+        """Return what the program's own tests said; all of them passed."""
+        return (self._built(language) / "tests").read_text()
+
+    def _built(self, language: str) -> Path:
         folder = self._folder / language
         folder.mkdir(exist_ok=True, parents=True)
         with (folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (folder / "outcome").exists():
-                (folder / "outcome").write_text(self._build(language, folder / "checkout"))
+                (folder / "outcome").write_text(self._build(language, folder))
         outcome = (folder / "outcome").read_text()
         assert not outcome, outcome
-        return client_of(language, folder / "checkout")
+        return folder
 
     @staticmethod
-    def _build(language: str, checkout: Path) -> str:
-        """Build one program; return what went wrong, or nothing."""
+    def _build(language: str, folder: Path) -> str:
+        """Build and test one program; return what went wrong, or nothing."""
+        checkout = folder / "checkout"
         if language != "python":
             for part in (f"examples/{language}", "protos", "tests/vectors"):
                 shutil.copytree(ROOT / part, checkout / part, ignore=MADE)
         try:
-            BUILDS[language](checkout)
+            (folder / "tests").write_text(BUILDS[language](checkout))
         except AssertionError as failed:
             return str(failed) or "it failed"
         return ""
