@@ -82,7 +82,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
         self.receiving = Receiving(limits.receiving_calls, limits.receive_seconds)
         self.replies = Replies()
         self._requests = InFlight()
-        self.refusals = Refusals()
+        self.refusals = Refusals(self.replies.cuts)
         self._guarded: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self._closed = False
         self._slots_taken = 0

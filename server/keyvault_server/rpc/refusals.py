@@ -8,6 +8,7 @@ The rule of this file: only the answer waits; nothing that others need is held w
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 
 from keyvault_server.access.quotas import Quotas, Rate
@@ -26,10 +27,11 @@ MOST = 2_000
 class Refusals:
     """The refused calls of one server."""
 
-    def __init__(self, quotas: Quotas | None = None, cut: Callable[[str], bool] = cut) -> None:
+    def __init__(self, cuts: Counter[str], quotas: Quotas | None = None, cut: Callable[[str], bool] = cut) -> None:
+        """`cuts` counts the connections that are cut, by reason."""
         self._quotas = Quotas() if quotas is None else quotas  # an empty one is false
-        self.cuts = 0
-        """Connections that were cut."""
+        self._cuts = cuts
+        self._cuts.update(refusals=0)
         self._cut = cut
         self._waiting: set[asyncio.Future[None]] = set()
         self._closed = False
@@ -46,7 +48,7 @@ class Refusals:
         if len(self._waiting) < MOST:
             await self._wait(seconds)
         elif self._cut(peer):
-            self.cuts += 1
+            self._cuts["refusals"] += 1
 
     def turn(self, identity: str, address: str) -> float:
         """Return the seconds until the next refusal of this caller may be answered, and count it."""

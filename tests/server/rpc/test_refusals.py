@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def turns(refusals: Refusals, calls: int, identity: str = "", address: str = "ip
 @pytest.mark.parametrize("identity", ["", ALICE])
 def test_what_comes_after_a_burst_waits_for_its_turn(identity: str) -> None:
     burst = int(ONE.burst)
-    found = turns(Refusals(Quotas(Clock())), burst + 3, identity)
+    found = turns(Refusals(Counter(), Quotas(Clock())), burst + 3, identity)
     assert found[:burst] == [0.0] * burst
     assert found[burst:] == pytest.approx([number / ONE.per_second for number in (1, 2, 3)])
 
@@ -43,13 +44,13 @@ def spend_what_unidentified_callers_share(refusals: Refusals) -> None:
 
 
 def test_addresses_share_what_unidentified_callers_have() -> None:
-    refusals = Refusals(Quotas(Clock()))
+    refusals = Refusals(Counter(), Quotas(Clock()))
     spend_what_unidentified_callers_share(refusals)
     assert turns(refusals, 2, address="ipv4:192.0.2.200") == pytest.approx([0.005, 0.01])
 
 
 def test_the_refusals_of_others_cost_an_identity_nothing() -> None:
-    refusals = Refusals(Quotas(Clock()))
+    refusals = Refusals(Counter(), Quotas(Clock()))
     spend_what_unidentified_callers_share(refusals)
     assert turns(refusals, 3, ALICE) == [0.0] * 3
 
@@ -115,10 +116,11 @@ async def test_the_connection_of_one_refusal_too_many_is_cut() -> None:
         cut.append(peer)
         return True
 
-    refusals = Refusals(Quotas(Clock()), cutter)
+    cuts: Counter[str] = Counter()
+    refusals = Refusals(cuts, Quotas(Clock()), cutter)
     waiting = [asyncio.create_task(refusals.wait_turn("", f"ipv4:192.0.2.1:{n}")) for n in range(MOST + 200)]
     await asyncio.sleep(0)
     refusals.close()
     await asyncio.gather(*waiting)
-    assert len(cut) == refusals.cuts == 200 - int(ONE.burst)
+    assert len(cut) == cuts["refusals"] == 200 - int(ONE.burst)
     assert set(cut) <= {f"ipv4:192.0.2.1:{n}" for n in range(MOST, MOST + 200)}
