@@ -28,9 +28,8 @@ def read_private(path: str | os.PathLike[str]) -> bytes:
     Pipes and devices are not checked: a shell makes them for `--key <(...)`.
     """
     with Path(path).open("rb") as file:
-        status = os.fstat(file.fileno())
-        if stat.S_ISREG(status.st_mode):
-            _refuse_shared(os.fspath(path), status)
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            _refuse_shared(os.fspath(path), file.fileno())
         content = file.read(MAX_FILE + 1)
     if len(content) > MAX_FILE:
         raise InvalidRequest(f"{os.fspath(path)}: not a data key: larger than {MAX_FILE} bytes")
@@ -64,8 +63,8 @@ def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
     sync_directory(target.parent)
 
 
-def _refuse_shared(name: str, status: os.stat_result) -> None:
-    if why := why_unsafe(name, status, secret=True):
+def _refuse_shared(name: str, opened: int) -> None:
+    if why := why_unsafe(name, opened, secret=True):
         raise InvalidRequest(why)
 
 

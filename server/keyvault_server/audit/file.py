@@ -125,7 +125,7 @@ class AppendFile:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
             raise UnusableAuditFile(f"{self.path}: not a regular file: lines in it could not be verified")
-        refuse_unsafe(self.path, status)
+        refuse_unsafe(self.path, file)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

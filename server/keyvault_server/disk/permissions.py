@@ -9,7 +9,6 @@ never repaired: somebody may have used it already.
 Folders above a file are not looked at: Kubernetes mounts ConfigMaps on ones of mode 0777, read-only.
 """
 
-import os
 from pathlib import Path
 
 from keyvault_api.files import why_unsafe
@@ -20,14 +19,11 @@ class UnsafeFile(OperatorError):
     """Others may read or write the file; the message names it, its mode or owner, and what to do."""
 
 
-def refuse_unsafe(
-    path: Path, status: os.stat_result | None = None, *, secret: bool = False, group_reads: bool = False
-) -> None:
+def refuse_unsafe(path: Path, opened: int | None = None, *, secret: bool = False, group_reads: bool = False) -> None:
     """Raise UnsafeFile for a file or folder that others may write, or, if `secret`, read.
 
-    `status` is that of the open file, where there is one: the path may lead elsewhere by now. Raises OSError if the
-    path has to be looked at and cannot be.
+    `opened` is the descriptor of the open file, where there is one: the path may lead elsewhere by now. Raises OSError
+    if it cannot be looked at.
     """
-    status = path.stat() if status is None else status
-    if why := why_unsafe(path, status, secret=secret, group_reads=group_reads):
+    if why := why_unsafe(path, opened, secret=secret, group_reads=group_reads):
         raise UnsafeFile(why)

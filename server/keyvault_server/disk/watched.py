@@ -11,7 +11,6 @@ The rules of this file:
 import asyncio
 import contextlib
 import logging
-import os
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -50,7 +49,7 @@ def read_file(path: Path, limit: int = MAX_FILE, *, secret: bool = False, group_
     """
     try:
         with path.open("rb") as file:
-            refuse_unsafe(path, os.fstat(file.fileno()), secret=secret, group_reads=group_reads)
+            refuse_unsafe(path, file.fileno(), secret=secret, group_reads=group_reads)
             content = file.read(limit + 1)
     except OSError as error:
         raise Unreadable(f"{path}: {error.strerror}") from None
