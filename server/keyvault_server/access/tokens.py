@@ -5,6 +5,8 @@ The rules of this file, after RFC 8725:
 - The settings name the algorithms, never the token, and only signatures with public keys are among them.
 - The key is the one that `kid` names in the issuer's key set; its type must fit the algorithm.
 - `exp`, `aud`, `iss` and `sub` are required.
+- The settings may also demand a `typ`, so that no other kind of token of the issuer is accepted (3.11, 3.12), and a
+  greatest lifetime, which makes `iat` required.
 - A header that refers to a key elsewhere (jku, x5u, jwk) is ignored.
 - No error message has any part of a token.
 """
@@ -65,6 +67,10 @@ class TokenRules:
     """Accepted algorithms, out of ALGORITHMS."""
     leeway_seconds: float = 10.0
     """How far the issuer's clock may be off, 0 to 60."""
+    type: str | None = None
+    """Required `typ`, a media type such as at+jwt (RFC 9068). None: any, or none."""
+    lifetime_seconds: float | None = None
+    """Longest time from `iat`, which is then required, to `exp`. None: any."""
 
     def __post_init__(self) -> None:
         if not (self.issuer and self.audience):
@@ -75,6 +81,11 @@ class TokenRules:
             raise BadTokenRules(f"{wrong}: choose from {', '.join(sorted(ALGORITHMS))}")
         if not 0 <= self.leeway_seconds <= 60:
             raise BadTokenRules(f"the leeway of tokens must be 0 to 60 seconds, not {self.leeway_seconds:g}")
+
+
+def _media_type(text: str) -> str:
+    """Return the media type that a `typ` means (RFC 7515, 4.1.9), in small letters (RFC 2045, 5.1)."""
+    return (text if "/" in text else f"application/{text}").lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +138,7 @@ class Tokens:
 
     def __init__(self, rules: TokenRules, keys: KeySource) -> None:
         self._rules = rules
+        self._required = _REQUIRED if rules.lifetime_seconds is None else [*_REQUIRED, "iat"]
         self._keys = keys
         self._cache = TokenCache()
 
@@ -167,19 +179,36 @@ class Tokens:
             key = self._find_key(header.get("kid"), keys)
             if algorithm not in key.algorithms:
                 raise Unauthenticated("the token's algorithm does not fit the key that its kid names")
-            return jwt.decode(
+            self._check_type(header.get("typ"))
+            claims: dict[str, Any] = jwt.decode(
                 token,
                 key.key,
                 algorithms=[algorithm],  # one of the settings', by now
                 audience=self._rules.audience,
                 issuer=self._rules.issuer,
                 leeway=self._rules.leeway_seconds,
-                options={"require": _REQUIRED},
+                options={"require": self._required},
             )
         except jwt.MissingRequiredClaimError as error:
-            raise Unauthenticated(f"the token has no {error.claim}: exp, aud, iss and sub are required") from None
+            *others, last = self._required
+            required = f"{', '.join(others)} and {last}"
+            raise Unauthenticated(f"the token has no {error.claim}: {required} are required") from None
         except jwt.InvalidTokenError as error:
             raise Unauthenticated(_SENTENCES.get(type(error), "not a valid JWT: get a fresh one")) from None
+        self._check_lifetime(claims)
+        return claims
+
+    def _check_type(self, found: object) -> None:
+        demanded = self._rules.type
+        if demanded is None:
+            return
+        if not isinstance(found, str) or _media_type(found) != _media_type(demanded):
+            raise Unauthenticated(f"the token's typ is not {demanded}: get a token of this type")
+
+    def _check_lifetime(self, claims: dict[str, Any]) -> None:
+        longest = self._rules.lifetime_seconds
+        if longest is not None and int(claims["exp"]) - int(claims["iat"]) > longest:
+            raise Unauthenticated(f"the token is valid for more than {longest:g} s: get one with a shorter lifetime")
 
     def _find_key(self, kid: object, keys: KeySet) -> VerifyingKey:
         if not isinstance(kid, str):

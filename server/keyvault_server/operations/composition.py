@@ -104,7 +104,13 @@ async def _open_tokens(settings: Settings, metrics: Metrics) -> AsyncIterator[To
     if settings.jwt_keys is None:
         yield None
         return
-    rules = TokenRules(settings.jwt_issuer or "", settings.jwt_audience or "", settings.jwt_algorithms)
+    rules = TokenRules(
+        settings.jwt_issuer or "",
+        settings.jwt_audience or "",
+        settings.jwt_algorithms,
+        type=settings.jwt_type,
+        lifetime_seconds=settings.jwt_lifetime_seconds,
+    )
     options = TokenOptions(
         settings.jwt_keys, rules, settings.jwt_ca, settings.jwt_keys_seconds, settings.jwt_keys_token_file
     )

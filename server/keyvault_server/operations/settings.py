@@ -24,6 +24,8 @@ LONGEST_SECONDS = 31_536_000.0
 MAX_SOCKET_PATH = 107
 """Bytes of a unix socket's path (unix(7))."""
 
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+(/[A-Za-z0-9!#$&^_.+-]+)?", re.ASCII)  # RFC 6838, 4.2
+
 
 def check_address(text: str) -> str:
     """Return the address. Raises ValueError, with a sentence for the operator, for one that is none."""
@@ -81,6 +83,12 @@ def _from_json(value: object) -> object:
         raise ValueError("must be JSON, as docs/settings.md shows") from None
 
 
+def _token_type(text: str) -> str:
+    if not _MEDIA_TYPE.fullmatch(text):
+        raise ValueError("must be a media type, such as at+jwt")
+    return text
+
+
 def _capitals(value: object) -> object:
     return value.upper() if isinstance(value, str) else value
 
@@ -120,6 +128,10 @@ class Settings(BaseSettings):
     """The `aud` that a token must carry."""
     jwt_algorithms: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_from_json)] = ("ES256", "EdDSA", "RS256")
     """The signature algorithms that a token may use; a JSON list. Public-key algorithms only."""
+    jwt_type: Annotated[str, AfterValidator(_token_type)] | None = None
+    """The `typ` that a token must carry, such as at+jwt, with or without application/; if unset, any or none."""
+    jwt_lifetime_seconds: Seconds | None = None
+    """Longest lifetime of a token, from its `iat`, which it must then carry, to its `exp`; if unset, any."""
     jwt_ca: FilePath | None = None
     """PEM roots for the URL in jwt_keys; if unset, the system's."""
     jwt_keys_token_file: FilePath | None = None
@@ -210,8 +222,10 @@ class Settings(BaseSettings):
             yield "KEYVAULT_TLS_CLIENT_CA needs KEYVAULT_TLS_CERTIFICATE"
         if self.jwt_keys and not (self.jwt_issuer and self.jwt_audience and self.jwt_algorithms):
             yield "KEYVAULT_JWT_KEYS needs KEYVAULT_JWT_ISSUER, KEYVAULT_JWT_AUDIENCE and at least one algorithm"
-        if (self.jwt_issuer or self.jwt_audience or self.jwt_ca) and not self.jwt_keys:
-            yield "KEYVAULT_JWT_ISSUER, _AUDIENCE and _CA need KEYVAULT_JWT_KEYS: without it tokens are ignored"
+        of_tokens = (self.jwt_issuer, self.jwt_audience, self.jwt_ca, self.jwt_type, self.jwt_lifetime_seconds)
+        if any(of_tokens) and not self.jwt_keys:
+            names = "KEYVAULT_JWT_ISSUER, _AUDIENCE, _CA, _TYPE and _LIFETIME_SECONDS"
+            yield f"{names} need KEYVAULT_JWT_KEYS: without it tokens are ignored"
         if self.jwt_keys_token_file and "://" not in (self.jwt_keys or ""):
             yield "KEYVAULT_JWT_KEYS_TOKEN_FILE needs a URL in KEYVAULT_JWT_KEYS: a file is read without a token"
         if self.jwt_keys and not self.tls_certificate and not is_loopback(self.listen):

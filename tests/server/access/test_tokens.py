@@ -215,6 +215,52 @@ def test_a_key_that_says_its_algorithm_is_for_no_other() -> None:
         tokens(keys=Keys(only_512)).subject(ISSUED_BY.token("rsa", {"kid": "512"}))
 
 
+@pytest.mark.parametrize("demanded", ["at+jwt", "application/at+jwt", "AT+JWT"])
+def test_a_type_is_compared_as_a_media_type(demanded: str) -> None:
+    """RFC 7515, section 4.1.9."""
+    verifier = tokens(TokenRules(ISSUER, AUDIENCE, type=demanded))
+    for typ in ("at+jwt", "application/at+jwt", "At+Jwt", "APPLICATION/AT+JWT"):
+        assert verifier.subject(ISSUED_BY.token(header={"typ": typ})) == SUBJECT
+    others: list[Any] = ["JWT", "", "at+jwt ", "/at+jwt", "text/at+jwt", "at+jwt;v=1", "xat+jwt", 1, ["at+jwt"], {}]
+    for other in others:
+        token = jws({"typ": other})
+        with pytest.raises(Unauthenticated, match=r"^the token's typ is not .*: get a token of this type$"):
+            verifier.subject(token)
+        assert tokens().subject(token) == SUBJECT, "where no type is demanded"
+    with pytest.raises(Unauthenticated, match="typ is not"):
+        verifier.subject(jws({}))
+
+
+def jws(header: dict[str, Any]) -> str:
+    """A properly signed token with this header alone, which a library would add a type to."""
+    signed = b".".join(
+        base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=")
+        for part in ({"alg": "EdDSA", "kid": "ed"} | header, claims_with({}))
+    )
+    key = ISSUED_BY.keys["ed"]
+    assert isinstance(key, ed25519.Ed25519PrivateKey)
+    return (signed + b"." + base64.urlsafe_b64encode(key.sign(signed)).rstrip(b"=")).decode()
+
+
+def test_a_token_of_a_longer_life_than_is_allowed_is_rejected() -> None:
+    verifier = tokens(TokenRules(ISSUER, AUDIENCE, lifetime_seconds=600))
+    at = now()
+    assert verifier.subject(ISSUED_BY.token(iat=at, exp=at + 600)) == SUBJECT
+    assert verifier.subject(ISSUED_BY.token(iat=at - 300.5, exp=at + 299)) == SUBJECT
+    for iat, exp in ((at, at + 601), (at - 600, at + 1), (-(10**30), at + 1), (at, 10**30)):
+        token = ISSUED_BY.token(iat=iat, exp=exp)
+        with pytest.raises(Unauthenticated, match=r"^the token is valid for more than 600 s: get one with a shorter"):
+            verifier.subject(token)
+        assert tokens().subject(token) == SUBJECT, "where no lifetime is set"
+    with pytest.raises(Unauthenticated, match=r"^the token has no iat: exp, aud, iss, sub and iat are required$"):
+        verifier.subject(ISSUED_BY.token(iat=None))
+    assert tokens().subject(ISSUED_BY.token(iat=None)) == SUBJECT
+    odd: list[Any] = ["now", [], {}, float("inf"), float("nan")]
+    for one in odd:
+        with pytest.raises(Unauthenticated):
+            verifier.subject(ISSUED_BY.token(iat=one))
+
+
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [

@@ -252,6 +252,19 @@ def test_what_is_said_of_tokens_without_their_keys_is_refused() -> None:
     for name in ("jwt_issuer", "jwt_audience"):
         with pytest.raises(BadSettings, match="need KEYVAULT_JWT_KEYS"):
             load_settings(**{name: "x"})
+    with pytest.raises(BadSettings, match="_TYPE and _LIFETIME_SECONDS need KEYVAULT_JWT_KEYS"):
+        load_settings(jwt_type="at+jwt")
+    with pytest.raises(BadSettings, match="need KEYVAULT_JWT_KEYS"):
+        load_settings(jwt_lifetime_seconds=600)
+
+
+def test_a_type_of_tokens_is_a_media_type() -> None:
+    of_tokens: dict[str, Any] = {"jwt_keys": "keys.json", "jwt_issuer": "i", "jwt_audience": "a"}
+    for good in ("at+jwt", "application/at+jwt", "JWT"):
+        assert Settings(jwt_type=good, **of_tokens).jwt_type == good
+    for bad in ("at jwt", "a/b/c", "/jwt", "at+jwt;v=1", "*"):
+        with pytest.raises(BadSettings, match=r"^--jwt-type: must be a media type, such as at\+jwt$"):
+            load_settings(jwt_type=bad, **of_tokens)
 
 
 def test_a_token_for_a_key_set_in_a_file_is_refused(tmp_path: Path) -> None:
