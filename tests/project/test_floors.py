@@ -22,7 +22,7 @@ UNSAFE = [
 SAFE = [("grpcio", "1.82.2"), ("grpcio", "1.83.1"), ("aiohttp", "3.14.4")]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 WANTED = {
-    canonicalize_name(requirement.name): requirement.specifier
+    str(canonicalize_name(requirement.name)): requirement.specifier
     for requirement in map(Requirement, [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["server"]])
 }
 

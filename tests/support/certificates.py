@@ -1,6 +1,7 @@
 """Certificates of every kind, good and bad, made for one test. Independent of the server's own maker."""
 
 import datetime
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,15 +55,25 @@ class Authority:
         since: float = -HOUR,
         until: float = HOUR,
         key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | None = None,
+        path_length: int | None = None,
+        above: "Authority | None" = None,
     ) -> None:
+        """Make one. `above` signs it, else it signs itself; `path_length` is how many may be below it."""
         self._key = key or ec.generate_private_key(ec.SECP256R1())
         self._name = _named(name)
-        builder = _builder(self._name, self._name, self._key, self._key, since, until)
+        self._above = above
+        issuer = above or self
+        builder = _builder(self._name, issuer._name, self._key, issuer._key, since, until)
         if is_ca is not None:
-            builder = builder.add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+            builder = builder.add_extension(x509.BasicConstraints(ca=is_ca, path_length=path_length), critical=True)
         usage = x509.KeyUsage(not signs, False, False, False, False, signs, signs, False, False)
         builder = builder.add_extension(usage, critical=True)
-        self.pem = builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+        self.pem = builder.sign(issuer._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    @property
+    def chain(self) -> bytes:
+        """Certificates from this one up to the one below the root, which a peer shows with its own."""
+        return self.pem + self._above.chain if self._above else b""
 
     def issue(
         self,
@@ -71,10 +82,11 @@ class Authority:
         since: float = -HOUR,
         until: float = HOUR,
         is_ca: bool | None = None,
+        purposes: Sequence[x509.ObjectIdentifier] = (),
     ) -> Issued:
         """Issue a certificate for these subject alternative names, valid between these seconds from now.
 
-        `is_ca` is what its basic constraints say; None: it has none.
+        `is_ca` is what its basic constraints say; None: it has none. `purposes` are its extended key usages.
         """
         key = key or ec.generate_private_key(ec.SECP256R1())
         builder = _builder(_named("common-name"), self._name, key, self._key, since, until)
@@ -82,8 +94,10 @@ class Authority:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         if is_ca is not None:
             builder = builder.add_extension(x509.BasicConstraints(is_ca, path_length=None), critical=True)
+        if purposes:
+            builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
-        return Issued(certificate.public_bytes(serialization.Encoding.PEM), pem_of(key))
+        return Issued(certificate.public_bytes(serialization.Encoding.PEM) + self.chain, pem_of(key))
 
     def sign_with_sha1(self, issued: Issued) -> Issued:
         """Return a certificate of this authority, which has an RSA key, with a SHA-1 signature instead.

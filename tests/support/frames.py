@@ -5,12 +5,17 @@ import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-_DATA, _HEADERS, _SETTINGS, _PING = 0, 1, 4, 6
-GOAWAY = 7
+_DATA, _HEADERS, _SETTINGS, _PING, _CONTINUATION = 0, 1, 4, 6, 9
+RST_STREAM, GOAWAY = 3, 7
+_CANCEL = 8
 ENHANCE_YOUR_CALM = 11
-"""Error code of a GOAWAY (RFC 9113, 7)."""
+"""Error code of a GOAWAY or RST_STREAM (RFC 9113, 7)."""
+INDEXED = b"\xbe"
+"""The header that entered HPACK's table last (RFC 7541, 6.1)."""
 _END_STREAM, _END_HEADERS = 1, 4
 _INITIAL_WINDOW_SIZE = 4
+_FRAME = 16_384
+"""Maximum bytes of a frame, before a server allows more."""
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
@@ -33,16 +38,43 @@ class Rude:
         """Send the preface; `window` is how many bytes of a stream the server may send before it is allowed more."""
         self._send(_SETTINGS, 0, 0, struct.pack(">HI", _INITIAL_WINDOW_SIZE, window), first=_PREFACE)
 
-    def call(self, stream: int, method: str, message: bytes | None = None, token: str = "") -> None:
-        """Begin a call on a stream (odd numbers, rising); without a message it never ends."""
+    def call(
+        self,
+        stream: int,
+        method: str,
+        message: bytes | None = None,
+        token: str = "",
+        encoding: str = "",
+        more: bytes = b"",
+    ) -> None:
+        """Begin a call on a stream (odd numbers, rising); without a message it never ends.
+
+        `encoding` is what the message is compressed with; `more` are further headers in HPACK.
+        """
         headers = {":method": "POST", ":scheme": "http", ":path": method, ":authority": "a", "te": "trailers"}
         headers["content-type"] = "application/grpc"
         if token:
             headers["authorization"] = f"Bearer {token}"
-        block = b"".join(_literal(name, value) for name, value in headers.items())
-        self._send(_HEADERS, _END_HEADERS, stream, block)
+        if encoding:
+            headers["grpc-encoding"] = encoding
+        block = b"".join(literal(name, value) for name, value in headers.items())
+        self._send(_HEADERS, _END_HEADERS, stream, block + more)
         if message is not None:
-            self._send(_DATA, _END_STREAM, stream, b"\0" + struct.pack(">I", len(message)) + message)
+            data = struct.pack(">BI", bool(encoding), len(message)) + message
+            for at in range(0, len(data), _FRAME):
+                self._send(_DATA, _END_STREAM if at + _FRAME >= len(data) else 0, stream, data[at : at + _FRAME])
+
+    def endless_headers(self, stream: int, block: bytes, *, first: bool) -> None:
+        """Send a part of a header block, which goes on."""
+        self._send(_HEADERS if first else _CONTINUATION, 0, stream, block)
+
+    def reset(self, stream: int) -> None:
+        """Cancel a call."""
+        self._send(RST_STREAM, 0, stream, struct.pack(">I", _CANCEL))
+
+    def settings(self) -> None:
+        """Send settings that change nothing, which the server acknowledges."""
+        self._send(_SETTINGS, 0, 0, b"")
 
     def part(self, stream: int, data: bytes) -> None:
         """Send a part of a call's message, which goes on."""
@@ -94,9 +126,9 @@ async def rude(address: str) -> AsyncIterator[Rude]:
         writer.close()
 
 
-def _literal(name: str, value: str) -> bytes:
-    """Return a header as HPACK (RFC 7541, 6.2.2) encodes it without an index."""
-    return b"\0" + _text(name) + _text(value)
+def literal(name: str, value: str, *, indexed: bool = False) -> bytes:
+    """Return a header as HPACK (RFC 7541, 6.2) encodes it; `indexed`: `INDEXED` stands for it from then on."""
+    return (b"\x40" if indexed else b"\0") + _text(name) + _text(value)
 
 
 def _text(text: str) -> bytes:

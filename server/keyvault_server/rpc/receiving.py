@@ -34,9 +34,9 @@ class Receiving:
 
     def __init__(self, places: int, seconds: float) -> None:
         """`seconds` is the longest time that a message may take, once its call was let in."""
-        self.half_sent = Counter(dict.fromkeys(("late", "displaced", "missing", "unreadable"), 0))
-        """Calls that ended without a message: its time was up, newer calls needed its place, the caller sent none, or
-        it is above the limit or not to be decompressed."""
+        self.half_sent = Counter(dict.fromkeys(("late", "displaced", "missing"), 0))
+        """Calls that ended without a message: its time was up, newer calls needed its place, or none came, which is
+        also how gRPC reports one that is too large or not to be decompressed."""
         self._places = places
         self._seconds = seconds
         self._since: dict[asyncio.Task[Any], float] = {}
@@ -61,20 +61,20 @@ class Receiving:
         if self._look is None:
             self._look = loop.call_later(LOOK_SECONDS, self._end_overdue)
         try:
-            data, why = await sender.read(), "missing"
+            data = await sender.read()
         except asyncio.CancelledError:
             error = self._ended.get(task)
             if error is None or task.uncancel():
                 raise
             raise error from None
         except grpc.aio.BaseError:  # more than the limit, or not to be decompressed: gRPC has answered already
-            data, why = grpc.aio.EOF, "unreadable"
+            data = grpc.aio.EOF
         finally:
             del self._since[task]
             self._ended.pop(task, None)
         if not isinstance(data, bytes):
+            self.half_sent["missing"] += 1
             await asyncio.sleep(_END_SECONDS)  # if the caller is gone, gRPC cancels this task now
-            self.half_sent[why] += 1
             raise InvalidRequest("the call has no request message")
         return data
 

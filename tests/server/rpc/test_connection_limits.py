@@ -185,7 +185,7 @@ async def test_what_is_cut_and_half_sent_is_shown() -> None:
     }
     assert reasons == {
         "connections_cut": {"all", "address", "replies_not_taken", "most_replies", "refusals"},
-        "half_sent_calls": {"late", "displaced", "missing", "unreadable"},
+        "half_sent_calls": {"late", "displaced", "missing"},
     }
     page = (DOCS / "settings.md").read_text()
     assert {name for name in shown if f"`{name}" not in page} == set()
