@@ -73,6 +73,17 @@ class AuditOptions:
     """Size at which FILE is kept as FILE.<seq>, and a new one begun."""
 
 
+class Origin(NamedTuple):
+    """Where a call comes from."""
+
+    peer: str = ""
+    """Address of the caller, with its port, as gRPC writes it; "" for an operator's command."""
+    uid: int | None = None
+    """User who ran an operator's command."""
+    sudo_uid: int | None = None
+    """User who ran it by sudo, as the environment says."""
+
+
 class Call(NamedTuple):
     """Who asks for what: the same in every line of a call."""
 
@@ -85,6 +96,7 @@ class Call(NamedTuple):
     """Tenant of the caller; "" if there is none."""
     key_id: str = ""
     """The key_id or scope, as it was sent; "" if the method has none."""
+    origin: Origin = Origin()
 
 
 class Change(NamedTuple):
@@ -226,6 +238,9 @@ class Audit:
             request=shorten(call.request),
             phase=phase,
             caller=shorten(call.caller, MAX_CALLER),
+            peer=shorten(call.origin.peer),
+            uid=call.origin.uid,
+            sudo_uid=call.origin.sudo_uid,
             method=shorten(call.method),
             tenant=shorten(call.tenant),
             name=name_value(self._log.key, call.tenant, call.key_id) if call.key_id else None,

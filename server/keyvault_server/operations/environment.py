@@ -83,6 +83,12 @@ def wants_traceback() -> bool:
     return os.environ.get(PREFIX + "TRACEBACK", "").lower() in {"1", "on", "t", "true", "y", "yes"}  # noqa: TID251
 
 
+def sudo_uid() -> int | None:
+    """Return the user who ran sudo, None where nobody did. A user can set it to anything, so it proves nothing."""
+    text = os.environ.get("SUDO_UID", "")  # noqa: TID251
+    return int(text) if re.fullmatch("[0-9]{1,10}", text) else None
+
+
 def _unknown(environment: Mapping[str, str], known: set[str]) -> Iterator[str]:
     for name, value in sorted(environment.items()):
         if not name.upper().startswith(PREFIX) or name in known or _SERVICE_LINK.fullmatch(f"{name}={value}"):

@@ -14,6 +14,7 @@ from cyclopts.validators import Number
 
 from keyvault_api.envelope import MAX_REVISION
 from keyvault_api.names import is_key_id, is_tenant
+from keyvault_server.audit.trail import Origin
 from keyvault_server.core.caller import DEFAULT_TENANT
 from keyvault_server.core.errors import OperatorError, StaleRevision, VaultError
 from keyvault_server.core.ports import HeadChanged
@@ -21,7 +22,7 @@ from keyvault_server.core.purge import purge as purge_record
 from keyvault_server.disk.files import explain, replace_durably
 from keyvault_server.operations.composition import backup_records, initialise, open_audit_log, open_records
 from keyvault_server.operations.composition import rotate_master_key as rotate_keyring
-from keyvault_server.operations.environment import load_settings
+from keyvault_server.operations.environment import load_settings, sudo_uid
 from keyvault_server.operations.settings import Settings
 from keyvault_server.rpc.gatekeeper import Gatekeeper, Visitor
 from keyvault_server.rpc.status import status_of
@@ -104,6 +105,7 @@ async def _purge(settings: Settings, tenant: str, key_id: str, last_revision: in
             audit = await opened.enter_async_context(open_audit_log(settings, settings.audit_file))
         operator = Visitor(Gatekeeper(audit=audit), "Purge", f"purge-{os.getpid()}")
         operator.identity, operator.tenant = "operator", tenant
+        operator.origin = Origin(uid=os.getuid(), sudo_uid=sudo_uid())
         try:
             revision = await purge_record(records, operator, key_id, last_revision)
         except VaultError as error:

@@ -16,7 +16,7 @@ from keyvault_api.envelope import MalformedEnvelope
 from keyvault_server.access.identity import AuthContext, Identifier, Metadata
 from keyvault_server.access.policy import CallerEntry, Policy
 from keyvault_server.access.quotas import READ_BYTES, InFlight, Quotas, Rate
-from keyvault_server.audit.trail import Audit, Call, Change
+from keyvault_server.audit.trail import Audit, Call, Change, Origin
 from keyvault_server.core.caller import DEFAULT_TENANT, Caller
 from keyvault_server.core.errors import AuditUnavailable, PolicyDenied, RateLimited
 from keyvault_server.core.records import StoredHead
@@ -37,6 +37,9 @@ class Peer(Protocol):
 
     def invocation_metadata(self) -> Metadata | None:
         """Return the metadata that the caller sent."""
+
+    def peer(self) -> str:
+        """Return the caller's address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,22 +81,28 @@ class Visitor:
         "_listed",
         "_method",
         "_name",
+        "_peer",
         "_replayed",
         "_request_id",
         "entered",
         "identity",
+        "origin",
         "tenant",
     )
 
-    def __init__(self, gate: Gatekeeper, method: str, request_id: str) -> None:
+    def __init__(self, gate: Gatekeeper, method: str, request_id: str, peer: Peer | None = None) -> None:
+        """Begin a call; `peer` is its other end, None for an operator's command."""
         self.tenant = DEFAULT_TENANT if gate.policy is None else ""
         self.identity = ""
         """Empty until it is known, and where callers are not authenticated."""
         self.entered = False
         """Whether the call was let in."""
+        self.origin: Origin | None = None
+        """Set when the first audit line needs it: to ask gRPC for an address takes time."""
         self._gate = gate
         self._method = method
         self._request_id = request_id
+        self._peer = peer
         self._name = ""
         self._envelope = b""
         self._entry: CallerEntry | None = None
@@ -209,4 +218,6 @@ class Visitor:
         return self._listed
 
     def _call(self) -> Call:
-        return Call(self._request_id, self.identity, self._method, self.tenant, self._name)
+        if self.origin is None:
+            self.origin = Origin(self._peer.peer() if self._peer else "")
+        return Call(self._request_id, self.identity, self._method, self.tenant, self._name, self.origin)

@@ -259,7 +259,7 @@ class _Call:
         self.request: Message | None = None
         self.request_id = _request_id(context)
         self.method = method
-        self.caller = Visitor(gate, method, self.request_id)
+        self.caller = Visitor(gate, method, self.request_id, context)
         self.holds_slot = False
         self.size = 0
         """Bytes of the request that count as in flight."""

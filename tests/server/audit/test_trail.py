@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from keyvault_server.audit.file import UnusableAuditFile
 from keyvault_server.audit.key import AuditKey, UnusableAuditKey, load_key
 from keyvault_server.audit.recovery import _FIRST_LOOK
-from keyvault_server.audit.trail import Call, Change
+from keyvault_server.audit.trail import Call, Change, Origin
 from keyvault_server.audit.verify import verify
 from keyvault_server.core.errors import AuditUnavailable, BackendUnavailable, OperatorError
 from keyvault_server.core.records import vacancy
@@ -309,8 +309,9 @@ async def test_openssl_checks_a_checkpoint_with_the_public_key(trail: Trail) -> 
 
 
 async def test_every_field_of_every_line_is_documented(trail: Trail) -> None:
+    call = CALL._replace(origin=Origin("ipv4:192.0.2.7:51934", 0, 1000))
     async with trail.open(clear_names=True) as audit:
-        seq = await audit.intent(CALL, some_change()[0], expected=bytes(72))
+        seq = await audit.intent(call, some_change()[0], expected=bytes(72))
         await audit.outcome(CALL, "ABORTED", "STALE_REVISION", change=some_change()[0], intent=seq, replayed=True)
         audit.count_refused("UNAUTHENTICATED", "UNAUTHENTICATED")
     with trail.path.open("ab") as file:

@@ -113,8 +113,8 @@ def test_a_purge_is_audited_and_the_store_still_verifies(tmp_path: Path) -> None
     with server_process(data, **audited) as server:
         asyncio.run(_create(server.address))
         server.stop()
-    assert "no such record" in refusal(run("purge", "prod/none", "--yes", **audited), 1)
-    assert run("purge", "prod/a", "--yes", **audited).returncode == 0
+    assert "no such record" in refusal(run("purge", "prod/none", "--yes", SUDO_UID="root", **audited), 1)
+    assert run("purge", "prod/a", "--yes", SUDO_UID="1000", **audited).returncode == 0
     held = run("audit", "verify", "--against-store", **audited)
     assert (held.returncode, held.stderr) == (0, "")
     assert "1 records match the logs" in held.stdout
@@ -128,6 +128,11 @@ def test_a_purge_is_audited_and_the_store_still_verifies(tmp_path: Path) -> None
         ("outcome", "NOT_FOUND", "RECORD_NOT_FOUND"),
         ("intent", None, None),
         ("outcome", "OK", None),
+    ]
+    assert [(line["caller"], line["uid"], line.get("sudo_uid")) for line in purges] == [
+        ("operator", os.getuid(), None),
+        ("operator", os.getuid(), 1000),
+        ("operator", os.getuid(), 1000),
     ]
 
 
