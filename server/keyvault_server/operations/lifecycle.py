@@ -106,7 +106,7 @@ async def serving(
         room = room_for_connections(settings)
         accepted = replace(CONNECTION_LIMITS, accepted=room.service)
         server = main_server(vault, guard, readiness.servicer, reflects=_reflects(settings), connections=accepted)
-        admin = admin_server(readiness.servicer, replace(CONNECTION_LIMITS, accepted=room.admin))
+        admin = admin_server(readiness.servicer, guard.metadata, replace(CONNECTION_LIMITS, accepted=room.admin))
         connections = _counted(guard, metrics)
         # The files of TLS come first: a start that they refuse must not say that it is ready.
         async with _followed_tls(settings, metrics) as tls, readiness.watching():

@@ -37,6 +37,7 @@ from keyvault_server.core.errors import (
 )
 from keyvault_server.rpc.access_log import AccessLog
 from keyvault_server.rpc.gatekeeper import Gatekeeper, Visitor, current_caller
+from keyvault_server.rpc.metadata import MetadataLimit
 from keyvault_server.rpc.metrics import Metrics
 from keyvault_server.rpc.receiving import Receiving
 from keyvault_server.rpc.refusals import Refusals
@@ -83,6 +84,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
         self.replies = Replies()
         self._requests = InFlight()
         self.refusals = Refusals(self.replies.cuts)
+        self.metadata = MetadataLimit(self.replies.cuts)
         self._guarded: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self._closed = False
         self._slots_taken = 0
@@ -108,6 +110,8 @@ class CallGuard(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        if refusal := self.metadata.refusal_of(handler_call_details):
+            return refusal
         method = handler_call_details.method
         guarded = self._guarded.get(method)
         if guarded is None:

@@ -14,6 +14,7 @@ from keyvault_api.v1 import keyvault_pb2, keyvault_pb2_grpc
 from keyvault_server.core.vault import Vault
 from keyvault_server.rpc.guard import CallGuard
 from keyvault_server.rpc.health import Health
+from keyvault_server.rpc.metadata import MetadataLimit
 from keyvault_server.rpc.reflection import add_reflection
 from keyvault_server.rpc.service import KeyVaultService
 
@@ -82,9 +83,11 @@ def main_server(
     return server
 
 
-def admin_server(health: Health, connections: ConnectionLimits = CONNECTION_LIMITS) -> grpc.aio.Server:
+def admin_server(
+    health: Health, metadata: MetadataLimit, connections: ConnectionLimits = CONNECTION_LIMITS
+) -> grpc.aio.Server:
     """Return a server of health alone. It has no port yet."""
-    server = grpc.aio.server(options=_OPTIONS + connections.options())
+    server = grpc.aio.server(interceptors=(metadata,), options=_OPTIONS + connections.options())
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     return server
 

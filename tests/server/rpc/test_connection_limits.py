@@ -184,7 +184,7 @@ async def test_what_is_cut_and_half_sent_is_shown() -> None:
         for name in ("connections_cut", "half_sent_calls")
     }
     assert reasons == {
-        "connections_cut": {"all", "address", "replies_not_taken", "most_replies", "refusals"},
+        "connections_cut": {"metadata", "all", "address", "replies_not_taken", "most_replies", "refusals"},
         "half_sent_calls": {"late", "displaced", "missing"},
     }
     page = (DOCS / "settings.md").read_text()
