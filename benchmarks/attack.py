@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ class Reads:
 
     median: float
     p99: float
-    failed: int
+    failed: Counter[str]
     calls: int
 
 
@@ -86,14 +87,14 @@ class Memory:
 
 async def read_for(stub: KeyVaultStub, token: str, seconds: float) -> Reads:
     """Read one small record after the other."""
-    times, failed, metadata = [], 0, (("authorization", f"Bearer {token}"),)
+    times, failed, metadata = [], Counter[str](), (("authorization", f"Bearer {token}"),)
     until = time.perf_counter() + seconds
     while time.perf_counter() < until:
         began = time.perf_counter()
         try:
             await stub.Read(pb.ReadRequest(key_id=NAME), metadata=metadata, timeout=10)
-        except grpc.aio.AioRpcError:
-            failed += 1
+        except grpc.aio.AioRpcError as error:
+            failed[f"{error.code().name} {error.details()}"] += 1
         times.append(time.perf_counter() - began)
         await asyncio.sleep(0.005)
     return Reads(statistics.median(times), statistics.quantiles(times, n=100)[-1], failed, len(times))
@@ -158,9 +159,9 @@ async def attack(name: str, folder: Path, issuer: Issuer, seconds: float, *, ide
     print(
         f"  a known caller's Read: median {before.median * 1e3:.1f} ms, p99 {before.p99 * 1e3:.1f} ms before;"
         f" {during.median * 1e3:.1f} and {during.p99 * 1e3:.1f} ms during ({times:.1f} times);"
-        f" {during.failed} of {during.calls} failed"
+        f" {during.failed.total()} of {during.calls} failed {dict(during.failed) or ''}"
     )
-    good = times <= GOAL_TIMES and during.failed == 0 and peak <= GOAL_MIB and left <= GOAL_LEFT * rested + 10
+    good = times <= GOAL_TIMES and not during.failed and peak <= GOAL_MIB and left <= GOAL_LEFT * rested + 10
     print(f"  {'good' if good else 'MISSED'}", flush=True)
     return good
 

@@ -17,7 +17,7 @@ from tests.support.certificates import Issued
 from tests.support.connections import channel
 from tests.support.processes import BIN, ServerProcess, server_process
 
-BUCKETS = (*METHODS, "read_bytes")
+BUCKETS = (*METHODS, "read_bytes", "refused")
 TENANTS = {"alice": "acme", "bob": "beta"}
 """The clients of `keyvault-server dev-certs`, by name, and the tenant that the policy gives each."""
 UNWRAPPED = "unwrap/me"

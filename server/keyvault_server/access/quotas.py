@@ -16,7 +16,10 @@ from types import MappingProxyType
 from keyvault_server.core.errors import RateLimited
 
 READ_BYTES = "read_bytes"
-"""Name of the bucket for the bytes of the envelopes that Read returned; every other bucket has the name of its RPC."""
+"""Name of the bucket for the bytes of the envelopes that Read returned."""
+REFUSED = "refused"
+"""Name of the bucket for calls that cost no other one: denied, malformed or rate-limited. Every other bucket has the
+name of its RPC."""
 CALLS_IN_FLIGHT = "calls_in_flight"
 """Name of the one limit that is not a bucket."""
 MAX_PER_SECOND = 1_000_000_000
@@ -62,6 +65,8 @@ DEFAULT_RATES: Mapping[str, Rate] = MappingProxyType(
         # that is 32 records of full size, so bytes are counted in addition to calls.
         "Read": Rate(500, 1_000),
         READ_BYTES: Rate(12_000_000, 24_000_000),
+        # About as much CPU as a Read, and no caller needs many.
+        REFUSED: Rate(50, 100),
     }
 )
 

@@ -32,6 +32,7 @@ from keyvault_server.operations.dev_certs import TRUST_DOMAIN, write_dev_certs
 from keyvault_server.operations.endings import bugs_logged, end_in_one_line, refuse
 from keyvault_server.operations.environment import load_settings
 from keyvault_server.operations.lifecycle import serve
+from keyvault_server.operations.memory import MIB, parts
 from keyvault_server.operations.open_files import COMMAND, allow_open_files, needed_by
 from keyvault_server.operations.settings import Settings, check_address
 from keyvault_server.operations.store_cli import NAME_RULE, Backend, Data, backup, init, purge, rotate_master_key
@@ -134,13 +135,20 @@ def policy_test(
 
 @app.command
 def check_config(*, backend: Backend = None, data: Data = None) -> None:
-    """Print the settings in effect, in shell syntax, and check them, the certificates and the policy."""
+    """Print the settings in effect, in shell syntax, and check them, the certificates and the policy.
+
+    Comments at the end say how much memory clients can make the server take.
+    """
     settings = load_settings(backend=backend, data=data)
     check_files(settings)
     for name, value in settings.model_dump(mode="json").items():
         variable = f"KEYVAULT_{name.upper()}"
         text = value if isinstance(value, str) else json.dumps(value)
         print(f"# {variable} is unset" if value is None else f"{variable}={shlex.quote(text)}")
+    sizes = parts(settings)
+    print(f"# Clients can make the server take at most {sum(size for _, size in sizes) // MIB} MiB of memory:")
+    for what, size in sizes:
+        print(f"# {size / MIB:8.1f} MiB  {what}")
 
 
 @app.command

@@ -23,6 +23,7 @@ from keyvault_server.core.vault import Vault
 from keyvault_server.disk.watched import Reloadable
 from keyvault_server.operations.composition import open_backend, open_gate, server_tls
 from keyvault_server.operations.listening import bind, refuse_taken
+from keyvault_server.operations.memory import give_back
 from keyvault_server.operations.open_files import Room, room_for_connections
 from keyvault_server.operations.settings import Settings
 from keyvault_server.rpc.access_log import AccessLog
@@ -143,6 +144,7 @@ async def serve(settings: Settings, announce: Callable[[Running], None], handsha
     async with (
         running(settings, hurry, metrics) as server,
         in_background(_reload_when_asked(reload, server.followed)),
+        in_background(give_back()),
     ):
         announce(server)
         await stop.wait()

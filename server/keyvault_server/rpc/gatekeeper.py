@@ -15,7 +15,7 @@ from typing import Protocol
 from keyvault_api.envelope import MalformedEnvelope
 from keyvault_server.access.identity import AuthContext, Identifier, Metadata
 from keyvault_server.access.policy import CallerEntry, Policy
-from keyvault_server.access.quotas import READ_BYTES, InFlight, Quotas, Rate
+from keyvault_server.access.quotas import READ_BYTES, REFUSED, InFlight, Quotas, Rate
 from keyvault_server.audit.trail import Audit, Call, Change, Origin
 from keyvault_server.core.caller import DEFAULT_TENANT, Caller
 from keyvault_server.core.errors import AuditUnavailable, PolicyDenied, RateLimited
@@ -151,6 +151,11 @@ class Visitor:
         self._gate.quotas.spend(self.identity, self._method, limits[self._method])
         if self._method == "Read":
             self._gate.quotas.spend(self.identity, READ_BYTES, limits[READ_BYTES])
+
+    @property
+    def refusals(self) -> Rate | None:
+        """How many refusals the policy gives the caller; None for one that it does not know."""
+        return None if self._entry is None else self._entry.limits[REFUSED]
 
     def charge(self, size: int) -> None:
         """See Caller."""

@@ -45,7 +45,7 @@ from keyvault_server.rpc.replies import COUNTED, Replies
 from keyvault_server.rpc.status import Internal, details_of, message_of, status_of
 
 SERVICE = "/keyvault.v1.KeyVault/"
-_REFUSALS = (Unauthenticated, PolicyDenied, RateLimited)
+_REFUSALS = (Unauthenticated, PolicyDenied, RateLimited, InvalidRequest)
 """Failures that spend no quota of their caller's."""
 _CALLER_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
@@ -64,8 +64,10 @@ class Limits:
     """Maximum in-flight calls; the next is RATE_LIMITED."""
     call_seconds: float = 30.0
     """A call's longest time, whatever deadline its caller gave it."""
-    request_bytes: int = 24 * 1024 * 1024
+    request_bytes: int = 16 * 1024 * 1024
     """Maximum bytes of the requests in flight, half of them of one caller; the next is RATE_LIMITED."""
+    unanswered_calls: int = 3_000
+    """Maximum calls from their headers until their reply was taken, refused ones included."""
     receiving_calls: int = 128
     """Calls whose message may be slow to come; the next one ends the one that has taken longest."""
     receive_seconds: float = 10.0
@@ -168,7 +170,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
         size, most = len(data), self._limits.request_bytes
         if self._requests.total + size > most:
             raise RateLimited
-        self._requests.enter(call.caller.identity, most // 2, size)
+        self._requests.enter(call.caller.identity, most // 2 if call.caller.identity else most, size)
         call.size = size
         call.request = _decoded(decode, data)
 
@@ -210,14 +212,15 @@ class CallGuard(grpc.aio.ServerInterceptor):
             self._count(call, "CANCELLED", failure.reason)
             raise
         self._count(call, status_of(failure).name, failure.reason)
-        if isinstance(failure, _REFUSALS):
+        # Where callers have no identities, there is none to protect from another.
+        if isinstance(failure, _REFUSALS) and self._gate.identifier is not None:
             self._free_slot(call)
             call.request = None
-            await self.refusals.wait_turn(call.caller.identity, call.context.peer())
+            await self.refusals.wait_turn(call.caller.identity, call.caller.refusals, call.context.peer())
         await call.fail(failure)
 
     def _check_slots(self) -> None:
-        if self._slots_taken >= self._limits.concurrent_calls:
+        if self._slots_taken >= self._limits.concurrent_calls or len(self._unanswered) > self._limits.unanswered_calls:
             raise RateLimited
 
     def _free_slot(self, call: _Call) -> None:

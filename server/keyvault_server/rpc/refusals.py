@@ -1,8 +1,8 @@
 """What refused calls cost: up to a rate they are answered at once, beyond it each waits for its turn.
 
 A refused call costs the event loop about as much as a Read, spends no quota, and comes back at once if its author wants
-it to. So refusals have rates of their own, for each identity, each address of callers without one, and all of those
-together. A caller that goes beyond them keeps its own calls waiting, and the loop free for others.
+it to. So refusals have rates of their own: for each identity, for each address of callers without one, and for all of
+those together. A caller that goes beyond them keeps its own calls waiting, and the loop free for others.
 
 The rule of this file: only the answer waits; nothing that others need is held while it does.
 """
@@ -11,13 +11,13 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 
-from keyvault_server.access.quotas import Quotas, Rate
+from keyvault_server.access.quotas import REFUSED, Quotas, Rate
 from keyvault_server.rpc.sockets import cut
 
-ONE = Rate(per_second=50, burst=100)
-"""Refusals of one identity, or of one address without one."""
+ADDRESS = Rate(per_second=50, burst=100)
+"""Refusals of callers without an identity from one address."""
 UNIDENTIFIED = Rate(per_second=200, burst=500)
-"""Refusals of all callers without an identity."""
+"""Refusals of all callers without an identity, or with one that the policy does not know."""
 LONGEST_SECONDS = 5.0
 """Longest wait of a refused call."""
 MOST = 2_000
@@ -40,9 +40,12 @@ class Refusals:
         """Return the number of refused calls that wait for their turn."""
         return len(self._waiting)
 
-    async def wait_turn(self, identity: str, peer: str) -> None:
-        """Return when the next refusal of this caller may be answered; at once after `close`."""
-        seconds = self.turn(identity, host_of(peer))
+    async def wait_turn(self, identity: str, rate: Rate | None, peer: str) -> None:
+        """Return when the next refusal of this caller may be answered; at once after `close`.
+
+        `rate` is the caller's own; None for one that the policy does not know.
+        """
+        seconds = self.turn(identity, rate, host_of(peer))
         if not seconds or self._closed:
             return
         if len(self._waiting) < MOST:
@@ -50,12 +53,12 @@ class Refusals:
         elif self._cut(peer):
             self._cuts["refusals"] += 1
 
-    def turn(self, identity: str, address: str) -> float:
+    def turn(self, identity: str, rate: Rate | None, address: str) -> float:
         """Return the seconds until the next refusal of this caller may be answered, and count it."""
-        if identity:
-            return self._quotas.draw(identity, "refused", ONE, LONGEST_SECONDS)
-        one = self._quotas.draw(address, "refused address", ONE, LONGEST_SECONDS)
-        return max(one, self._quotas.draw("", "refused", UNIDENTIFIED, LONGEST_SECONDS))
+        if rate is not None:
+            return self._quotas.draw(identity, REFUSED, rate, LONGEST_SECONDS)
+        one = self._quotas.draw(address, "address", ADDRESS, LONGEST_SECONDS)
+        return max(one, self._quotas.draw("", "unidentified", UNIDENTIFIED, LONGEST_SECONDS))
 
     def close(self) -> None:
         """Let nobody wait from now on: the server stops."""

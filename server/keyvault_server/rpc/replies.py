@@ -21,7 +21,7 @@ COUNTED = 4_096
 """Bytes from which on a reply is counted."""
 PER_CONNECTION = 8 * 1024 * 1024
 """Bytes that one connection may leave; beyond, its Reads are RATE_LIMITED."""
-ALL_CONNECTIONS = 32 * 1024 * 1024
+ALL_CONNECTIONS = 24 * 1024 * 1024
 """Bytes that all may leave; beyond, the connection that leaves most is cut."""
 TAKEN_SECONDS = 10.0
 """How long a reply may be left before its connection is cut."""

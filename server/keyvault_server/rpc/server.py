@@ -31,6 +31,9 @@ _OPTIONS = (
     ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.server_handshake_timeout_ms", 10_000),  # for connections that send nothing, which cost a descriptor each
     ("grpc.max_concurrent_streams", STREAMS),
+    # Calls that wait for the event loop: gRPC cancels some beyond the first number, and all beyond the second.
+    ("grpc.server.max_pending_requests", 10_000),
+    ("grpc.server.max_pending_requests_hard_limit", 20_000),
     # Off, because it resets calls within that limit while earlier ones are not gone yet.
     ("grpc.http.overload_protection", 0),
 )

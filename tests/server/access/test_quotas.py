@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyvault_api.names import MAX_MESSAGE, METHODS
-from keyvault_server.access.quotas import MAX_RETRY_AFTER, READ_BYTES, InFlight, Limits, Quotas, Rate
+from keyvault_server.access.quotas import MAX_RETRY_AFTER, READ_BYTES, REFUSED, InFlight, Limits, Quotas, Rate
 from keyvault_server.core.errors import RateLimited
 from tests.support.clock import Clock
 from tests.support.properties import examples
@@ -314,7 +314,7 @@ def test_each_caller_has_as_many_calls_in_flight_as_it_may(
 
 def test_every_rpc_has_a_default_and_generate_key_the_tightest() -> None:
     limits = Limits()
-    assert set(limits.rates) == {*METHODS, READ_BYTES}
+    assert set(limits.rates) == {*METHODS, READ_BYTES, REFUSED}
     tightest = limits["GenerateKey"]
     for method in METHODS[1:]:
         assert limits[method].per_second > tightest.per_second

@@ -92,3 +92,14 @@ async def test_a_burst_of_calls_is_served_whatever_the_places(tmp_path: Path) ->
     async with audit_server(tmp_path, limits=Limits(receiving_calls=3)) as server:
         calls = [server.stub.Read(pb.ReadRequest(key_id="a"), timeout=30) for _ in range(90)]
         assert {(await failure_of(call)).reason for call in calls} == {"RECORD_NOT_FOUND"}
+
+
+async def test_calls_from_headers_to_reply_are_bounded(tmp_path: Path) -> None:
+    async with audit_server(tmp_path, limits=Limits(unanswered_calls=3)) as server:
+        calls = [streaming(server) for _ in range(3)]
+        async with asyncio.timeout(10):
+            while len(server.guard.receiving) < 3:
+                await asyncio.sleep(0.01)
+        assert (await failure_of(server.stub.Read(pb.ReadRequest(key_id="a")))).reason == "RATE_LIMITED"
+        for call in calls:
+            call.cancel()

@@ -14,7 +14,7 @@ from keyvault_server.access.identity import Identifier
 from keyvault_server.access.quotas import Quotas
 from keyvault_server.rpc.access_log import AccessLog
 from keyvault_server.rpc.gatekeeper import UNIDENTIFIED as LISTED
-from keyvault_server.rpc.refusals import LONGEST_SECONDS, MOST, ONE, UNIDENTIFIED, Refusals, host_of
+from keyvault_server.rpc.refusals import ADDRESS, LONGEST_SECONDS, MOST, UNIDENTIFIED, Refusals, host_of
 from tests.support.audit_server import audit_server
 from tests.support.clock import Clock
 from tests.support.refusals import failure_of
@@ -27,15 +27,16 @@ ALICE = "spiffe://example.org/a"
 
 def turns(refusals: Refusals, calls: int, identity: str = "", address: str = "ipv4:192.0.2.1") -> list[float]:
     """Refuse so many calls of one caller; return for each how many seconds it waits."""
-    return [refusals.turn(identity, address) for _ in range(calls)]
+    rate = ADDRESS if identity else None
+    return [refusals.turn(identity, rate, address) for _ in range(calls)]
 
 
 @pytest.mark.parametrize("identity", ["", ALICE])
 def test_what_comes_after_a_burst_waits_for_its_turn(identity: str) -> None:
-    burst = int(ONE.burst)
+    burst = int(ADDRESS.burst)
     found = turns(Refusals(Counter(), Quotas(Clock())), burst + 3, identity)
     assert found[:burst] == [0.0] * burst
-    assert found[burst:] == pytest.approx([number / ONE.per_second for number in (1, 2, 3)])
+    assert found[burst:] == pytest.approx([number / ADDRESS.per_second for number in (1, 2, 3)])
 
 
 def spend_what_unidentified_callers_share(refusals: Refusals) -> None:
@@ -57,10 +58,10 @@ def test_the_refusals_of_others_cost_an_identity_nothing() -> None:
 
 def test_no_wait_is_longer_than_the_longest() -> None:
     quotas = Quotas(Clock())
-    drawn = [quotas.draw("a", "refused", ONE, LONGEST_SECONDS) for _ in range(1_000)]
-    assert drawn[: int(ONE.burst)] == [0.0] * int(ONE.burst)
+    drawn = [quotas.draw("a", "refused", ADDRESS, LONGEST_SECONDS) for _ in range(1_000)]
+    assert drawn[: int(ADDRESS.burst)] == [0.0] * int(ADDRESS.burst)
     assert drawn == sorted(drawn)
-    assert drawn[int(ONE.burst)] == pytest.approx(1 / ONE.per_second)
+    assert drawn[int(ADDRESS.burst)] == pytest.approx(1 / ADDRESS.per_second)
     assert max(drawn) == LONGEST_SECONDS
 
 
@@ -68,9 +69,9 @@ def test_a_token_too_far_away_is_not_taken() -> None:
     clock = Clock()
     quotas = Quotas(clock)
     for _ in range(1_000):
-        quotas.draw("a", "refused", ONE, LONGEST_SECONDS)
-    clock.now += LONGEST_SECONDS + ONE.burst / ONE.per_second
-    assert quotas.draw("a", "refused", ONE, LONGEST_SECONDS) == 0.0
+        quotas.draw("a", "refused", ADDRESS, LONGEST_SECONDS)
+    clock.now += LONGEST_SECONDS + ADDRESS.burst / ADDRESS.per_second
+    assert quotas.draw("a", "refused", ADDRESS, LONGEST_SECONDS) == 0.0
 
 
 def test_connections_of_one_machine_have_one_host() -> None:
@@ -81,7 +82,7 @@ def test_connections_of_one_machine_have_one_host() -> None:
 @pytest.mark.slow
 async def test_a_stop_waits_for_no_turn(tmp_path: Path) -> None:
     async with audit_server(tmp_path, identifier=Identifier(certificates=True)) as server:
-        calls = [server.stub.Read(READ, timeout=30) for _ in range(int(ONE.burst) + 60)]
+        calls = [server.stub.Read(READ, timeout=30) for _ in range(int(ADDRESS.burst) + 60)]
         failures = [asyncio.create_task(failure_of(call)) for call in calls]
         async with asyncio.timeout(10):
             while not len(server.guard.refusals):
@@ -118,9 +119,9 @@ async def test_the_connection_of_one_refusal_too_many_is_cut() -> None:
 
     cuts: Counter[str] = Counter()
     refusals = Refusals(cuts, Quotas(Clock()), cutter)
-    waiting = [asyncio.create_task(refusals.wait_turn("", f"ipv4:192.0.2.1:{n}")) for n in range(MOST + 200)]
+    waiting = [asyncio.create_task(refusals.wait_turn("", None, f"ipv4:192.0.2.1:{n}")) for n in range(MOST + 200)]
     await asyncio.sleep(0)
     refusals.close()
     await asyncio.gather(*waiting)
-    assert len(cut) == cuts["refusals"] == 200 - int(ONE.burst)
+    assert len(cut) == cuts["refusals"] == 200 - int(ADDRESS.burst)
     assert set(cut) <= {f"ipv4:192.0.2.1:{n}" for n in range(MOST, MOST + 200)}

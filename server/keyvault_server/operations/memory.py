@@ -1,0 +1,73 @@
+"""The memory of a server: what clients can make it take at most, and giving back what it took.
+
+The rule of this file: the bound is a sum of the limits that hold, each times what one costs; a limit that is not in it
+bounds nothing. The costs were measured with `python -m benchmarks.attack`.
+"""
+
+import asyncio
+import ctypes
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from keyvault_api.names import MAX_MESSAGE
+from keyvault_server.operations.open_files import room_for_connections
+from keyvault_server.operations.settings import Settings
+from keyvault_server.rpc.access_log import MAX_LINES
+from keyvault_server.rpc.guard import Limits
+from keyvault_server.rpc.replies import ALL_CONNECTIONS
+
+MIB = 1024 * 1024
+LOOK_SECONDS = 5.0
+GROWTH = 16 * MIB
+"""Bytes by which the process has to have grown before memory is given back."""
+
+_PROCESS, _AWS = 90 * MIB, 60 * MIB
+_CONNECTION, _CALL, _LOG_LINE = 48 * 1024, 32 * 1024, 512
+_REQUEST_COPIES, _REPLY_COPIES = 3, 2
+
+Part = tuple[str, int]
+
+
+def parts(settings: Settings) -> list[Part]:
+    """Return what the bound is made of, in bytes."""
+    limits = Limits(settings.concurrent_calls, settings.call_seconds)
+    connections = settings.connections or room_for_connections(settings).service
+    return [
+        ("process", _PROCESS + (_AWS if settings.backend == "aws" else 0)),
+        (f"{limits.receiving_calls} messages on their way", limits.receiving_calls * MAX_MESSAGE),
+        (f"requests in flight, {_REQUEST_COPIES} copies", limits.request_bytes * _REQUEST_COPIES),
+        (f"replies not taken, {_REPLY_COPIES} copies", ALL_CONNECTIONS * _REPLY_COPIES),
+        (f"{limits.unanswered_calls} calls, from headers to reply", limits.unanswered_calls * _CALL),
+        (f"{connections} connections", connections * _CONNECTION),
+        ("access log that nobody reads", MAX_LINES * _LOG_LINE if settings.access_log else 0),
+    ]
+
+
+async def give_back(trim: Callable[[], None] | None = None) -> None:
+    """Return freed memory to the system while the process is larger than it was; the allocator keeps it otherwise."""
+    trim = trim or _trim
+    lowest = resident()
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        if resident() > lowest + GROWTH:
+            await asyncio.to_thread(trim)  # takes milliseconds, without the interpreter's lock
+        lowest = min(lowest, resident())
+
+
+def resident() -> int:
+    """Return the bytes of memory that the process has now; 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _trim() -> None:
+    """Call malloc_trim(3), which only glibc has."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
