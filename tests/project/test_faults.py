@@ -1,4 +1,4 @@
-"""tests/FAULTS.md names tests that exist."""
+"""tests/FAULTS.md and SECURITY.md name tests that exist."""
 
 import re
 
@@ -17,3 +17,15 @@ def test_every_row_names_a_test() -> None:
 @pytest.mark.parametrize(("file", "test"), HELD, ids=str)
 def test_a_named_test_exists(file: str, test: str) -> None:
     assert re.search(rf"^(?:async )?def {test}\(", (ROOT / "tests" / file).read_text(), re.MULTILINE)
+
+
+THREATS = re.findall(r"`([\w/]+\.py)::(\w+)` \|$", (ROOT / "SECURITY.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(("file", "test"), THREATS, ids=str)
+def test_a_threat_is_held_by_a_test(file: str, test: str) -> None:
+    assert re.search(rf"^(?:async )?def {test}\(", (ROOT / "tests" / "server" / file).read_text(), re.MULTILINE)
+
+
+def test_threats_are_listed() -> None:
+    assert len(THREATS) >= 12

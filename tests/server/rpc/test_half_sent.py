@@ -103,3 +103,14 @@ async def test_calls_from_headers_to_reply_are_bounded(tmp_path: Path) -> None:
         assert (await failure_of(server.stub.Read(pb.ReadRequest(key_id="a")))).reason == "RATE_LIMITED"
         for call in calls:
             call.cancel()
+
+
+async def test_large_requests_share_a_budget(tmp_path: Path) -> None:
+    """Where callers have no identities they are one, and have all of it."""
+    async with audit_server(tmp_path, limits=Limits(request_bytes=1_000)) as server:
+        small = server.stub.Create(pb.CreateRequest(key_id="a", envelope=bytes(900)))
+        assert (await failure_of(small)).reason == "MALFORMED_WRAPPED_KEY"
+        large = server.stub.Create(pb.CreateRequest(key_id="a", envelope=bytes(1_100)))
+        assert (await failure_of(large)).reason == "RATE_LIMITED"
+        again = server.stub.Create(pb.CreateRequest(key_id="a", envelope=bytes(900)))
+        assert (await failure_of(again)).reason == "MALFORMED_WRAPPED_KEY", "the budget is given back"
