@@ -17,6 +17,7 @@ BACKUP, RESTORE, SERVE, READ, *_ = (text for _, text in blocks_of("docs/backup.m
 
 @pytest.mark.process
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_the_embedded_drill_restores_every_record(tmp_path: Path) -> None:
     """Also those that are in the write-ahead log alone."""
     (tmp_path / "backup").mkdir()
@@ -44,6 +45,7 @@ def test_the_embedded_drill_restores_every_record(tmp_path: Path) -> None:
 
 @pytest.mark.external
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 async def test_a_restored_table_serves_its_records(moto_options: AwsOptions, moto: str) -> None:
     record = Record(bytes(72), bytes(16), 1, 2, b"body")
     async with open_aws(moto_options) as (_, records):

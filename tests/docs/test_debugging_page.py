@@ -51,6 +51,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 @pytest.mark.process
 @pytest.mark.external
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_the_page_shows_what_a_screen_shows(reader: Reader) -> None:
     first, *beside_servers = sessions()
     compare(reader, first)

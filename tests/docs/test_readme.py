@@ -15,7 +15,7 @@ from tests.support.repository import ROOT
 from tests.support.tools import tool
 from tests.support.tour import Tour, steps_of
 
-pytestmark = [pytest.mark.process, pytest.mark.external, pytest.mark.slow]
+pytestmark = [pytest.mark.process, pytest.mark.external, pytest.mark.slow, pytest.mark.timeout(400)]
 STEPS = steps_of("README.md")
 
 
