@@ -14,6 +14,7 @@ INDEXED = b"\xbe"
 """The header that entered HPACK's table last (RFC 7541, 6.1)."""
 _END_STREAM, _END_HEADERS = 1, 4
 _INITIAL_WINDOW_SIZE = 4
+_EMPTY_SETTINGS = bytes((0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0))
 _FRAME = 16_384
 """Maximum bytes of a frame, before a server allows more."""
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -72,9 +73,9 @@ class Rude:
         """Cancel a call."""
         self._send(RST_STREAM, 0, stream, struct.pack(">I", _CANCEL))
 
-    def settings(self) -> None:
-        """Send settings that change nothing, which the server acknowledges."""
-        self._send(_SETTINGS, 0, 0, b"")
+    def settings(self, times: int) -> None:
+        """Send settings that change nothing, so many times; the server acknowledges each."""
+        self._writer.write(_EMPTY_SETTINGS * times)
 
     def part(self, stream: int, data: bytes) -> None:
         """Send a part of a call's message, which goes on."""
@@ -83,6 +84,10 @@ class Rude:
     async def sent(self) -> None:
         """Wait until the operating system has taken what was sent."""
         await self._writer.drain()
+
+    def abort(self) -> None:
+        """End the connection at once, and drop what the server has not taken."""
+        self._writer.transport.abort()
 
     def ping(self) -> None:
         """Send a PING, which the server acknowledges."""

@@ -89,10 +89,19 @@ async def test_calls_reset_at_once_are_mostly_refused(server: Served) -> None:
 
 @pytest.mark.slow
 async def test_settings_whose_answers_are_left_take_no_memory(server: Served) -> None:
+    """When 10,000 answers wait in the server, it reads no more: 36 MB of settings are not all taken."""
+
+    async def send() -> None:
+        for _ in range(400):
+            caller.settings(10_000)
+            await asyncio.wait_for(caller.sent(), 2)
+
     async with rude(server.address) as caller, asyncio.timeout(60):
         caller.begin()
-        with Peak() as peak:
-            await flood(server, caller, lambda _: caller.settings(), 10 * FRAMES)
+        with Peak() as peak, pytest.raises(OSError):  # TimeoutError is one
+            await send()
+        await serves_others(server)
+        caller.abort()
     assert peak.grown < GROWN
 
 
@@ -102,9 +111,10 @@ async def test_a_flood_of_pings_ends_its_connection(server: Served) -> None:
         caller.begin()
         with Peak() as peak:
             await flood(server, caller, lambda _: caller.ping())
-        with pytest.raises((OSError, asyncio.IncompleteReadError)):
-            async for _ in caller.frames():
-                pass
+        async with asyncio.timeout(5):  # later, keepalive would end it
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                async for _ in caller.frames():
+                    pass
     assert peak.grown < GROWN
 
 
