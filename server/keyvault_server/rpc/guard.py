@@ -12,19 +12,15 @@ reflection pass untouched, so that a busy server does not look like a dead one.
 from __future__ import annotations  # grpc's handler types take parameters in the stubs only
 
 import asyncio
-import itertools
 import logging
-import os
-import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import grpc
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 
-from keyvault_api.names import is_scope
 from keyvault_server.access.quotas import InFlight
 from keyvault_server.core.errors import (
     DeadlineExceeded,
@@ -36,22 +32,20 @@ from keyvault_server.core.errors import (
     VaultError,
 )
 from keyvault_server.rpc.access_log import AccessLog
-from keyvault_server.rpc.gatekeeper import Gatekeeper, Visitor, current_caller
+from keyvault_server.rpc.call import Call
+from keyvault_server.rpc.gatekeeper import Gatekeeper, current_caller
 from keyvault_server.rpc.metadata import MetadataLimit
 from keyvault_server.rpc.metrics import Metrics
 from keyvault_server.rpc.receiving import Receiving
 from keyvault_server.rpc.refusals import Refusals
 from keyvault_server.rpc.replies import COUNTED, Replies
-from keyvault_server.rpc.status import Internal, details_of, message_of, status_of
+from keyvault_server.rpc.status import Internal, status_of
 
 SERVICE = "/keyvault.v1.KeyVault/"
 _REFUSALS = (Unauthenticated, PolicyDenied, RateLimited, InvalidRequest)
 """Failures that spend no quota of their caller's."""
-_CALLER_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 _log = logging.getLogger(__name__)
-_process = os.urandom(5).hex()
-_calls = itertools.count()
 
 Behaviour = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
 
@@ -90,7 +84,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
         self._guarded: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self._closed = False
         self._slots_taken = 0
-        self._unanswered: set[_Call] = set()  # in-flight, or done but the reply is not yet sent
+        self._unanswered: set[Call] = set()  # in-flight, or done but the reply is not yet sent
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -132,7 +126,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
         assert encode is not None
 
         async def handle(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            call = _Call(name, context, self._gate)
+            call = Call(name, context, self._gate)
             if self._closed:
                 await call.fail(ServerStopping())
             self._track(call)
@@ -150,7 +144,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
         # A unary one is started when its whole message has come; the wire does not show the difference.
         return grpc.stream_unary_rpc_method_handler(handle, request_deserializer=None, response_serializer=None)
 
-    def _admit(self, call: _Call) -> None:
+    def _admit(self, call: Call) -> None:
         """Identify the caller, before its message is received. Raises VaultError."""
         self._check_slots()
         call.caller.enter(call.context)
@@ -158,7 +152,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
         if self.replies.size and call.method == "Read":
             self.replies.check(call.context.peer())
 
-    async def _receive(self, call: _Call, decode: Callable[[bytes], Any]) -> None:
+    async def _receive(self, call: Call, decode: Callable[[bytes], Any]) -> None:
         """Receive and decode the call's request, which takes a slot from then on. Raises VaultError.
 
         One caller may have half of the bytes of all requests.
@@ -174,7 +168,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
         call.size = size
         call.request = _decoded(decode, data)
 
-    async def _serve(self, call: _Call, behaviour: Behaviour, encode: Callable[[Any], bytes]) -> bytes:
+    async def _serve(self, call: Call, behaviour: Behaviour, encode: Callable[[Any], bytes]) -> bytes:
         """Return the reply, once its outcome is recorded, within the deadline. Raises VaultError, TimeoutError."""
         left = call.context.time_remaining()
         if left is not None and left <= self._limits.call_seconds:  # grpc cancels it at the caller's deadline
@@ -185,7 +179,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
         self._count(call, "OK", "")
         return reply
 
-    async def _work(self, call: _Call, behaviour: Behaviour, encode: Callable[[Any], bytes]) -> bytes:
+    async def _work(self, call: Call, behaviour: Behaviour, encode: Callable[[Any], bytes]) -> bytes:
         """Run the handler and record its outcome; a large reply counts until it was taken. Raises VaultError."""
         reply = encode(await behaviour(call.request, call.context))
         if len(reply) >= COUNTED:
@@ -194,7 +188,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
         await call.caller.record_outcome("OK", "")
         return reply
 
-    async def _answer_error(self, call: _Call, error: BaseException) -> NoReturn:
+    async def _answer_error(self, call: Call, error: BaseException) -> NoReturn:
         """Record the outcome of a failed call, and answer it if there is a caller left to answer.
 
         Answers that cost nothing but our time wait for their turn.
@@ -223,14 +217,14 @@ class CallGuard(grpc.aio.ServerInterceptor):
         if self._slots_taken >= self._limits.concurrent_calls or len(self._unanswered) > self._limits.unanswered_calls:
             raise RateLimited
 
-    def _free_slot(self, call: _Call) -> None:
+    def _free_slot(self, call: Call) -> None:
         self._slots_taken -= call.holds_slot
         call.holds_slot = False
         if call.size:
             self._requests.leave(call.caller.identity, call.size)
             call.size = 0
 
-    def _track(self, call: _Call) -> None:
+    def _track(self, call: Call) -> None:
         """Count a call until its reply was taken: a stop would cancel a reply that was only returned."""
 
         def answered(_: object) -> None:
@@ -244,7 +238,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
         self._unanswered.add(call)
         self._idle.clear()
 
-    def _count(self, call: _Call, status: str, reason: str) -> None:
+    def _count(self, call: Call, status: str, reason: str) -> None:
         took = time.perf_counter() - call.started
         self._metrics.count(call.method, status, took)
         if self._access_log is None:
@@ -254,35 +248,6 @@ class CallGuard(grpc.aio.ServerInterceptor):
         else:
             who, peer = call.caller.identity, call.context.peer()
             self._access_log.add(call.method, status, reason, call.name, who, peer, call.request_id, took)
-
-
-class _Call:
-    """One call, from its first byte to its line in the access log."""
-
-    __slots__ = ("caller", "context", "holds_slot", "method", "request", "request_id", "size", "started")
-
-    def __init__(self, method: str, context: grpc.aio.ServicerContext[Any, Any], gate: Gatekeeper) -> None:
-        self.context = context
-        self.request: Message | None = None
-        self.request_id = _request_id(context)
-        self.method = method
-        self.caller = Visitor(gate, method, self.request_id, context)
-        self.holds_slot = False
-        self.size = 0
-        """Bytes of the request that count as in flight."""
-        self.started = time.perf_counter()
-
-    @property
-    def name(self) -> str:
-        """The key_id or scope that the call is about; empty if what was sent is not a valid one."""
-        request = self.request
-        name: str = getattr(request, "key_id", "") or getattr(request, "scope", "")
-        return name if is_scope(name) else ""
-
-    async def fail(self, error: VaultError) -> NoReturn:
-        """End the call with the error's status, by raising what grpc.aio ends a call with."""
-        trailers = (("grpc-status-details-bin", details_of(error, self.request_id)),)
-        raise await self.context.abort(status_of(error), message_of(error), trailers)
 
 
 def _failure(error: BaseException, request_id: str) -> VaultError | None:
@@ -307,11 +272,3 @@ def _decoded(decode: Callable[[bytes], Any], data: bytes) -> Any:
         if "alloc failed" in str(error):  # upb's words: the message may be fine, but there was no memory for it
             raise RateLimited from None
         raise InvalidRequest from None
-
-
-def _request_id(context: grpc.aio.ServicerContext[Any, Any]) -> str:
-    """Return the caller's x-request-id if it is fit for a log, else the process's random id and a number."""
-    for name, value in context.invocation_metadata() or ():
-        if name == "x-request-id" and isinstance(value, str) and _CALLER_ID.fullmatch(value):
-            return value
-    return f"{_process}-{next(_calls):x}"
