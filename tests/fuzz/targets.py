@@ -145,7 +145,7 @@ class InProcess:
             context.end()
 
     async def _guarded(self, method: str) -> Any:
-        details: Any = SimpleNamespace(method=SERVICE + method)
+        details: Any = SimpleNamespace(method=SERVICE + method, invocation_metadata=())
 
         async def continuation(_: object) -> Any:
             return self._handlers[method]
