@@ -26,7 +26,7 @@ from tests.support.policy_server import policy_server
 from tests.support.refusals import failure_of
 from tests.support.trails import CALL, Trail, note, small_files, some_change
 
-FLOOD = 3_000
+FLOOD = 500
 AT_ONCE = 200
 UNAUTHENTICATED = ("UNAUTHENTICATED", "UNAUTHENTICATED")
 
@@ -88,7 +88,7 @@ async def test_a_flood_of_unidentified_calls_is_a_few_lines(tmp_path: Path) -> N
 async def test_those_that_no_server_has_room_for_are_counted_apart(tmp_path: Path) -> None:
     identifier = Identifier(certificates=True)
     async with audit_server(tmp_path, identifier=identifier, limits=Limits(concurrent_calls=1)) as server:
-        told = await unidentified(server.stub, 1_000)
+        told = await unidentified(server.stub, 400)
     listed, counted = refusals(server.trail.lines())
     assert {reason: number for (_, reason), number in (listed + counted).items()} == told
     assert sum(listed.values()) < UNIDENTIFIED.burst + 60
