@@ -89,6 +89,10 @@ class Programs:
         """Return what the program's own tests said; all of them passed."""
         return (self._built(language) / "tests").read_text()
 
+    def folder_of(self, language: str) -> Path:
+        """Return where the program's sources are, built."""
+        return self._built(language) / "checkout" / "examples" / language
+
     def _built(self, language: str) -> Path:
         folder = self._folder / language
         folder.mkdir(exist_ok=True, parents=True)

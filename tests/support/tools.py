@@ -25,7 +25,7 @@ def tool(name: str, path: str) -> Path:
         return TOOLS / path
     found = shutil.which(name)
     if found is None:
-        _missing(f"{name} (`python3 dev.py tools` gets it)")
+        missing(f"{name} (`python3 dev.py tools` gets it)")
     return Path(found)
 
 
@@ -34,10 +34,11 @@ def toolchain(*names: str) -> None:
     for name in names:
         need_external(name)
         if not shutil.which(name):
-            _missing(name)
+            missing(name)
 
 
-def _missing(name: str) -> NoReturn:
+def missing(name: str) -> NoReturn:
+    """Skip the test for want of this; fail in CI."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"{MISSING}{name}")
     pytest.skip(f"{MISSING}{name}")
