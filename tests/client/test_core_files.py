@@ -17,9 +17,10 @@ pytestmark = pytest.mark.process
 
 
 def allow_core_files() -> None:
-    """Raise the limit as far as this user may."""
+    """Raise the limit as far as this user may, and let SIGQUIT end the process: a run in the background ignores it."""
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def killed(process: "subprocess.Popen[bytes]") -> int:
@@ -74,7 +75,7 @@ def test_an_operators_command_leaves_no_core_file(tmp_path: Path) -> None:
 
 
 def test_a_server_leaves_no_core_file(tmp_path: Path) -> None:
-    limits = resource.getrlimit(resource.RLIMIT_CORE)
+    limits, handler = resource.getrlimit(resource.RLIMIT_CORE), signal.getsignal(signal.SIGQUIT)
     allow_core_files()  # inherited
     try:
         with server_process(tmp_path / "data") as server:
@@ -83,5 +84,6 @@ def test_a_server_leaves_no_core_file(tmp_path: Path) -> None:
             server.process.returncode = -signal.SIGQUIT
     finally:
         resource.setrlimit(resource.RLIMIT_CORE, limits)
+        signal.signal(signal.SIGQUIT, handler)
     assert os.WTERMSIG(status) == signal.SIGQUIT
     assert not os.WCOREDUMP(status)
