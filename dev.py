@@ -35,8 +35,8 @@ USERS, DEVELOPERS = ("build", "server"), ("build", "dev")
 UNIT = ("-n", "2", "-m", "not process and not external and not slow")
 """Its tests compute more than they wait: a third worker would only collect them once more."""
 COVERAGE = ("--cov", "--cov-report=term:skip-covered")
-WORKERS = ("-n", "6")
-"""Three times the two cores: tests wait for processes and timers half of the time."""
+WORKERS = ("-n", "4")
+"""More than the two cores: tests wait for processes and timers half of the time."""
 TOOLS = {
     "go": ("go", "install", "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3"),
     "npm": ("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", ".tools/dynalite", "dynalite@4.0.0"),

@@ -19,7 +19,7 @@ from tests.support.servers import embedded
 pytestmark = pytest.mark.slow
 KEEPALIVE = 10.0
 """Seconds between the last data and a ping."""
-BUSY = 10.0
+BUSY = 30.0
 """Seconds that a loaded machine may add."""
 
 

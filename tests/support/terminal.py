@@ -3,6 +3,7 @@
 import fcntl
 import os
 import select
+import signal
 import subprocess
 import termios
 from collections.abc import Iterator, Sequence
@@ -50,6 +51,12 @@ class Terminal:
         return bool(data)
 
 
+def _be_controlled() -> None:
+    """Let Ctrl-C reach the new process, which a run in the background would have it ignore."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def at_terminal(line: Sequence[str | Path], folder: Path, environment: dict[str, str]) -> Iterator[Terminal]:
     """Run a command; kill it at the end if it still runs."""
@@ -63,7 +70,7 @@ def at_terminal(line: Sequence[str | Path], folder: Path, environment: dict[str,
             stdout=streams,
             stderr=streams,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - Ctrl-C reaches it so
+            preexec_fn=_be_controlled,  # noqa: PLW1509 - one command of a test
         )
         os.close(streams)
         with process:
