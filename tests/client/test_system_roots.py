@@ -63,7 +63,7 @@ async def test_grpcs_own_roots_do_not_count(server: IdentityServer, roots: Path,
     replace(roots, own)
     replace(tmp_path / "grpc.pem", other)
     process = await asyncio.create_subprocess_exec(
-        *(BIN / "keyvault", "generate-key", "prod/", "--tls", "--address", server.address, "--timeout", "4"),
+        *(BIN / "keyvault", "generate-key", "prod/", "--tls", "--address", server.address, "--timeout", "20"),
         env=os.environ | {"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(tmp_path / "grpc.pem")},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
