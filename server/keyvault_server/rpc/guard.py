@@ -140,6 +140,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
                 return await self._answer_error(call, error)
             finally:
                 self._free_slot(call)
+                call.request = None  # gRPC's context refers to itself and to the call until a garbage collection
 
         # A unary one is started when its whole message has come; the wire does not show the difference.
         return grpc.stream_unary_rpc_method_handler(handle, request_deserializer=None, response_serializer=None)
