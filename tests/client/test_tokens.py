@@ -170,6 +170,7 @@ async def test_a_function_is_asked_for_the_token_of_every_call(server: IdentityS
         assert [await whom(vault) for _ in range(3)] == ["jwt:one", "jwt:two", "jwt:three"]
 
 
+@pytest.mark.slow
 async def test_a_failing_function_is_unavailable_and_not_quoted(server: IdentityServer) -> None:
     asked = 0
 

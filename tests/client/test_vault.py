@@ -191,6 +191,7 @@ async def test_plaintext_to_another_machine_has_to_be_asked_for() -> None:
     await KeyVault("vault.example:50051", insecure=True).close()
 
 
+@pytest.mark.slow
 async def test_a_mutation_is_retried_after_a_lost_reply_and_done_once() -> None:
     records = FakeRecordStore()
     async with on_ports(FakeKeyService(), records) as server, KeyVault(server.address) as vault:
@@ -328,6 +329,7 @@ async def test_a_fault_of_the_server_is_its_own_exception() -> None:
     assert failure.value.reason == "INTERNAL"
 
 
+@pytest.mark.slow
 async def test_a_call_ends_within_its_timeout() -> None:
     records = FakeRecordStore()
     forever = asyncio.Event()

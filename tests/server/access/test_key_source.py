@@ -406,6 +406,7 @@ async def test_a_fetch_without_the_right_token_says_which_setting(tmp_path: Path
         assert "s3cret" not in str(error.value)
 
 
+@pytest.mark.slow
 async def test_a_reload_that_is_asked_for_fetches_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "keys.json"
     path.write_bytes(EC_ONLY.body)

@@ -109,6 +109,7 @@ async def test_an_old_cipher_is_not_spoken(gate: PolicyServer, cipher: str) -> N
         await in_thread(spoken, gate, ssl.TLSVersion.TLSv1_2, cipher)
 
 
+@pytest.mark.slow
 async def test_an_rsa_server_speaks_no_old_cipher(tmp_path: Path) -> None:
     """Without an ephemeral key exchange, who gets the server's key later can read what was recorded."""
     key = rsa.generate_private_key(65_537, 2_048)

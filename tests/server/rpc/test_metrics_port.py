@@ -53,6 +53,7 @@ def is_open(connection: socket.socket) -> bool:
 
 
 @pytest.mark.parametrize("connections", [SCRAPES, 5 * SCRAPES])
+@pytest.mark.slow
 def test_a_scrape_is_answered_while_others_drip(connections: int) -> None:
     """Eight connections that sent a byte a second shut Prometheus out for as long as they liked."""
     with serve_metrics(Metrics(), "127.0.0.1:0") as port:
