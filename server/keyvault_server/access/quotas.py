@@ -200,12 +200,14 @@ class InFlight:
         held = self._amounts.get(identity, 0) + amount
         if held > most:
             raise RateLimited
-        self._amounts[identity] = held
+        self._hold(identity, held)
         self.total += amount
 
     def leave(self, identity: str, amount: int = 1) -> None:
         """Count so much less, which entered before."""
-        held = self._amounts.pop(identity) - amount
+        self._hold(identity, self._amounts.pop(identity) - amount)
         self.total -= amount
-        if held:
-            self._amounts[identity] = held
+
+    def _hold(self, identity: str, amount: int) -> None:
+        if amount:
+            self._amounts[identity] = amount

@@ -325,3 +325,10 @@ def test_the_default_in_bytes_fits_a_partition_and_a_message() -> None:
     """It stays within what a partition gives, and takes a whole message."""
     assert 0.9 * 3_000 * 4_096 < Limits()[READ_BYTES].per_second < 3_000 * 4_096
     assert Limits()[READ_BYTES].burst > MAX_MESSAGE
+
+
+def test_an_empty_request_keeps_no_caller() -> None:
+    in_flight = InFlight()
+    in_flight.enter("empty", 10, amount=0)
+    in_flight.enter("full", 10, amount=7)
+    assert (len(in_flight), in_flight.total) == (1, 7)
