@@ -15,8 +15,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from keyvault_server.audit.entry import Call, Change
 from keyvault_server.audit.key import AuditKey
-from keyvault_server.audit.trail import Audit, AuditOptions, Call, Change, open_audit
+from keyvault_server.audit.trail import Audit, AuditOptions, open_audit
 from keyvault_server.audit.verify import verify
 from keyvault_server.core.records import Record, digest
 

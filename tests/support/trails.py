@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from keyvault_server.audit.entry import Call, Change
 from keyvault_server.audit.key import AuditKey
 from keyvault_server.audit.log import FILE_BYTES
-from keyvault_server.audit.trail import Audit, AuditOptions, Call, Change, open_audit
+from keyvault_server.audit.trail import Audit, AuditOptions, open_audit
 from keyvault_server.audit.verify import Report, verify
 from keyvault_server.core.records import Record, digest
 

@@ -23,11 +23,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-from keyvault_api import envelope as kve1
-from keyvault_api.envelope import HEAD_SIZE, Kind
 from keyvault_api.names import is_scope
+from keyvault_server.audit.entry import Call, Change
 from keyvault_server.audit.file import Sync
 from keyvault_server.audit.key import AuditKey
 from keyvault_server.audit.line import (
@@ -43,7 +41,6 @@ from keyvault_server.audit.line import (
 from keyvault_server.audit.log import FILE_BYTES, AuditLog, Clock, fdatasync, open_log
 from keyvault_server.core.background import in_background
 from keyvault_server.core.errors import AuditUnavailable
-from keyvault_server.core.records import DIGEST_SIZE, StoredHead, digest, state_of
 from keyvault_server.disk.disk_thread import DiskThread
 from keyvault_server.disk.group_commit import GroupCommit
 
@@ -71,55 +68,6 @@ class AuditOptions:
     """Write key_ids and scopes in plaintext, in addition to their HMACs."""
     file_bytes: int = FILE_BYTES
     """Size at which FILE is kept as FILE.<seq>, and a new one begun."""
-
-
-class Origin(NamedTuple):
-    """Where a call comes from."""
-
-    peer: str = ""
-    """Address of the caller, with its port, as gRPC writes it; "" for an operator's command."""
-    uid: int | None = None
-    """User who ran an operator's command."""
-    sudo_uid: int | None = None
-    """User who ran it by sudo, as the environment says."""
-
-
-class Call(NamedTuple):
-    """Who asks for what: the same in every line of a call."""
-
-    request: str
-    """Request id."""
-    caller: str
-    """Identity; "" if there is none."""
-    method: str
-    tenant: str
-    """Tenant of the caller; "" if there is none."""
-    key_id: str = ""
-    """The key_id or scope, as it was sent; "" if the method has none."""
-    origin: Origin = Origin()
-
-
-class Change(NamedTuple):
-    """The record that a mutation stores."""
-
-    revision: int
-    kind: Kind | None
-    """None for a vacancy."""
-    digest: bytes
-    """SHA-256(envelope)[0:16], as in the ring; b"" for a vacancy."""
-    head: bytes
-
-    @classmethod
-    def of(cls, record: StoredHead) -> "Change":
-        """Return the change to this record."""
-        state = state_of(record)
-        return cls(state.revision, state.kind, record.ring[:DIGEST_SIZE], record.head)
-
-    @classmethod
-    def of_envelope(cls, envelope: bytes) -> "Change":
-        """Return the change that a request's envelope asks for. Raises MalformedEnvelope."""
-        header = kve1.parse(envelope)
-        return cls(header.revision, header.kind, digest(envelope), envelope[:HEAD_SIZE])
 
 
 @dataclass(eq=False, slots=True)

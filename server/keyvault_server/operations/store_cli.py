@@ -14,7 +14,7 @@ from cyclopts.validators import Number
 
 from keyvault_api.envelope import MAX_REVISION
 from keyvault_api.names import is_key_id, is_tenant
-from keyvault_server.audit.trail import Origin
+from keyvault_server.audit.entry import Origin
 from keyvault_server.core.caller import DEFAULT_TENANT
 from keyvault_server.core.errors import OperatorError, StaleRevision, VaultError
 from keyvault_server.core.ports import HeadChanged

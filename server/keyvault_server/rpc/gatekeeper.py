@@ -16,7 +16,8 @@ from keyvault_api.envelope import MalformedEnvelope
 from keyvault_server.access.identity import AuthContext, Identifier, Metadata
 from keyvault_server.access.policy import CallerEntry, Policy
 from keyvault_server.access.quotas import READ_BYTES, REFUSED, InFlight, Quotas, Rate
-from keyvault_server.audit.trail import Audit, Call, Change, Origin
+from keyvault_server.audit.entry import Call, Change, Origin
+from keyvault_server.audit.trail import Audit
 from keyvault_server.core.caller import DEFAULT_TENANT, Caller
 from keyvault_server.core.errors import AuditUnavailable, PolicyDenied, RateLimited
 from keyvault_server.core.records import StoredHead

@@ -10,7 +10,7 @@ import pytest
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
 from keyvault_server.access.identity import AuthContext, Identifier, Metadata
-from keyvault_server.audit.trail import Origin
+from keyvault_server.audit.entry import Origin
 from keyvault_server.core.errors import Unauthenticated
 from keyvault_server.rpc.access_log import AccessLog
 from keyvault_server.rpc.gatekeeper import UNIDENTIFIED, Gatekeeper, Visitor

@@ -15,9 +15,10 @@ import pytest
 
 from keyvault_api import envelope as kve1
 from keyvault_api.envelope import Kind
+from keyvault_server.audit.entry import Call, Change
 from keyvault_server.audit.reading import BadPlace
 from keyvault_server.audit.replay import StoreReport, against_store
-from keyvault_server.audit.trail import Audit, Call, Change
+from keyvault_server.audit.trail import Audit
 from keyvault_server.backends.embedded.sqlite import SqliteStore, open_store
 from keyvault_server.core.errors import BackendThrottled, BackendUnavailable, VaultError
 from keyvault_server.core.ports import RecordStore, Walked

@@ -21,10 +21,10 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from keyvault_server.audit.entry import Call, Change, Origin
 from keyvault_server.audit.file import UnusableAuditFile
 from keyvault_server.audit.key import AuditKey, UnusableAuditKey, load_key
 from keyvault_server.audit.recovery import _FIRST_LOOK
-from keyvault_server.audit.trail import Call, Change, Origin
 from keyvault_server.audit.verify import verify
 from keyvault_server.core.errors import AuditUnavailable, BackendUnavailable, OperatorError
 from keyvault_server.core.records import vacancy
@@ -550,7 +550,8 @@ def test_a_key_shows_itself_in_no_repr_and_is_never_overwritten(trail: Trail) ->
 WRITER = """
 import asyncio, sys
 from pathlib import Path
-from keyvault_server.audit.trail import AuditOptions, Call, open_audit
+from keyvault_server.audit.entry import Call
+from keyvault_server.audit.trail import AuditOptions, open_audit
 
 async def worker(audit, number):
     for count in range(100_000):
