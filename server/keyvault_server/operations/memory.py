@@ -32,7 +32,7 @@ Part = tuple[str, int]
 
 def parts(settings: Settings) -> list[Part]:
     """Return what the bound is made of, in bytes."""
-    limits = Limits(settings.concurrent_calls, settings.call_seconds)
+    limits = Limits()
     connections = settings.connections or room_for_connections(settings).service
     return [
         ("process", _PROCESS + (_AWS if settings.backend == "aws" else 0)),

@@ -25,7 +25,7 @@ _process = os.urandom(5).hex()
 _calls = itertools.count()
 
 
-class Call:
+class GuardedCall:
     """One call."""
 
     __slots__ = ("caller", "context", "holds_slot", "method", "request", "request_id", "size", "started")

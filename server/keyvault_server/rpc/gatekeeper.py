@@ -112,13 +112,14 @@ class Visitor:
         self._listed: bool | None = None
         self._replayed = False
 
-    def enter(self, peer: Peer) -> None:
+    def enter(self) -> None:
         """Identify the caller, find its tenant, and count the call as in-flight until `release`.
 
         Raises Unauthenticated; PolicyDenied for a caller that the policy does not know; RateLimited.
         """
-        gate = self._gate
+        gate, peer = self._gate, self._peer
         if gate.identifier is not None:
+            assert peer is not None, "an operator's command does not enter"
             proved = peer.auth_context() if gate.identifier.certificates else {}
             self.identity = gate.identifier.identify(proved, peer.invocation_metadata())
         if gate.policy is not None:

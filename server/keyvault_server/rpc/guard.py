@@ -32,7 +32,7 @@ from keyvault_server.core.errors import (
     VaultError,
 )
 from keyvault_server.rpc.access_log import AccessLog
-from keyvault_server.rpc.call import Call
+from keyvault_server.rpc.call import GuardedCall
 from keyvault_server.rpc.gatekeeper import Gatekeeper, current_caller
 from keyvault_server.rpc.metadata import MetadataLimit
 from keyvault_server.rpc.metrics import Metrics
@@ -84,7 +84,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
         self._guarded: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self._closed = False
         self._slots_taken = 0
-        self._unanswered: set[Call] = set()  # in-flight, or done but the reply is not yet sent
+        self._unanswered: set[GuardedCall] = set()  # in-flight, or done but the reply is not yet sent
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -126,7 +126,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
         assert encode is not None
 
         async def handle(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            call = Call(name, context, self._gate)
+            call = GuardedCall(name, context, self._gate)
             if self._closed:
                 await call.fail(ServerStopping())
             self._track(call)
@@ -135,8 +135,6 @@ class CallGuard(grpc.aio.ServerInterceptor):
                 await self._receive(call, decode)
                 return await self._serve(call, behaviour, encode)
             except (Exception, asyncio.CancelledError) as error:
-                if not call.caller.entered:  # a rejected call also waits for the audit log, but does not hold a slot
-                    self._free_slot(call)
                 return await self._answer_error(call, error)
             finally:
                 self._free_slot(call)
@@ -145,15 +143,15 @@ class CallGuard(grpc.aio.ServerInterceptor):
         # A unary one is started when its whole message has come; the wire does not show the difference.
         return grpc.stream_unary_rpc_method_handler(handle, request_deserializer=None, response_serializer=None)
 
-    def _admit(self, call: Call) -> None:
+    def _admit(self, call: GuardedCall) -> None:
         """Identify the caller, before its message is received. Raises VaultError."""
         self._check_slots()
-        call.caller.enter(call.context)
+        call.caller.enter()
         current_caller.set(call.caller)
         if self.replies.size and call.method == "Read":
             self.replies.check(call.context.peer())
 
-    async def _receive(self, call: Call, decode: Callable[[bytes], Any]) -> None:
+    async def _receive(self, call: GuardedCall, decode: Callable[[bytes], Any]) -> None:
         """Receive and decode the call's request, which takes a slot from then on. Raises VaultError.
 
         One caller may have half of the bytes of all requests.
@@ -169,7 +167,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
         call.size = size
         call.request = _decoded(decode, data)
 
-    async def _serve(self, call: Call, behaviour: Behaviour, encode: Callable[[Any], bytes]) -> bytes:
+    async def _serve(self, call: GuardedCall, behaviour: Behaviour, encode: Callable[[Any], bytes]) -> bytes:
         """Return the reply, once its outcome is recorded, within the deadline. Raises VaultError, TimeoutError."""
         left = call.context.time_remaining()
         if left is not None and left <= self._limits.call_seconds:  # grpc cancels it at the caller's deadline
@@ -180,7 +178,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
         self._count(call, "OK", "")
         return reply
 
-    async def _work(self, call: Call, behaviour: Behaviour, encode: Callable[[Any], bytes]) -> bytes:
+    async def _work(self, call: GuardedCall, behaviour: Behaviour, encode: Callable[[Any], bytes]) -> bytes:
         """Run the handler and record its outcome; a large reply counts until it was taken. Raises VaultError."""
         reply = encode(await behaviour(call.request, call.context))
         if len(reply) >= COUNTED:
@@ -189,7 +187,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
         await call.caller.record_outcome("OK", "")
         return reply
 
-    async def _answer_error(self, call: Call, error: BaseException) -> NoReturn:
+    async def _answer_error(self, call: GuardedCall, error: BaseException) -> NoReturn:
         """Record the outcome of a failed call, and answer it if there is a caller left to answer.
 
         Answers that cost nothing but our time wait for their turn.
@@ -218,14 +216,14 @@ class CallGuard(grpc.aio.ServerInterceptor):
         if self._slots_taken >= self._limits.concurrent_calls or len(self._unanswered) > self._limits.unanswered_calls:
             raise RateLimited
 
-    def _free_slot(self, call: Call) -> None:
+    def _free_slot(self, call: GuardedCall) -> None:
         self._slots_taken -= call.holds_slot
         call.holds_slot = False
         if call.size:
             self._requests.leave(call.caller.identity, call.size)
             call.size = 0
 
-    def _track(self, call: Call) -> None:
+    def _track(self, call: GuardedCall) -> None:
         """Count a call until its reply was taken: a stop would cancel a reply that was only returned."""
 
         def answered(_: object) -> None:
@@ -239,7 +237,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
         self._unanswered.add(call)
         self._idle.clear()
 
-    def _count(self, call: Call, status: str, reason: str) -> None:
+    def _count(self, call: GuardedCall, status: str, reason: str) -> None:
         took = time.perf_counter() - call.started
         self._metrics.count(call.method, status, took)
         if self._access_log is None:

@@ -86,7 +86,7 @@ async def test_an_address_is_asked_for_where_a_line_needs_it(tmp_path: Path) -> 
         for _ in range(int(UNIDENTIFIED.burst) + 5):
             caller = Visitor(gate, "Read", "req-2", peer)
             with pytest.raises(Unauthenticated):
-                caller.enter(peer)
+                caller.enter()
             await caller.record_outcome("UNAUTHENTICATED", "UNAUTHENTICATED")
     assert peer.asked == 1 + UNIDENTIFIED.burst
 
