@@ -137,7 +137,9 @@ class Visitor:
 
     def note(self, name: str, envelope: bytes = b"") -> None:
         """See Caller."""
-        self._name, self._envelope = name, envelope
+        self._name = name
+        if self._gate.audit is not None:
+            self._envelope = envelope
 
     def permit(self, name: str) -> None:
         """See Caller."""
@@ -202,17 +204,20 @@ class Visitor:
         if not self.is_listed():
             audit.count_refused(status, reason)
             return
-        change = self._change or self._refused_change()
-        await audit.outcome(self._call(), status, reason, change=change, intent=self._intent, replayed=self._replayed)
+        self._note_change()
+        await audit.outcome(
+            self._call(), status, reason, change=self._change, intent=self._intent, replayed=self._replayed
+        )
 
-    def _refused_change(self) -> Change | None:
-        """Return what the envelope that was sent asks for, if it is one; for a replay as well."""
-        if not self._envelope:
-            return None
-        try:
-            return Change.of_envelope(self._envelope)
-        except MalformedEnvelope:
-            return None
+    def _note_change(self) -> None:
+        """Note what the envelope that was sent asks for, if it is one and nothing was intended; then let go of it.
+
+        gRPC's context keeps all that a call holds until a garbage collection.
+        """
+        if self._envelope and self._change is None:
+            with contextlib.suppress(MalformedEnvelope):
+                self._change = Change.of_envelope(self._envelope)
+        self._envelope = b""
 
     def is_listed(self) -> bool:
         """Return whether the call gets lines of its own in both logs, or is only counted.
