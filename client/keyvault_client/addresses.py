@@ -5,13 +5,9 @@ write instead.
 """
 
 import ipaddress
-import os
 
-from keyvault_api.address import is_loopback
+from keyvault_api.address import MAX_SOCKET_PATH, is_loopback, socket_path, socket_path_size
 from keyvault_client.errors import InvalidRequest
-
-MAX_SOCKET_PATH = 107
-"""Bytes in the path of a unix socket (unix(7): sun_path without its end)."""
 
 
 def check_address(address: str, *, tls: bool, insecure: bool) -> None:
@@ -19,7 +15,7 @@ def check_address(address: str, *, tls: bool, insecure: bool) -> None:
     if address.startswith(("http:", "https:")):
         why = "write host:port or unix:/path, and give tls (--tls, --ca) for TLS"
     elif address.startswith("unix:"):
-        why = _why_invalid_socket(address.removeprefix("unix:"))
+        why = _why_invalid_socket(address)
     else:
         why = _why_invalid_name(address.removeprefix("dns:///"))
     if why:
@@ -31,10 +27,10 @@ def check_address(address: str, *, tls: bool, insecure: bool) -> None:
         )
 
 
-def _why_invalid_socket(path: str) -> str:
-    if not path.strip("/"):
+def _why_invalid_socket(address: str) -> str:
+    if not socket_path(address).strip("/"):
         return "name the path of the socket, as in unix:/run/keyvault.sock"
-    size = len(os.fsencode(path.removeprefix("//")))
+    size = socket_path_size(address)
     return f"the path has {size} bytes; a socket's has at most {MAX_SOCKET_PATH}" if size > MAX_SOCKET_PATH else ""
 
 

@@ -1,6 +1,20 @@
-"""Which addresses may be used in plaintext: the one rule, which both sides share."""
+"""What both sides know of addresses: which may be used in plaintext, and the path of a unix socket."""
 
 import ipaddress
+import os
+
+MAX_SOCKET_PATH = 107
+"""Bytes in the path of a unix socket (unix(7): sun_path without its end)."""
+
+
+def socket_path(address: str) -> str:
+    """Return the path in unix:/path or unix:///path."""
+    return address.removeprefix("unix:").removeprefix("//")
+
+
+def socket_path_size(address: str) -> int:
+    """Return the bytes of the path in unix:/path, of which a socket has at most MAX_SOCKET_PATH."""
+    return len(os.fsencode(socket_path(address)))
 
 
 def is_loopback(address: str) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import grpc
 
+from keyvault_api.address import socket_path
 from keyvault_server.core.errors import OperatorError
 
 _ANSWER_SECONDS = 1.0
@@ -59,7 +60,7 @@ def bind(
         else:
             port = server.add_secure_port(address, credentials)
         if address.startswith("unix:"):
-            _socket_path(address).chmod(socket_mode)
+            Path(socket_path(address)).chmod(socket_mode)
     except RuntimeError:
         raise CannotListen(f"cannot listen on {address}: it is in use, or not an address of this machine") from None
     except OSError as error:
@@ -67,10 +68,6 @@ def bind(
     finally:
         os.umask(umask)
     return port
-
-
-def _socket_path(address: str) -> Path:
-    return Path(address.removeprefix("unix:").removeprefix("//"))
 
 
 def _reason(family: int, there: tuple[object, ...]) -> int:
@@ -87,7 +84,7 @@ def _reason(family: int, there: tuple[object, ...]) -> int:
 
 
 def _refuse_taken_socket(address: str) -> None:
-    path = _socket_path(address)
+    path = Path(socket_path(address))
     if not path.parent.is_dir():
         raise CannotListen(f"cannot listen on {address}: folder {path.parent} does not exist")
     if path.exists() and not path.is_socket():

@@ -4,7 +4,6 @@ The rule of this file: a setting says what it means, and no setting is a secret.
 """
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, FilePath, PlainSerializer, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from keyvault_api.address import is_loopback
+from keyvault_api.address import MAX_SOCKET_PATH, is_loopback, socket_path_size
 from keyvault_api.names import is_key_id
 
 PREFIX = "KEYVAULT_"
@@ -21,8 +20,6 @@ PREFIX = "KEYVAULT_"
 
 LONGEST_SECONDS = 31_536_000.0
 """A year: far longer times fit no timeout of a socket (OverflowError)."""
-MAX_SOCKET_PATH = 107
-"""Bytes of a unix socket's path (unix(7))."""
 
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+(/[A-Za-z0-9!#$&^_.+-]+)?", re.ASCII)  # RFC 6838, 4.2
 
@@ -30,7 +27,7 @@ _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+(/[A-Za-z0-9!#$&^_.+-]+)?", re.A
 def check_address(text: str) -> str:
     """Return the address. Raises ValueError, with a sentence for the operator, for one that is none."""
     if text.startswith("unix:"):
-        size = len(os.fsencode(text.removeprefix("unix:").removeprefix("//")))
+        size = socket_path_size(text)
         if not size:
             raise ValueError("must be host:port, [ipv6]:port or unix:/path")
         if size > MAX_SOCKET_PATH:
