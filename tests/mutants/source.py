@@ -51,6 +51,8 @@ class Mutant:
     after: str
     """What that line becomes."""
     line: int
+    statement: tuple[int, int]
+    """First and last line of the statement that has the fault; of a compound one without its body."""
     text: bytes
     """The whole file."""
 
@@ -71,13 +73,26 @@ def mutants_of(root: Path, path: str) -> list[Mutant]:
     for line in source.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
     made = []
-    for node, replacement, function in _faults(ast.parse(source), ""):
+    tree = ast.parse(source)
+    statements = [_lines(node) for node in ast.walk(tree) if isinstance(node, ast.stmt)]
+    for node, replacement, function in _faults(tree, ""):
         start = starts[node.lineno - 1] + node.col_offset
         end = starts[node.end_lineno - 1] + node.end_col_offset
         text = source[:start] + _unparsed(replacement).encode() + source[end:]
         before, after = (changed.splitlines()[node.lineno - 1].decode().strip() for changed in (source, text))
-        made.append(Mutant(path, function, before, after, node.lineno, text))
+        around = max(
+            (lines for lines in statements if lines[0] <= node.lineno <= lines[1]),
+            default=(node.lineno, node.end_lineno),
+        )
+        made.append(Mutant(path, function, before, after, node.lineno, around, text))
     return sorted(made, key=lambda mutant: mutant.line)
+
+
+def _lines(statement: ast.stmt) -> tuple[int, int]:
+    body = getattr(statement, "body", None) or getattr(statement, "cases", None)
+    inner = getattr(body[0], "pattern", body[0]) if body else None
+    last = inner.lineno - 1 if inner else statement.end_lineno or statement.lineno
+    return statement.lineno, max(statement.lineno, last)
 
 
 def _unparsed(node: ast.AST) -> str:

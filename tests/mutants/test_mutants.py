@@ -47,17 +47,43 @@ EXPECTED = [
     ("Door.enter", "return member or age == 4", "return member or (age != 4)"),
     ("Door.enter", "return member or age == 4", "return member or age == 5"),
 ]
+SOURCE = """
+def count(n: int) -> int:
+    while n > 0:
+        n -= 1
+    return n
+
+
+def log() -> None:
+    print(1)
+"""
+TESTS = """
+from pathlib import Path
+from keyvault_server import toy
+
+
+def test_counting():
+    assert toy.count(1) == 0
+
+
+def test_logging():
+    assert not Path("busy").exists()
+    toy.log()
+"""
 JUDGE = """
 from pathlib import Path
 from tests.mutants.checkout import UNIT, Checkout, import_what_tests_need
+from tests.mutants.executed import Executed
 from tests.mutants.source import mutants_of
 
-toy, copy = Path("TOY"), Path("COPY")
-checkout = Checkout(toy, copy)
-assert checkout.passes(["test_toy.py"], UNIT)
-for mutant in mutants_of(toy, "toy.py"):
-    print(checkout.kills(mutant, ["test_toy.py"], [UNIT]), mutant.after)
-    assert (copy / "toy.py").read_text() == (toy / "toy.py").read_text()
+toy, copy, into = Path("TOY"), Path("COPY"), Path("INTO")
+checkout = Checkout(toy, copy, patience=5)
+executed = Executed.read(into, [copy], checkout.measure("tests", UNIT, into))
+(copy / "busy").touch()
+for mutant in mutants_of(toy, "server/keyvault_server/toy.py"):
+    tests = executed.tests_for(mutant, ["tests"])
+    print(checkout.kills(mutant, tests, executed.seconds), tests, mutant.after)
+    assert (copy / mutant.path).read_text() == (toy / mutant.path).read_text()
 """
 
 
@@ -97,18 +123,26 @@ def test_every_known_survivor_says_why_and_is_of_the_core() -> None:
 @pytest.mark.process
 @pytest.mark.slow
 def test_a_mutant_is_killed_by_a_failing_test_alone(tmp_path: Path) -> None:
-    toy = tmp_path / "toy"
-    toy.mkdir()
-    (toy / "toy.py").write_text("def double(n: int) -> int:\n    return 2 * n\n\n\ndef log() -> None:\n    print(1)\n")
-    (toy / "test_toy.py").write_text("import toy\n\n\ndef test_it() -> None:\n    assert toy.double(3) == 6\n")
+    """One that hangs is killed too; one whose test fails without it, as on a busy machine, is not."""
+    toy, package = tmp_path / "toy", tmp_path / "toy" / "server" / "keyvault_server"
+    for folder in (toy / "tests", package, tmp_path / "into"):
+        folder.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "toy.py").write_text(SOURCE)
+    (toy / "tests" / "test_toy.py").write_text(TESTS)
     script = JUDGE.replace("TOY", str(toy)).replace("COPY", str(tmp_path / "copy"))
+    script = script.replace("INTO", str(tmp_path / "into"))
     run = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
     assert run.returncode == 0, run.stderr
-    killed, survived = (
-        [line.partition(" ")[2] for line in run.stdout.splitlines() if line.startswith(word)]
-        for word in ("True", "False")
-    )
-    assert killed == ["return None", "return (2 + n)", "return 3 * n"]
-    assert survived == ["pass", "print(2)"]
+    counting, logging = (f"['tests/test_toy.py::{test}']" for test in ("test_counting", "test_logging"))
+    assert run.stdout.splitlines() == [
+        f"True {counting} while (n >= 0):",
+        f"True {counting} while n > 1:",
+        f"True {counting} n += 1",
+        f"True {counting} n -= 2",
+        f"True {counting} return None",
+        f"False {logging} pass",
+        f"False {logging} print(2)",
+    ]
