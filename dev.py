@@ -35,8 +35,8 @@ USERS, DEVELOPERS = ("build", "server"), ("build", "dev")
 UNIT = ("-n", "2", "-m", "not process and not external and not slow")
 """Its tests compute more than they wait: a third worker would only collect them once more."""
 COVERAGE = ("--cov", "--cov-report=term:skip-covered")
-WORKERS = ("-n", "4")
-"""More than the two cores: tests wait for processes and timers half of the time."""
+WORKERS = ("-n", "4", "--dist", "worksteal")
+"""More than the two cores: tests wait for processes and timers half of the time. None idles while another has tests."""
 TOOLS = {
     "go": ("go", "install", "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3"),
     "npm": ("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", ".tools/dynalite", "dynalite@4.0.0"),
@@ -45,6 +45,8 @@ TOOLS = {
 
 def main(command: str, *arguments: str) -> int:
     """Run one command; return its exit status."""
+    # Container images set it, and then each of the hundreds of processes of the tests compiles its imports again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if command == "serve":
         set_up(USERS)
         environment = {"KEYVAULT_DATA": str(ROOT / "data"), **os.environ}
@@ -82,7 +84,8 @@ def set_up(requirements: tuple[str, ...]) -> None:
     with Step(1, "environment in .venv"):
         if not PYTHON.exists() and run(sys.executable, "-m", "venv", VENV):
             sys.exit("dev.py: this Python cannot make a virtual environment: on Debian, apt-get install python3-venv")
-    pip = (PYTHON, "-m", "pip", "--disable-pip-version-check", "--quiet", "install")
+    # Most modules are never imported; the others are compiled when they first are.
+    pip = (PYTHON, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--no-compile")
     with Step(2, "pinned packages (about a minute the first time)"):
         for file in files:
             check(*pip, "--require-hashes", "--requirement", file)

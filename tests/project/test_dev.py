@@ -75,6 +75,13 @@ def test_an_unknown_command_prints_the_usage() -> None:
     assert finished.stdout.strip() == (dev.__doc__ or "").strip()
 
 
+def test_what_it_starts_keeps_its_bytecode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise every process of the tests compiles the sources again: that was a fifth of a run."""
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    assert dev.main("help") == 2
+    assert "PYTHONDONTWRITEBYTECODE" not in os.environ
+
+
 @pytest.mark.parametrize(
     ("arguments", "options"),
     [
