@@ -4,25 +4,21 @@ from collections import Counter
 
 import pytest
 
-from tests.interop.programs import MARKS, run
-from tests.support.repository import ROOT
-from tests.support.tools import toolchain
+from tests.interop.programs import MARKS, Programs, run
 from tests.vectors.layout import every_test, read
 
 pytestmark = MARKS
 RUNNERS = {
-    "go": [["go", "test", "-count=1", "-v", "./..."]],
-    "java": [["mvn", "--quiet", "--batch-mode", "test"]],
-    "node": [["npm", "ci", "--silent"], ["npm", "--silent", "test"]],
+    "go": ["go", "test", "-count=1", "-v", "./..."],
+    "java": ["mvn", "--quiet", "--batch-mode", "test"],
+    "node": ["npm", "--silent", "test"],
 }
-TOOLCHAINS = {"go": ["go"], "java": ["java", "mvn"], "node": ["node", "npm"]}
 
 
 @pytest.mark.parametrize("language", RUNNERS)
-def test_an_example_agrees_with_every_vector(language: str) -> None:
-    toolchain(*TOOLCHAINS[language])
+def test_an_example_agrees_with_every_vector(language: str, programs: Programs) -> None:
     file = read("kve1.json")
     count = Counter(test["result"] for test in every_test(file))
     assert count.total() == file["numberOfTests"]
-    *_, told = [run(ROOT / "examples" / language, *command) for command in RUNNERS[language]]
+    told = run(programs.folder_of(language), *RUNNERS[language])
     assert f"kve1.json: {count['valid']} valid, {count['invalid']} invalid, all agree\n" in told
