@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from keyvault_client import DataKey, KeyVault
 from keyvault_server.backends.aws.clients import open_aws, open_clients
 from keyvault_server.backends.aws.options import AwsOptions
 from keyvault_server.core.records import Record
@@ -18,15 +19,17 @@ BACKUP, RESTORE, SERVE, READ, *_ = (text for _, text in blocks_of("docs/backup.m
 @pytest.mark.process
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_the_embedded_drill_restores_every_record(tmp_path: Path) -> None:
+async def test_the_embedded_drill_restores_every_record(tmp_path: Path) -> None:
     """Also those that are in the write-ahead log alone."""
     (tmp_path / "backup").mkdir()
     (tmp_path / "keys").mkdir()
     with server_process(tmp_path / "data") as server:
         shell = Shell(tmp_path, server.address)
         shell.ok("generate-key prod/", out="prod.key")
-        for number in range(20):
-            shell.ok(f"create prod/{number} --key prod.key", b"before")
+        key = DataKey.from_json((tmp_path / "prod.key").read_text())
+        async with KeyVault(server.address) as vault:
+            for number in range(20):
+                await vault.create(f"prod/{number}", b"before", key=key)
         shell.ok("create prod/db --key prod.key", b"hunter2")
         shell.environment |= with_commands()
         done = in_shell(shell, BACKUP)
@@ -38,8 +41,9 @@ def test_the_embedded_drill_restores_every_record(tmp_path: Path) -> None:
     with started(SERVE, tmp_path) as address:
         restored = Shell(tmp_path, address)
         assert restored.ok(READ.removeprefix("keyvault ").strip()) == b"hunter2"
-        for number in range(20):
-            assert restored.ok(f"read prod/{number} --key prod.key") == b"before"
+        async with KeyVault(address) as vault:
+            for number in range(20):
+                assert (await vault.read(f"prod/{number}", key=key)).plaintext == b"before"
         assert "no such record" in restored.refused("read prod/later --key prod.key")
 
 
