@@ -1,6 +1,7 @@
 """The port that Prometheus scrapes, under connections that want to keep it for themselves."""
 
 import contextlib
+import http.client
 import socket
 import threading
 import time
@@ -42,6 +43,16 @@ def scrape(port: int) -> str:
         return text
 
 
+def scrape_until(port: int, end: float) -> str:
+    """Scrape again if the threads of connections that were just ended still have all places, as on a busy machine."""
+    while True:
+        try:
+            return scrape(port)
+        except (http.client.RemoteDisconnected, ConnectionResetError):
+            assert time.monotonic() < end, "shut out"
+            time.sleep(0.05)
+
+
 def is_open(connection: socket.socket) -> bool:
     connection.settimeout(0)
     try:
@@ -60,7 +71,7 @@ def test_a_scrape_is_answered_while_others_drip(connections: int) -> None:
         assert port is not None
         with dripping(port, connections) as opened:
             for _ in range(3):
-                assert "keyvault_calls" in scrape(port)
+                assert "keyvault_calls" in scrape_until(port, time.monotonic() + SCRAPE_SECONDS / 2)
             assert sum(map(is_open, opened)) <= SCRAPES
 
 
