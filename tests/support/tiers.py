@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.repository import ROOT
+
 STARTS = {"subprocess.Popen", "os.posix_spawn", "os.fork", "os.forkpty", "os.exec", "os.system"}
 _markers: frozenset[str] | None = None
 """Markers of the test that runs; None between tests, when nothing is checked."""
@@ -26,6 +28,8 @@ class WrongTier(Exception):
 
 EXTERNAL_FIXTURES = {"moto", "dynalite", "programs", "recorder"}
 """Fixtures that need programs or packages that are not ours."""
+MIRRORS = ("api", "client", "contract", "server")
+"""Folders of tests/ that mirror the sources."""
 PROCESS_FIXTURES = {"address", "shell"}
 """Fixtures that talk to a server's process."""
 
@@ -33,6 +37,15 @@ PROCESS_FIXTURES = {"address", "shell"}
 def pytest_configure() -> None:
     """Watch this process from now on: an audit hook cannot be taken out."""
     sys.addaudithook(_audit)
+
+
+def _is_covered(item: pytest.Item) -> bool:
+    """Report whether CI measures coverage of a test: of those that mirror the sources, but slow ones in this process.
+
+    The others would take half as long again with it.
+    """
+    mirrors = item.path.relative_to(ROOT / "tests").parts[0] in MIRRORS
+    return mirrors and (not item.get_closest_marker("slow") or item.get_closest_marker("process") is not None)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -45,6 +58,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("external")
         if asked & PROCESS_FIXTURES:
             item.add_marker("process")
+        if _is_covered(item):
+            item.add_marker("covered")
 
 
 def enter(markers: Iterable[str] | None) -> None:
