@@ -11,6 +11,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
+from keyvault_server.disk.stepping_back import SteppingBack
+
 _T = TypeVar("_T")
 
 
@@ -21,6 +23,7 @@ class DiskThread:
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
+        self._stepping_back = SteppingBack()
 
     async def run(self, work: Callable[[], _T]) -> _T:
         """Run `work` on the thread; return or raise its outcome.
@@ -38,6 +41,7 @@ class DiskThread:
                 done.set_exception(error)
 
         self._work.put(do)
+        self._stepping_back.watch(done)
         return await asyncio.wrap_future(done)
 
     def end(self) -> None:

@@ -20,6 +20,7 @@ from keyvault_server.access.tls import ServerTls
 from keyvault_server.core.background import in_background
 from keyvault_server.core.ports import KeyService, RecordStore
 from keyvault_server.core.vault import Vault
+from keyvault_server.disk.stepping_back import Workers
 from keyvault_server.disk.watched import Reloadable
 from keyvault_server.operations.composition import open_backend, open_gate, server_tls
 from keyvault_server.operations.listening import bind, refuse_taken
@@ -138,6 +139,7 @@ async def serve(settings: Settings, announce: Callable[[Running], None], handsha
         (hurry if stop.is_set() else stop).set()
 
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(Workers(name="keyvault-worker"))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     loop.add_signal_handler(signal.SIGHUP, reload.set)

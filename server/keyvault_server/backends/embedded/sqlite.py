@@ -16,7 +16,6 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from keyvault_server.core.meter import Meter
 from keyvault_server.core.ports import HeadChanged, Walked
 from keyvault_server.core.records import FORMAT, Record, StoredHead
 from keyvault_server.disk.group_commit import GroupCommit
+from keyvault_server.disk.stepping_back import Workers
 
 MAX_BATCH = 4 * 1024 * 1024
 """Bytes of bodies in one transaction, and at most one put more: limits how long the event loop is held."""
@@ -79,7 +79,7 @@ class SqliteStore:
     def __init__(self, reader: sqlite3.Connection, writer: sqlite3.Connection) -> None:
         self._reader = reader
         self._writer = writer
-        self._disk = ThreadPoolExecutor(1, "keyvault-commit")
+        self._disk = Workers(1, "keyvault-commit")
         self._puts = GroupCommit(_batch_length, self._commit_and_answer)
         self._failed = False
         self._writing = False
