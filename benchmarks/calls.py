@@ -106,7 +106,12 @@ class Requests:
             return
         link = await self._server.connect("Create")
         stored = await closed_loop(
-            [link], lambda _: ready.popleft(), in_flight=min(64, count), seconds=600, cpu=lambda: 0.0, calls=count
+            [link],
+            lambda _: ready.popleft(),
+            in_flight=min(IN_FLIGHT, count),
+            seconds=600,
+            cpu=lambda: 0.0,
+            calls=count,
         )
         link.close()
         assert stored.good == count, f"Creates were answered {dict(stored.statuses)}"

@@ -105,12 +105,12 @@ def overload(times: int) -> "Line":
 
     async def offer(pair: list[Contestant], kind: str, rounds: int) -> None:
         capacity = {one.name: (await one.full(kind)).per_second for one in pair}
-        goodput = [Figure("goodput/s", lambda took: took.per_second, 0), P99]
+        goodput = Figure("goodput/s", lambda took: took.per_second, 0)
 
         async def one_round(one: Contestant) -> Round:
             return await one.offered(kind, capacity[one.name] * times)
 
-        played = await alternate(pair, kind, f"{times}x", rounds, tuple(goodput), one_round)
+        played = await alternate(pair, kind, f"{times}x", rounds, (goodput, P99), one_round)
         if trusted := [each for each in played if all(took.trusted for took in each)]:
             good = [statistics.median(each[at].per_second for each in trusted) for at in range(2)]
             before, now = (rate / capacity[one.name] for rate, one in zip(good, pair, strict=True))

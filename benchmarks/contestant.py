@@ -30,17 +30,16 @@ class Contestant:
     seconds: float
     _per_second: float = 1_000.0
 
-    async def full(self, kind: str, in_flight: int = IN_FLIGHT) -> Round:
-        """Keep calls in flight, on one connection for each 64 of them."""
+    async def full(self, kind: str) -> Round:
+        """Keep 64 calls in flight on one connection; those that are throttled are all sent at once, over several."""
         what = KINDS[kind]
-        calls, links = (THROTTLED_CALLS, 15) if what.throttled else (None, -(-in_flight // 64))
-        in_flight = calls or in_flight
+        calls, links = (THROTTLED_CALLS, 15) if what.throttled else (None, 1)
         await self.requests.make(kind, min(_MOST_MADE, int(self._per_second * self.seconds * 1.3)))
         async with AsyncExitStack() as stack:
             took = await closed_loop(
                 await self._connect(stack, kind, links),
                 self.requests.source(kind),
-                in_flight=in_flight,
+                in_flight=calls or IN_FLIGHT,
                 seconds=self.seconds,
                 cpu=self.server.cpu_seconds,
                 expected=what.expected,

@@ -117,20 +117,14 @@ async def closed_loop(
     until = began + seconds
 
     def again(call: Call) -> None:
-        nonlocal left
         took.statuses[call.status] += 1
         if call.status == expected:
             took.latencies.append(call.seconds)
-        if time.perf_counter() < until and call.status != BROKEN:
-            send(call.slot)
-        else:
-            left -= 1
-            if not left:
-                done.set_result(None)
+        send(call.slot, ends=time.perf_counter() >= until or call.status == BROKEN)
 
-    def send(slot: int) -> None:
+    def send(slot: int, *, ends: bool = False) -> None:
         nonlocal unsent, left
-        if unsent > 0:
+        if unsent > 0 and not ends:
             unsent -= 1
             links[slot % len(links)].call(request(slot), again, slot)
             return

@@ -6,6 +6,8 @@ both spellings, and all else is only counted, so that the table keeps step with 
 
 from collections import deque
 
+from tests.support.frames import literal
+
 _STATUS = {b"grpc-status", bytes.fromhex("9acac8b21234da8f")}
 """The name as it is, as grpc's core writes it, and in Huffman's code, as Go writes it."""
 _STATIC = 61
@@ -21,18 +23,15 @@ class RequestHeaders:
 
     def __init__(self, headers: dict[str, str]) -> None:
         """Encode the headers; the connection must carry no others."""
-        self.first = b"".join(b"\x40" + _string(name) + _string(value) for name, value in headers.items())
+        self.first = b"".join(literal(name, value, indexed=True) for name, value in headers.items())
         # The latest entry of the dynamic table has the lowest number.
         self.then = bytes(0x80 | (_STATIC + len(headers) - at) for at in range(len(headers)))
 
 
-def grpc_headers(method: str, authority: str, scheme: str, timeout: str = "10S", token: str = "") -> dict[str, str]:
+def grpc_headers(method: str, authority: str, scheme: str) -> dict[str, str]:
     """Return what a gRPC library sends with a unary call; the deadline is the default one of our client."""
     headers = {":path": method, ":authority": authority, ":method": "POST", ":scheme": scheme, "te": "trailers"}
-    headers |= {"content-type": "application/grpc", "user-agent": "keyvault-benchmark/1", "grpc-timeout": timeout}
-    if token:
-        headers["authorization"] = f"Bearer {token}"
-    return headers
+    return headers | {"content-type": "application/grpc", "user-agent": "keyvault-benchmark/1", "grpc-timeout": "10S"}
 
 
 class Statuses:
@@ -95,18 +94,6 @@ class Statuses:
     def _evict(self) -> None:
         while self._size > self._limit:
             self._size -= self._table.pop()[2]
-
-
-def _string(text: str) -> bytes:
-    data = text.encode()
-    if len(data) < 127:
-        return bytes([len(data)]) + data
-    rest, length = len(data) - 127, bytearray([127])
-    while rest >= 128:
-        length.append(rest % 128 + 128)
-        rest //= 128
-    length.append(rest)
-    return bytes(length) + data
 
 
 def _read_string(block: bytes, at: int) -> tuple[bytes, int, int]:

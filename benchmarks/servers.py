@@ -14,7 +14,6 @@ import signal
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,9 +40,6 @@ class Server:
 
     pid: int
     address: str
-    start_seconds: float
-    """From its start until it was ready."""
-    shape: str = "plain"
     callers: Mapping[str, ssl.SSLContext] = field(default_factory=dict)
     """TLS of each caller; empty in plaintext."""
 
@@ -51,13 +47,6 @@ class Server:
         """Return the CPU time of all its threads, those that ended included, to 10 ms."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICK
-
-    def memory_mib(self) -> float:
-        """Return its resident memory."""
-        text = Path(f"/proc/{self.pid}/status").read_text()
-        found = re.search(r"^VmRSS:\s+(\d+) kB", text, re.MULTILINE)
-        assert found
-        return int(found[1]) / 1024
 
     async def connect(self, method: str, caller: str = KNOWN) -> Connection:
         """Open a connection for calls of one method ("Read", or a path)."""
@@ -70,7 +59,6 @@ class Server:
 @contextlib.contextmanager
 def started(command: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
     """Run a server on its core that prints "... ready on host:port"; end it with the body."""
-    began = time.perf_counter()
     with log.open("ab") as stderr, on_core(SERVER_CORE):
         process = subprocess.Popen(
             command,
@@ -86,7 +74,7 @@ def started(command: Sequence[str | Path], log: Path, environment: Mapping[str, 
             found = _READY.search(process.stdout.readline())
             if not found:
                 sys.exit(f"benchmarks: the server did not start:\n{log.read_text(errors='replace')}")
-            yield Server(process.pid, found[1], time.perf_counter() - began)
+            yield Server(process.pid, found[1])
         finally:
             stop(process)
 
@@ -129,7 +117,7 @@ def vault(shape: str, folder: Path, tree: Path = ROOT, **settings: str) -> Itera
     sources = os.pathsep.join(str(tree / source) for source in ("protos/python", "server", "client"))
     serve = ("-P", "-m", "keyvault_server", "serve", "--listen", "127.0.0.1:0", "--data", folder / "data")
     with started((sys.executable, *serve), folder / "log", {"PYTHONPATH": sources} | settings) as server:
-        yield Server(server.pid, server.address, server.start_seconds, shape, callers)
+        yield Server(server.pid, server.address, callers)
 
 
 def _secure(folder: Path, *, production: bool) -> tuple[dict[str, ssl.SSLContext], dict[str, str]]:
