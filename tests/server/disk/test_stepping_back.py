@@ -19,6 +19,16 @@ def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return slept
 
 
+async def watched_until_done() -> SteppingBack:
+    """Return what has watched a piece of work that was done before anybody looked."""
+    watched = SteppingBack()
+    done: Future[None] = Future()
+    done.set_result(None)
+    watched.watch(done)
+    await asyncio.sleep(0.05)
+    return watched
+
+
 async def test_the_loop_steps_back_for_late_work(monkeypatch: pytest.MonkeyPatch) -> None:
     slept = sleeps(monkeypatch)
     work: Future[None] = Future()
@@ -31,21 +41,13 @@ async def test_the_loop_steps_back_for_late_work(monkeypatch: pytest.MonkeyPatch
 
 async def test_the_loop_goes_on_once_the_work_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     slept = sleeps(monkeypatch)
-    watched = SteppingBack()
-    done: Future[None] = Future()
-    done.set_result(None)
-    watched.watch(done)
-    await asyncio.sleep(0.05)
+    await watched_until_done()
     assert not slept
 
 
 async def test_work_after_idle_time_is_watched_too(monkeypatch: pytest.MonkeyPatch) -> None:
     slept = sleeps(monkeypatch)
-    watched = SteppingBack()
-    first: Future[None] = Future()
-    first.set_result(None)
-    watched.watch(first)
-    await asyncio.sleep(0.05)
+    watched = await watched_until_done()
     second: Future[None] = Future()
     watched.watch(second)
     await asyncio.sleep(0.1)
