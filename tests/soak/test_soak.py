@@ -1,4 +1,4 @@
-"""Some seconds of the soak, which is too short to see a slow leak; and that the soak would see one."""
+"""Half a minute of the soak, which is too short to see a slow leak; and that the soak would see one."""
 
 import asyncio
 import sys
@@ -11,7 +11,7 @@ from tests.soak.__main__ import both
 from tests.soak.watch import Sample, Watched, growth
 from tests.support.production_server import production_server
 
-MINUTES = 0.2
+MINUTES = 0.4
 
 
 @pytest.mark.process
