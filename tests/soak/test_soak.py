@@ -31,7 +31,8 @@ async def test_the_tasks_of_a_server_are_counted_from_outside(tmp_path: Path) ->
     program = (sys.executable, "-m", "tests.soak.counted")
     with production_server(tmp_path, program, SOAK_COUNTS=str(counts)) as server:
         watched = Watched(server.server.process.pid, counts)
-        before = await watched.look()
+        looks = [await watched.look() for _ in range(3)]
+        before = min(looks, key=lambda look: look.descriptors)  # one more is open while the server looks at its own
         async with server.channel() as channel:
             stub = health_pb2_grpc.HealthStub(channel)
             streams = [stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(10)]
