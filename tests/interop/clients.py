@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tests.support.forked import run_keyvault
+
 Command = Sequence[str | Path]
 Done = subprocess.CompletedProcess[bytes]
 
@@ -55,12 +57,10 @@ class Client:
 
     def run(self, *arguments: str | Path, given: bytes = b"") -> Done:
         """Runs the program to its end, whatever that is."""
-        environment = (
-            os.environ | {"KEYVAULT_STATE": ""} | self.environment
-        )  # no file in the home of who runs the tests
-        return subprocess.run(
-            [*self.command, *arguments], input=given, env=environment, capture_output=True, timeout=60, check=False
-        )
+        return self._ended([*self.command, *arguments], given, os.environ | {"KEYVAULT_STATE": ""} | self.environment)
+
+    def _ended(self, command: Command, given: bytes, environment: dict[str, str]) -> Done:
+        return subprocess.run(command, input=given, env=environment, capture_output=True, timeout=60, check=False)
 
     def _succeeded(self, done: Done) -> bytes:
         assert done.returncode == 0, done.stderr.decode()
@@ -88,6 +88,9 @@ class KeyvaultCommand(Client):
     def rotate(self, name: str, key: Path, new_key: Path) -> int:
         self.generate(name, new_key)
         return self._written(name, self.run("rotate-key", name, "--key", key, "--new-key", new_key))
+
+    def _ended(self, command: Command, given: bytes, environment: dict[str, str]) -> Done:
+        return run_keyvault(command, given=given, environment=environment, timeout=60)
 
     def generate(self, name: str, key: Path) -> None:
         """A fresh key for this name, in a file."""

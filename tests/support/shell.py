@@ -5,6 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 
+from tests.support.forked import run_keyvault
 from tests.support.processes import BIN
 
 
@@ -18,15 +19,13 @@ class Shell:
     def run(self, line: str, given: bytes = b"", out: str | None = None) -> "subprocess.CompletedProcess[bytes]":
         """Run a line of the command; its output goes to the file `out`, as under a umask of 077, or is captured."""
         with open(self.directory / out if out else os.devnull, "wb", opener=_private) as file:
-            return subprocess.run(
+            return run_keyvault(
                 [BIN / "keyvault", *line.split()],
-                cwd=self.directory,
-                env=self.environment,
-                input=given,
-                stdout=file if out else subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                folder=self.directory,
+                environment=self.environment,
+                given=given,
+                stdout=file if out else None,
                 timeout=30,
-                check=False,
             )
 
     def ok(self, line: str, given: bytes = b"", out: str | None = None) -> bytes:
