@@ -36,7 +36,7 @@ def options(kms: str | None, dynamodb: str | None, **changed: object) -> AwsOpti
         "kms_endpoint": kms,
         "dynamodb_endpoint": dynamodb,
         "ca_bundle": None,
-        "call_timeout": 30.0,  # moto on a busy machine is slow
+        "call_timeout": 120.0,  # a fifth of it is for an attempt, and moto on a busy machine is slow
         "max_connections": 16,
     }
     return AwsOptions(**given | changed)  # type: ignore[arg-type]
