@@ -3,11 +3,14 @@
     plain        no TLS, no callers, no audit log: the server as it starts without settings
     tls          the same over TLS
     production   mutual TLS, a policy, an audit log
+    aws          plain, on a stand-in for DynamoDB and KMS that answers at once, on the generator's core
+    aws-3ms      the same; the stand-in answers after 3 ms
 
 The rule of this file: everything but the shape is the server's default, its limits included.
 """
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -18,17 +21,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.aws_stand_in import ARN, TABLE
 from benchmarks.hpack import RequestHeaders, grpc_headers
 from benchmarks.http2 import Connection, connect
 from keyvault_api.names import METHODS
 from tests.support.certificates import Authority, Issued, dns, uri
 
 ROOT = Path(__file__).resolve().parent.parent
-SHAPES = ("plain", "tls", "production")
+LATENCIES = {"aws": 0.0, "aws-3ms": 3.0}
+"""Milliseconds that the stand-in for AWS takes, by shape."""
+SHAPES = ("plain", "tls", "production", *LATENCIES)
 KNOWN, LIMITED, DENIED, UNIDENTIFIED = "known", "limited", "denied", "unidentified"
 """Callers in the production shape: one that may do everything, one without quota left, one that may do nothing, and one
 whose certificate has no name."""
-SERVER_CORE = 0
+SERVER_CORE, GENERATOR_CORE = 0, (os.cpu_count() or 1) - 1
 _TICK = os.sysconf("SC_CLK_TCK")
 _PLENTY = "{ per_second = 1_000_000_000, burst = 1_000_000_000_000 }"
 _READY = re.compile(r"ready on (\S+)")
@@ -57,9 +63,11 @@ class Server:
 
 
 @contextlib.contextmanager
-def started(command: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
+def started(
+    command: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None, core: int = SERVER_CORE
+) -> Iterator[Server]:
     """Run a server on its core that prints "... ready on host:port"; end it with the body."""
-    with log.open("ab") as stderr, on_core(SERVER_CORE):
+    with log.open("ab") as stderr, on_core(core):
         process = subprocess.Popen(
             command,
             env=os.environ | (environment or {}),
@@ -103,7 +111,7 @@ def pin_generator() -> None:
     """Keep this process off the servers' core."""
     if (os.cpu_count() or 1) < 2:
         sys.exit("benchmarks: two cores are needed, one for the server and one for the load")
-    os.sched_setaffinity(0, {(os.cpu_count() or 1) - 1})
+    os.sched_setaffinity(0, {GENERATOR_CORE})
 
 
 @contextlib.contextmanager
@@ -111,13 +119,35 @@ def vault(shape: str, folder: Path, tree: Path = ROOT, **settings: str) -> Itera
     """Run the server of a tree in a shape, with its data in a new folder."""
     folder.mkdir()
     callers: dict[str, ssl.SSLContext] = {}
-    if shape != "plain":
+    if shape in ("tls", "production"):
         callers, secured = _secure(folder, production=shape == "production")
         settings = secured | settings
     sources = os.pathsep.join(str(tree / source) for source in ("protos/python", "server", "client"))
-    serve = ("-P", "-m", "keyvault_server", "serve", "--listen", "127.0.0.1:0", "--data", folder / "data")
-    with started((sys.executable, *serve), folder / "log", {"PYTHONPATH": sources} | settings) as server:
+    serve: tuple[str, ...] = (sys.executable, "-P", "-m", "keyvault_server", "serve", "--listen", "127.0.0.1:0")
+    with contextlib.ExitStack() as stack:
+        if shape in LATENCIES:
+            settings = stack.enter_context(aws_stand_in(folder, LATENCIES[shape])) | settings
+        else:
+            serve = (*serve, "--data", str(folder / "data"))
+        server = stack.enter_context(started(serve, folder / "log", {"PYTHONPATH": sources} | settings))
         yield Server(server.pid, server.address, callers)
+
+
+@contextlib.contextmanager
+def aws_stand_in(folder: Path, latency_ms: float) -> Iterator[dict[str, str]]:
+    """Run the stand-in for AWS on the generator's core while the body runs; yield the settings of a server on it."""
+    command = (sys.executable, "-m", "benchmarks.aws_stand_in", "--latency-ms", str(latency_ms))
+    sources = os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))
+    with started(command, folder / "aws-log", {"PYTHONPATH": sources}, GENERATOR_CORE) as stand_in:
+        yield {
+            "KEYVAULT_BACKEND": "aws",
+            "KEYVAULT_AWS_MASTER_KEYS": json.dumps({"1": ARN}),
+            "KEYVAULT_AWS_TABLE": TABLE,
+            "KEYVAULT_AWS_KMS_ENDPOINT": f"http://{stand_in.address}",
+            "KEYVAULT_AWS_DYNAMODB_ENDPOINT": f"http://{stand_in.address}",
+            "AWS_ACCESS_KEY_ID": "benchmark",
+            "AWS_SECRET_ACCESS_KEY": "benchmark",
+        }
 
 
 def _secure(folder: Path, *, production: bool) -> tuple[dict[str, ssl.SSLContext], dict[str, str]]:
