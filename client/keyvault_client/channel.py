@@ -72,15 +72,24 @@ class Connector:
     """Gives the connection for each call, and closes replaced ones. Belongs to the event loop of the first call."""
 
     def __init__(
-        self, address: str, tls: TLS | None, *, insecure: bool, clock: Callable[[], float] = time.monotonic
+        self,
+        address: str,
+        tls: TLS | None,
+        *,
+        insecure: bool,
+        clock: Callable[[], float] = time.monotonic,
+        file_clock: Callable[[], float] = time.time,
     ) -> None:
-        """Raises InvalidRequest for an invalid address, unusable TLS files, and plaintext to another machine."""
+        """Raises InvalidRequest for an invalid address, unusable TLS files, and plaintext to another machine.
+
+        See FileChanges for the clocks.
+        """
         check_address(address, tls=tls is not None, insecure=insecure)
         if tls is not None:
             tls.check()
         self._address = address
         self._tls = tls
-        self._tls_changes = FileChanges(tls.paths() if tls else (), clock)
+        self._tls_changes = FileChanges(tls.paths() if tls else (), clock, file_clock)
         self._current: Connection | None = None
         self._replaced: set[Connection] = set()
         self._logged = ""
@@ -136,13 +145,19 @@ class Connector:
         return Connection(grpc.aio.insecure_channel(self._address, options=local))
 
     async def _replace(self, current: Connection) -> None:
+        """Open a connection with the changed files. What changed while it was read is read later."""
         try:
             new = self._open_connection()
         except InvalidRequest as error:
+            if not self._tls_changes.unchanged():
+                return
             if str(error) != self._logged:
                 _log.error("reload failed: %s; keeping the current connection", error)
             self._logged = str(error)
             self._tls_changes.forget()  # time may make them valid, such as a certificate that begins in a second
+            return
+        if not self._tls_changes.unchanged():
+            await new.channel.close()
             return
         self._logged = ""
         self._replaced.add(current)

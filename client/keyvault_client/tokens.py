@@ -31,20 +31,36 @@ class TokenFile:
     If the changed file cannot be read or is not a token, the previous token stays in use.
     """
 
-    def __init__(self, path: str | Path, clock: Callable[[], float] = time.monotonic) -> None:
-        """Raises InvalidRequest if the file cannot be read or is not a token."""
+    def __init__(
+        self,
+        path: str | Path,
+        clock: Callable[[], float] = time.monotonic,
+        file_clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Raises InvalidRequest if the file cannot be read or is not a token. See FileChanges for the clocks."""
         self._path = Path(path)
-        self._changes = FileChanges([self._path], clock)
+        self._changes = FileChanges([self._path], clock, file_clock)
         self._token = self._read()
 
     async def __call__(self) -> str:
         """Return the current token."""
         if self._changes.detected():
-            try:
-                self._token = self._read()
-            except InvalidRequest as error:
-                _log.error("reload failed: %s; keeping the previous token", error)
+            self._reload()
         return self._token
+
+    def _reload(self) -> None:
+        """Use the token of the changed file. What changed while it was read is read later."""
+        failure = ""
+        token = self._token
+        try:
+            token = self._read()
+        except InvalidRequest as error:
+            failure = str(error)
+        if not self._changes.unchanged():
+            return
+        if failure:
+            _log.error("reload failed: %s; keeping the previous token", failure)
+        self._token = token
 
     def _read(self) -> str:
         try:

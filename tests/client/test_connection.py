@@ -13,12 +13,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from keyvault_client import TLS, InvalidRequest, KeyVault, Unavailable
 from keyvault_client.channel import Connector
-from keyvault_client.file_changes import LOOK_SECONDS, FileChanges
+from keyvault_client.file_changes import LOOK_SECONDS
 from keyvault_server.access.identity import Identifier
 from keyvault_server.access.tls import ServerTls, TlsFiles
 from tests.server.backends.aws.wire import listening, relay
 from tests.support.certificates import HOUR, LOCALHOST, Authority, dns, pem_of, replace, uri
-from tests.support.clock import Clock
+from tests.support.changing_file import changing_while_read
+from tests.support.clock import LONG_AGO, Clock
 from tests.support.fakes import FakeKeyService, FakeRecordStore
 from tests.support.identity_server import SLOW, IdentityServer, caller_of, identity_over, identity_server
 from tests.support.meters import RecordedMeter
@@ -177,7 +178,7 @@ async def test_files_that_go_bad_later_leave_the_connection_in_use(
     sentence: str,
 ) -> None:
     clock = Clock()
-    connector = Connector(server.address, tls, insecure=False, clock=clock)
+    connector = Connector(server.address, tls, insecure=False, clock=clock, file_clock=LONG_AGO)
 
     async def whom_now() -> str:
         clock.now += LOOK_SECONDS
@@ -194,6 +195,29 @@ async def test_files_that_go_bad_later_leave_the_connection_in_use(
         assert "s3cret" not in line
         replace(tmp_path / "ca.pem", AUTHORITY.pem)
         FOR_BOB.write(tmp_path, "client")
+        assert await whom_now() == ALICE
+        assert await whom_now() == BOB
+    finally:
+        await connector.close()
+
+
+async def test_files_that_change_while_they_are_read_are_not_used(
+    server: IdentityServer, tls: TLS, tmp_path: Path
+) -> None:
+    """They are read once more: here a bundle lacks the CA when it is read, and has it a moment later."""
+    clock, ca = Clock(), tmp_path / "ca.pem"
+    connector = Connector(server.address, tls, insecure=False, clock=clock, file_clock=LONG_AGO)
+
+    async def whom_now() -> str:
+        clock.now += LOOK_SECONDS
+        async with connector.connection() as connection:
+            return await identity_over(connection.channel)
+
+    try:
+        assert await whom_now() == ALICE
+        FOR_BOB.write(tmp_path, "client")
+        with changing_while_read(ca, Authority("another CA").pem, AUTHORITY.pem):
+            assert [await whom_now() for _ in range(3)] == [ALICE] * 3
         assert await whom_now() == BOB
     finally:
         await connector.close()
@@ -333,65 +357,3 @@ async def test_local_plaintext_never_goes_through_a_proxy(
     listener.close()
     await listener.wait_closed()
     assert seen == []
-
-
-def test_changes_are_looked_for_once_a_second_and_seen_once(tmp_path: Path) -> None:
-    path, clock = tmp_path / "file", Clock()
-    path.write_text("1")
-    changes = FileChanges([path], clock)
-    assert not changes.detected()
-    replace(path, b"2")
-    clock.now += LOOK_SECONDS * 0.9
-    assert not changes.detected()
-    clock.now += LOOK_SECONDS * 0.2
-    assert [changes.detected(), changes.detected()] == [True, False]
-    clock.now += LOOK_SECONDS
-    assert not changes.detected()
-
-
-def test_every_way_of_changing_a_file_is_seen(tmp_path: Path) -> None:
-    path, clock = tmp_path / "file", Clock()
-    for version in ("1", "2"):
-        (tmp_path / f"..{version}").mkdir()
-        (tmp_path / f"..{version}" / "file").write_text(version)
-    (tmp_path / "..data").symlink_to("..1")
-    path.symlink_to("..data/file")
-    changes = FileChanges([path, tmp_path / "late"], clock)
-
-    def write_in_place() -> None:
-        before = path.stat()
-        path.write_text("3")
-        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-
-    def swap() -> None:
-        (tmp_path / "..new").symlink_to("..2")
-        (tmp_path / "..new").replace(tmp_path / "..data")
-
-    for change in (
-        write_in_place,
-        swap,
-        lambda: replace(path, b"4"),
-        path.unlink,
-        lambda: path.write_text("5"),
-        lambda: path.chmod(0o400),
-        (tmp_path / "late").touch,
-    ):
-        change()
-        clock.now += LOOK_SECONDS
-        assert changes.detected()
-
-
-def test_a_change_that_could_not_be_used_is_detected_again(tmp_path: Path) -> None:
-    """Such as a certificate that begins in a second."""
-    path, clock = tmp_path / "file", Clock()
-    path.write_text("1")
-    changes = FileChanges([path], clock)
-    path.write_text("22")
-    for unusable in (True, True, False):
-        clock.now += 1
-        assert changes.detected()
-        assert not changes.detected()
-        if unusable:
-            changes.forget()
-    clock.now += 1
-    assert not changes.detected()

@@ -17,7 +17,8 @@ from keyvault_server.access.tls import ServerTls, TlsFiles
 from keyvault_server.access.tokens import TokenRules, Tokens
 from keyvault_server.core.errors import BackendUnavailable
 from tests.support.certificates import LOCALHOST, Authority, replace
-from tests.support.clock import Clock
+from tests.support.changing_file import changing_while_read
+from tests.support.clock import LONG_AGO, Clock
 from tests.support.fakes import FakeKeyService, FakeRecordStore
 from tests.support.identity_server import IdentityServer, caller_of, identity_server
 from tests.support.issuer import AUDIENCE, ISSUER, SUBJECT, Issuer
@@ -73,19 +74,52 @@ async def test_a_token_that_cannot_be_reloaded_is_logged_and_stays(
     token_file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = Clock()
-    source = TokenFile(token_file, clock)
+    source = TokenFile(token_file, clock, LONG_AGO)
     first = await source()
     replace(token_file, b"two words")
     assert await source() == first
     assert not caplog.records, "the file is looked at once a second"
-    clock.now += LOOK_SECONDS
-    assert [await source() for _ in range(2)] == [first] * 2
+    for _ in range(3):
+        clock.now += LOOK_SECONDS
+        assert [await source() for _ in range(2)] == [first] * 2
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith(f"reload failed: {token_file}: not a bearer token")
     assert "two words" not in line
     replace(token_file, b"another")
     clock.now += LOOK_SECONDS
+    assert await source() == first
+    clock.now += LOOK_SECONDS
     assert await source() == "another"
+
+
+async def test_a_token_that_is_being_written_is_not_sent(token_file: Path) -> None:
+    """Half a token is a token by its letters; the server would answer UNAUTHENTICATED."""
+    clock = Clock()
+    source = TokenFile(token_file, clock, LONG_AGO)
+    first = await source()
+    with token_file.open("wb", buffering=0) as file:
+        for part in (b"the.", b"new.", b"token"):
+            file.write(part)
+            clock.now += LOOK_SECONDS
+            assert await source() == first
+    clock.now += LOOK_SECONDS
+    assert await source() == "the.new.token"
+
+
+async def test_a_token_that_changes_while_it_is_read_is_not_sent(
+    token_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for half in (b"hal", b"two words"):
+        clock = Clock()
+        source = TokenFile(token_file, clock, LONG_AGO)
+        first = await source()
+        with changing_while_read(token_file, half, b"whole"):
+            for _ in range(3):
+                clock.now += LOOK_SECONDS
+                assert await source() == first
+        clock.now += LOOK_SECONDS
+        assert await source() == "whole"
+    assert not caplog.records
 
 
 def test_a_token_has_one_source(token_file: Path) -> None:

@@ -12,3 +12,7 @@ class Clock:
     def __call__(self) -> float:
         """Return the seconds since no matter when."""
         return self.now
+
+
+LONG_AGO = Clock(0.0)
+"""A clock by which no file has settled, so that only looks show that one has."""
