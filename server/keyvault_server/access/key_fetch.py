@@ -3,8 +3,9 @@
 The rules of this file:
 
 - A URL is https, or http to this machine. Redirects and proxies are not followed, nothing is unpacked.
-- A bearer token comes from a file, which is read for every fetch: the kubelet replaces it while it is valid. No message
-  shows it. Other users may read the file, as Kubernetes mounts it, but not write it.
+- A bearer token comes from a file, and the server is verified against the CAs in another. Both are watched: the kubelet
+  replaces the token while it is valid, and the CAs when the cluster's change. No message shows the token. Other users
+  may read the files, as Kubernetes mounts them, but not write them.
 
 Sources: RFC 7517, section 8.5 (media type); RFC 6750; Kubernetes, Service Account Issuer Discovery, whose server
 answers 406 to a request that does not accept the media type.
@@ -12,13 +13,16 @@ answers 406 to a request that does not accept the media type.
 
 import re
 import ssl
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from keyvault_api.address import is_loopback
 from keyvault_server.access.key_set import BadKeySet
-from keyvault_server.disk.watched import read_file
+from keyvault_server.core.meter import Meter
+from keyvault_server.disk.watched import Watched, read_file
 
 MAX_KEY_SET = 256 * 1024
 """Bytes of a JWKS."""
@@ -40,23 +44,37 @@ class KeySetUrl:
     """File with a bearer token to send. None: none is sent."""
 
 
-class KeyFetch:
-    """Fetches one URL, again and again. Raises BadKeySet, Unreadable and UnsafeFile, also when it is made."""
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """What was read of the files that a fetch needs."""
 
-    def __init__(self, source: KeySetUrl) -> None:
+    tls: ssl.SSLContext | None
+    token: str | None = field(repr=False)
+
+
+class KeyFetch:
+    """Fetches one URL, again and again. Raises BadKeySet, Unreadable and UnsafeFile when it is made."""
+
+    def __init__(self, source: KeySetUrl, meter: Meter, clock: Callable[[], float] = time.monotonic) -> None:
+        """`meter` counts the readings of "token fetch"."""
         self.shown = _check_url(source.url)
         """The URL without its query."""
         self._source = source
-        self._tls = _tls_context(source.ca) if self.shown.startswith("https:") else None
+        self._ca = source.ca if self.shown.startswith("https:") else None
+        paths = [path for path in (self._ca, source.token_file) if path is not None]
+        self.files = Watched("token fetch", paths, self._read, meter, clock=clock) if paths else None
+        """`files.watching()` notices changes; None: a fetch needs no files."""
+        self._without_files = self._read() if self.files is None else self.files.last
 
     async def get(self) -> bytes:
-        """Return the body of a 200, of at most MAX_KEY_SET bytes. Raises OSError too."""
+        """Return the body of a 200, of at most MAX_KEY_SET bytes. Raises BadKeySet and OSError."""
         import aiohttp  # takes 0.1 s, and only servers with tokens from a URL need it
 
-        connector = aiohttp.TCPConnector(ssl=self._tls if self._tls is not None else True)
+        files = self._without_files if self.files is None else self.files.last
+        connector = aiohttp.TCPConnector(ssl=files.tls if files.tls is not None else True)
         headers = {"accept": _ACCEPT, "accept-encoding": "identity"}
-        if self._source.token_file is not None:
-            headers["authorization"] = f"Bearer {_read_token(self._source.token_file)}"
+        if files.token is not None:
+            headers["authorization"] = f"Bearer {files.token}"
         try:
             async with (
                 aiohttp.ClientSession(connector=connector, headers=headers, auto_decompress=False) as session,
@@ -72,6 +90,13 @@ class KeyFetch:
                 return bytes(content)
         except aiohttp.ClientError as error:
             raise OSError(type(error).__name__) from None
+
+    def _read(self) -> _Files:
+        token = None if self._source.token_file is None else _read_token(self._source.token_file)
+        return _Files(self._tls(), token)
+
+    def _tls(self) -> ssl.SSLContext | None:
+        return _tls_context(self._ca) if self.shown.startswith("https:") else None
 
     def _explain(self, status: int) -> str:
         """Return a sentence about an answer that is not the key set."""

@@ -85,9 +85,10 @@ async def open_key_source(
         async with file.files.watching():
             yield file
         return
-    url = _UrlKeys(KeyFetch(KeySetUrl(location, ca, token_file)), meter, timing)
+    fetch = KeyFetch(KeySetUrl(location, ca, token_file), meter)
+    url = _UrlKeys(fetch, meter, timing)
     await url.fetch_first()
-    async with in_background(url.keep_fresh()):
+    async with fetch.files.watching() if fetch.files else contextlib.nullcontext(), in_background(url.keep_fresh()):
         yield url
 
 
@@ -144,6 +145,8 @@ class _UrlKeys:
         self._reload_requested.set()
 
     async def reload(self) -> None:
+        if self._source.files is not None:
+            await self._source.files.reload()
         self._readings.log_next()
         await self._refresh()
 

@@ -130,9 +130,9 @@ class Settings(BaseSettings):
     jwt_lifetime_seconds: Seconds | None = None
     """Longest lifetime of a token, from its `iat`, which it must then carry, to its `exp`; if unset, any."""
     jwt_ca: FilePath | None = None
-    """PEM roots for the URL in jwt_keys; if unset, the system's."""
+    """PEM roots for the URL in jwt_keys, reloaded when they change; if unset, the system's."""
     jwt_keys_token_file: FilePath | None = None
-    """File with a bearer token for the URL in jwt_keys, read for every fetch; kube-apiserver asks for one."""
+    """File with a bearer token for the URL in jwt_keys, reloaded when it changes; kube-apiserver asks for one."""
     jwt_keys_seconds: Seconds = 86_400.0
     """How long tokens are accepted while the URL in jwt_keys gives no key set; then their calls are UNAVAILABLE."""
     audit_file: Path | None = None

@@ -7,18 +7,21 @@ import logging
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from dataclasses import replace as changed
 from pathlib import Path
 
 import pytest
 
 from keyvault_server.access.identity import Identifier
-from keyvault_server.access.key_fetch import MAX_KEY_SET
+from keyvault_server.access.key_fetch import MAX_KEY_SET, KeyFetch, KeySetUrl
 from keyvault_server.access.key_source import Timing, open_key_source, timing_within
 from keyvault_server.access.tokens import TokenRules, Tokens
 from keyvault_server.core.errors import OperatorError, Unauthenticated
+from keyvault_server.disk.watched import LOOK_SECONDS
 from tests.server.backends.aws.stub import HALF, RESET, SILENCE, Answer, Reply, Stub, stub
 from tests.support.certificates import Authority, dns, replace
+from tests.support.clock import Clock
 from tests.support.connections import channel
 from tests.support.identity_server import identity_of, identity_over, identity_server
 from tests.support.issuer import AUDIENCE, ISSUER, SUBJECT, Issuer
@@ -359,7 +362,8 @@ async def test_a_fetch_shows_the_token_of_a_file(tmp_path: Path, content: str) -
         assert set(keys.current) == {"ec", "ed", "rsa"}
 
 
-async def test_the_token_of_a_fetch_is_read_for_every_fetch(tmp_path: Path) -> None:
+@pytest.mark.slow
+async def test_a_new_token_is_sent_without_a_restart(tmp_path: Path) -> None:
     """The kubelet replaces it well before it expires."""
     (tmp_path / "token").write_text("s3cret-1")
     async with kube_apiserver(GOOD.body, "s3cret-1") as served:
@@ -368,6 +372,85 @@ async def test_the_token_of_a_fetch_is_read_for_every_fetch(tmp_path: Path) -> N
             replace(tmp_path / "token", b"s3cret-2")
             served.token, served.key_set = "s3cret-2", EC_ONLY.body
             await until(lambda: set(keys.current) == {"ec"})
+
+
+@dataclass
+class Fetching:
+    """A fetch whose files are looked at when the test says so."""
+
+    source: KeySetUrl
+    clock: Clock = field(default_factory=Clock)
+    meter: RecordedMeter = field(default_factory=RecordedMeter)
+
+    def __post_init__(self) -> None:
+        self.fetch = KeyFetch(self.source, self.meter, self.clock)
+        assert self.fetch.files
+
+    async def later(self) -> bytes:
+        """Fetch after a look at the files."""
+        self.clock.now += LOOK_SECONDS
+        assert self.fetch.files
+        self.fetch.files.get()
+        return await self.fetch.get()
+
+
+async def test_a_token_that_is_being_written_is_not_sent(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("s3cret-1")
+    async with kube_apiserver(GOOD.body, "s3cret-1") as served:
+        fetching = Fetching(KeySetUrl(served.address, token_file=path))
+        with path.open("wb", buffering=0) as file:
+            for part in (b"s3cret", b"-", b"22"):
+                file.write(part)
+                assert await fetching.later() == GOOD.body
+        served.token = "s3cret-22"
+        assert await fetching.later() == GOOD.body
+        assert served.authorizations == [*["Bearer s3cret-1"] * 3, "Bearer s3cret-22"]
+
+
+async def test_a_bad_token_file_leaves_the_last_token(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "token"
+    path.write_text("s3cret-1")
+    async with kube_apiserver(GOOD.body, "s3cret-1") as served:
+        fetching = Fetching(KeySetUrl(served.address, token_file=path))
+        replace(path, b"two s3crets")
+        for _ in range(3):
+            assert await fetching.later() == GOOD.body
+    (line,) = caplog.records
+    assert line.__dict__["cause"] == f"{path}: not a bearer token: expected one line of visible ASCII characters"
+    assert line.__dict__["reading"] == "token fetch"
+    assert fetching.meter.readings == [("token fetch", True), ("token fetch", False)]
+
+
+async def test_the_cas_of_a_fetch_are_followed(tmp_path: Path) -> None:
+    """A cluster's CA is replaced while servers run."""
+    authority, ca = Authority(), tmp_path / "ca.pem"
+    async with over_tls(tmp_path, authority, "localhost") as served:
+        replace(ca, Authority("the previous CA").pem)
+        fetching = Fetching(KeySetUrl(f"{served.address}/keys", ca))
+        with pytest.raises(OSError, match="Certificate"):
+            await fetching.later()
+        with ca.open("wb", buffering=0) as file:
+            file.write(authority.pem[:100])
+            with pytest.raises(OSError, match="Certificate"):
+                await fetching.later()
+            file.write(authority.pem[100:])
+        with pytest.raises(OSError, match="Certificate"):
+            await fetching.later()
+        assert await fetching.later() == GOOD.body
+    assert fetching.meter.readings == [("token fetch", True)] * 2
+
+
+@pytest.mark.slow
+async def test_a_reload_reads_the_token_before_it_fetches(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("s3cret-1")
+    async with kube_apiserver(GOOD.body, "s3cret-1") as served:
+        opened = open_key_source(served.address, token_file=tmp_path / "token", meter=RecordedMeter())
+        async with opened as keys:
+            replace(tmp_path / "token", b"s3cret-2")
+            served.token, served.key_set = "s3cret-2", EC_ONLY.body
+            await keys.reload()
+            assert set(keys.current) == {"ec"}
 
 
 @pytest.mark.parametrize(
