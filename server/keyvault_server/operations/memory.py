@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from keyvault_api.names import MAX_MESSAGE
+from keyvault_server.backends.embedded.row_cache import CACHED_BYTES
 from keyvault_server.operations.open_files import room_for_connections
 from keyvault_server.operations.settings import Settings
 from keyvault_server.rpc.access_log import MAX_LINES
@@ -36,6 +37,7 @@ def parts(settings: Settings) -> list[Part]:
     connections = settings.connections or room_for_connections(settings).service
     return [
         ("process", _PROCESS + (_AWS if settings.backend == "aws" else 0)),
+        ("records that were read", CACHED_BYTES if settings.backend == "embedded" else 0),
         (f"{limits.receiving_calls} messages on their way", limits.receiving_calls * MAX_MESSAGE),
         (f"requests in flight, {_REQUEST_COPIES} copies", limits.request_bytes * _REQUEST_COPIES),
         (f"replies not taken, {_REPLY_COPIES} copies", ALL_CONNECTIONS * _REPLY_COPIES),

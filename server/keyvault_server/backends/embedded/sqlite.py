@@ -8,6 +8,8 @@ The rules of this file:
   until then. A full disk is the exception, and so is everything that fails before the COMMIT, such as a want of memory:
   nothing was done, and reads and writes go on.
 - What a restart finds is made durable before it is shown. A cancelled put still commits.
+- Records that were read are kept in memory (row_cache.py). That is exact: the directory is locked to one process, the
+  records of a batch are dropped before its puts are answered, and a write by another process is looked for.
 - Statements run on the event loop's thread: they touch memory and the page cache, and a hop to another thread costs
   several times as much. Only COMMIT, which waits for the disk, runs on its own thread.
 """
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from keyvault_server.backends.embedded.database import open_connections
+from keyvault_server.backends.embedded.row_cache import RowCache
 from keyvault_server.core.errors import BackendUnavailable, RecordCorrupt, StoreFull, VaultError
 from keyvault_server.core.meter import Meter
 from keyvault_server.core.ports import HeadChanged, Walked
@@ -79,6 +82,8 @@ class SqliteStore:
     def __init__(self, reader: sqlite3.Connection, writer: sqlite3.Connection) -> None:
         self._reader = reader
         self._writer = writer
+        self._cache = RowCache()
+        self._changes_outside = 0
         self._disk = Workers(1, "keyvault-commit")
         self._puts = GroupCommit(_batch_length, self._commit_and_answer)
         self._failed = False
@@ -87,13 +92,20 @@ class SqliteStore:
 
     async def get_head(self, tenant: str, key_id: str) -> StoredHead | None:
         """See RecordStore."""
-        row = _select(self._snapshot(), _HEAD, tenant, key_id)
+        snapshot = self._snapshot()
+        if kept := self._cache.get((tenant, key_id)):
+            return StoredHead(kept.head, kept.ring, kept.created, kept.updated)
+        row = _select(snapshot, _HEAD, tenant, key_id)
         return StoredHead(*row) if row else None
 
     async def get(self, tenant: str, key_id: str) -> Record | None:
         """See RecordStore."""
-        row = _select(self._snapshot(), _ALL, tenant, key_id)
-        return Record(*row) if row else None
+        snapshot = self._snapshot()
+        record = self._cache.get((tenant, key_id))
+        if record is None and (row := _select(snapshot, _ALL, tenant, key_id)):
+            record = Record(*row)
+            self._cache.keep((tenant, key_id), record)
+        return record
 
     async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
         """See RecordStore."""
@@ -136,9 +148,17 @@ class SqliteStore:
         A change by another process, which none should make, is seen when the transaction ends by itself.
         """
         if not self._writing and not self._reader.in_transaction:
+            self._forget_if_changed_outside()
             self._reader.execute("BEGIN")
             self._ending = asyncio.get_running_loop().call_later(SNAPSHOT_SECONDS, self._end_snapshot)
         return self._reader
+
+    def _forget_if_changed_outside(self) -> None:
+        """Forget what was read if another process has written since the last look."""
+        (changes,) = _rows(self._writer, "PRAGMA data_version")[0]  # our own writes do not change the writer's
+        if changes != self._changes_outside:
+            self._changes_outside = changes
+            self._cache.clear()
 
     def _end_snapshot(self) -> None:
         if self._ending:
@@ -160,12 +180,15 @@ class SqliteStore:
             return await self._run_transaction(batch)
         finally:
             self._writing = False
+            for put in batch:
+                self._cache.drop((put.tenant, put.key_id))
 
     async def _run_transaction(self, batch: list[_Put]) -> list[Exception | None]:
         """Write, then commit. What fails before COMMIT changed nothing; a failed COMMIT may be found done later."""
         try:
             self._end_snapshot()  # it would show the past, and keep the write-ahead log from being reused
             self._writer.execute("BEGIN IMMEDIATE")
+            self._forget_if_changed_outside()
             outcomes = [_write_if_expected(self._writer, put) for put in batch]
         except Exception as error:
             failure = self._roll_back("write failed", error)
