@@ -27,6 +27,7 @@ from keyvault_server.operations.listening import bind, refuse_taken
 from keyvault_server.operations.memory import give_back
 from keyvault_server.operations.open_files import Room, room_for_connections
 from keyvault_server.operations.settings import Settings
+from keyvault_server.operations.threads import lower_grpc_threads
 from keyvault_server.rpc.access_log import AccessLog
 from keyvault_server.rpc.connections import MaxConnections, OpenConnections
 from keyvault_server.rpc.gatekeeper import Gatekeeper
@@ -148,6 +149,7 @@ async def serve(settings: Settings, announce: Callable[[Running], None], handsha
         in_background(_reload_when_asked(reload, server.followed)),
         in_background(give_back()),
     ):
+        lower_grpc_threads()
         announce(server)
         await stop.wait()
         _log.info("stopping")
