@@ -15,6 +15,7 @@ import grpc
 from google.protobuf.message import Message
 
 from keyvault_api.names import is_scope
+from keyvault_server.access.identity import Metadata
 from keyvault_server.core.errors import VaultError
 from keyvault_server.rpc.gatekeeper import Gatekeeper, Visitor
 from keyvault_server.rpc.status import details_of, message_of, status_of
@@ -30,12 +31,14 @@ class GuardedCall:
 
     __slots__ = ("caller", "context", "holds_slot", "method", "request", "request_id", "size", "started")
 
-    def __init__(self, method: str, context: grpc.aio.ServicerContext[Any, Any], gate: Gatekeeper) -> None:
+    def __init__(
+        self, method: str, context: grpc.aio.ServicerContext[Any, Any], metadata: Metadata, gate: Gatekeeper
+    ) -> None:
         self.context = context
         self.request: Message | None = None
-        self.request_id = _request_id(context)
+        self.request_id = _request_id(metadata)
         self.method = method
-        self.caller = Visitor(gate, method, self.request_id, context)
+        self.caller = Visitor(gate, method, self.request_id, context, metadata)
         self.holds_slot = False
         self.size = 0
         """Bytes of the request that count as in flight."""
@@ -54,9 +57,9 @@ class GuardedCall:
         raise await self.context.abort(status_of(error), message_of(error), trailers)
 
 
-def _request_id(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+def _request_id(metadata: Metadata) -> str:
     """Return the caller's x-request-id if it is fit for a log, else the process's random id and a number."""
-    for name, value in context.invocation_metadata() or ():
+    for name, value in metadata:
         if name == "x-request-id" and isinstance(value, str) and _CALLER_ID.fullmatch(value):
             return value
     return f"{_process}-{next(_calls):x}"

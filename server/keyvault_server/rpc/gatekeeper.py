@@ -36,9 +36,6 @@ class Peer(Protocol):
     def auth_context(self) -> AuthContext:
         """Return what TLS proved."""
 
-    def invocation_metadata(self) -> Metadata | None:
-        """Return the metadata that the caller sent."""
-
     def peer(self) -> str:
         """Return the caller's address."""
 
@@ -80,6 +77,7 @@ class Visitor:
         "_gate",
         "_intent",
         "_listed",
+        "_metadata",
         "_method",
         "_name",
         "_peer",
@@ -91,7 +89,9 @@ class Visitor:
         "tenant",
     )
 
-    def __init__(self, gate: Gatekeeper, method: str, request_id: str, peer: Peer | None = None) -> None:
+    def __init__(
+        self, gate: Gatekeeper, method: str, request_id: str, peer: Peer | None = None, metadata: Metadata = ()
+    ) -> None:
         """Begin a call; `peer` is its other end, None for an operator's command."""
         self.tenant = DEFAULT_TENANT if gate.policy is None else ""
         self.identity = ""
@@ -104,6 +104,7 @@ class Visitor:
         self._method = method
         self._request_id = request_id
         self._peer = peer
+        self._metadata = metadata
         self._name = ""
         self._envelope = b""
         self._entry: CallerEntry | None = None
@@ -121,7 +122,7 @@ class Visitor:
         if gate.identifier is not None:
             assert peer is not None, "an operator's command does not enter"
             proved = peer.auth_context() if gate.identifier.certificates else {}
-            self.identity = gate.identifier.identify(proved, peer.invocation_metadata())
+            self.identity = gate.identifier.identify(proved, self._metadata)
         if gate.policy is not None:
             self._entry = gate.policy.last.caller(self.identity)
             if self._entry is None:

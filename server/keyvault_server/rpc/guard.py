@@ -15,12 +15,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.message import DecodeError
 
+from keyvault_server.access.identity import Metadata
 from keyvault_server.access.quotas import InFlight
 from keyvault_server.core.errors import (
     DeadlineExceeded,
@@ -40,10 +42,14 @@ from keyvault_server.rpc.receiving import Receiving
 from keyvault_server.rpc.refusals import Refusals
 from keyvault_server.rpc.replies import COUNTED, Replies
 from keyvault_server.rpc.status import Internal, status_of
+from keyvault_server.rpc.time_limit import TimeLimit
 
 SERVICE = "/keyvault.v1.KeyVault/"
 _REFUSALS = (Unauthenticated, PolicyDenied, RateLimited, InvalidRequest)
 """Failures that spend no quota of their caller's."""
+
+current_metadata: ContextVar[Metadata] = ContextVar("current_metadata")
+"""The metadata of the call that the running task serves: to ask gRPC for it again takes time."""
 
 _log = logging.getLogger(__name__)
 
@@ -77,6 +83,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
         self._metrics = metrics
         self._access_log = access_log
         self.receiving = Receiving(limits.receiving_calls, limits.receive_seconds)
+        self._serving = TimeLimit(limits.call_seconds, DeadlineExceeded)
         self.replies = Replies()
         self._requests = InFlight()
         self.refusals = Refusals(self.replies.cuts)
@@ -106,8 +113,10 @@ class CallGuard(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        if refusal := self.metadata.refusal_of(handler_call_details):
+        metadata = handler_call_details.invocation_metadata
+        if refusal := self.metadata.refusal_of(metadata):
             return refusal
+        current_metadata.set(metadata)
         method = handler_call_details.method
         guarded = self._guarded.get(method)
         if guarded is None:
@@ -126,7 +135,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
         assert encode is not None
 
         async def handle(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            call = GuardedCall(name, context, self._gate)
+            call = GuardedCall(name, context, current_metadata.get(), self._gate)
             if self._closed:
                 await call.fail(ServerStopping())
             self._track(call)
@@ -168,13 +177,12 @@ class CallGuard(grpc.aio.ServerInterceptor):
         call.request = _decoded(decode, data)
 
     async def _serve(self, call: GuardedCall, behaviour: Behaviour, encode: Callable[[Any], bytes]) -> bytes:
-        """Return the reply, once its outcome is recorded, within the deadline. Raises VaultError, TimeoutError."""
-        left = call.context.time_remaining()
-        if left is not None and left <= self._limits.call_seconds:  # grpc cancels it at the caller's deadline
+        """Return the reply, once its outcome is recorded, within the time limit. Raises VaultError.
+
+        At the caller's own deadline gRPC cancels the task.
+        """
+        with self._serving:
             reply = await self._work(call, behaviour, encode)
-        else:
-            async with asyncio.timeout(self._limits.call_seconds):
-                reply = await self._work(call, behaviour, encode)
         self._count(call, "OK", "")
         return reply
 

@@ -10,7 +10,7 @@ gRPC's limit cuts the connection, or the next such call would cost the same.
 from __future__ import annotations  # grpc's handler types take parameters in the stubs only
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sized
 from typing import Any
 
 import grpc
@@ -36,11 +36,11 @@ class MetadataLimit(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        return self.refusal_of(handler_call_details) or await continuation(handler_call_details)
+        return self.refusal_of(handler_call_details.invocation_metadata) or await continuation(handler_call_details)
 
-    def refusal_of(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Return what refuses this call; None if its metadata is within the limit."""
-        return self._refusal if len(details.invocation_metadata) > MOST_ENTRIES else None
+    def refusal_of(self, metadata: Sized) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Return what refuses a call with this metadata; None if it is within the limit."""
+        return self._refusal if len(metadata) > MOST_ENTRIES else None
 
     async def _refuse(self, _: object, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         self._cuts["metadata"] += self._cut(context.peer())
