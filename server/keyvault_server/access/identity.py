@@ -124,7 +124,23 @@ def _refuse_weak(certificate: x509.Certificate) -> None:
 
 def certificate_identity(auth_context: AuthContext) -> str:
     """Return the identity that the SANs of the caller's certificate give. Raises Unauthenticated."""
-    certificate = _parse_certificate(next(iter(auth_context.get("x509_pem_cert", ())), b""))
+    identity, refusal = _judge(next(iter(auth_context.get("x509_pem_cert", ())), b""))
+    if refusal:
+        raise Unauthenticated(refusal)
+    return identity
+
+
+@functools.lru_cache(1024)
+def _judge(pem: bytes) -> tuple[str, str]:
+    """Return a certificate's identity, or why it has none: a caller that is refused may come back at once."""
+    try:
+        return _identity_in(_parse_certificate(pem)), ""
+    except Unauthenticated as error:
+        return "", str(error)
+
+
+def _identity_in(certificate: _Certificate) -> str:
+    """Return the identity that the SANs give. Raises Unauthenticated."""
     uris, names = certificate.uris, certificate.dns
     _check_visible(uris | names)
     if any(uri.lower().startswith("spiffe:") for uri in uris):

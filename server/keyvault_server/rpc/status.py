@@ -3,7 +3,9 @@
 Source: google.rpc.Status, google/rpc/error_details.proto; AIP-193.
 """
 
+import functools
 import math
+from collections.abc import Mapping
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -63,20 +65,59 @@ def message_of(error: VaultError) -> str:
 
 
 def details_of(error: VaultError, request_id: str) -> bytes:
-    """Return the value of the trailer grpc-status-details-bin, a serialized google.rpc.Status."""
-    metadata = error.metadata | {"request_id": request_id}
-    details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)]
+    """Return the value of the trailer grpc-status-details-bin, a serialized google.rpc.Status.
+
+    It is put together from parts that are the same for many errors: two serialized messages, one behind the other, are
+    one message that has the fields of both (protobuf.dev, "Last One Wins").
+    """
+    if error.metadata:
+        parts = [_error_info(error.reason, error.metadata | {"request_id": request_id})]
+    else:
+        before, after = _around_request_id(error.reason, len(request_id))
+        parts = [before, request_id.encode(), after]
     if error.retry_after is not None:
-        delay = Duration()
-        delay.FromMilliseconds(math.ceil(error.retry_after * 1000))
-        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+        parts.append(_retry_info(math.ceil(error.retry_after * 1000)))
     if error.field is not None:
-        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=str(error))
-        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
-    status = status_pb2.Status(code=status_of(error).value[0], message=message_of(error))
-    for detail in details:
-        packed = AnyMessage()
-        packed.Pack(detail)
-        status.details.append(packed)
-    serialized: bytes = status.SerializeToString()
+        parts.append(_bad_request(error.field, str(error)))
+    return b"".join((_code_and_message(error.reason, message_of(error)), *parts))
+
+
+@functools.lru_cache(256)
+def _code_and_message(reason: str, message: str) -> bytes:
+    return _serialized(status_pb2.Status(code=_STATUS[reason].value[0], message=message))
+
+
+@functools.lru_cache(2_048)
+def _around_request_id(reason: str, length: int) -> tuple[bytes, bytes]:
+    """Return the ErrorInfo before and after a request id of this length, which is its only metadata."""
+    # The last such characters: a length before them can be one of them.
+    before, _, after = _error_info(reason, {"request_id": "*" * length}).rpartition(b"*" * length)
+    return before, after
+
+
+def _error_info(reason: str, metadata: Mapping[str, str]) -> bytes:
+    return _detail(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata))
+
+
+@functools.lru_cache(256)
+def _retry_info(milliseconds: int) -> bytes:
+    delay = Duration()
+    delay.FromMilliseconds(milliseconds)
+    return _detail(error_details_pb2.RetryInfo(retry_delay=delay))
+
+
+def _bad_request(field: str, description: str) -> bytes:
+    violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=description)
+    return _detail(error_details_pb2.BadRequest(field_violations=[violation]))
+
+
+def _detail(detail: Message) -> bytes:
+    """Return a Status with this detail alone."""
+    packed = AnyMessage()
+    packed.Pack(detail)
+    return _serialized(status_pb2.Status(details=[packed]))
+
+
+def _serialized(message: Message) -> bytes:
+    serialized: bytes = message.SerializeToString()
     return serialized
