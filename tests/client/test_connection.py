@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from tests.support.certificates import HOUR, LOCALHOST, Authority, dns, pem_of, 
 from tests.support.changing_file import changing_while_read
 from tests.support.clock import LONG_AGO, Clock
 from tests.support.fakes import FakeKeyService, FakeRecordStore
+from tests.support.forked import run_forked
 from tests.support.identity_server import SLOW, IdentityServer, caller_of, identity_over, identity_server
 from tests.support.meters import RecordedMeter
 from tests.support.processes import BIN
@@ -250,14 +250,8 @@ async def test_the_command_takes_a_servers_other_name(tls: TLS, tmp_path: Path) 
     async with identity_server(credentials, Identifier(certificates=False)) as server:
         for more, name in ((("--server-name", "vault.example"), ""), ((), "vault.example"), ((), "")):
             given = {"KEYVAULT_ADDRESS": server.address} | ({"KEYVAULT_SERVER_NAME": name} if name else {})
-            process = await asyncio.create_subprocess_exec(
-                *(*line, *more),
-                env=os.environ | given,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-            )
-            _, err = await process.communicate()
-            assert process.returncode == (0 if more or name else 1), err
+            done = await asyncio.to_thread(run_forked, (*line, *more), environment=os.environ | given, timeout=30)
+            assert done.returncode == (0 if more or name else 1), done.stderr
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import BIN, server_process
+from tests.support.processes import BIN, STARTED, server_process
 from tests.support.shell import Shell
 
 pytestmark = pytest.mark.process
@@ -78,7 +78,7 @@ def test_a_server_leaves_no_core_file(tmp_path: Path) -> None:
     limits, handler = resource.getrlimit(resource.RLIMIT_CORE), signal.getsignal(signal.SIGQUIT)
     allow_core_files()  # inherited
     try:
-        with server_process(tmp_path / "data") as server:
+        with server_process(tmp_path / "data", program=STARTED) as server:
             server.process.send_signal(signal.SIGQUIT)
             _, status = os.waitpid(server.process.pid, 0)
             server.process.returncode = -signal.SIGQUIT

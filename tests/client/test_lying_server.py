@@ -34,6 +34,7 @@ from keyvault_client import (
     ServerFailure,
     Unavailable,
 )
+from tests.support.forked import run_forked
 from tests.support.lying import Answer, Refused, lying_server
 from tests.support.processes import BIN
 
@@ -421,20 +422,13 @@ async def test_a_record_that_was_not_asked_about_is_refused() -> None:
 # The command.
 
 
-async def ran(line: str, folder: Path, **answers: Answer) -> tuple[int | None, bytes, str]:
+async def ran(line: str, folder: Path, **answers: Answer) -> tuple[int, bytes, str]:
     """Run the command against a server that says this; return exit status, output and the one line of the error."""
     async with lying_server(answers) as address:
-        process = await asyncio.create_subprocess_exec(
-            BIN / "keyvault",
-            *line.split(),
-            cwd=folder,
-            env=os.environ | {"KEYVAULT_ADDRESS": address},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, err = await process.communicate()
-    return process.returncode, out, err.decode().removesuffix("\n")
+        command: list[str | Path] = [BIN / "keyvault", *line.split()]
+        environment = os.environ | {"KEYVAULT_ADDRESS": address}
+        done = await asyncio.to_thread(run_forked, command, environment=environment, folder=folder, timeout=60)
+    return done.returncode, done.stdout, done.stderr.decode().removesuffix("\n")
 
 
 @pytest.mark.process

@@ -20,6 +20,7 @@ from tests.support.certificates import LOCALHOST, Authority, replace
 from tests.support.changing_file import changing_while_read
 from tests.support.clock import LONG_AGO, Clock
 from tests.support.fakes import FakeKeyService, FakeRecordStore
+from tests.support.forked import run_forked
 from tests.support.identity_server import IdentityServer, caller_of, identity_server
 from tests.support.issuer import AUDIENCE, ISSUER, SUBJECT, Issuer
 from tests.support.meters import RecordedMeter
@@ -278,17 +279,9 @@ async def test_a_sent_mutation_is_unknown_if_the_next_token_is_bad() -> None:
 
 async def command(*arguments: str, **environment: str) -> tuple[int, str, str]:
     """The command, as a shell runs it."""
-    process = await asyncio.create_subprocess_exec(
-        BIN / "keyvault",
-        *arguments,
-        env=os.environ | environment,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(30):
-        out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+    command: list[str | Path] = [BIN / "keyvault", *arguments]
+    done = await asyncio.to_thread(run_forked, command, environment=os.environ | environment, timeout=30)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
 @pytest.mark.process

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tests.support.forked import run_keyvault
+from tests.support.forked import run_forked
 
 Command = Sequence[str | Path]
 Done = subprocess.CompletedProcess[bytes]
@@ -90,7 +90,7 @@ class KeyvaultCommand(Client):
         return self._written(name, self.run("rotate-key", name, "--key", key, "--new-key", new_key))
 
     def _ended(self, command: Command, given: bytes, environment: dict[str, str]) -> Done:
-        return run_keyvault(command, given=given, environment=environment, timeout=60)
+        return run_forked(command, given=given, environment=environment, timeout=60)
 
     def generate(self, name: str, key: Path) -> None:
         """A fresh key for this name, in a file."""

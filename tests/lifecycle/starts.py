@@ -31,7 +31,7 @@ from keyvault_server.core.records import FORMAT, successor
 from keyvault_server.core.wrapped_key import WrappedKey
 from keyvault_server.operations.composition import open_backend
 from keyvault_server.operations.settings import Settings
-from tests.support.processes import server_process
+from tests.support.processes import STARTED, server_process
 from tests.support.requests import Key
 
 GOAL_SECONDS = 2.0
@@ -86,7 +86,7 @@ class Start:
 async def start(folder: Path, key: Key, number: int) -> Start:
     """Starts a server and reads one record, which has to be the one that was written."""
     began = time.monotonic()
-    with server_process(folder, KEYVAULT_ACCESS_LOG="false") as server:
+    with server_process(folder, program=STARTED, KEYVAULT_ACCESS_LOG="false") as server:
         async with grpc.aio.insecure_channel(server.address) as channel:
             read = await KeyVaultStub(channel).Read(pb.ReadRequest(key_id=name(number)), timeout=30)
             took = time.monotonic() - began

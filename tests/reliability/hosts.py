@@ -16,7 +16,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.support.engines import REGION, dynalite_process
-from tests.support.processes import BIN, ServerProcess, server_process
+from tests.support.forked import run_forked
+from tests.support.processes import STARTED, ServerProcess, server_process
 
 IDENTITY = {
     "AWS_ACCESS_KEY_ID": "testing",
@@ -117,9 +118,9 @@ def stand_ins() -> Iterator[dict[str, str]]:
 
 def _made(environment: dict[str, str]) -> dict[str, str]:
     """What `keyvault-server init` says to export."""
-    command = [str(BIN / "keyvault-server"), "init"]
-    made = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True, timeout=60)
-    return dict(setting.split("=", 1) for setting in shlex.split(made.stdout)[1:])
+    made = run_forked([*STARTED, "init"], environment=os.environ | environment, timeout=60)
+    made.check_returncode()
+    return dict(setting.split("=", 1) for setting in shlex.split(made.stdout.decode())[1:])
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Servers that are processes of their own, started as a user starts them."""
+"""Servers that are processes of their own."""
 
 import os
 import re
@@ -9,15 +9,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
+
+from tests.support.forked import Forked, needs_start, start_forked
 
 BIN = Path(sys.executable).parent
+STARTED = (BIN / "keyvault-server",)
+"""The server's program, for a test that has to start it."""
 
 
 @dataclass(frozen=True)
 class ServerProcess:
     """A `keyvault-server` of its own."""
 
-    process: "subprocess.Popen[str]"
+    process: "subprocess.Popen[str] | Forked"
     address: str
     log: Path
 
@@ -31,21 +36,19 @@ class ServerProcess:
 def server_process(
     data: Path,
     listen: str = "127.0.0.1:0",
-    program: Sequence[str | Path] = (BIN / "keyvault-server",),
+    program: Sequence[str | Path] = (),
     **environment: str,
 ) -> Iterator[ServerProcess]:
-    """Start a server as a user does; kill it at the end if it still runs."""
+    """Fork a server, or start `program` as a user does; kill it at the end if it still runs.
+
+    What only a start reads, such as LD_PRELOAD, starts it too.
+    """
     log = data.parent / f"{data.name}.log"
     # A test's own import of the server sets it for every command but `serve`.
     ours = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}
     with log.open("ab") as stderr:
-        process = subprocess.Popen(
-            [*program, "serve", "--data", data, "--listen", listen],
-            env=ours | environment,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-        )
+        command = [*(program or STARTED), "serve", "--data", data, "--listen", listen]
+        process = _run(command, ours | environment, stderr, starts=bool(program))
     assert process.stdout is not None
     with process, process.stdout:
         try:
@@ -55,7 +58,15 @@ def server_process(
                 process.kill()
 
 
-def announced(process: "subprocess.Popen[str]", log: Path) -> str:
+def _run(
+    command: Sequence[str | Path], environment: dict[str, str], stderr: IO[bytes], *, starts: bool
+) -> "subprocess.Popen[str] | Forked":
+    if not starts and not needs_start(environment):
+        return start_forked(command, environment, stderr)
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True)
+
+
+def announced(process: "subprocess.Popen[str] | Forked", log: Path) -> str:
     """Return the address that a server announces; show its log if it ends before it is ready."""
     assert process.stdout is not None
     line = process.stdout.readline()

@@ -4,7 +4,7 @@ The rule of this file: all is made by the commands that a user has, and nothing 
 a load.
 """
 
-import subprocess
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ import grpc
 from keyvault_api.names import METHODS
 from tests.support.certificates import Issued
 from tests.support.connections import channel
-from tests.support.processes import BIN, ServerProcess, server_process
+from tests.support.forked import run_forked
+from tests.support.processes import STARTED, ServerProcess, server_process
 
 BUCKETS = (*METHODS, "read_bytes", "refused")
 TENANTS = {"alice": "acme", "bob": "beta"}
@@ -80,12 +81,12 @@ class ProductionServer:
 
 @contextmanager
 def production_server(
-    folder: Path, program: Sequence[str | Path] = (BIN / "keyvault-server",), **environment: str
+    folder: Path, program: Sequence[str | Path] = (), **environment: str
 ) -> Iterator[ProductionServer]:
     """Run a server in `folder`, which may hold what an earlier one left; kill it at the end if it still runs."""
     certs = folder / "certs"
     if not certs.exists():
-        subprocess.run([BIN / "keyvault-server", "dev-certs", certs], check=True, stdout=subprocess.DEVNULL)
+        run_forked([*STARTED, "dev-certs", certs], environment=os.environ, timeout=30).check_returncode()
         (folder / "policy.toml").write_text(policy())
     settings = {
         "KEYVAULT_TLS_CERTIFICATE": str(certs / "server.pem"),

@@ -5,7 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from tests.support.forked import run_keyvault
+from tests.support.forked import run_forked
 from tests.support.processes import BIN
 
 
@@ -19,7 +19,7 @@ class Shell:
     def run(self, line: str, given: bytes = b"", out: str | None = None) -> "subprocess.CompletedProcess[bytes]":
         """Run a line of the command; its output goes to the file `out`, as under a umask of 077, or is captured."""
         with open(self.directory / out if out else os.devnull, "wb", opener=_private) as file:
-            return run_keyvault(
+            return run_forked(
                 [BIN / "keyvault", *line.split()],
                 folder=self.directory,
                 environment=self.environment,

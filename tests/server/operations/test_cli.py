@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from keyvault_client import DataKey, KeyVault, NotFound
+from tests.support.forked import operate
 from tests.support.processes import BIN, server_process
 from tests.support.refusals import refusal
 
@@ -16,14 +17,7 @@ pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 
 def run(*arguments: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [BIN / "keyvault-server", *arguments],
-        env=os.environ | {"KEYVAULT_LISTEN": "127.0.0.1:0"} | environment,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    return operate(arguments, {"KEYVAULT_LISTEN": "127.0.0.1:0"} | environment)
 
 
 def test_the_banner_says_where_the_data_is_and_how_to_try_it(tmp_path: Path) -> None:

@@ -29,9 +29,10 @@ from keyvault_server.rpc.metrics import Metrics
 from keyvault_server.rpc.server import STREAMS
 from tests.support.certificates import LOCALHOST, Authority
 from tests.support.fakes import FakeKeyService, FakeRecordStore, Hooks
+from tests.support.forked import operate
 from tests.support.frames import rude
 from tests.support.issuer import AUDIENCE, ISSUER, Issuer
-from tests.support.processes import BIN, server_process
+from tests.support.processes import server_process
 from tests.support.refusals import Failure, failure_of
 from tests.support.repository import DOCS
 from tests.support.requests import create, mint, update
@@ -376,15 +377,7 @@ async def test_a_taken_port_is_refused(server: Served, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_data_directory_in_use_is_refused_in_one_line(tmp_path: Path) -> None:
     with server_process(tmp_path / "data"):
-        command: list[str | Path] = [
-            BIN / "keyvault-server",
-            "serve",
-            "--data",
-            tmp_path / "data",
-            "--listen",
-            "127.0.0.1:0",
-        ]
-        second = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        second = operate(["serve", "--data", tmp_path / "data", "--listen", "127.0.0.1:0"], {})
     assert (second.returncode, second.stdout) == (1, "")
     assert second.stderr.count("\n") == 1
     assert "in use by another keyvault-server" in second.stderr

@@ -19,6 +19,7 @@ from keyvault_server.disk.watched import Unreadable
 from keyvault_server.operations.cli import app
 from keyvault_server.operations.composition import read_policy
 from keyvault_server.operations.listening import CannotListen, refuse_taken
+from tests.support.forked import operate
 from tests.support.ownership import give_to_foreign_group
 from tests.support.pages import with_commands
 from tests.support.processes import server_process
@@ -47,6 +48,13 @@ def in_shell(line: str, folder: Path, **environment: str) -> "subprocess.Complet
         timeout=60,
         check=False,
     )
+
+
+def operated(line: str, folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Run a line that has nothing for a shell but quotes."""
+    program, *words = shlex.split(line)
+    assert program == "keyvault-server"
+    return operate(words, {"KEYVAULT_LISTEN": "127.0.0.1:0"} | environment, folder)
 
 
 refusal = partial(refusal_of, after_log=True)
@@ -85,7 +93,7 @@ def test_a_name_is_refused_if_one_of_its_addresses_is_taken() -> None:
 @pytest.mark.slow
 def test_a_taken_port_is_one_line_and_nothing_is_made(tmp_path: Path) -> None:
     with server_process(tmp_path / "data") as server:
-        done = in_shell(f"keyvault-server serve --data other --listen {server.address}", tmp_path)
+        done = operated(f"keyvault-server serve --data other --listen {server.address}", tmp_path)
     assert "in use" in refusal(done, 1)
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "other").exists()
@@ -117,7 +125,7 @@ async def test_what_cannot_be_read_or_written_is_refused_by_its_name(tmp_path: P
     "command", ["purge prod/a --yes --insecure-no-audit", "rotate-master-key", "audit verify --against-store log"]
 )
 def test_a_mistyped_directory_is_not_made(tmp_path: Path, command: str) -> None:
-    done = in_shell(f"keyvault-server {command}", tmp_path, KEYVAULT_DATA="mistyped", KEYVAULT_AUDIT_KEY="absent")
+    done = operated(f"keyvault-server {command}", tmp_path, KEYVAULT_DATA="mistyped", KEYVAULT_AUDIT_KEY="absent")
     refusal(done, 1)
     assert not (tmp_path / "mistyped").exists()
 
@@ -127,7 +135,7 @@ def test_a_mistyped_directory_is_not_made(tmp_path: Path, command: str) -> None:
 @pytest.mark.parametrize("revision", ["0", "-1", "9223372036854775807"])
 def test_a_last_revision_that_is_none_is_refused(tmp_path: Path, revision: str) -> None:
     line = f"keyvault-server purge prod/a --yes --data x --last-revision {revision}"
-    assert "last-revision" in refusal(in_shell(line, tmp_path), 2)
+    assert "last-revision" in refusal(operated(line, tmp_path), 2)
 
 
 @pytest.mark.process
@@ -135,9 +143,9 @@ def test_a_last_revision_that_is_none_is_refused(tmp_path: Path, revision: str) 
 def test_a_bad_question_to_a_policy_is_bad_usage_not_a_denial(tmp_path: Path) -> None:
     (tmp_path / "policy.toml").write_text(POLICY)
     ask = "keyvault-server policy test --policy policy.toml --as dns:a.example"
-    assert "did you mean Read?" in refusal(in_shell(f"{ask} Raed x/a", tmp_path), 2)
-    assert "A-Za-z0-9" in refusal(in_shell(f"{ask} Read 'x/a b'", tmp_path), 2)
-    line = refusal(in_shell("keyvault-server policy test --policy policy.toml --as alice Read x/a", tmp_path), 2)
+    assert "did you mean Read?" in refusal(operated(f"{ask} Raed x/a", tmp_path), 2)
+    assert "A-Za-z0-9" in refusal(operated(f"{ask} Read 'x/a b'", tmp_path), 2)
+    line = refusal(operated("keyvault-server policy test --policy policy.toml --as alice Read x/a", tmp_path), 2)
     assert "invalid identity 'alice': an identity is anonymous or begins with one of spiffe://" in line
 
 
@@ -145,7 +153,7 @@ def test_a_bad_question_to_a_policy_is_bad_usage_not_a_denial(tmp_path: Path) ->
 @pytest.mark.slow
 def test_what_check_config_prints_is_what_a_shell_takes(tmp_path: Path) -> None:
     given = {"KEYVAULT_UNWRAP_SCOPES": '["prod/a", "prod/b"]', "KEYVAULT_REFLECTION": "false"}
-    first = in_shell("keyvault-server check-config", tmp_path, **given)
+    first = operated("keyvault-server check-config", tmp_path, **given)
     assert "# KEYVAULT_POLICY is unset" in first.stdout.splitlines()
     (tmp_path / "printed").write_text(first.stdout)
     again = in_shell("set -a; . ./printed; keyvault-server check-config", tmp_path)
@@ -158,7 +166,7 @@ def test_what_check_config_prints_is_what_a_shell_takes(tmp_path: Path) -> None:
 def test_check_config_reads_what_the_settings_name(tmp_path: Path) -> None:
     (tmp_path / "policy.toml").write_text("[[caller]")
     assert "policy.toml, line 1" in refusal(
-        in_shell("keyvault-server check-config", tmp_path, KEYVAULT_POLICY="policy.toml"), 1
+        operated("keyvault-server check-config", tmp_path, KEYVAULT_POLICY="policy.toml"), 1
     )
 
 
@@ -167,15 +175,15 @@ def test_check_config_reads_what_the_settings_name(tmp_path: Path) -> None:
 def test_an_address_for_a_healthcheck_is_checked(tmp_path: Path) -> None:
     """gRPC wrote lines of its own about a path that is too long."""
     for address in ("x", "a..b:9", f"unix:/{'a' * 107}", "''"):
-        line = refusal_of(in_shell(f"keyvault-server healthcheck --address {address}", tmp_path), 2)
+        line = refusal_of(operated(f"keyvault-server healthcheck --address {address}", tmp_path), 2)
         assert line.startswith("keyvault-server: --address ")
 
 
 @pytest.mark.process
 @pytest.mark.slow
 def test_a_misspelt_setting_gets_a_suggestion(tmp_path: Path) -> None:
-    assert "KEYVAULT_LISTEN?" in refusal(in_shell("keyvault-server serve", tmp_path, KEYVAULT_LISTNE="x"), 2)
-    assert "docs/settings.md" in refusal(in_shell("keyvault-server serve", tmp_path, KEYVAULT_XYZ="x"), 2)
+    assert "KEYVAULT_LISTEN?" in refusal(operated("keyvault-server serve", tmp_path, KEYVAULT_LISTNE="x"), 2)
+    assert "docs/settings.md" in refusal(operated("keyvault-server serve", tmp_path, KEYVAULT_XYZ="x"), 2)
 
 
 @pytest.mark.process
@@ -205,7 +213,7 @@ def test_a_refusal_without_stderr_is_not_printed_elsewhere(tmp_path: Path) -> No
 @pytest.mark.process
 @pytest.mark.slow
 def test_a_folder_in_place_of_an_audit_log_is_refused(tmp_path: Path) -> None:
-    assert ".: cannot be read: Is a directory" in refusal(in_shell("keyvault-server audit verify .", tmp_path), 1)
+    assert ".: cannot be read: Is a directory" in refusal(operated("keyvault-server audit verify .", tmp_path), 1)
 
 
 def test_a_policy_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
@@ -247,7 +255,7 @@ def test_every_command_and_parameter_is_explained() -> None:
 def test_roots_for_aws_that_others_may_write_are_refused(tmp_path: Path) -> None:
     (tmp_path / "roots.pem").touch()
     (tmp_path / "roots.pem").chmod(0o666)
-    done = in_shell("keyvault-server init --backend aws", tmp_path, KEYVAULT_AWS_CA_BUNDLE="roots.pem")
+    done = operated("keyvault-server init --backend aws", tmp_path, KEYVAULT_AWS_CA_BUNDLE="roots.pem")
     assert "roots.pem" in (line := refusal(done, 1))
     assert "others can write" in line
 
@@ -265,7 +273,7 @@ def test_an_init_that_fails_saves_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.process
 def test_an_init_saves_settings_that_a_shell_reads(tmp_path: Path) -> None:
-    done = in_shell("keyvault-server init --data 'my data' --save keyvault.env", tmp_path)
+    done = operated("keyvault-server init --data 'my data' --save keyvault.env", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "back up" in done.stdout
     assert (tmp_path / "keyvault.env").stat().st_mode & 0o777 == 0o600
@@ -276,7 +284,7 @@ def test_an_init_saves_settings_that_a_shell_reads(tmp_path: Path) -> None:
 @pytest.mark.process
 @pytest.mark.slow
 def test_a_place_that_cannot_be_written_is_named_as_typed(tmp_path: Path) -> None:
-    line = refusal(in_shell("keyvault-server init --data data --save absent/keyvault.env", tmp_path), 1)
+    line = refusal(operated("keyvault-server init --data data --save absent/keyvault.env", tmp_path), 1)
     assert "--save absent/keyvault.env: cannot write: No such file or directory" in line
     (tmp_path / "old").mkdir()
-    assert "old exists: name a new file" in refusal(in_shell("keyvault-server backup old --data data", tmp_path), 1)
+    assert "old exists: name a new file" in refusal(operated("keyvault-server backup old --data data", tmp_path), 1)

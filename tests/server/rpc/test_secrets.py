@@ -2,7 +2,6 @@
 
 import base64
 import os
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,8 +16,9 @@ from keyvault_server.backends.aws.options import AwsOptions
 from tests.support import requests
 from tests.support.connections import bearer
 from tests.support.engines import REGION
+from tests.support.forked import run_forked
 from tests.support.issuer import AUDIENCE, ISSUER, Issuer
-from tests.support.processes import BIN, server_process
+from tests.support.processes import BIN, STARTED, server_process
 from tests.support.refusals import failure_of
 
 pytestmark = pytest.mark.process
@@ -102,7 +102,8 @@ def found(secrets: Iterable[bytes], places: Iterable[Path]) -> list[str]:
 async def test_no_secret_is_in_what_a_server_writes(
     tmp_path: Path, moto: str, moto_options: AwsOptions, backend: str
 ) -> None:
-    subprocess.run([BIN / "keyvault-server", "dev-certs", tmp_path / "certs"], check=True, capture_output=True)
+    made = run_forked([*STARTED, "dev-certs", tmp_path / "certs"], environment=os.environ, timeout=30)
+    assert made.returncode == 0
     issuer = Issuer()
     (tmp_path / "keys.json").write_bytes(issuer.key_set())
     (tmp_path / "policy.toml").write_text(POLICY)

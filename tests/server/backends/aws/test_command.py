@@ -1,12 +1,10 @@
 """`keyvault-server` on AWS as a process: what is wrong with its AWS settings is one line."""
 
-import os
 import subprocess
-from pathlib import Path
 
 import pytest
 
-from tests.support.processes import BIN
+from tests.support.forked import operate
 from tests.support.refusals import refusal
 
 pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.usefixtures("aws_identity")]
@@ -21,9 +19,7 @@ COMMANDS = {
 
 def run(arguments: list[str], **variables: str) -> "subprocess.CompletedProcess[str]":
     """Run the command; no endpoint is set, since none may be asked."""
-    environment = os.environ | {"KEYVAULT_BACKEND": "aws", "KEYVAULT_AWS_MASTER_KEYS": KEYS} | variables
-    command: list[str | Path] = [BIN / "keyvault-server", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return operate(arguments, {"KEYVAULT_BACKEND": "aws", "KEYVAULT_AWS_MASTER_KEYS": KEYS} | variables)
 
 
 @pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
