@@ -1,12 +1,15 @@
 """The memory that clients can make a server take: a sum that follows the settings, and memory that is given back."""
 
 import asyncio
+import gc
+import weakref
+from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
 
 from keyvault_server.operations import memory
-from keyvault_server.operations.memory import GROWTH, LOOK_SECONDS, MIB, give_back, parts, resident
+from keyvault_server.operations.memory import GROWTH, LOOK_SECONDS, MIB, QUIET, Cycles, give_back, parts, resident
 from keyvault_server.operations.settings import Settings
 
 
@@ -24,7 +27,62 @@ def test_the_bound_follows_the_settings() -> None:
     assert bound(connections=0) > bound(), "as many as open files allow"
 
 
+@pytest.fixture
+def collected_by_hand() -> Iterator[None]:
+    """Python's own collections would come between."""
+    gc.disable()
+    yield
+    gc.enable()
+    gc.unfreeze()
+
+
+class Left:
+    """An object that refers to itself, as a call does to the error that ended it."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def leave_old_cycle() -> "weakref.ref[Left]":
+    """Leave one that collections of young objects do not find."""
+    left = Left()
+    gc.collect(0)
+    gc.collect(1)
+    return weakref.ref(left)
+
+
+def look_at_young_objects(times: int) -> None:
+    for _ in range(times):
+        gc.collect(0)
+
+
+@pytest.mark.usefixtures("collected_by_hand")
+def test_cycles_are_collected_when_few_objects_come() -> None:
+    cycles = Cycles()
+    left = leave_old_cycle()
+    look_at_young_objects(QUIET + 1)
+    cycles.collect_if_quiet()
+    assert left() is not None, "a server with calls waits"
+    look_at_young_objects(QUIET)
+    cycles.collect_if_quiet()
+    assert left() is None
+
+
+@pytest.mark.usefixtures("collected_by_hand")
+def test_a_server_without_calls_collects_cycles_once() -> None:
+    cycles = Cycles()
+    for _ in range(3):
+        left = leave_old_cycle()
+        cycles.collect_if_quiet()
+        assert left() is None
+        done = gc.get_stats()[-1]["collections"]
+        for _ in range(3):
+            cycles.collect_if_quiet()
+        assert gc.get_stats()[-1]["collections"] == done
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("collected_by_hand")
 async def test_memory_is_given_back_once_the_process_has_grown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "LOOK_SECONDS", 0.01)
     trimmed = asyncio.Event()
@@ -36,11 +94,13 @@ async def test_memory_is_given_back_once_the_process_has_grown(monkeypatch: pyte
     giving = asyncio.create_task(give_back(trim))
     await asyncio.sleep(0.1)
     assert not trimmed.is_set()
+    left = leave_old_cycle()
     assert LOOK_SECONDS > 1
     before = resident()
     held = bytearray(b"x" * (GROWTH + 8 * MIB))
     assert resident() > before + GROWTH
     await asyncio.wait_for(trimmed.wait(), 10)
+    assert left() is None
     giving.cancel()
     with suppress(asyncio.CancelledError):
         await giving
