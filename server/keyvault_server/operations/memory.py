@@ -82,7 +82,7 @@ class Cycles:
 
 def _young_collections() -> int:
     """Return how often Python has looked at its youngest objects, which it does for every few hundred new ones."""
-    return gc.get_stats()[0]["collections"]
+    return int(gc.get_stats()[0]["collections"])
 
 
 def resident() -> int:
