@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from keyvault_server.core.meter import Across
+
 
 @dataclass
 class RecordedMeter:
@@ -14,5 +16,5 @@ class RecordedMeter:
     def count_reading(self, source: str, good: bool) -> None:
         self.readings.append((source, good))
 
-    def gauge(self, name: str, description: str, value: Callable[[], float]) -> None:
+    def gauge(self, name: str, description: str, value: Callable[[], float], across: Across = "max") -> None:
         self.gauges[name] = value

@@ -7,7 +7,7 @@ exists.
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from keyvault_api.names import METHODS, is_tenant
@@ -77,6 +77,12 @@ class Policy:
                     f"identity {pattern} already has an entry in line {other.line}: put its rules there", "identity"
                 )
         return cls(entries.values())
+
+    def divided(self, shares: int) -> "Policy":
+        """Return this policy with one of so many equal shares of all its limits."""
+        if shares == 1:
+            return self
+        return Policy(replace(entry, limits=entry.limits.divided(shares)) for entry in self._entries.values())
 
     def caller(self, identity: str) -> CallerEntry | None:
         """Return the entry to which an identity belongs; None if there is none, so that it is denied everything."""

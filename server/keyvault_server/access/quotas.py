@@ -46,6 +46,12 @@ class Rate:
         if not 1 <= self.burst <= MAX_FILL_SECONDS * self.per_second:
             raise ValueError("burst must be at least 1, and at most 30 days of per_second")
 
+    def divided(self, shares: int) -> "Rate":
+        """Return one of so many equal shares; a share lets at least one call through."""
+        burst = max(1, self.burst / shares)
+        slowest = math.nextafter(burst / MAX_FILL_SECONDS, math.inf)  # or rounding could make it too slow
+        return Rate(max(self.per_second / shares, slowest), burst)
+
 
 DEFAULT_RATES: Mapping[str, Rate] = MappingProxyType(
     {
@@ -86,6 +92,11 @@ class Limits:
         """Return these limits with some rates replaced, and this limit of in-flight calls."""
         rates = MappingProxyType({**self.rates, **changed}) if changed else self.rates
         return Limits(rates, calls_in_flight)
+
+    def divided(self, shares: int) -> "Limits":
+        """Return one of so many equal shares, with at least one call in flight."""
+        calls = None if self.calls_in_flight is None else max(1, self.calls_in_flight // shares)
+        return Limits(MappingProxyType({bucket: rate.divided(shares) for bucket, rate in self.rates.items()}), calls)
 
 
 class _Buckets:

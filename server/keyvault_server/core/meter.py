@@ -1,7 +1,10 @@
 """What the other packages measure of themselves, without knowing who collects it."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Literal, Protocol
+
+Across = Literal["min", "max", "sum"]
+"""What the numbers of several processes are together."""
 
 
 class Meter(Protocol):
@@ -10,5 +13,5 @@ class Meter(Protocol):
     def count_reading(self, source: str, good: bool) -> None:
         """Count a reading of a followed source ("tls", "policy", "token keys") that succeeded or failed."""
 
-    def gauge(self, name: str, description: str, value: Callable[[], float]) -> None:
-        """Show a number that `value` returns whenever somebody asks."""
+    def gauge(self, name: str, description: str, value: Callable[[], float], across: Across = "max") -> None:
+        """Show a number that `value` returns whenever somebody asks; that of several processes is their `across`."""

@@ -19,6 +19,7 @@ from keyvault_server.audit.reading import BadPlace
 from keyvault_server.audit.replay import StoreReport, against_store
 from keyvault_server.audit.rotation import live_name
 from keyvault_server.audit.verify import Report, verify
+from keyvault_server.audit.worker_logs import existing_logs, key_of
 from keyvault_server.core.errors import OperatorError
 from keyvault_server.core.ports import RecordStore
 
@@ -35,6 +36,10 @@ class AuditSettings(Protocol):
     @property
     def audit_key(self) -> Path | None:
         """Key of that log."""
+
+    @property
+    def workers(self) -> int:
+        """Processes that serve, each with a log of its own if there are several."""
 
 
 class NotWhole(OperatorError):
@@ -68,11 +73,11 @@ def audit_app(load: Callable[[], AuditSettings], open_records: OpenRecords) -> A
     ) -> None:
         """Check that logs are as the vault wrote them. Exit 1 names the first line that is not."""
         settings = load()
-        paths = files or ((settings.audit_file,) if settings.audit_file else ())
+        paths = files or _logs_of(settings)
         if not paths:
             raise CycloptsError(msg="name the log to verify, or set KEYVAULT_AUDIT_FILE")
         _refuse_unreadable(paths)  # before its key is looked for next to it
-        audit_key = load_key(key or settings.audit_key or default_key_path(live_name(paths[0])))
+        audit_key = load_key(key or settings.audit_key or key_of(live_name(paths[0])))
         store_key = _get_store_key(audit_key, since) if against_store else None
         report = verify(paths, audit_key, checkpoints or None, since=since)
         if report.bad:
@@ -93,6 +98,14 @@ def audit_app(load: Callable[[], AuditSettings], open_records: OpenRecords) -> A
         print(load_key(path).pem, end="")
 
     return app
+
+
+def _logs_of(settings: AuditSettings) -> tuple[Path, ...]:
+    """Return the logs that the settings speak of: of several workers, all that exist."""
+    if settings.audit_file is None:
+        return ()
+    logs = tuple(existing_logs(settings.audit_file)) if settings.workers > 1 else ()
+    return logs or (settings.audit_file,)
 
 
 def _refuse_unreadable(paths: Sequence[Path]) -> None:

@@ -22,6 +22,8 @@ def announce(settings: Settings, server: Running) -> None:
     if settings.metrics_listen and server.metrics_port:
         print(f"metrics: http://{_with_port(settings.metrics_listen, server.metrics_port)}/metrics")
     print(f"records: {where}")
+    if settings.workers > 1:
+        print(f"workers: {settings.workers}, each with its share of the limits")
     if off := what_is_off(settings):
         print(f"without: {', '.join(off)}")
     keyvault = "keyvault" if shutil.which("keyvault") else Path(sys.executable).with_name("keyvault")

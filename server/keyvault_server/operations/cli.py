@@ -35,7 +35,10 @@ from keyvault_server.operations.lifecycle import serve
 from keyvault_server.operations.memory import MIB, parts
 from keyvault_server.operations.open_files import COMMAND, allow_open_files, needed_by
 from keyvault_server.operations.settings import Settings, check_address
+from keyvault_server.operations.shares import describe_shares
 from keyvault_server.operations.store_cli import NAME_RULE, Backend, Data, backup, init, purge, rotate_master_key
+from keyvault_server.operations.supervisor import supervise
+from keyvault_server.operations.worker import Worker
 from keyvault_server.rpc.access_log import accepts_more
 from keyvault_server.rpc.handshakes import RefusedHandshakes
 from keyvault_server.rpc.health import LIVENESS, is_serving
@@ -80,20 +83,44 @@ def serve_command(
     listen: Annotated[str | None, Parameter(help="host:port or unix:/path (KEYVAULT_LISTEN).")] = None,
     admin_listen: Annotated[str | None, Parameter(help="host:port for health only (KEYVAULT_ADMIN_LISTEN).")] = None,
     policy: PolicyFile = None,
+    workers: Annotated[
+        int | None, Parameter(help="Processes on one port, with --backend aws (KEYVAULT_WORKERS).")
+    ] = None,
     waivers: Waivers = NOTHING_WAIVED,
+    worker: Annotated[int | None, Parameter(show=False, help="Number of this worker: its parent gives it.")] = None,
+    channel: Annotated[int | None, Parameter(show=False, help="Descriptor of the line to that parent.")] = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT. The embedded backend is created on first use."""
     given = {"backend": backend, "data": data, "listen": listen, "admin_listen": admin_listen, "policy": policy}
-    settings = load_settings(**given, **asdict(waivers))
+    given |= {"workers": workers} | asdict(waivers)
+    if (worker is None) is not (channel is None):
+        refuse("--worker and --channel are for the parent of workers: give --workers", 2)
+    if worker is not None and channel is not None:
+        this = Worker(worker, channel)
+        with this.reporting_refusals():
+            _serve(load_settings(**given), this)
+    else:
+        _serve(load_settings(**given))
+
+
+def _serve(settings: Settings, worker: Worker | None = None) -> None:
     allow_open_files(needed_by(settings))
     handshakes = RefusedHandshakes()
     with core_log(handshakes.take):
-        _log_to_stderr(settings)
+        _log_to_stderr(settings, worker)
+        if settings.workers > 1 and worker is None:
+            same_command = [sys.executable, *sys.orig_argv[1:]]
+            with bugs_logged():
+                asyncio.run(supervise(settings, same_command, lambda server: announce(settings, server)))
+            return
         # Linux: grpc's threads then wake without preempting each other
         with contextlib.suppress(AttributeError, OSError):
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         with bugs_logged():
-            uvloop.run(serve(settings, lambda server: announce(settings, server), handshakes))
+            if worker:
+                uvloop.run(worker.serve(settings, handshakes))
+            else:
+                uvloop.run(serve(settings, lambda server: announce(settings, server), handshakes))
 
 
 @app.command
@@ -145,6 +172,8 @@ def check_config(*, backend: Backend = None, data: Data = None) -> None:
         variable = f"KEYVAULT_{name.upper()}"
         text = value if isinstance(value, str) else json.dumps(value)
         print(f"# {variable} is unset" if value is None else f"{variable}={shlex.quote(text)}")
+    for line in describe_shares(settings):
+        print(f"# {line}")
     sizes = parts(settings)
     print(f"# Clients can make the server take at most {sum(size for _, size in sizes) // MIB} MiB of memory:")
     for what, size in sizes:
@@ -189,9 +218,10 @@ class _Handler(logging.StreamHandler[TextIO]):
             super().emit(record)
 
 
-def _log_to_stderr(settings: Settings) -> None:
+def _log_to_stderr(settings: Settings, worker: Worker | None) -> None:
     """Log our own lines as JSON, and libraries' from WARNING on: at DEBUG botocore prints what it sends."""
     handler = _Handler(sys.stderr)
-    handler.setFormatter(JsonFormatter(["levelname", "name", "message"], timestamp="time"))
+    of_worker = {"worker": worker.number} if worker else {}
+    handler.setFormatter(JsonFormatter(["levelname", "name", "message"], timestamp="time", static_fields=of_worker))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("keyvault_server").setLevel(settings.log_level)

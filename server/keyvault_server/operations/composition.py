@@ -42,7 +42,7 @@ async def open_gate(settings: Settings, metrics: Metrics) -> AsyncIterator[Gatek
     Raises OperatorError.
     """
     async with contextlib.AsyncExitStack() as opened:
-        policy = _watched_policy(settings.policy, metrics) if settings.policy else None
+        policy = _watched_policy(settings.policy, settings.workers, metrics) if settings.policy else None
         if policy:
             await opened.enter_async_context(policy.watching())
         audit = None
@@ -87,8 +87,8 @@ def read_policy(path: Path) -> Policy:
         raise BadPolicy(f"{path}, {error}") from None
 
 
-def _watched_policy(path: Path, metrics: Metrics) -> Watched[Policy]:
-    return Watched("policy", [path], lambda: read_policy(path), metrics)
+def _watched_policy(path: Path, shares: int, metrics: Metrics) -> Watched[Policy]:
+    return Watched("policy", [path], lambda: read_policy(path).divided(shares), metrics)
 
 
 @contextlib.asynccontextmanager

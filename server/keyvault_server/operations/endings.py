@@ -26,7 +26,7 @@ from keyvault_server.operations.environment import BadSettings, wants_traceback
 
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
 
-_EXPECTED = (CycloptsError, OperatorError, VaultError)
+EXPECTED = (CycloptsError, OperatorError, VaultError)
 """Errors whose text is a sentence for the operator."""
 
 _log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def end_in_one_line(command: Callable[[], object]) -> None:
     """Run a command; end the process with one line if it raises."""
     try:
         _run(command)
-    except _EXPECTED as error:
+    except EXPECTED as error:
         refuse(str(error), 2 if isinstance(error, CycloptsError | BadSettings) else 1)
     except HeadChanged:
         refuse("the record was changed at the same time: retry", 1)
@@ -53,7 +53,7 @@ def bugs_logged() -> Iterator[None]:
     """Log the traceback of an unexpected error of the body: a server that has run for weeks will not fail on demand."""
     try:
         yield
-    except (*_EXPECTED, HeadChanged, OSError):
+    except (*EXPECTED, HeadChanged, OSError):
         raise
     except Exception:
         _log.critical("unexpected error", exc_info=True)

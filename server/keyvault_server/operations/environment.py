@@ -83,6 +83,12 @@ def wants_traceback() -> bool:
     return os.environ.get(PREFIX + "TRACEBACK", "").lower() in {"1", "on", "t", "true", "y", "yes"}  # noqa: TID251
 
 
+def environment_for_worker(metrics: Path | None) -> dict[str, str]:
+    """Return this process's environment for a worker, with the folder where prometheus_client keeps its numbers."""
+    added = {} if metrics is None else {"PROMETHEUS_MULTIPROC_DIR": str(metrics)}
+    return os.environ | added  # noqa: TID251
+
+
 def sudo_uid() -> int | None:
     """Return the user who ran sudo, None where nobody did. A user can set it to anything, so it proves nothing."""
     text = os.environ.get("SUDO_UID", "")  # noqa: TID251

@@ -9,8 +9,8 @@ import contextlib
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import grpc
@@ -56,6 +56,33 @@ class Running:
     """Port that Prometheus scrapes."""
     followed: tuple[Reloadable, ...] = ()
     """The files, and the key set at a URL, that the server follows."""
+    is_ready: Callable[[], bool] = lambda: True
+    """Returns whether the backends answered lately."""
+
+
+Turn = Callable[[], Awaitable[str]]
+"""Returns the address that a worker listens on, next to others, once all of them may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What a running server is asked to do."""
+
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    """Wait no longer for the in-flight calls."""
+    reload: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def follow_signals(self, on_stop: Callable[[], None]) -> None:
+        """Call `on_stop` at SIGTERM and SIGINT from now on, and reload at SIGHUP."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_stop)
+        loop.add_signal_handler(signal.SIGHUP, self.reload.set)
+
+    def stop_or_hurry(self) -> None:
+        """Stop; hurry if it stops already."""
+        (self.hurry if self.stop.is_set() else self.stop).set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +97,18 @@ class Drain:
 
 @contextlib.asynccontextmanager
 async def running(
-    settings: Settings, hurry: asyncio.Event | None = None, metrics: Metrics | None = None
+    settings: Settings,
+    hurry: asyncio.Event | None = None,
+    metrics: Metrics | None = None,
+    turn: Turn | None = None,
 ) -> AsyncIterator[Running]:
     """Run a ready server on the configured backend while the body runs; see `serving`."""
-    for address in filter(None, (settings.listen, settings.admin_listen)):
+    for address in () if turn else filter(None, (settings.listen, settings.admin_listen)):
         refuse_taken(address)
     metrics = metrics or Metrics()
     async with (
         open_backend(settings, metrics) as (keys, records),
-        serving(settings, keys, records, hurry, metrics) as server,
+        serving(settings, keys, records, hurry, metrics, turn) as server,
     ):
         yield server
 
@@ -90,39 +120,45 @@ async def serving(
     records: RecordStore,
     hurry: asyncio.Event | None = None,
     metrics: Metrics | None = None,
+    turn: Turn | None = None,
 ) -> AsyncIterator[Running]:
     """Run a ready server on these two ports while the body runs, and stop it in order afterwards.
 
-    `hurry`, once set, cuts the wait for the in-flight calls short. `metrics` may count other things already.
+    `hurry`, once set, cuts the wait for the in-flight calls short. `metrics` may count other things already. `turn` is
+    that of a worker; without one, the server listens alone.
 
     Raises OperatorError.
     """
     metrics = metrics or Metrics()
-    limits = Limits(settings.concurrent_calls, settings.call_seconds)
+    limits = Limits(settings.concurrent_calls, settings.call_seconds).divided(settings.workers)
     drain = Drain(0.0, 0.0)  # until it serves: a start that fails has nobody to wait for
     async with open_gate(settings, metrics) as gate:
         access_log = AccessLog(sys.stderr) if settings.access_log else None
         guard = CallGuard(limits, gate, metrics, access_log)
         readiness = Readiness(*_backends(keys, records, gate), interval=settings.readiness_seconds)
-        metrics.gauge("ready", "1: the backends answered lately.", lambda: readiness.ready)
+        metrics.gauge("ready", "1: the backends answered lately.", lambda: readiness.ready, "min")
         vault = Vault(keys, records, unwrap_scopes=settings.unwrap_scopes)
         room = room_for_connections(settings)
         accepted = replace(CONNECTION_LIMITS, accepted=room.service)
-        server = main_server(vault, guard, readiness.servicer, reflects=_reflects(settings), connections=accepted)
+        server = main_server(
+            vault,
+            guard,
+            readiness.servicer,
+            reflects=_reflects(settings),
+            connections=accepted,
+            shares_port=turn is not None,
+        )
         admin = admin_server(readiness.servicer, guard.metadata, replace(CONNECTION_LIMITS, accepted=room.admin))
         connections = _counted(guard, metrics)
         # The files of TLS come first: a start that they refuse must not say that it is ready.
         async with _followed_tls(settings, metrics) as tls, readiness.watching():
             with serve_metrics(metrics, settings.metrics_listen) as metrics_port:
                 try:
-                    mode = settings.socket_mode
-                    port = bind(server, settings.listen, mode, tls.credentials() if tls else None)
-                    admin_port = bind(admin, settings.admin_listen, mode) if settings.admin_listen else None
-                    await server.start()
-                    await admin.start()
+                    port, admin_port = await _listen(settings, server, admin, tls, turn)
                     drain = Drain(settings.drain_delay_seconds, settings.drain_seconds)
                     async with connections.watching(_most(settings, room, port, admin_port)):
-                        yield Running(port, admin_port, metrics_port, _followed(gate, tls))
+                        followed = _followed(gate, tls)
+                        yield Running(port, admin_port, metrics_port, followed, lambda: readiness.ready)
                 finally:
                     await _drain(drain, server, guard, readiness, hurry or asyncio.Event())
                     await admin.stop(None)
@@ -130,28 +166,45 @@ async def serving(
                         access_log.close()
 
 
+async def _listen(
+    settings: Settings, server: grpc.aio.Server, admin: grpc.aio.Server, tls: ServerTls | None, turn: Turn | None
+) -> tuple[int, int | None]:
+    """Start both servers on their addresses; return their ports. Raises CannotListen."""
+    address = await turn() if turn else settings.listen
+    credentials = tls.credentials() if tls else None
+    port = bind(server, address, settings.socket_mode, credentials, shares_port=turn is not None)
+    admin_port = bind(admin, settings.admin_listen, settings.socket_mode) if settings.admin_listen else None
+    await server.start()
+    await admin.start()
+    return port, admin_port
+
+
 async def serve(settings: Settings, announce: Callable[[Running], None], handshakes: RefusedHandshakes) -> None:
     """Serve until SIGTERM or SIGINT; a second one cuts the drain short. SIGHUP reloads. Raises as `running`."""
-    stop, hurry, reload = asyncio.Event(), asyncio.Event(), asyncio.Event()
-    metrics = Metrics()
+    orders = Orders()
+    orders.follow_signals(orders.stop_or_hurry)
+    await serve_until_stopped(settings, orders, Metrics(), handshakes, announce)
+
+
+async def serve_until_stopped(
+    settings: Settings,
+    orders: Orders,
+    metrics: Metrics,
+    handshakes: RefusedHandshakes,
+    announce: Callable[[Running], None],
+    turn: Turn | None = None,
+) -> None:
+    """Serve until the orders say stop; `announce` is called once the server is ready. Raises as `running`."""
     metrics.counters("tls_handshakes_refused", "TLS handshakes that failed.", "reason", handshakes.by_reason)
-
-    def on_signal() -> None:
-        (hurry if stop.is_set() else stop).set()
-
-    loop = asyncio.get_running_loop()
-    loop.set_default_executor(Workers(name="keyvault-worker"))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    loop.add_signal_handler(signal.SIGHUP, reload.set)
+    asyncio.get_running_loop().set_default_executor(Workers(name="keyvault-worker"))
     async with (
-        running(settings, hurry, metrics) as server,
-        in_background(_reload_when_asked(reload, server.followed)),
+        running(settings, orders.hurry, metrics, turn) as server,
+        in_background(_reload_when_asked(orders.reload, server.followed)),
         in_background(give_back()),
     ):
         lower_grpc_threads()
         announce(server)
-        await stop.wait()
+        await orders.stop.wait()
         _log.info("stopping")
     _log.info("stopped")
 
@@ -163,7 +216,7 @@ def _reflects(settings: Settings) -> bool:
 def _counted(guard: CallGuard, metrics: Metrics) -> OpenConnections:
     """Return the connections of this guard's callers; show what was cut and what came half."""
     connections = OpenConnections(guard.peers, guard.replies.cuts)
-    metrics.gauge("connections", "Open connections, at the last look.", lambda: connections.number)
+    metrics.gauge("connections", "Open connections, at the last look.", lambda: connections.number, "sum")
     metrics.counters("connections_cut", "Connections that the server cut.", "reason", guard.replies.cuts)
     half_sent = guard.receiving.half_sent
     metrics.counters("half_sent_calls", "Calls that ended without their message.", "reason", half_sent)
@@ -194,7 +247,8 @@ async def _followed_tls(settings: Settings, metrics: Metrics) -> AsyncIterator[S
     if tls is None:
         yield None
         return
-    metrics.gauge("tls_certificate_expiry_seconds", "When the certificate expires, since 1970.", lambda: tls.expires)
+    expiry = "When the certificate expires, since 1970."
+    metrics.gauge("tls_certificate_expiry_seconds", expiry, lambda: tls.expires, "min")
     async with tls.files.watching():
         yield tls
 

@@ -8,9 +8,12 @@ The rules of this file:
 - A unix socket is never open to more users than it shall be, whatever the umask is.
 """
 
+import contextlib
 import errno
 import os
 import socket
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -47,11 +50,50 @@ def refuse_taken(address: str) -> None:
         raise CannotListen(f"cannot listen on {address}: {reason}")
 
 
-def bind(
-    server: grpc.aio.Server, address: str, socket_mode: int, credentials: grpc.ServerCredentials | None = None
-) -> int:
-    """Let a server listen on an address, in plaintext without credentials; return its port. Raises CannotListen."""
+@contextlib.contextmanager
+def reserved(address: str) -> Iterator[str]:
+    """Keep host:port for the workers of this process while the body runs; yield it with its port, if that was 0.
+
+    1. Bind each address of the host with SO_REUSEPORT, without listening: the system gives the port to no other program
+       that asks for any, and workers of the same user can listen on it.
+    2. Take a lock, since the workers of two servers that start at the same time could listen together. It is a name
+       among the abstract unix sockets, which the system releases when the process ends.
+    3. Refuse an address on which somebody listens. From then on the sockets of our workers keep others out.
+
+    Raises CannotListen.
+    """
+    if sys.platform != "linux":
+        raise CannotListen("several workers need Linux, which spreads connections over them: unset KEYVAULT_WORKERS")
     refuse_taken(address)
+    host, _, port = address.rpartition(":")
+    found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    number = int(port)
+    with contextlib.ExitStack() as held:
+        for family, _, _, _, (name, *_) in found:
+            one = held.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            if not _bind_shared(one, str(name), number):
+                continue
+            number = one.getsockname()[1]  # the same for all addresses of the host
+            _lock(held.enter_context(socket.socket(socket.AF_UNIX)), f"{name}:{number}", address)
+        chosen = f"{host}:{number}"
+        refuse_taken(chosen)
+        yield chosen
+
+
+def bind(
+    server: grpc.aio.Server,
+    address: str,
+    socket_mode: int,
+    credentials: grpc.ServerCredentials | None = None,
+    *,
+    shares_port: bool = False,
+) -> int:
+    """Let a server listen on an address, in plaintext without credentials; return its port. Raises CannotListen.
+
+    One that `shares_port` listens next to others on an address that their parent reserved.
+    """
+    if not shares_port:
+        refuse_taken(address)
     # grpc makes a unix socket of the mode that the umask leaves. Nothing is accepted before the server is started.
     umask = os.umask(0o177)
     try:
@@ -68,6 +110,28 @@ def bind(
     finally:
         os.umask(umask)
     return port
+
+
+def _bind_shared(one: socket.socket, host: str, port: int) -> bool:
+    """Bind without listening; return False for an address that this machine does not have. Raises CannotListen."""
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if one.family == socket.AF_INET6:
+        one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    try:
+        one.bind((host, port))
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:  # a localhost with ::1 does not mean IPv6
+            return False
+        raise CannotListen(f"cannot listen on {host}:{port}: {_SENTENCES[errno.EADDRINUSE]}") from None
+    return True
+
+
+def _lock(lock: socket.socket, name: str, address: str) -> None:
+    try:
+        lock.bind(f"\0keyvault-server {name}")
+    except OSError:
+        raise CannotListen(f"cannot listen on {address}: it is in use by another keyvault-server") from None
 
 
 def _reason(family: int, there: tuple[object, ...]) -> int:

@@ -38,15 +38,20 @@ def parts(settings: Settings) -> list[Part]:
     """Return what the bound is made of, in bytes."""
     limits = Limits()
     connections = settings.connections or room_for_connections(settings).service
+    process = _PROCESS + (_AWS if settings.backend == "aws" else 0)
+    workers = settings.workers
+    processes = [("process", process)]
+    if workers > 1:  # which divide all limits
+        processes = [("parent", _PROCESS), (f"{workers} workers' processes", workers * process)]
     return [
-        ("process", _PROCESS + (_AWS if settings.backend == "aws" else 0)),
+        *processes,
         ("records that were read", CACHED_BYTES if settings.backend == "embedded" else 0),
         (f"{limits.receiving_calls} messages on their way", limits.receiving_calls * MAX_MESSAGE),
         (f"requests in flight, {_REQUEST_COPIES} copies", limits.request_bytes * _REQUEST_COPIES),
         (f"replies not taken, {_REPLY_COPIES} copies", ALL_CONNECTIONS * _REPLY_COPIES),
         (f"{limits.unanswered_calls} calls, from headers to reply", limits.unanswered_calls * _CALL),
         (f"{connections} connections", connections * _CONNECTION),
-        ("access log that nobody reads", MAX_LINES * _LOG_LINE if settings.access_log else 0),
+        ("access log that nobody reads", workers * MAX_LINES * _LOG_LINE if settings.access_log else 0),
     ]
 
 

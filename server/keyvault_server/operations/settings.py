@@ -18,6 +18,8 @@ from keyvault_api.names import is_key_id
 PREFIX = "KEYVAULT_"
 
 
+DIVIDED = ("concurrent_calls", "connections", "connections_per_address", "aws_connections")
+"""The settings of which each worker has an equal share, rounded down."""
 LONGEST_SECONDS = 31_536_000.0
 """A year: far longer times fit no timeout of a socket (OverflowError)."""
 
@@ -155,6 +157,8 @@ class Settings(BaseSettings):
     """Maximum open connections; beyond, the newest without a call are cut first. 0: as many as open files allow."""
     connections_per_address: int = Field(default=500, ge=0, le=65_536)
     """The same for one peer address, which callers behind a proxy or NAT share (docs/proxy.md). 0: no limit."""
+    workers: int = Field(default=1, ge=1, le=16)
+    """Processes that serve on one port, of the aws backend only; they divide the limits (docs/workers.md)."""
     call_seconds: Seconds = 30.0
     """Longest time of a call."""
     drain_seconds: Seconds = 20.0
@@ -206,7 +210,12 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _whole(self) -> "Settings":
-        wrong = [*self._contradictions_of_access(), *self._contradictions_of_stores()]
+        contradictions = (
+            self._contradictions_of_access(),
+            self._contradictions_of_stores(),
+            self._contradictions_of_workers(),
+        )
+        wrong = [sentence for sentences in contradictions for sentence in sentences]
         if wrong:
             raise ValueError("; ".join(wrong))
         return self
@@ -242,6 +251,25 @@ class Settings(BaseSettings):
                 verb, them = ("are", "them") if len(of_aws) > 1 else ("is", "it")
                 names = ", ".join(of_aws)
                 yield f"{names} {verb} set but backend is embedded: set {PREFIX}BACKEND=aws, or unset {them}"
+
+    def _contradictions_of_workers(self) -> Iterator[str]:
+        """Yield a sentence for each setting that several workers cannot have."""
+        if self.workers == 1:
+            return
+        several = f"{PREFIX}WORKERS is {self.workers}"
+        if self.backend == "embedded":
+            yield (
+                f"{several} but backend is embedded, whose directory belongs to one process:"
+                f" set {PREFIX}BACKEND=aws, or unset {PREFIX}WORKERS"
+            )
+        if self.listen.startswith("unix:"):
+            yield (
+                f"{several} but {PREFIX}LISTEN is a unix socket, on which one process can listen:"
+                f" set host:port, or unset {PREFIX}WORKERS"
+            )
+        for name in DIVIDED:
+            if 0 < getattr(self, name) < self.workers:
+                yield f"{PREFIX}{name.upper()} must be at least {PREFIX}WORKERS, {self.workers}: they divide it"
 
     @property
     def authenticates(self) -> bool:

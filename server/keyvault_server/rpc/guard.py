@@ -16,7 +16,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import grpc
@@ -39,8 +39,8 @@ from keyvault_server.rpc.gatekeeper import Gatekeeper, current_caller
 from keyvault_server.rpc.metadata import MetadataLimit
 from keyvault_server.rpc.metrics import Metrics
 from keyvault_server.rpc.receiving import Receiving
-from keyvault_server.rpc.refusals import Refusals
-from keyvault_server.rpc.replies import COUNTED, Replies
+from keyvault_server.rpc.refusals import MOST, Refusals
+from keyvault_server.rpc.replies import ALL_CONNECTIONS, COUNTED, Replies
 from keyvault_server.rpc.status import Internal, status_of
 from keyvault_server.rpc.time_limit import TimeLimit
 
@@ -72,6 +72,21 @@ class Limits:
     """Calls whose message may be slow to come; the next one ends the one that has taken longest."""
     receive_seconds: float = 10.0
     """Longest time of a request message, from the call's headers on."""
+    reply_bytes: int = ALL_CONNECTIONS
+    """Maximum bytes of replies that were sent and not taken, a third of them on one connection."""
+    waiting_refusals: int = MOST
+    """Maximum refused calls that wait for their turn to be answered."""
+
+    def divided(self, shares: int) -> Limits:
+        """Return one of so many equal shares of what all calls take together; `concurrent_calls` is a share already."""
+        return replace(
+            self,
+            request_bytes=self.request_bytes // shares,
+            unanswered_calls=self.unanswered_calls // shares,
+            receiving_calls=self.receiving_calls // shares,
+            reply_bytes=self.reply_bytes // shares,
+            waiting_refusals=self.waiting_refusals // shares,
+        )
 
 
 class CallGuard(grpc.aio.ServerInterceptor):
@@ -84,9 +99,9 @@ class CallGuard(grpc.aio.ServerInterceptor):
         self._access_log = access_log
         self.receiving = Receiving(limits.receiving_calls, limits.receive_seconds)
         self._serving = TimeLimit(limits.call_seconds, DeadlineExceeded)
-        self.replies = Replies()
+        self.replies = Replies(most=limits.reply_bytes)
         self._requests = InFlight()
-        self.refusals = Refusals(self.replies.cuts)
+        self.refusals = Refusals(self.replies.cuts, most=limits.waiting_refusals)
         self.metadata = MetadataLimit(self.replies.cuts)
         self._guarded: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self._closed = False

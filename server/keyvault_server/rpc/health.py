@@ -8,7 +8,7 @@ restarts a server must ask for liveness: an outage of KMS or DynamoDB is not rep
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
 import grpc
@@ -40,7 +40,9 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # grpc_healt
     does not read would block readiness and the stop. A watcher that leaves also ends the updates of the others.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, alive: Callable[[], bool] = lambda: True) -> None:
+        """`alive` says whether liveness is SERVING; watchers see it at the next `set`."""
+        self._alive = alive
         self._status = _NOT_SERVING
         self._changed = asyncio.Event()
 
@@ -71,15 +73,22 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # grpc_healt
 
     def _status_of(self, service: str) -> int:
         if service == LIVENESS:
-            return _SERVING
+            return _SERVING if self._alive() else _NOT_SERVING
         return self._status if service in READINESS else _UNKNOWN
 
 
 class Readiness:
     """Checks the backends every `interval` seconds and sets the health status accordingly."""
 
-    def __init__(self, *backends: Backend, interval: float = 5.0, timeout: float = 5.0) -> None:
-        self.servicer = Health()
+    def __init__(
+        self,
+        *backends: Backend,
+        interval: float = 5.0,
+        timeout: float = 5.0,
+        alive: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`alive` is liveness, which does not depend on the backends."""
+        self.servicer = Health(alive)
         self._backends = backends
         self._interval = interval
         self._timeout = timeout

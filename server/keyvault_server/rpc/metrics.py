@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from keyvault_server.core.meter import Across
+
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds of the histogram of call durations, in seconds."""
 
@@ -41,13 +43,16 @@ class Metrics(Collector):
         self._failing[source] = not good
         self._failures[source] += not good
 
-    def gauge(self, name: str, description: str, value: Callable[[], float]) -> None:
+    def gauge(self, name: str, description: str, value: Callable[[], float], across: Across = "max") -> None:
         """See Meter; `value` is called on another thread."""
         self._gauges[name] = (description, value)
 
     def counters(self, name: str, description: str, label: str, counts: Mapping[str, int]) -> None:
         """Show these numbers, which only grow, each under its value of the label."""
         self._counters[name] = (description, label, counts)
+
+    def publish(self) -> None:
+        """Make the numbers visible to a scrape in another process; here there is none."""
 
     def collect(self) -> Iterator[Metric]:
         """See prometheus_client."""

@@ -27,12 +27,15 @@ MOST = 2_000
 class Refusals:
     """The refused calls of one server."""
 
-    def __init__(self, cuts: Counter[str], quotas: Quotas | None = None, cut: Callable[[str], bool] = cut) -> None:
-        """`cuts` counts the connections that are cut, by reason."""
+    def __init__(
+        self, cuts: Counter[str], quotas: Quotas | None = None, cut: Callable[[str], bool] = cut, most: int = MOST
+    ) -> None:
+        """`cuts` counts the connections that are cut, by reason; `most` refused calls may wait."""
         self._quotas = Quotas() if quotas is None else quotas  # an empty one is false
         self._cuts = cuts
         self._cuts.update(refusals=0)
         self._cut = cut
+        self._most = most
         self._waiting: set[asyncio.Future[None]] = set()
         self._closed = False
 
@@ -48,7 +51,7 @@ class Refusals:
         seconds = self.turn(identity, rate, host_of(peer))
         if not seconds or self._closed:
             return
-        if len(self._waiting) < MOST:
+        if len(self._waiting) < self._most:
             await self._wait(seconds)
         elif self._cut(peer):
             self._cuts["refusals"] += 1

@@ -19,10 +19,10 @@ from keyvault_server.rpc.sockets import cut
 
 COUNTED = 4_096
 """Bytes from which on a reply is counted."""
-PER_CONNECTION = 8 * 1024 * 1024
-"""Bytes that one connection may leave; beyond, its Reads are RATE_LIMITED."""
 ALL_CONNECTIONS = 24 * 1024 * 1024
-"""Bytes that all may leave; beyond, the connection that leaves most is cut."""
+"""Bytes that all connections may leave; beyond, the one that leaves most is cut."""
+PER_CONNECTION = ALL_CONNECTIONS // 3
+"""Bytes that one connection may leave; beyond, its Reads are RATE_LIMITED."""
 TAKEN_SECONDS = 10.0
 """How long a reply may be left before its connection is cut."""
 LOOK_SECONDS = 1.0
@@ -42,7 +42,10 @@ class _Left:
 class Replies:
     """The replies of one server that were not taken."""
 
-    def __init__(self, cut: Callable[[str], bool] = cut, seconds: float = TAKEN_SECONDS) -> None:
+    def __init__(
+        self, cut: Callable[[str], bool] = cut, seconds: float = TAKEN_SECONDS, most: int = ALL_CONNECTIONS
+    ) -> None:
+        """`most` is how many bytes all connections may leave; one may leave a third."""
         self.size = 0
         """Bytes of all of them."""
         self.cuts: Counter[str] = Counter(most_replies=0, replies_not_taken=0)
@@ -50,12 +53,13 @@ class Replies:
         self._left: dict[str, _Left] = {}
         self._cut = cut
         self._seconds = seconds
+        self._most = most
         self._look: asyncio.TimerHandle | None = None
 
     def check(self, peer: str, size: int = 1) -> None:
         """Raise RateLimited if this connection leaves too much for another reply of this size."""
         left = self._left.get(peer)
-        if left is not None and left.size + size > PER_CONNECTION:
+        if left is not None and left.size + size > self._most // 3:
             raise RateLimited
 
     def send(self, peer: str, size: int) -> Callable[[Any], None]:
@@ -68,7 +72,7 @@ class Replies:
         left.since[reply] = asyncio.get_running_loop().time()
         if self._look is None:
             self._look = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._cut_those_that_take_nothing)
-        if self.size > ALL_CONNECTIONS:
+        if self.size > self._most:
             self._cut_one(max(self._left, key=lambda peer: self._left[peer].size), "most_replies")
 
         def taken(_: object) -> None:

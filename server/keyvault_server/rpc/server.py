@@ -22,7 +22,6 @@ STREAMS = 100
 """Maximum calls of one connection that are in flight; a client's library lets the next ones wait on its side."""
 
 _OPTIONS = (
-    ("grpc.so_reuseport", 0),  # else a second server silently takes every other connection of the same port
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
     # A client that vanished without a FIN is noticed within 40 s; without ping_timeout_ms it takes a minute more.
@@ -74,9 +73,13 @@ def main_server(
     *,
     reflects: bool = False,
     connections: ConnectionLimits = CONNECTION_LIMITS,
+    shares_port: bool = False,
 ) -> grpc.aio.Server:
-    """Return the server of keyvault.v1, health and, if it `reflects`, reflection. It has no port yet."""
-    server = grpc.aio.server(interceptors=(guard,), options=_OPTIONS + connections.options())
+    """Return the server of keyvault.v1, health and, if it `reflects`, reflection. It has no port yet.
+
+    If it `shares_port`, the system spreads the connections of its port over all processes that listen there.
+    """
+    server = grpc.aio.server(interceptors=(guard,), options=_options(connections, shares_port=shares_port))
     services: Any = _ByName(server)
     keyvault_pb2_grpc.add_KeyVaultServicer_to_server(KeyVaultService(vault), services)
     health_pb2_grpc.add_HealthServicer_to_server(health, services)
@@ -90,9 +93,14 @@ def admin_server(
     health: Health, metadata: MetadataLimit, connections: ConnectionLimits = CONNECTION_LIMITS
 ) -> grpc.aio.Server:
     """Return a server of health alone. It has no port yet."""
-    server = grpc.aio.server(interceptors=(metadata,), options=_OPTIONS + connections.options())
+    server = grpc.aio.server(interceptors=(metadata,), options=_options(connections))
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     return server
+
+
+def _options(connections: ConnectionLimits, *, shares_port: bool = False) -> tuple[tuple[str, int], ...]:
+    # gRPC's default is 1: a second server would silently take every other connection of the same port.
+    return (("grpc.so_reuseport", int(shares_port)), *_OPTIONS, *connections.options())
 
 
 class _ByName:

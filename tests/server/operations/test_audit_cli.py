@@ -11,6 +11,8 @@ import pytest
 from cyclopts import App, CycloptsError
 
 from keyvault_server.audit.key import AuditKey
+from keyvault_server.audit.trail import AuditOptions, open_audit
+from keyvault_server.audit.worker_logs import log_of
 from keyvault_server.backends.embedded.sqlite import open_store
 from keyvault_server.core.errors import OperatorError
 from keyvault_server.core.ports import RecordStore
@@ -23,6 +25,7 @@ from tests.support.trails import CALL, Trail, note, some_change
 class Settings:
     audit_file: Path | None = None
     audit_key: Path | None = None
+    workers: int = 1
 
 
 @dataclass
@@ -104,6 +107,26 @@ def test_the_settings_name_log_and_key(command: Command, trail: Trail) -> None:
     command.settings = Settings(trail.path, trail.key_path)
     assert command("verify") == Ran(0, WHOLE + OWN, "")
     assert command("public-key") == Ran(0, trail.key.pem, "")
+
+
+async def write_logs(file: Path, key: Path, *workers: int) -> None:
+    for log in (file, *(log_of(file, worker) for worker in workers)):
+        async with open_audit(AuditOptions(log, key)) as audit:
+            await note(audit, 1)
+
+
+def test_the_settings_of_workers_name_all_their_logs(command: Command, tmp_path: Path) -> None:
+    """FILE itself too, and the logs of workers that are no more."""
+    file = tmp_path / "audit.jsonl"
+    asyncio.run(write_logs(file, tmp_path / "audit.jsonl.key", 1, 2, 3))
+    command.settings = Settings(file, workers=2)
+    assert "starts: 4," in command("verify").said
+    assert "starts: 2," in command("verify", log_of(file, 1), log_of(file, 2)).said, "the key is found"
+    lines = log_of(file, 3).read_text()
+    log_of(file, 3).write_text(lines.replace("r0", "r1"))
+    assert "audit-3.jsonl" in command("verify").refusal
+    command.settings = Settings(file, workers=1)
+    assert "starts: 1," in command("verify").said
 
 
 def test_a_bad_line_is_exit_1_and_named(command: Command, trail: Trail) -> None:

@@ -28,6 +28,7 @@ class Settings:
 
     audit_file: Path | None = None
     audit_key: Path | None = None
+    workers: int = 1
 
 
 def report(trail: Trail) -> str:
