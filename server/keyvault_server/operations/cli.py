@@ -5,10 +5,8 @@ line (`endings.py`). Flags override the environment, which `environment.py` read
 """
 
 import asyncio
-import contextlib
 import json
 import logging
-import os
 import shlex
 import sys
 from dataclasses import asdict, dataclass
@@ -113,9 +111,6 @@ def _serve(settings: Settings, worker: Worker | None = None) -> None:
             with bugs_logged():
                 asyncio.run(supervise(settings, same_command, lambda server: announce(settings, server)))
             return
-        # Linux: grpc's threads then wake without preempting each other
-        with contextlib.suppress(AttributeError, OSError):
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         with bugs_logged():
             if worker:
                 uvloop.run(worker.serve(settings, handshakes))
