@@ -2,7 +2,7 @@
 
 `asyncio.timeout` sets and cancels a timer for each, which costs a Read a twentieth of its time.
 
-The rule of this file: a task is cancelled at most once, and whoever cancels it besides is obeyed.
+The rule of this file: a task is cancelled at most once, and any other cancellation of it is obeyed.
 """
 
 import asyncio
