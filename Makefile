@@ -21,8 +21,8 @@ unit: ## the fast tests: no process, no network but loopback
 test: ## all tests
 	python3 dev.py test
 
-benchmark: ## what a call costs, as ratios within one run
-	$(BIN)/python benchmarks/run.py
+benchmark: ## what calls cost, some 12 minutes: writes docs/performance.md; SECTIONS="calls aws" measures these alone
+	$(BIN)/python -m benchmarks --write $(SECTIONS)
 
 pythons: ## the unit tier on each Python that we claim, against the wheel
 	.ci/pythons

@@ -1,4 +1,4 @@
-"""What policy and quotas cost a call, as ratios taken in one run: `python benchmarks/admission.py [--quick]`.
+"""What policy and quotas cost a call, as ratios taken in one run: `python -m benchmarks.admission [--quick]`.
 
 The yardstick of each is the least that could do the job: a look-up in a dict of all identities or names. Rounds
 alternate, and each figure is the median of the rounds. Memory is what tracemalloc counts after so many identities.
@@ -92,7 +92,7 @@ def memory(identities: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.admission", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer calls: shows that it runs, not the figures")
     quick = parser.parse_args().quick
     policies(2_000 if quick else 200_000)

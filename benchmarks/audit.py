@@ -1,4 +1,4 @@
-"""What the audit log costs, as ratios of two things timed in one run: `python benchmarks/audit.py [--quick]`.
+"""What the audit log costs, as ratios of two things timed in one run: `python -m benchmarks.audit [--quick]`.
 
 Lines with 64 callers in flight, against one caller at a time, against bare writes of as many bytes with an fdatasync
 each. Rounds alternate between them; each figure is the median of the rounds. Core 0 alone, so that CPU time means CPU
@@ -15,13 +15,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.calls import IN_FLIGHT
+from benchmarks.servers import SERVER_CORE
 from keyvault_server.audit.entry import Call, Change
 from keyvault_server.audit.key import AuditKey
 from keyvault_server.audit.trail import Audit, AuditOptions, open_audit
 from keyvault_server.audit.verify import verify
 from keyvault_server.core.records import Record, digest
 
-IN_FLIGHT = 64
 HERE = Path(__file__).parent
 CALL = Call("0123456789-abcdef", "spiffe://acme.example/ns/billing/sa/worker", "Update", "acme", "prod/billing/db")
 
@@ -123,7 +124,7 @@ def verifying(folder: Path) -> None:
 
 async def main(calls: int, rounds: int) -> None:
     """All figures."""
-    os.sched_setaffinity(0, {0})
+    os.sched_setaffinity(0, {SERVER_CORE})
     with tempfile.TemporaryDirectory(dir=HERE, prefix="data-") as data:
         played = []
         for number in range(rounds):
@@ -139,6 +140,6 @@ async def main(calls: int, rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.audit", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer calls: shows that it runs, not the figures")
     asyncio.run(main(*((320, 1) if parser.parse_args().quick else (8_000, 5))))

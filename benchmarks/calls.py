@@ -103,6 +103,11 @@ class Requests:
             return lambda _: self._made.popleft() if self._made else b""
         return lambda _: self._order.choice(self._reads)
 
+    async def answer(self, kind: str) -> bytes:
+        """Return the server's reply to one call."""
+        await self.make(kind, 1)
+        return await one_call(self._server, KINDS[kind].method, self.source(kind)(0))
+
     async def _store(self, ready: deque[bytes], count: int) -> None:
         if not count:
             return

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from benchmarks.calls import IN_FLIGHT, KINDS, Requests
-from benchmarks.generator import Round, closed_loop, open_loop
+from benchmarks.generator import Link, Round, closed_loop, open_loop
 from benchmarks.http2 import Connection
 from benchmarks.servers import Server
 
@@ -47,6 +47,18 @@ class Contestant:
             )
         self._per_second = max(self._per_second, took.per_second)
         return took
+
+    async def alone(self, kind: str) -> Round:
+        """Keep one call in flight."""
+        await self.requests.make(kind, 100)
+        async with AsyncExitStack() as stack:
+            return await closed_loop(
+                await self._connect(stack, kind, 1),
+                self.requests.source(kind),
+                in_flight=1,
+                seconds=self.seconds,
+                cpu=self.server.cpu_seconds,
+            )
 
     async def offered(self, kind: str, per_second: float) -> Round:
         """Offer calls at this rate, over connections enough."""
@@ -85,7 +97,7 @@ class Contestant:
         return links
 
 
-def close(stack: AsyncExitStack, links: Iterable[Connection]) -> None:
+def close(stack: AsyncExitStack, links: Iterable[Link]) -> None:
     """Close connections with the stack."""
     for link in links:
         stack.callback(link.close)

@@ -41,6 +41,9 @@ class Link(Protocol):
     def call(self, request: bytes, done: Callable[[Call], None], slot: int = 0) -> None:
         """Send a call."""
 
+    def close(self) -> None:
+        """End the connection at once."""
+
 
 @dataclass
 class Round:
@@ -56,6 +59,8 @@ class Round:
     """Of the server's process."""
     busy: float = 0.0
     """Share of the time that the generator ran or waited for its core."""
+    used: float = 0.0
+    """Share of the time that the generator ran."""
     late_seconds: float = 0.0
     """99th percentile of how long after its time a call was sent."""
 
@@ -89,15 +94,18 @@ class _Busy:
     """How long this thread ran or waited for its core."""
 
     def __init__(self) -> None:
-        self._began, self._before = time.perf_counter(), self._now()
+        self._began, (self._ran, self._waited) = time.perf_counter(), self._now()
 
     @staticmethod
-    def _now() -> float:
+    def _now() -> tuple[float, float]:
         ran, waited, _ = Path("/proc/thread-self/schedstat").read_text().split()
-        return (int(ran) + int(waited)) / 1e9
+        return int(ran) / 1e9, int(waited) / 1e9
 
-    def share(self) -> float:
-        return (self._now() - self._before) / (time.perf_counter() - self._began)
+    def note(self, took: Round) -> None:
+        """Write the shares of the time since the beginning into a round."""
+        seconds, (ran, waited) = time.perf_counter() - self._began, self._now()
+        took.used = (ran - self._ran) / seconds
+        took.busy = took.used + (waited - self._waited) / seconds
 
 
 async def closed_loop(
@@ -135,8 +143,8 @@ async def closed_loop(
     for slot in range(in_flight):
         send(slot)
     await done
-    took.seconds, took.busy = time.perf_counter() - began, busy.share()
-    took.cpu_seconds = cpu() - before
+    busy.note(took)
+    took.seconds, took.cpu_seconds = time.perf_counter() - began, cpu() - before
     return took
 
 
@@ -175,7 +183,8 @@ async def open_loop(
             due += chance.expovariate(per_second)
         # uvloop would round less than that to nothing, and spin.
         await asyncio.sleep(max(0.001, min(due, until) - time.perf_counter()))
-    took.cpu_seconds, took.busy, took.seconds = cpu() - before, busy.share(), time.perf_counter() - began
+    busy.note(took)
+    took.cpu_seconds, took.seconds = cpu() - before, time.perf_counter() - began
     took.late_seconds = statistics.quantiles(late, n=100)[-1] if len(late) > 1 else 0.0
     await _drain(links)
     return took

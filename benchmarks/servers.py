@@ -17,8 +17,9 @@ import signal
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.aws_stand_in import ARN, TABLE
@@ -48,11 +49,18 @@ class Server:
     address: str
     callers: Mapping[str, ssl.SSLContext] = field(default_factory=dict)
     """TLS of each caller; empty in plaintext."""
+    start_seconds: float = 0.0
+    """From the command until it was ready."""
 
     def cpu_seconds(self) -> float:
         """Return the CPU time of all its threads, those that ended included, to 10 ms."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICK
+
+    def memory(self, name: str = "VmRSS") -> float:
+        """Return its resident memory in MB (10^6 bytes); that of "VmHWM" is the most it ever had."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.split(f"{name}:")[1].split()[0]) * 1024 / 1e6
 
     async def connect(self, method: str, caller: str = KNOWN) -> Connection:
         """Open a connection for calls of one method ("Read", or a path)."""
@@ -67,6 +75,7 @@ def started(
     command: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None, core: int = SERVER_CORE
 ) -> Iterator[Server]:
     """Run a server on its core that prints "... ready on host:port"; end it with the body."""
+    began = time.perf_counter()
     with log.open("ab") as stderr, on_core(core):
         process = subprocess.Popen(
             command,
@@ -82,7 +91,7 @@ def started(
             found = _READY.search(process.stdout.readline())
             if not found:
                 sys.exit(f"benchmarks: the server did not start:\n{log.read_text(errors='replace')}")
-            yield Server(process.pid, found[1])
+            yield Server(process.pid, found[1], start_seconds=time.perf_counter() - began)
         finally:
             stop(process)
 
@@ -122,15 +131,19 @@ def vault(shape: str, folder: Path, tree: Path = ROOT, **settings: str) -> Itera
     if shape in ("tls", "production"):
         callers, secured = _secure(folder, production=shape == "production")
         settings = secured | settings
-    sources = os.pathsep.join(str(tree / source) for source in ("protos/python", "server", "client"))
     serve: tuple[str, ...] = (sys.executable, "-P", "-m", "keyvault_server", "serve", "--listen", "127.0.0.1:0")
     with contextlib.ExitStack() as stack:
         if shape in LATENCIES:
             settings = stack.enter_context(aws_stand_in(folder, LATENCIES[shape])) | settings
         else:
             serve = (*serve, "--data", str(folder / "data"))
-        server = stack.enter_context(started(serve, folder / "log", {"PYTHONPATH": sources} | settings))
-        yield Server(server.pid, server.address, callers)
+        server = stack.enter_context(started(serve, folder / "log", {"PYTHONPATH": sources_of(tree)} | settings))
+        yield replace(server, callers=callers)
+
+
+def sources_of(tree: Path) -> str:
+    """Return the PYTHONPATH of a tree."""
+    return os.pathsep.join(str(tree / source) for source in ("protos/python", "server", "client"))
 
 
 @contextlib.contextmanager
