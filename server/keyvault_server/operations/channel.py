@@ -47,7 +47,7 @@ class Channel:
     def send(self, word: Report | Order, text: str = "") -> None:
         """Send a message; drop it if the other end is gone, or has not read for very long."""
         with contextlib.suppress(OSError):
-            self._end.send(f"{word} {' '.join(text.split())}\n".encode())
+            self._end.send(f"{' '.join((word, *text.split()))}\n".encode())
 
     async def messages(self) -> AsyncIterator[tuple[str, str]]:
         """Yield each message of the other end, word and text, until that end is gone."""

@@ -1,10 +1,10 @@
 """One worker as its parent sees it: a process that was started, what it reports, and its end."""
 
 import asyncio
+import contextlib
 import socket
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from keyvault_server.core.errors import OperatorError
@@ -22,7 +22,9 @@ class WorkerEnded(OperatorError):
 class StartedWorker:
     """A process, from its start to its end. Belongs to one event loop."""
 
-    def __init__(self, number: int, process: asyncio.subprocess.Process, channel: Channel) -> None:
+    def __init__(
+        self, number: int, process: asyncio.subprocess.Process, channel: Channel, clock: Callable[[], float]
+    ) -> None:
         self.number = number
         self.pid = process.pid
         self.status: int | None = None
@@ -32,16 +34,20 @@ class StartedWorker:
         self._process = process
         self._channel = channel
         self._ready = False
-        self._heard = time.monotonic()
+        self._clock = clock
+        self._heard = clock()
         self._reached: set[str] = set()
         self._changed = asyncio.Event()
         self._following = asyncio.create_task(self._follow())
 
     @classmethod
-    async def start(cls, command: Sequence[str], number: int, metrics: Path | None) -> "StartedWorker":
+    async def start(
+        cls, command: Sequence[str], number: int, metrics: Path | None, clock: Callable[[], float]
+    ) -> "StartedWorker":
         """Start the same command as a worker; `metrics` is the folder of its numbers. Raises OSError."""
         ours, theirs = socket.socketpair()
-        with theirs:
+        with contextlib.ExitStack() as ours_if_it_fails, theirs:
+            ours_if_it_fails.enter_context(ours)
             process = await asyncio.create_subprocess_exec(
                 *command,
                 f"--worker={number}",
@@ -53,7 +59,8 @@ class StartedWorker:
                 stderr=sys.stderr,
                 start_new_session=True,  # Ctrl-C on a terminal is for the parent
             )
-        return cls(number, process, Channel(ours))
+            ours_if_it_fails.pop_all()
+        return cls(number, process, Channel(ours), clock)
 
     @property
     def serves(self) -> bool:
@@ -68,7 +75,7 @@ class StartedWorker:
     @property
     def hangs(self) -> bool:
         """Whether it serves, and its event loop does not turn."""
-        return self.serves and time.monotonic() - self._heard > SILENT_SECONDS
+        return self.serves and self._clock() - self._heard > SILENT_SECONDS
 
     def send(self, order: Order, text: str = "") -> None:
         """Ask it for something."""
@@ -93,7 +100,7 @@ class StartedWorker:
 
     async def _follow(self) -> None:
         async for word, text in self._channel.messages():
-            self._heard = time.monotonic()
+            self._heard = self._clock()
             if word == Report.REFUSED:
                 self.refusal = text
             elif word in (Report.READY, Report.UNREADY):

@@ -58,13 +58,22 @@ class NoWorkerReady(Exception):
 class Supervisor:
     """The workers of one server."""
 
-    def __init__(self, settings: Settings, command: Sequence[str], metrics: Path | None) -> None:
-        """`command` starts a worker; `metrics` is the folder of their numbers."""
+    def __init__(
+        self,
+        settings: Settings,
+        command: Sequence[str],
+        metrics: Path | None = None,
+        pause: float = FIRST_PAUSE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`command` starts a worker; `metrics` is the folder of their numbers; `pause` is the first one, in seconds."""
         self.ended = 0
         """Workers that ended without being asked to."""
         self._settings = settings
         self._command = command
         self._metrics = metrics
+        self._first_pause = pause
+        self._clock = clock
         self._workers: dict[int, StartedWorker] = {}
 
     @property
@@ -118,7 +127,7 @@ class Supervisor:
         self.send(order)
 
     async def _start(self, number: int) -> StartedWorker:
-        worker = self._workers[number] = await StartedWorker.start(self._command, number, self._metrics)
+        worker = self._workers[number] = await StartedWorker.start(self._command, number, self._metrics, self._clock)
         await worker.reach(Report.PREPARED)
         return worker
 
@@ -128,20 +137,33 @@ class Supervisor:
         _log.info("worker serves", extra={"worker": worker.number, "pid": worker.pid})
 
     async def _keep(self, number: int, address: str) -> None:
-        pause = FIRST_PAUSE
+        pause = self._first_pause
         while True:
-            worker, since = self._workers[number], time.monotonic()
+            worker, since = self._workers[number], self._clock()
             await worker.end()
             self.ended += 1
             if self._metrics:
                 forget_gauges(self._metrics, number)
-            pause = FIRST_PAUSE if time.monotonic() - since >= STEADY_SECONDS else pause
+            if self._clock() - since >= STEADY_SECONDS:
+                pause = self._first_pause
             details = {"worker": number, "pid": worker.pid, "status": worker.status, "cause": worker.refusal}
             _log.error("a worker ended: it is replaced", extra=details | {"pause_seconds": pause})
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
-            with contextlib.suppress(WorkerEnded):  # logged above, in the next turn
-                await self._serve(await self._start(number), address)
+            replaced = False
+            while not replaced:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+                replaced = await self._replace(number, address)
+
+    async def _replace(self, number: int, address: str) -> bool:
+        """Start a new worker in place of one that ended; return False if the system does not let us."""
+        try:
+            await self._serve(await self._start(number), address)
+        except WorkerEnded:
+            return True  # it was started, and its end is handled as any other
+        except OSError as error:
+            _log.error("a worker cannot be started", extra={"worker": number, "cause": error.strerror})
+            return False
+        return True
 
 
 async def supervise(settings: Settings, command: Sequence[str], announce: Callable[[Running], None]) -> None:
