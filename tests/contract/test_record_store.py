@@ -39,6 +39,18 @@ async def test_what_was_put_is_what_is_read(store: RecordStore, key_id: str) -> 
     assert await store.get_head(TENANT, key_id) == head_of(record)
 
 
+async def test_reads_at_the_same_time_each_get_their_own_record(store: RecordStore, key_id: str) -> None:
+    """Some stores gather them."""
+    records = {f"{key_id}-{number}": some_record(number) for number in range(20)}
+    for name, record in records.items():
+        await store.put_if(TENANT, name, record, None)
+    names = [*records, f"{key_id}-absent", *list(records)[::-1]]
+    found = await asyncio.gather(*(store.get(TENANT, name) for name in names))
+    assert found == [records.get(name) for name in names]
+    heads = await asyncio.gather(*(store.get_head(TENANT, name) for name in names))
+    assert heads == [records.get(name) and head_of(records[name]) for name in names]
+
+
 async def test_a_second_create_writes_nothing_and_says_what_is_stored(store: RecordStore, key_id: str) -> None:
     first = some_record()
     await store.put_if(TENANT, key_id, first, None)

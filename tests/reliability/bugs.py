@@ -6,12 +6,15 @@ of them and patches nothing, and no switch for it is in the code that ships.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from keyvault_api import envelope as kve1
 from keyvault_api.envelope import HEAD_SIZE, Kind
 from keyvault_api.names import REMEMBERED_ENVELOPES
+from keyvault_server.backends.aws.gathered_reads import GatheredReads
 from keyvault_server.core.caller import Caller
 from keyvault_server.core.errors import (
     BackendThrottled,
@@ -38,7 +41,10 @@ from keyvault_server.core.records import (
 from keyvault_server.core.vault import Vault, Written
 from tests.reliability.clients import ELSEWHERE
 from tests.reliability.deployment import Deployment, Engine
+from tests.reliability.network import BACKEND_TIMEOUT
 from tests.support.fakes import FakeKeyService
+
+_T = TypeVar("_T")
 
 LAG = 0.03
 """Seconds by which a replica is behind, and until what was written is on the disk."""
@@ -179,6 +185,56 @@ class CachedHead(Between):
             await super().put_if(tenant, key_id, record, expected)
         finally:
             self._cache.pop((tenant, key_id), None)
+
+
+class Gathering(Between):
+    """Reads as the DynamoDB store does; by itself not a bug. Now and then a request leaves a name out.
+
+    One request is out at a time, since a simulated server has few callers.
+    """
+
+    reads: type[GatheredReads[Any]] = GatheredReads
+
+    def __init__(self, store: RecordStore) -> None:
+        super().__init__(store)
+        self._batches = itertools.count()
+        self._heads = self._gathered(store.get_head)
+        self._records = self._gathered(store.get)
+
+    async def get_head(self, tenant: str, key_id: str) -> StoredHead | None:
+        return await self._heads.read(f"{tenant}#{key_id}")
+
+    async def get(self, tenant: str, key_id: str) -> Record | None:
+        return await self._records.read(f"{tenant}#{key_id}")
+
+    def _gathered(self, read: Callable[[str, str], Awaitable[_T]]) -> GatheredReads[_T]:
+        async def one(name: str, until: float) -> _T:
+            tenant, _, key_id = name.partition("#")
+            return await read(tenant, key_id)
+
+        async def many(names: Sequence[str], until: float) -> Mapping[str, _T]:
+            """Read each name at a time of its own, as DynamoDB may."""
+            left_out = next(self._batches) % 4
+            return {name: await one(name, until) for number, name in enumerate(names) if number != left_out}
+
+        return self.reads(one, many, seconds=1.0, patience=BACKEND_TIMEOUT, most_out=1)
+
+
+class JoinsTheLeft(GatheredReads[Any]):
+    """A read joins the request for its name that is out already."""
+
+    async def read(self, name: str) -> Any:
+        for joiners in self._left.values():
+            if name in joiners:
+                answer = asyncio.get_running_loop().create_future()
+                joiners[name].append(joiners[name][0]._replace(answer=answer))
+                return await answer
+        asyncio.get_running_loop().call_soon(self._send_waiting)
+        return await self._join(name)
+
+
+class LateJoining(Gathering):
+    reads = JoinsTheLeft
 
 
 class BlindRetry(Between):
@@ -364,6 +420,7 @@ BUGS = {
     "blind-retry": Bug(
         Deployment(store=BlindRetry), "a write is applied, and its caller hears the retry's refusal", 11
     ),
+    "late-joining": Bug(Deployment(store=LateJoining), "a Read shares an answer that was read before it began", 75),
     "no-second-look": Bug(
         Deployment(store=NoSecondLook), "bytes that race with themselves are applied and refused", 13
     ),

@@ -46,19 +46,26 @@ class AwsClient:
         self._client = client
         self._service: str = client.meta.service_model.service_name
         self._credentials = credentials
-        self._seconds = call_timeout
+        self.seconds = call_timeout
+        """Time limit of a call."""
+        self.patience = connections.patience
+        """Seconds that a call waits for a connection."""
         self._connections = connections
         self._retries = Retries()
         self._log = log
 
-    async def call(self, operation: str, *needed: str, **parameters: Any) -> Mapping[str, Any]:
+    async def call(
+        self, operation: str, *needed: str, until: float | None = None, **parameters: Any
+    ) -> Mapping[str, Any]:
         """Call `operation` (such as `get_item`) and return its reply, which has all keys of `needed`.
 
-        The time limit covers the wait for credentials and for a connection, which the SDK does not bound, and all
-        attempts. A cancelled write may still be done. Raises a VaultError, caused by an AwsFault; or the AwsFault.
+        The time limit, which ends at `until` of the loop's clock if that is given, covers the wait for credentials
+        and for a connection, which the SDK does not bound, and all attempts. A cancelled write may still be done.
+        Raises a VaultError, caused by an AwsFault; or the AwsFault.
         """
         attempt = partial(self._attempt, operation, needed, parameters)
-        until = asyncio.get_running_loop().time() + self._seconds
+        if until is None:
+            until = asyncio.get_running_loop().time() + self.seconds
         try:
             async with asyncio.timeout_at(until):
                 return await self._retries.run(operation, attempt, until)

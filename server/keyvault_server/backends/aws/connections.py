@@ -25,14 +25,14 @@ class ConnectionPool:
     def __init__(self, number: int, seconds: float, patience: float, breaker: Breaker) -> None:
         self._free = asyncio.Semaphore(number)
         self._seconds = seconds
-        self._patience = patience
+        self.patience = patience
         self._breaker = breaker
         self._in_flight: set[asyncio.Task[object]] = set()
 
     async def run(self, call: Callable[[], Awaitable[_T]]) -> _T:
         """Wait for a connection, make the call, return its result. Raises NotSent, or what the call raises."""
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self.patience):
                 await self._free.acquire()
         except TimeoutError:
             raise NotSent from None

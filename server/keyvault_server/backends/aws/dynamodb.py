@@ -1,19 +1,21 @@
 """Amazon DynamoDB as a RecordStore (see ports.py): one item a record. docs/dynamodb.md has the attributes.
 
-The rules of this file. Every read is consistent. A write is one PutItem whose condition is on `head`. It is never sent
-twice, because the second could fail for what the first did: after an unknown outcome the store looks at what is stored,
-and raises BackendUnavailable if that does not show the outcome. Every attribute goes through ExpressionAttributeNames.
-An item that does not hold a record is returned as one that `records.state_of` refuses, so that it reads as
-RECORD_CORRUPT and a purge can still replace it.
+The rules of this file. Every read is consistent, and reads that wait share a BatchGetItem (`gathered_reads.py`). A
+write is one PutItem whose condition is on `head`. It is never sent twice, because the second could fail for what the
+first did: after an unknown outcome the store looks at what is stored, and raises BackendUnavailable if that does not
+show the outcome. Every attribute goes through ExpressionAttributeNames. An item that does not hold a record is returned
+as one that `records.state_of` refuses, so that it reads as RECORD_CORRUPT and a purge can still replace it.
 
-Source: DynamoDB API Reference "GetItem", "PutItem", "Scan"; Developer Guide "Condition expressions".
+Source: DynamoDB API Reference "GetItem", "BatchGetItem", "PutItem", "Scan"; Developer Guide "Condition expressions".
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from keyvault_server.backends.aws.calls import AwsClient
 from keyvault_server.backends.aws.faults import AwsFault, NotDone
+from keyvault_server.backends.aws.gathered_reads import GatheredReads
 from keyvault_server.core.errors import BackendUnavailable, RecordCorrupt, VaultError
 from keyvault_server.core.ports import HeadChanged, Walked
 from keyvault_server.core.records import DIGEST_SIZE, FORMAT, Record, StoredHead, in_ring
@@ -22,7 +24,11 @@ KEY = "pk"
 SEPARATOR = "#"
 """Stands between tenant and key_id in a partition key; neither may contain it."""
 
+Item = Mapping[str, Any]
+
 _NAMES = {f"#{name}": name for name in (KEY, "format", "head", "ring", "created", "updated")}
+_WHOLE: Mapping[str, Any] = {}
+_HEAD = {"ProjectionExpression": ", ".join(_NAMES), "ExpressionAttributeNames": _NAMES}
 _ABSENT = "attribute_not_exists(#pk)"
 _SAME_HEAD = "#head = :head"
 _INVALID_HEAD = "attribute_exists(#pk) AND (NOT attribute_type(#head, :binary) OR #head = :head)"
@@ -39,16 +45,16 @@ class DynamoRecordStore:
     def __init__(self, dynamodb: AwsClient, table: str) -> None:
         self._dynamodb = dynamodb
         self._table = table
+        self._records, self._heads = self._gathered(_WHOLE), self._gathered(_HEAD)
 
     async def get_head(self, tenant: str, key_id: str) -> StoredHead | None:
         """See RecordStore. Costs as much as `get`: DynamoDB charges for the whole item."""
-        projection = {"ProjectionExpression": ", ".join(_NAMES), "ExpressionAttributeNames": _NAMES}
-        item = await self._get(_pk(tenant, key_id), projection)
+        item = await self._heads.read(_pk(tenant, key_id))
         return None if item is None else _stored_head(item)
 
     async def get(self, tenant: str, key_id: str) -> Record | None:
         """See RecordStore."""
-        item = await self._get(_pk(tenant, key_id), {})
+        item = await self._records.read(_pk(tenant, key_id))
         return None if item is None else _record(item)
 
     async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
@@ -60,7 +66,7 @@ class DynamoRecordStore:
             if fault.code != "ConditionalCheckFailedException":
                 raise
             # Not every engine returns the item. Another writer may have changed it since: that state is as good.
-            item = fault.reply.get("Item") or await self._get(pk, {})
+            item = fault.reply.get("Item") or await self._get(_WHOLE, pk)
             raise HeadChanged(_stored_head(item) if item else None) from None
         except NotDone:
             raise
@@ -94,12 +100,13 @@ class DynamoRecordStore:
             start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
 
     async def check(self) -> None:
-        """See RecordStore. Reads an item that never exists, and writes it on condition that it exists.
+        """See RecordStore. Reads an item that never exists in both ways, and writes it on condition that it exists.
 
-        Costs one read unit and one write unit. Proves the permissions and that the table answers; not that it has
+        Costs two read units and one write unit. Proves the permissions and that the table answers; not that it has
         capacity for large records, nor that each of its partitions answers.
         """
-        await self._get(_NO_ITEM, {})
+        await self._get(_WHOLE, _NO_ITEM)
+        await self._get_many(_WHOLE, [_NO_ITEM])
         try:
             await self._put(
                 {KEY: {"S": _NO_ITEM}}, ConditionExpression=_EXISTS, ExpressionAttributeNames={f"#{KEY}": KEY}
@@ -108,12 +115,36 @@ class DynamoRecordStore:
             if fault.code != "ConditionalCheckFailedException":
                 raise
 
-    async def _get(self, pk: str, projection: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        reply = await self._dynamodb.call(
-            "get_item", TableName=self._table, Key={KEY: {"S": pk}}, ConsistentRead=True, **projection
+    def _gathered(
+        self, projection: Mapping[str, Any], reads: type[GatheredReads[Item | None]] = GatheredReads
+    ) -> GatheredReads[Item | None]:
+        return reads(
+            partial(self._get, projection),
+            partial(self._get_many, projection),
+            seconds=self._dynamodb.seconds,
+            patience=self._dynamodb.patience,
         )
-        item: Mapping[str, Any] | None = reply.get("Item")
+
+    async def _get(self, projection: Mapping[str, Any], pk: str, until: float | None = None) -> Item | None:
+        reply = await self._dynamodb.call(
+            "get_item", until=until, TableName=self._table, Key=_key(pk), ConsistentRead=True, **projection
+        )
+        item: Item | None = reply.get("Item")
         return item
+
+    async def _get_many(
+        self, projection: Mapping[str, Any], pks: Sequence[str], until: float | None = None
+    ) -> Mapping[str, Item | None]:
+        """Return the items by key, None for those that do not exist. Those that DynamoDB did not read are left out."""
+        wanted = {"Keys": [_key(pk) for pk in pks], "ConsistentRead": True, **projection}
+        reply = await self._dynamodb.call(
+            "batch_get_item", "Responses", "UnprocessedKeys", until=until, RequestItems={self._table: wanted}
+        )
+        items = {_pk_of(item): item for item in reply["Responses"].get(self._table, ())}
+        unread = {_pk_of(key) for key in reply["UnprocessedKeys"].get(self._table, {}).get("Keys", ())}
+        if self._table not in reply["Responses"] or not items.keys() | unread <= set(pks):
+            return {}  # it does not say what became of each key
+        return {pk: items.get(pk) for pk in pks if pk not in unread}
 
     async def _put(self, item: Mapping[str, Any], **condition: Any) -> None:
         await self._dynamodb.call(
@@ -143,6 +174,15 @@ def _is_overtaken(stored: StoredHead, record: Record) -> bool:
 
 def _pk(tenant: str, key_id: str) -> str:
     return tenant + SEPARATOR + key_id
+
+
+def _key(pk: str) -> dict[str, Any]:
+    return {KEY: {"S": pk}}
+
+
+def _pk_of(item: Item) -> str | None:
+    pk: str | None = item.get(KEY, {}).get("S")
+    return pk
 
 
 def _condition(expected: bytes | None) -> dict[str, Any]:

@@ -133,6 +133,7 @@ def fault_of(operation: str, action: str, error: ClientError, parameters: Mappin
 
 def _permission(action: str, parameters: Mapping[str, Any]) -> str:
     named = list(dict.fromkeys(str(parameters[name]) for name in _RESOURCES if name in parameters))
+    named += parameters.get("RequestItems", ())  # of a batch: by table
     return f"{_RE_ENCRYPT if action == 'kms:ReEncrypt' else action} on {' and '.join(named) or '*'}"
 
 

@@ -17,6 +17,7 @@ from keyvault_server.core.errors import BackendThrottled, BackendUnavailable
 
 WITHOUT_EFFECT = frozenset(
     {
+        "batch_get_item",
         "decrypt",
         "describe_key",
         "describe_table",

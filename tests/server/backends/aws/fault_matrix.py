@@ -19,6 +19,8 @@ from tests.server.backends.aws.site import UNWRAPPABLE, Site, status_of
 from tests.support.requests import Key, create, delete, mint, rotate, update
 
 SCOPE = "prod/"
+TOGETHER = {"GetItem": ("GetItem", "BatchGetItem")}
+"""What calls at the same time may use in place of the operation that each uses alone."""
 UNKNOWN = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})
 WRITE = "PutItem"
 _PATIENCE = 60.0
@@ -152,7 +154,8 @@ async def hit_always(site: Site, fault: Fault, deadline: float) -> list[Seen]:
     keys, all_seen = await keys_of(site), []
     for operation in OPERATIONS:
         calls = [await prepare(site, keys, _name()) for prepare, needed in RPCS.values() if operation in needed]
-        site.break_with(fault, operation)
+        for name in TOGETHER.get(operation, (operation,)):
+            site.break_with(fault, name)
         seen = await asyncio.gather(*(_ask(call, operation, deadline) for call in calls))
         site.heal()
         await site.recovered()

@@ -40,43 +40,42 @@ async def impatiently(*calls: Awaitable[object]) -> None:
 
 
 async def idle(line: Line) -> None:
-    """Return when nothing is in flight at DynamoDB any more."""
-    line.dynamodb.heal()
-    await asyncio.gather(*(line.records.get(TENANT, "absent") for _ in range(POOL)))
+    """Return when nothing is in flight at KMS any more."""
+    line.kms.heal()
+    await asyncio.gather(*(line.keys.generate(TENANT, "prod/") for _ in range(POOL)))
 
 
 async def test_no_more_calls_than_connections_are_in_flight(open_line: OpenLine) -> None:
     async with open_line(max_connections=POOL) as line:
-        line.dynamodb.break_with(Fault(delay=0.01))
-        before = line.dynamodb.connections
-        await asyncio.gather(*(line.records.get(TENANT, "absent") for _ in range(10 * POOL)))
-        assert line.dynamodb.connections - before < POOL  # the start opened one
+        line.kms.break_with(Fault(delay=0.01))
+        await asyncio.gather(*(line.keys.generate(TENANT, "prod/") for _ in range(10 * POOL)))
+        assert line.kms.connections <= POOL
 
 
 async def test_callers_who_leave_a_slow_backend_cost_no_connection(open_line: OpenLine) -> None:
     async with open_line(max_connections=POOL) as line:
-        line.dynamodb.break_with(SLOW)
+        line.kms.break_with(SLOW)
         for _ in range(3):
-            await impatiently(*(line.records.get(TENANT, "absent") for _ in range(25)))
+            await impatiently(*(line.keys.generate(TENANT, "prod/") for _ in range(25)))
         await idle(line)
-        assert line.dynamodb.connections <= POOL
+        assert line.kms.connections <= POOL
 
 
 async def test_nothing_is_sent_for_a_caller_who_left_the_queue(open_line: OpenLine) -> None:
     """A call that waits for a connection is not sent once its caller has left."""
     async with open_line(max_connections=POOL) as line:
-        line.dynamodb.break_with(SLOW)
-        await impatiently(*(line.records.get(TENANT, "absent") for _ in range(100)))
-        assert line.dynamodb.requests["GetItem"] <= POOL
+        line.kms.break_with(SLOW)
+        await impatiently(*(line.keys.generate(TENANT, "prod/") for _ in range(100)))
+        assert line.kms.requests["GenerateDataKey"] <= POOL
 
 
 async def test_leaving_a_black_hole_keeps_connections_bounded(open_line: OpenLine) -> None:
     """Callers who leave it never open more connections than the limit."""
     async with open_line(max_connections=POOL, call_timeout=30.0) as line:
-        line.dynamodb.break_with(BLACK_HOLE)
+        line.kms.break_with(BLACK_HOLE)
         for _ in range(5):
-            await impatiently(*(line.records.get(TENANT, "absent") for _ in range(20)))
-        assert line.dynamodb.connections <= POOL
+            await impatiently(*(line.keys.generate(TENANT, "prod/") for _ in range(20)))
+        assert line.kms.connections <= POOL
 
 
 async def test_calls_in_a_black_hole_end_in_time(open_line: OpenLine) -> None:

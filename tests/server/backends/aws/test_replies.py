@@ -181,6 +181,16 @@ async def test_a_missing_permission_of_kms_is_the_operators_business(
     assert "SECRET" not in caplog.text + "".join(map(repr, seen))
 
 
+async def test_a_denied_batch_names_its_permission(say: Say, caplog: pytest.LogCaptureFixture) -> None:
+    """Readiness reads in both ways, so that a missing permission is seen before there is load."""
+    _, records, served = say(Reply(), aws_error("AccessDeniedException"))
+    with pytest.raises(BackendUnavailable):
+        await records.check()
+    assert [operation for operation, _ in served.requests] == ["GetItem", "BatchGetItem"]
+    (line,) = caplog.records
+    assert line.needs == "dynamodb:BatchGetItem on keyvault"  # type: ignore[attr-defined]
+
+
 async def test_a_denied_rewrap_names_both_keys(say: Say, caplog: pytest.LogCaptureFixture) -> None:
     _, _, served = say(aws_error("AccessDeniedException"))
     other = ARN.replace("1111", "9999")
@@ -280,6 +290,67 @@ async def test_a_failed_condition_without_a_look_up_is_unknown(say: Say) -> None
     _, records, _ = say(aws_error("ConditionalCheckFailedException"), RESET)
     with pytest.raises(BackendUnavailable):
         await records.put_if("acme", "k", RECORD, RECORD.head)
+
+
+def batch_reply(responses: object, unprocessed: object = None) -> Reply:
+    return Reply(body=json.dumps({"Responses": responses, "UnprocessedKeys": unprocessed or {}}).encode())
+
+
+async def read_four(records: DynamoRecordStore) -> list[Record | None]:
+    """Read k0 to k3 at once: two leave alone, and the other two in a batch."""
+    return await asyncio.gather(*(records.get("acme", f"k{number}") for number in range(4)))
+
+
+def item(key_id: str) -> dict[str, dict[str, str]]:
+    return {"pk": {"S": f"acme#{key_id}"}, "created": {"N": key_id[1:]}}
+
+
+async def test_reads_that_wait_are_one_consistent_batch(say: Say) -> None:
+    """Its items come in any order, and those that do not exist are missing."""
+    _, records, served = say(Reply(), Reply(), batch_reply({"keyvault": [item("k3")]}), Reply(500))
+    found = await read_four(records)
+    assert [record and record.created for record in found] == [None, None, None, 3]
+    operations, bodies = zip(*served.requests, strict=True)
+    assert operations == ("GetItem", "GetItem", "BatchGetItem")
+    keys = [{"pk": {"S": f"acme#k{number}"}} for number in (2, 3)]
+    assert json.loads(bodies[2]) == {"RequestItems": {"keyvault": {"Keys": keys, "ConsistentRead": True}}}
+
+
+async def test_heads_are_gathered_too_and_without_bodies(say: Say) -> None:
+    _, records, served = say(Reply(), Reply(), batch_reply({"keyvault": [item("k3")]}), Reply(500))
+    found = await asyncio.gather(*(records.get_head("acme", f"k{number}") for number in range(4)))
+    assert [head and head.created for head in found] == [None, None, None, 3]
+    wanted = json.loads(served.requests[2][1])["RequestItems"]["keyvault"]
+    assert wanted["ConsistentRead"] is True
+    assert "body" not in wanted["ExpressionAttributeNames"].values()
+
+
+UNCLEAR = [
+    batch_reply({"keyvault": [item("k3")]}, {"keyvault": {"Keys": [{"pk": {"S": "acme#k2"}}]}}),
+    batch_reply({"keyvault": [item("k3"), item("k9")]}),
+    batch_reply({"keyvault": [item("k3"), {}]}),
+    batch_reply({"keyvault": [item("k3")]}, {"keyvault": {"Keys": [{"pk": {"S": "acme#k9"}}]}}),
+    batch_reply({}),
+    batch_reply({"another": []}),
+]
+"""Replies that do not say what became of each key."""
+
+
+@pytest.mark.parametrize("reply", UNCLEAR, ids=str)
+async def test_a_key_that_a_batch_left_out_is_asked_for_alone(reply: Reply, say: Say) -> None:
+    """It is never taken for absent."""
+    _, records, served = say(Reply(), Reply(), reply, Reply(body=json.dumps({"Item": item("k5")}).encode()))
+    found = await read_four(records)
+    assert found[2] is not None
+    assert found[2].created == 5
+    assert [operation for operation, _ in served.requests][:4] == ["GetItem", "GetItem", "BatchGetItem", "GetItem"]
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"Responses": {"keyvault": []}}', b'{"UnprocessedKeys": {}}'])
+async def test_a_batch_reply_without_its_members_is_unavailable(body: bytes, say: Say) -> None:
+    _, records, _ = say(Reply(), Reply(), Reply(body=body))
+    with pytest.raises(BackendUnavailable):
+        await read_four(records)
 
 
 async def test_a_reply_with_a_wrong_checksum_is_unavailable(say: Say) -> None:

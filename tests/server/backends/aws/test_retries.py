@@ -1,5 +1,6 @@
 """What is retried, what never is, and what is looked up instead."""
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable
 
@@ -25,7 +26,16 @@ WITHOUT_EFFECT: dict[str, Operation] = {
     "ReEncrypt": lambda line, wrapped: line.keys.rewrap(TENANT, SCOPE, wrapped),
     "DescribeKey": lambda line, wrapped: line.keys.check(),
     "GetItem": lambda line, wrapped: line.records.get(TENANT, "absent"),
+    "BatchGetItem": lambda line, wrapped: read_together(line),
 }
+
+
+async def read_together(line: Line) -> None:
+    """Read four records at once: two leave alone, and the other two in a batch."""
+    reads = (line.records.get(TENANT, f"absent-{number}") for number in range(4))
+    for outcome in await asyncio.gather(*reads, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
 
 
 @pytest.fixture

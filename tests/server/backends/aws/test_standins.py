@@ -65,7 +65,7 @@ async def blob(kms: AwsClient, key: str) -> bytes:
 
 def data_operations(kms: AwsClient, key: str, blob: bytes) -> dict[str, Callable[[], Awaitable[object]]]:
     """Return the calls that need a usable key."""
-    destination = {"DestinationKeyId": key, "DestinationEncryptionContext": CONTEXT}
+    destination: dict[str, Any] = {"DestinationKeyId": key, "DestinationEncryptionContext": CONTEXT}
     return {
         "generate": lambda: kms.call("generate_data_key", KeyId=key, KeySpec="AES_256", EncryptionContext=CONTEXT),
         "encrypt": lambda: kms.call("encrypt", KeyId=key, Plaintext=b"x", EncryptionContext=CONTEXT),
@@ -126,13 +126,13 @@ async def test_a_blob_of_another_key_than_the_named_is_refused(kms: AwsClient, k
     other = (await kms.call("create_key"))["KeyMetadata"]["Arn"]
     decrypt = kms.call("decrypt", KeyId=other, CiphertextBlob=blob, EncryptionContext=CONTEXT)
     assert await code_of(decrypt) == "IncorrectKeyException"
-    given = {"CiphertextBlob": blob, "SourceEncryptionContext": CONTEXT, "DestinationKeyId": other}
+    given: dict[str, Any] = {"CiphertextBlob": blob, "SourceEncryptionContext": CONTEXT, "DestinationKeyId": other}
     assert await code_of(kms.call("re_encrypt", SourceKeyId=other, **given)) == "IncorrectKeyException"
     assert (await kms.call("re_encrypt", SourceKeyId=key, **given))["KeyId"] == other
 
 
 @pytest.mark.parametrize("usage", [{"KeyUsage": "SIGN_VERIFY", "KeySpec": "ECC_NIST_P256"}, {"KeySpec": "RSA_2048"}])
-async def test_a_key_for_something_else_wraps_nothing(kms: AwsClient, usage: dict[str, str]) -> None:
+async def test_a_key_for_something_else_wraps_nothing(kms: AwsClient, usage: dict[str, Any]) -> None:
     made = (await kms.call("create_key", **usage))["KeyMetadata"]["Arn"]
     generate = kms.call("generate_data_key", KeyId=made, KeySpec="AES_256")
     assert await code_of(generate) == "InvalidKeyUsageException"
@@ -174,7 +174,11 @@ async def test_a_key_of_a_foreign_master_key_cannot_be_laundered(kms: AwsClient,
     theirs = (await kms.call("create_key"))["KeyMetadata"]["Arn"]
     context = {"keyvault:v": "1", "keyvault:tenant": "acme", "keyvault:scope": "prod/"}
     made = await kms.call("encrypt", KeyId=theirs, Plaintext=b"k" * 32, EncryptionContext=context)
-    unpinned = {"SourceEncryptionContext": context, "DestinationKeyId": key, "DestinationEncryptionContext": context}
+    unpinned: dict[str, Any] = {
+        "SourceEncryptionContext": context,
+        "DestinationKeyId": key,
+        "DestinationEncryptionContext": context,
+    }
     assert await code_of(kms.call("re_encrypt", CiphertextBlob=made["CiphertextBlob"], **unpinned)) == "OK"
     keys = KmsKeyService(kms, {"1": key})
     for refuses in (keys.rewrap, keys.unwrap):

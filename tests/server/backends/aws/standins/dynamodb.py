@@ -3,13 +3,13 @@
 With `stale`, a read that does not ask for consistency is answered with what was stored before the last write, which
 AWS allows. The rule of this file: an item is stored only after all of it was checked.
 
-Source: Amazon DynamoDB API Reference "GetItem", "PutItem", "Scan", "CreateTable"; Developer Guide "Service, account
-and table quotas".
+Source: Amazon DynamoDB API Reference "GetItem", "BatchGetItem", "PutItem", "Scan", "CreateTable"; Developer Guide
+"Service, account and table quotas".
 """
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tests.server.backends.aws.standins.conditions import Item, holds, projected
@@ -27,6 +27,8 @@ MAX_ITEM = 409_600
 MAX_KEY = 2_048
 MAX_DIGITS = 38
 MAX_PAGE = 1024 * 1024
+MAX_BATCH = 100
+MAX_BATCH_REPLY = 16 * 1024 * 1024
 
 
 class Table:
@@ -71,8 +73,11 @@ class StandInDynamoDb(Service):
 
     def __init__(self, *, stale: bool = False) -> None:
         self.stale = stale
+        self.throttles: Callable[[str], bool] = lambda key: False
+        """Whether a batch leaves this key unprocessed."""
         self._tables: dict[str, Table] = {}
         operations = {
+            "BatchGetItem": self._batch_get_item,
             "CreateTable": self._create_table,
             "DescribeContinuousBackups": self._describe_backups,
             "DescribeTable": lambda given: {"Table": self._table(given).describe()},
@@ -110,6 +115,27 @@ class StandInDynamoDb(Service):
         consistent = given.get("ConsistentRead", False) or not self.stale
         item = table.items.get(key) if consistent else table.before.get(key)
         return {} if item is None else {"Item": projected(given, item)}
+
+    def _batch_get_item(self, given: Parameters) -> dict[str, Any]:
+        """Return items in no order of the keys; those beyond 16 MB, or throttled, are the unprocessed keys."""
+        ((name, wanted),) = given["RequestItems"].items()
+        table, keys = self._table({"TableName": name}), wanted["Keys"]
+        if not 1 <= len(keys) <= MAX_BATCH or len({table.key_of(key) for key in keys}) < len(keys):
+            raise InvalidInput("a batch has 1 to 100 keys, each of them once")
+        items: list[Item] = []
+        unprocessed: list[Item] = []
+        size = 0
+        for key in reversed(keys):
+            found = self._get_item({**wanted, "TableName": name, "Key": key}).get("Item")
+            size += _size(table.items.get(table.key_of(key), {}))
+            if self.throttles(table.key_of(key)) or size > MAX_BATCH_REPLY:
+                unprocessed.append(key)
+            elif found is not None:
+                items.append(found)
+        if len(unprocessed) == len(keys):
+            raise AwsError("ProvisionedThroughputExceededException")
+        left = {name: {**wanted, "Keys": unprocessed}} if unprocessed else {}
+        return {"Responses": {name: items}, "UnprocessedKeys": left}
 
     def _scan(self, given: Parameters) -> dict[str, Any]:
         """Return a page of up to 1 MB, in the order of the keys."""
