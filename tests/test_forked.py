@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.forked import needs_start, operate, run_forked
+from tests.support.forked import operate, run_forked, run_line
 from tests.support.processes import BIN, STARTED, server_process
 from tests.support.tiers import WrongTier
 
@@ -66,11 +66,32 @@ def test_a_forked_server_is_signalled_like_a_started_one(tmp_path: Path, program
         killed.process.terminate()  # of a process that has ended: nothing
 
 
-@pytest.mark.parametrize("name", ["LD_PRELOAD", "PYTHONPATH", "COVERAGE_PROCESS_CONFIG"])
-def test_what_only_a_start_reads_is_not_given_to_a_fork(name: str, tmp_path: Path) -> None:
-    assert not needs_start(os.environ)
-    assert needs_start(os.environ | {name: str(tmp_path)})
-    assert needs_start({other: value for other, value in os.environ.items() if other != "PYTHONPATH"})
+@pytest.mark.process
+def test_what_only_a_start_reads_reaches_a_fork(tmp_path: Path) -> None:
+    other = tmp_path / "keyvault_client"
+    other.mkdir()
+    (other / "__init__.py").touch()
+    (other / "cli.py").write_text('def main():\n    print("another")\n')
+    done = run_forked([BIN / "keyvault"], environment=os.environ | {"PYTHONPATH": str(tmp_path)}, timeout=30)
+    assert (done.returncode, done.stdout) == (0, b"another\n")
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("line", "status", "said"),
+    [
+        ("umask 027; cd folder; keyvault --version > version; exit $?", 0, ""),
+        ("keyvault read <&- 2>&1 >&- | cat; exit ${PIPESTATUS[0]}", 2, ""),
+        ("keyvault nonsense", 2, "keyvault: "),
+    ],
+)
+def test_a_line_of_a_shell_reaches_a_fork(tmp_path: Path, line: str, status: int, said: str) -> None:
+    (tmp_path / "folder").mkdir()
+    forked = run_line(line, [BIN / "keyvault"], tmp_path, os.environ)
+    started = run_line(line, [], tmp_path, os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"})
+    assert (forked.returncode, forked.stdout, forked.stderr) == (started.returncode, started.stdout, started.stderr)
+    assert forked.returncode == status
+    assert forked.stderr.decode().startswith(said)
 
 
 @pytest.mark.process

@@ -172,7 +172,7 @@ def test_a_key_can_be_saved_and_never_over_another_one(shell: Shell, key: Path, 
 @pytest.mark.process
 def test_a_key_that_finds_no_room_leaves_no_part_of_itself(shell: Shell) -> None:
     # The coverage of this one process could not be written either.
-    done = in_shell(shell, "unset ${!COVERAGE_*}; ulimit -f 0; keyvault generate-key prod/ --save small.key")
+    done = in_shell(shell, f"unset ${{!COVERAGE_*}}; ulimit -f 0; {BIN}/keyvault generate-key prod/ --save small.key")
     assert "small.key: " in one_line(done, 1)
     assert not (shell.directory / "small.key").exists()
 

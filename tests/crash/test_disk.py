@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -24,6 +23,7 @@ from keyvault_server.backends.embedded.data_directory import DataDirectory
 from keyvault_server.backends.embedded.keyring import Keyring
 from tests.crash.cycles import WRITERS, Ledger, Writer, look, whole
 from tests.crash.power import Disk, Recorder, recording
+from tests.support.forked import operate, run_forked
 from tests.support.processes import BIN, ServerProcess, server_process
 from tests.support.refusals import read_failure
 from tests.support.requests import Key, create, mint, update
@@ -275,7 +275,7 @@ async def test_an_audit_key_that_a_start_finds_outlives_a_power_cut(tmp_path: Pa
     trail = {"KEYVAULT_AUDIT_FILE": str(tmp_path / "audit.jsonl"), "KEYVAULT_AUDIT_KEY": str(keys / "audit.key")}
     command: list[str | Path] = [BIN / "keyvault-server", "serve", "--data", tmp_path / "data"]
     command += ["--listen", "127.0.0.1:0"]
-    died = subprocess.run(command, env=os.environ | environment | trail, capture_output=True, timeout=30, check=False)
+    died = run_forked(command, environment=os.environ | environment | trail, timeout=30)
     assert died.returncode == -signal.SIGKILL
     made = (keys / "audit.key").read_bytes()
     fault.unlink()
@@ -328,10 +328,7 @@ def test_a_disk_that_fails_at_the_start_is_one_line(place: Place, fault: str, ma
         Keyring.create(DataDirectory(place.data).keyring)
     place.breaks(fault)
     environment = place.recorder.environment(place.data, place.log, fault=place.folder / "fault")
-    command: list[str | Path] = [BIN / "keyvault-server", "init", "--data", place.data]
-    made = subprocess.run(
-        command, env=os.environ | environment, capture_output=True, text=True, timeout=30, check=False
-    )
+    made = operate(["init", "--data", place.data], environment)
     assert made.returncode == 1
     assert made.stderr.count("\n") == 1
     assert "disk" in made.stderr

@@ -3,13 +3,9 @@
 To start Python and import a command takes five times as long as what most calls do then. A fork gets what a new
 process gets: arguments, environment, folder and streams of its own; it runs the same `main` and ends as Python ends.
 
-The rules of this file:
-
-- Tests of the start itself (memory, limits, signals at the start, terminals, closed streams, shells) start the command.
-- A process that forks has imported gRPC and never used it: gRPC's threads would not be in the fork.
+The rule of this file: tests of the start itself (memory, limits, early signals) start the command.
 """
 
-import gc
 import json
 import os
 import select
@@ -18,28 +14,19 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import IO, NoReturn, Self
+from typing import IO, Self
 
+from tests.support import asking
 from tests.support.repository import ROOT
 
-MAINS = {"keyvault": "keyvault_client.cli", "keyvault-server": "keyvault_server.operations.cli"}
-"""Where the `main` of each command is."""
-MESSAGE = 128 * 1024
-"""Bytes of the longest request: arguments and environment."""
-READ_AT_A_START = ("LD_", "PYTHON", "GRPC_", "MALLOC_", "COVERAGE_", "OPENSSL_")
-"""Beginnings of variables that a process reads when it starts or imports: a fork does not see another value."""
-VERBOSITY = "GRPC_VERBOSITY"
-"""The one of them that has a process for each value, since the import of the server sets it for most commands."""
-
-
-class NeedsStart(Exception):
-    """A command is given what only a start reads."""
+READ_AT_A_START = ("LD_", "PYTHON", "GRPC_", "MALLOC_", "COVERAGE_", "OPENSSL_", "LANG", "LC_")
+"""Beginnings of variables that a process reads when it starts or imports: each value has a process of its own."""
+_VERBOSITY = "GRPC_VERBOSITY"
 
 
 def run_forked(
@@ -53,7 +40,7 @@ def run_forked(
 ) -> "subprocess.CompletedProcess[bytes]":
     """Run a command, whose first word is its path, as subprocess.run does; capture what has no file.
 
-    Raises TimeoutExpired and NeedsStart.
+    Raises TimeoutExpired.
     """
     with ThreadPoolExecutor(3) as threads:
         into, fed = os.pipe()
@@ -61,7 +48,7 @@ def run_forked(
         said, error = os.pipe()
         streams = (into, stdout.fileno() if stdout else out, error)
         try:
-            process = Forked(command, environment, folder or Path.cwd(), streams)
+            process = Forked(command, environment, streams, folder)
         finally:
             for descriptor in (into, out, error):
                 os.close(descriptor)
@@ -87,11 +74,11 @@ def operate(
 
 
 def start_forked(command: Sequence[str | Path], environment: Mapping[str, str], stderr: IO[bytes]) -> "Forked":
-    """Start a command as subprocess.Popen does, with a pipe for its output. Raises NeedsStart."""
+    """Start a command as subprocess.Popen does, with a pipe for its output."""
     printed, out = os.pipe()
     try:
         with Path(os.devnull).open("rb") as nothing:
-            return Forked(command, environment, Path.cwd(), (nothing.fileno(), out, stderr.fileno()), printed)
+            return Forked(command, environment, (nothing.fileno(), out, stderr.fileno()), printed=printed)
     except BaseException:
         os.close(printed)
         raise
@@ -106,15 +93,24 @@ class Forked:
         self,
         command: Sequence[str | Path],
         environment: Mapping[str, str],
-        folder: Path,
         streams: tuple[int, int, int],
+        folder: Path | None = None,
+        *,
         printed: int | None = None,
+        terminal: bool = False,
     ) -> None:
+        """Fork it; `printed` is the end of a pipe that becomes `stdout`, a terminal in `streams` controls it."""
         self.args = [str(word) for word in command]
         sys.audit("subprocess.Popen", self.args[0], self.args, None, None)  # a test of the unit tier may not
-        if needs_start(environment):
-            raise NeedsStart(f"one of {READ_AT_A_START} is set")
-        reported = _forks_of(self.args, environment.get(VERBOSITY)).ask(self.args, environment, folder, streams)
+        request = {
+            "command": self.args,
+            "environment": dict(environment),
+            "folder": str(folder or Path.cwd()),
+            "open": [0, 1, 2],
+            "umask": None,
+            "terminal": terminal,
+        }
+        reported = _forks_of(self.args, environment).ask(request, streams)
         self._report = os.fdopen(reported, "rb", buffering=0)  # closed by __exit__
         self.pid = int(self._report.readline())
         self.returncode: int | None = None
@@ -160,53 +156,67 @@ class Forked:
         return self.returncode
 
 
-def needs_start(environment: Mapping[str, str]) -> bool:
-    """Report whether a variable that only a start reads differs from this process's."""
-    return any(
-        name.startswith(READ_AT_A_START) and environment.get(name) != os.environ.get(name)
-        for name in {*environment, *os.environ} - {VERBOSITY}
+def run_line(
+    line: str, programs: Iterable[Path], folder: Path, environment: Mapping[str, str]
+) -> "subprocess.CompletedProcess[bytes]":
+    """Run a line with bash, which can close a stream or redirect it; these programs in it are forked.
+
+    `keyvault-server serve` is started.
+    """
+    sockets = {program: _forks_of([str(program)], environment).socket.fileno() for program in programs}
+    asked = "\n".join(
+        f'{program.name}() {{ case "$1" in serve) "{program}" "$@" ;; '
+        f'*) "{sys.executable}" -I -S "{asking.__file__}" {descriptor} "{program}" "$@" ;; esac; }}'
+        for program, descriptor in sockets.items()
+    )
+    return subprocess.run(
+        ["bash", "-c", f"{asked}\n{line}"],
+        cwd=folder,
+        env=environment,
+        pass_fds=list(sockets.values()),
+        capture_output=True,
+        timeout=60,
+        check=False,
     )
 
 
-def _forks_of(command: Sequence[str], verbosity: str | None) -> "_Forks":
+def _forks_of(command: Sequence[str], environment: Mapping[str, str]) -> "_Forks":
     """Return what forks this command in this process."""
     program, serves = Path(command[0]).name, command[1:2] == ["serve"]
+    read = {name: value for name, value in environment.items() if name.startswith(READ_AT_A_START)}
     if program == "keyvault-server" and not serves:
-        return _forks((program,), verbosity or "ERROR")  # as its import has it
-    return _forks((program, "serve") if serves else (program,), verbosity)
+        read.setdefault(_VERBOSITY, "ERROR")  # as its import does
+    return _forks((program, "serve") if serves else (program,), tuple(sorted(read.items())))
 
 
 @cache
-def _forks(words: tuple[str, ...], verbosity: str | None) -> "_Forks":
-    """Return the one of this process for the words that an import looks at; it ends with this process."""
-    return _Forks(words, verbosity)
+def _forks(words: tuple[str, ...], read: tuple[tuple[str, str], ...]) -> "_Forks":
+    """Return the one of this process for what an import looks at; it ends with this process."""
+    return _Forks(words, dict(read))
 
 
 class _Forks:
     """The process that forks, seen from the tests."""
 
-    def __init__(self, words: Sequence[str], verbosity: str | None) -> None:
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        environment = {name: value for name, value in os.environ.items() if name != VERBOSITY}
+    def __init__(self, words: Sequence[str], read: dict[str, str]) -> None:
+        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        others = {name: value for name, value in os.environ.items() if not name.startswith(READ_AT_A_START)}
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(theirs.fileno()), *words],
+                [sys.executable, "-m", "tests.support.forks", str(theirs.fileno()), *words],
                 cwd=ROOT,
-                env=environment | ({VERBOSITY: verbosity} if verbosity else {}),
+                env=others | read,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )
         self._asking = threading.Lock()
 
-    def ask(
-        self, command: list[str], environment: Mapping[str, str], folder: Path, streams: tuple[int, int, int]
-    ) -> int:
+    def ask(self, request: Mapping[str, object], streams: tuple[int, int, int]) -> int:
         """Ask for a run; return the descriptor from which its process id and then its exit status can be read."""
         reported, report = os.pipe()
-        message = json.dumps([command, dict(environment), str(folder)]).encode()
         try:
             with self._asking:
-                socket.send_fds(self._socket, [message], [*streams, report])
+                socket.send_fds(self.socket, [json.dumps(request).encode()], [*streams, report])
         except BaseException:
             os.close(reported)
             raise
@@ -227,73 +237,3 @@ def _feed(descriptor: int, given: bytes) -> None:
 def _drain(descriptor: int) -> bytes:
     with open(descriptor, "rb") as file:
         return file.read()
-
-
-def _serve(connection: socket.socket) -> None:
-    """Fork for each request; return in the process that is to be a command, exit when nobody can ask any more."""
-    while True:
-        message, descriptors, _, _ = socket.recv_fds(connection, MESSAGE, 4)
-        if not message:
-            sys.exit()
-        if os.fork() == 0:
-            connection.close()
-            _keep(message, descriptors)
-            return
-        for descriptor in descriptors:
-            os.close(descriptor)
-        _reap()
-
-
-def _reap() -> None:
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        pass
-
-
-def _keep(message: bytes, descriptors: list[int]) -> None:
-    """Fork once more, and return in the new process; wait for it, report how it ended, and end."""
-    *streams, report = descriptors
-    pid = os.fork()
-    if pid == 0:
-        os.close(report)
-        command, environment, folder = json.loads(message)
-        _become(command, environment, folder, streams)
-        return
-    for descriptor in streams:
-        os.close(descriptor)
-    os.write(report, b"%d\n" % pid)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    try:
-        os.write(report, b"%d\n" % status)
-    finally:
-        os._exit(0)
-
-
-def _become(command: list[str], environment: dict[str, str], folder: str, streams: list[int]) -> None:
-    """Take over what a new process starts with."""
-    for number, descriptor in enumerate(streams):
-        os.dup2(descriptor, number)
-        os.close(descriptor)
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
-    sys.argv = command
-    sys.stdin = open(0, closefd=False)  # noqa: SIM115 # as Python opens them
-    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", closefd=False, errors="backslashreplace", buffering=1)  # noqa: SIM115
-
-
-def _main(descriptor: int) -> NoReturn:
-    """Import the command of sys.argv, as far as an import looks at it; then fork it."""
-    main = import_module(MAINS[sys.argv[0]]).main
-    gc.collect()
-    gc.freeze()  # a collection in a fork would write to every page that it shares
-    _serve(socket.socket(fileno=descriptor))
-    sys.exit(main())
-
-
-if __name__ == "__main__":
-    _, fileno, *sys.argv = sys.argv
-    _main(int(fileno))

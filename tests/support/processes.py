@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from tests.support.forked import Forked, needs_start, start_forked
+from tests.support.forked import Forked, start_forked
 
 BIN = Path(sys.executable).parent
 STARTED = (BIN / "keyvault-server",)
@@ -39,10 +39,7 @@ def server_process(
     program: Sequence[str | Path] = (),
     **environment: str,
 ) -> Iterator[ServerProcess]:
-    """Fork a server, or start `program` as a user does; kill it at the end if it still runs.
-
-    What only a start reads, such as LD_PRELOAD, starts it too.
-    """
+    """Fork a server, or start `program` as a user does; kill it at the end if it still runs."""
     log = data.parent / f"{data.name}.log"
     # A test's own import of the server sets it for every command but `serve`.
     ours = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}
@@ -61,9 +58,9 @@ def server_process(
 def _run(
     command: Sequence[str | Path], environment: dict[str, str], stderr: IO[bytes], *, starts: bool
 ) -> "subprocess.Popen[str] | Forked":
-    if not starts and not needs_start(environment):
-        return start_forked(command, environment, stderr)
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True)
+    if starts:
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True)
+    return start_forked(command, environment, stderr)
 
 
 def announced(process: "subprocess.Popen[str] | Forked", log: Path) -> str:

@@ -1,11 +1,10 @@
 """The command `keyvault` in a folder, against one server, as a person at a shell runs it."""
 
 import os
-import re
 import subprocess
 from pathlib import Path
 
-from tests.support.forked import run_forked
+from tests.support.forked import run_forked, run_line
 from tests.support.processes import BIN
 
 
@@ -43,14 +42,7 @@ class Shell:
 
 def in_shell(shell: Shell, line: str) -> "subprocess.CompletedProcess[bytes]":
     """Run a line with bash, which can close a stream or redirect it."""
-    return subprocess.run(
-        ["bash", "-c", re.sub(r"\bkeyvault ", f"{BIN / 'keyvault'} ", line)],
-        cwd=shell.directory,
-        env=shell.environment,
-        capture_output=True,
-        timeout=30,
-        check=False,
-    )
+    return run_line(line, [BIN / "keyvault"], shell.directory, shell.environment)
 
 
 def one_line(done: "subprocess.CompletedProcess[bytes]", status: int) -> str:

@@ -10,13 +10,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support.forked import Forked
+from tests.support.forks import MAINS
+
 SECONDS = 30
 
 
 class Terminal:
     """What a person sees and types; line ends are shown as \\r\\n, as a terminal has them."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", screen: int) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes] | Forked", screen: int) -> None:
         self._process = process
         self._screen = screen
         self.shown = ""
@@ -51,6 +54,24 @@ class Terminal:
         return bool(data)
 
 
+def _run(
+    line: Sequence[str | Path], folder: Path, environment: dict[str, str], streams: int
+) -> "subprocess.Popen[bytes] | Forked":
+    """Fork the command, or start what is not ours, such as a shell."""
+    if Path(line[0]).name in MAINS:
+        return Forked(line, environment, (streams, streams, streams), folder, terminal=True)
+    return subprocess.Popen(
+        line,
+        cwd=folder,
+        env=environment,
+        stdin=streams,
+        stdout=streams,
+        stderr=streams,
+        start_new_session=True,
+        preexec_fn=_be_controlled,  # noqa: PLW1509 - one command of a test
+    )
+
+
 def _be_controlled() -> None:
     """Let Ctrl-C reach the new process, which a run in the background would have it ignore."""
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -62,17 +83,10 @@ def at_terminal(line: Sequence[str | Path], folder: Path, environment: dict[str,
     """Run a command; kill it at the end if it still runs."""
     screen, streams = os.openpty()
     try:
-        process = subprocess.Popen(
-            line,
-            cwd=folder,
-            env=environment,
-            stdin=streams,
-            stdout=streams,
-            stderr=streams,
-            start_new_session=True,
-            preexec_fn=_be_controlled,  # noqa: PLW1509 - one command of a test
-        )
-        os.close(streams)
+        try:
+            process = _run(line, folder, environment, streams)
+        finally:
+            os.close(streams)
         with process:
             try:
                 yield Terminal(process, screen)

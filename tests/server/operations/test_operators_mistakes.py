@@ -1,5 +1,6 @@
 """What an operator gets wrong: one line that says what to do, exit 2 for bad usage, 1 for a refusal, no traceback."""
 
+import os
 import shlex
 import socket
 import subprocess
@@ -19,10 +20,9 @@ from keyvault_server.disk.watched import Unreadable
 from keyvault_server.operations.cli import app
 from keyvault_server.operations.composition import read_policy
 from keyvault_server.operations.listening import CannotListen, refuse_taken
-from tests.support.forked import operate
+from tests.support.forked import operate, run_line
 from tests.support.ownership import give_to_foreign_group
-from tests.support.pages import with_commands
-from tests.support.processes import server_process
+from tests.support.processes import STARTED, server_process
 from tests.support.refusals import failure_of
 from tests.support.refusals import refusal as refusal_of
 from tests.support.requests import mint
@@ -39,15 +39,9 @@ names = ["x/*"]
 
 def in_shell(line: str, folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
     """A line for bash, where keyvault-server is found."""
-    return subprocess.run(
-        ["bash", "-c", line],
-        cwd=folder,
-        env=with_commands(**{"KEYVAULT_LISTEN": "127.0.0.1:0"} | environment),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    given = os.environ | {"KEYVAULT_LISTEN": "127.0.0.1:0"} | environment
+    done = run_line(line, STARTED, folder, given)
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 def operated(line: str, folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
