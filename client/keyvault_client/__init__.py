@@ -1,5 +1,6 @@
 """The KeyVault client: `async with KeyVault("host:port") as vault`. docs/client.md describes it."""
 
+from keyvault_client.caller_identity import CallerIdentity, PolicyRule
 from keyvault_client.errors import (
     AlreadyExists,
     Busy,
@@ -27,6 +28,7 @@ __all__ = [
     "TLS",
     "AlreadyExists",
     "Busy",
+    "CallerIdentity",
     "Conflict",
     "DataKey",
     "Denied",
@@ -37,6 +39,7 @@ __all__ = [
     "NotAuthorized",
     "NotFound",
     "OutcomeUnknown",
+    "PolicyRule",
     "Record",
     "RecordDamaged",
     "RolledBack",

@@ -7,6 +7,7 @@ failure is one line on standard error and exit 1, bad usage one line and exit 2.
 import hashlib
 import sys
 from importlib.metadata import version
+from json import dumps
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -56,6 +57,7 @@ NewFile = Annotated[NonExistentPath | None, Parameter(help="Save the key to this
 InPlace = Annotated[bool, Parameter(help="Replace the key file; the old one stays until the new one is on the disk.")]
 AllowEmpty = Annotated[bool, Parameter(help="Accept data of 0 bytes, which is otherwise refused.")]
 Raw = Annotated[bool, Parameter(help="Write the bytes as they are to a terminal, too.")]
+AsJson = Annotated[bool, Parameter(help="Write JSON.")]
 AtRevision = Annotated[PositiveInt | None, Parameter(help="Only write if the record is at this revision.")]
 
 
@@ -173,6 +175,14 @@ async def unwrap_key(
     old = load_key_to_change(key, save, in_place=in_place)
     async with connection.connect() as vault:
         write_changed_key(await vault.unwrap_key(old), key, save, in_place=in_place)
+
+
+@app.command
+async def whoami(*, json: AsJson = False, connection: ConnectionOptions = DEFAULT_CONNECTION) -> None:
+    """Show how the server sees you: identity, tenant, and what its policy allows."""
+    async with connection.connect() as vault:
+        you = await vault.whoami()
+    print(dumps(you.to_json()) if json else you)
 
 
 @app.command(name="seal")

@@ -122,6 +122,8 @@ def failure_of(failed: grpc.aio.AioRpcError) -> Failure:
 def _error_without_reason(failed: grpc.aio.AioRpcError) -> KeyVaultError:
     code = failed.code()
     details = printable(failed.details() or "no details")
+    if code is _Code.UNIMPLEMENTED:
+        details += " (the server does not know this call: it is an older KeyVault, or another service)"
     return _WITHOUT_REASON.get(code, ServerFailure)(f"{code.name}: {explain_answer(details)}")
 
 

@@ -40,7 +40,9 @@ _FAILED = grpc.ChannelConnectivity.TRANSIENT_FAILURE
 _SHUTDOWN = grpc.ChannelConnectivity.SHUTDOWN
 _PROBE = "/grpc.health.v1.Health/Check"
 
-Method: TypeAlias = Literal["GenerateKey", "Create", "Read", "Update", "Delete", "RotateKey", "RewrapKey", "UnwrapKey"]
+Method: TypeAlias = Literal[
+    "GenerateKey", "Create", "Read", "Update", "Delete", "RotateKey", "RewrapKey", "UnwrapKey", "WhoAmI"
+]
 _Response = TypeVar("_Response", bound=Message)
 
 

@@ -1,4 +1,4 @@
-"""`KeyVault`: the eight calls, with records in plaintext on the caller's side only.
+"""`KeyVault`: the calls, with records in plaintext on the caller's side only.
 
 The rules of this file:
 
@@ -21,6 +21,7 @@ from keyvault_api.envelope import MAX_REVISION, Kind
 from keyvault_api.names import is_scope
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_client.answers import generated_key, rewrapped_key, unwrapped_key
+from keyvault_client.caller_identity import CallerIdentity, caller_identity
 from keyvault_client.errors import Conflict, InvalidRequest, WrongRevision, quote
 from keyvault_client.keys import DataKey
 from keyvault_client.reading import Reader, contradiction
@@ -207,6 +208,11 @@ class KeyVault:
         deadline = self._deadline(timeout)
         answer = await self._transport.call("UnwrapKey", request, deadline, pb.UnwrapKeyResponse)
         return unwrapped_key(answer, key)
+
+    async def whoami(self, *, timeout: float | None = None) -> CallerIdentity:
+        """Return how the server sees this client: its identity, its tenant, and what the policy allows it."""
+        deadline = self._deadline(timeout)
+        return caller_identity(await self._transport.call("WhoAmI", pb.WhoAmIRequest(), deadline, pb.WhoAmIResponse))
 
     async def _create(self, key_id: str, plaintext: bytes, key: DataKey, revision: int, deadline: float) -> Written:
         envelope = seal(key, key_id, revision, plaintext)

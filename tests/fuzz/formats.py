@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from keyvault_api import envelope as kve1
-from keyvault_api.names import METHODS, is_scope
+from keyvault_api.names import POLICY_METHODS, is_scope
 from keyvault_server.access.policy import BadPolicy, Policy
 from keyvault_server.core.errors import MalformedWrappedKey, TooLarge
 from keyvault_server.core.wrapped_key import parse_wrapped_key
@@ -77,7 +77,7 @@ def check_policy(data: bytes) -> str:
         return "refused"
     for who in (*map(identity, TENANTS), "jwt:x", "anonymous"):
         caller = found.caller(who)
-        for method in METHODS:
+        for method in POLICY_METHODS:
             for name in ("", "prod/db", "unwrap/me"):
                 allowed = caller is not None and caller.allows(method, name)
                 assert found.decide(who, method, name).allowed is allowed

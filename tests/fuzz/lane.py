@@ -109,6 +109,8 @@ class Lane:
                 if (made.scope, tenant) == (scope, "acme"):
                     self._adopt(at, made)
             return [] if response.tenant == tenant and len(made.key.plaintext) == 32 else ["GenerateKey gives no key"]
+        if method == "WhoAmI":
+            return [] if response.tenant == tenant else [f"WhoAmI says tenant {response.tenant}"]
         known = self._book.keys[request.wrapped_key]
         if method == "UnwrapKey":
             return [] if response.plaintext_key == known.key.plaintext else ["UnwrapKey gives another key"]
@@ -145,6 +147,8 @@ class Lane:
             return pb.ReadRequest(
                 key_id=name, known_revision=known, include_deleted=recipe.get("include_deleted", False)
             )
+        if method == "WhoAmI":
+            return pb.WhoAmIRequest()
         if method in ("RewrapKey", "UnwrapKey"):
             key = self._keys[recipe.get("key", 5 if method == "UnwrapKey" else 0)]
             return REQUESTS[method](wrapped_key=key.wrapped)

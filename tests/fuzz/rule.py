@@ -27,6 +27,7 @@ REQUESTS: dict[str, Any] = {
     "RotateKey": pb.RotateKeyRequest,
     "RewrapKey": pb.RewrapKeyRequest,
     "UnwrapKey": pb.UnwrapKeyRequest,
+    "WhoAmI": pb.WhoAmIRequest,
 }
 RESPONSES: dict[str, Any] = {
     "GenerateKey": pb.GenerateKeyResponse,
@@ -37,6 +38,7 @@ RESPONSES: dict[str, Any] = {
     "RotateKey": pb.RotateKeyResponse,
     "RewrapKey": pb.RewrapKeyResponse,
     "UnwrapKey": pb.UnwrapKeyResponse,
+    "WhoAmI": pb.WhoAmIResponse,
 }
 KINDS = {"Create": Kind.DATA, "Update": Kind.DATA, "Delete": Kind.TOMBSTONE, "RotateKey": Kind.DATA}
 RING_LENGTH = 16
@@ -95,6 +97,8 @@ class Book:
         match method:
             case "GenerateKey":
                 good = not request.scope or is_scope(request.scope)
+            case "WhoAmI":
+                good = True
             case "RewrapKey":
                 good = self._known(tenant, request.wrapped_key) is not None
             case "UnwrapKey":

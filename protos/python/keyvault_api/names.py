@@ -15,7 +15,11 @@ MAX_MESSAGE = 512 * 1024
 """Bytes in one gRPC message, in either direction."""
 REMEMBERED_ENVELOPES = 16
 """Envelopes that a record remembers by their digests, newest first, and so recognises as replays."""
-METHODS = ("GenerateKey", "Create", "Read", "Update", "Delete", "RotateKey", "RewrapKey", "UnwrapKey")
+POLICY_METHODS = ("GenerateKey", "Create", "Read", "Update", "Delete", "RotateKey", "RewrapKey", "UnwrapKey")
+"""Methods that a policy grants, in the order of keyvault.proto."""
+WHO_AM_I = "WhoAmI"
+"""The method that needs an identity and no grant."""
+METHODS = (*POLICY_METHODS, WHO_AM_I)
 """Methods of the service, in the order of keyvault.proto."""
 
 _NAME = re.compile(r"[A-Za-z0-9._~:@/+=-]{1,255}", re.ASCII)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from keyvault_api.names import METHODS, is_tenant
+from keyvault_api.names import POLICY_METHODS, is_tenant
 from keyvault_server.access.patterns import AnyOf, MostSpecific, Pattern, parse_identity_pattern, parse_name_pattern
 from keyvault_server.access.policy_file import BadPolicy, CallerTables, Table, listed, read_tables, shown
 from keyvault_server.access.quotas import CALLS_IN_FLIGHT, Limits, Rate
@@ -94,7 +94,7 @@ class Policy:
         caller = self.caller(identity)
         if caller is None:
             return Decision(False, None, "no [[caller]] matches this identity")
-        if method not in METHODS:
+        if method not in POLICY_METHODS:
             return Decision(False, caller.line, unknown_rpc(method))
         entry = f'the caller matches "{caller.identity}" (tenant {caller.tenant})'
         rules = [rule for rule in caller.rules if method in rule.methods]
@@ -108,9 +108,9 @@ class Policy:
 
 def unknown_rpc(method: str) -> str:
     """Return a sentence about a method that does not exist: what was probably meant, or all there are."""
-    by_lower_case = {known.lower(): known for known in METHODS}
+    by_lower_case = {known.lower(): known for known in POLICY_METHODS}
     close = difflib.get_close_matches(method[:40].lower(), by_lower_case, n=1)
-    hint = f"; did you mean {by_lower_case[close[0]]}?" if close else f": expected {listed(METHODS)}"
+    hint = f"; did you mean {by_lower_case[close[0]]}?" if close else f": expected {listed(POLICY_METHODS)}"
     return f"unknown RPC {shown(method)}{hint}"
 
 
@@ -147,9 +147,9 @@ def _parse_rule(table: Table) -> Rule:
 def _parse_methods(table: Table) -> frozenset[str]:
     texts = table.texts("methods", f'names of RPCs, or "*" for all but {UNWRAP}')
     for method in texts:
-        if method not in METHODS and method != "*":
+        if method not in POLICY_METHODS and method != "*":
             table.refuse(unknown_rpc(method), "methods")
-    everything = set(METHODS) - {UNWRAP} if "*" in texts else set()
+    everything = set(POLICY_METHODS) - {UNWRAP} if "*" in texts else set()
     return frozenset(everything.union(texts) - {"*"})
 
 
@@ -165,7 +165,7 @@ def _names_by_method(rules: tuple[Rule, ...]) -> dict[str, AnyOf]:
     """Return the names of all rules by method; methods that the same rules list share one object."""
     made: dict[tuple[Rule, ...], AnyOf] = {}
     by_method = {}
-    for method in METHODS:
+    for method in POLICY_METHODS:
         of_method = tuple(rule for rule in rules if method in rule.methods)
         if of_method:
             if of_method not in made:

@@ -70,6 +70,8 @@ DEFAULT_RATES: Mapping[str, Rate] = MappingProxyType(
         # No request to KMS. A DynamoDB partition serves 3,000 strongly consistent reads of 4 KB in a second, 12 MB:
         # that is 32 records of full size, so bytes are counted in addition to calls.
         "Read": Rate(500, 1_000),
+        # No request to a backend; people ask now and then.
+        "WhoAmI": Rate(10, 50),
         READ_BYTES: Rate(12_000_000, 24_000_000),
         # About as much CPU as a Read, and no caller needs many.
         REFUSED: Rate(50, 100),

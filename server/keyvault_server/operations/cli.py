@@ -18,7 +18,7 @@ import uvloop
 from cyclopts import App, Parameter
 from pythonjsonlogger.json import JsonFormatter
 
-from keyvault_api.names import METHODS, is_scope
+from keyvault_api.names import POLICY_METHODS, is_scope
 from keyvault_api.process import close_memory
 from keyvault_server.access.patterns import check_identity
 from keyvault_server.access.policy import unknown_rpc
@@ -141,7 +141,7 @@ def policy_test(
     path = policy or load_settings().policy
     if path is None:
         refuse("which policy? Give --policy, or set KEYVAULT_POLICY", 2)
-    if method not in METHODS:
+    if method not in POLICY_METHODS:
         refuse(unknown_rpc(method), 2)
     try:
         check_identity(identity)

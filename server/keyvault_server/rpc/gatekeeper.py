@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from keyvault_api.envelope import MalformedEnvelope
+from keyvault_api.names import POLICY_METHODS, WHO_AM_I
 from keyvault_server.access.identity import AuthContext, Identifier, Metadata
-from keyvault_server.access.policy import CallerEntry, Policy
-from keyvault_server.access.quotas import READ_BYTES, REFUSED, InFlight, Quotas, Rate
+from keyvault_server.access.patterns import Pattern
+from keyvault_server.access.policy import CallerEntry, Policy, Rule
+from keyvault_server.access.quotas import READ_BYTES, REFUSED, InFlight, Limits, Quotas, Rate
 from keyvault_server.audit.entry import Call, Change, Origin
 from keyvault_server.audit.trail import Audit
-from keyvault_server.core.caller import DEFAULT_TENANT, Caller
+from keyvault_server.core.caller import DEFAULT_TENANT
 from keyvault_server.core.errors import AuditUnavailable, PolicyDenied, RateLimited
 from keyvault_server.core.records import StoredHead
 from keyvault_server.disk.watched import Watched
@@ -26,8 +28,10 @@ from keyvault_server.disk.watched import Watched
 UNIDENTIFIED = Rate(per_second=0.1, burst=100)
 """How many calls without an identity get lines of their own: at most some 5 MB a day in each log."""
 
-current_caller: ContextVar[Caller] = ContextVar("current_caller")
-"""The author of the call that the running task serves."""
+DEFAULT_LIMITS = Limits()
+"""Of a caller that the policy does not know, which may only ask who it is."""
+EVERYTHING = Rule(0, frozenset(POLICY_METHODS), (Pattern("", is_prefix=True),))
+"""What every caller may do where there is no policy."""
 
 
 class Peer(Protocol):
@@ -116,7 +120,8 @@ class Visitor:
     def enter(self) -> None:
         """Identify the caller, find its tenant, and count the call as in-flight until `release`.
 
-        Raises Unauthenticated; PolicyDenied for a caller that the policy does not know; RateLimited.
+        Raises Unauthenticated; PolicyDenied for a caller that the policy does not know, unless it asks who it is;
+        RateLimited.
         """
         gate, peer = self._gate, self._peer
         if gate.identifier is not None:
@@ -125,15 +130,17 @@ class Visitor:
             self.identity = gate.identifier.identify(proved, self._metadata)
         if gate.policy is not None:
             self._entry = gate.policy.last.caller(self.identity)
-            if self._entry is None:
+            if self._entry is None and self._method != WHO_AM_I:
                 raise PolicyDenied
-            self.tenant = self._entry.tenant
-            gate.in_flight.enter(self.identity, self._entry.limits.calls_in_flight or gate.in_flight_per_caller)
+            most = None
+            if self._entry is not None:
+                self.tenant, most = self._entry.tenant, self._entry.limits.calls_in_flight
+            gate.in_flight.enter(self.identity, most or gate.in_flight_per_caller)
         self.entered = True
 
     def release(self) -> None:
         """Stop counting the call as in-flight, if it entered."""
-        if self.entered and self._entry is not None:
+        if self.entered and self._gate.policy is not None:
             self._gate.in_flight.leave(self.identity)
 
     def note(self, name: str, envelope: bytes = b"") -> None:
@@ -156,6 +163,17 @@ class Visitor:
         self._gate.quotas.spend(self.identity, self._method, limits[self._method])
         if self._method == "Read":
             self._gate.quotas.spend(self.identity, READ_BYTES, limits[READ_BYTES])
+
+    def ask_for_rules(self) -> tuple[Rule, ...]:
+        """Return what the policy allows the caller, for WhoAmI; where there is no policy, everything.
+
+        Raises RateLimited.
+        """
+        if self._gate.policy is None:
+            return (EVERYTHING,)
+        limits = DEFAULT_LIMITS if self._entry is None else self._entry.limits
+        self._gate.quotas.spend(self.identity, WHO_AM_I, limits[WHO_AM_I])
+        return () if self._entry is None else self._entry.rules
 
     @property
     def refusals(self) -> Rate | None:
@@ -234,3 +252,7 @@ class Visitor:
         if self.origin is None:
             self.origin = Origin(self._peer.peer() if self._peer else "")
         return Call(self._request_id, self.identity, self._method, self.tenant, self._name, self.origin)
+
+
+current_caller: ContextVar[Visitor] = ContextVar("current_caller")
+"""The author of the call that the running task serves."""

@@ -4,6 +4,7 @@ The rule of this file: the options here bound what a connection may cost; the gu
 """
 
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import grpc
@@ -81,7 +82,7 @@ def main_server(
     """
     server = grpc.aio.server(interceptors=(guard,), options=_options(connections, shares_port=shares_port))
     services: Any = _ByName(server)
-    keyvault_pb2_grpc.add_KeyVaultServicer_to_server(KeyVaultService(vault), services)
+    keyvault_pb2_grpc.add_KeyVaultServicer_to_server(KeyVaultService(vault, version("keyvault-grpc")), services)
     health_pb2_grpc.add_HealthServicer_to_server(health, services)
     if reflects:
         served = [service.full_name for service in keyvault_pb2.DESCRIPTOR.services_by_name.values()]

@@ -7,8 +7,10 @@ from typing import Any, TypeAlias, TypeVar
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from keyvault_api.names import POLICY_METHODS
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultServicer
+from keyvault_server.core.caller import ANONYMOUS
 from keyvault_server.core.vault import Found, Vault, Written
 from keyvault_server.rpc.gatekeeper import current_caller
 
@@ -20,10 +22,12 @@ Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 
 class KeyVaultService(KeyVaultServicer):
-    """The eight methods."""
+    """The methods of the contract."""
 
-    def __init__(self, vault: Vault) -> None:
+    def __init__(self, vault: Vault, version: str = "") -> None:
+        """`version` is the server's."""
         self._vault = vault
+        self._version = version
 
     async def GenerateKey(self, request: pb.GenerateKeyRequest, context: Context) -> pb.GenerateKeyResponse:
         key = await self._vault.generate_key(current_caller.get(), request.scope)
@@ -75,6 +79,18 @@ class KeyVaultService(KeyVaultServicer):
     async def UnwrapKey(self, request: pb.UnwrapKeyRequest, context: Context) -> pb.UnwrapKeyResponse:
         key = await self._vault.unwrap_key(current_caller.get(), request.wrapped_key)
         return pb.UnwrapKeyResponse(tenant=key.tenant, scope=key.scope, plaintext_key=key.plaintext)
+
+    async def WhoAmI(self, request: pb.WhoAmIRequest, context: Context) -> pb.WhoAmIResponse:
+        caller = current_caller.get()
+        rules = [
+            pb.WhoAmIResponse.Rule(
+                methods=[method for method in POLICY_METHODS if method in rule.methods], names=map(str, rule.names)
+            )
+            for rule in caller.ask_for_rules()
+        ]
+        return pb.WhoAmIResponse(
+            identity=caller.identity or ANONYMOUS, tenant=caller.tenant, rules=rules, server_version=self._version
+        )
 
 
 def _written(response: type[_Mutated], done: Written) -> _Mutated:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from keyvault_api.names import METHODS
+from keyvault_api.names import POLICY_METHODS, WHO_AM_I
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_server.access.policy import BadPolicy, Policy
 from keyvault_server.access.quotas import READ_BYTES, Limits, Rate
@@ -77,13 +77,13 @@ NAMES = st.one_of(PATHS.map("{}*".format), st.text("ab/", min_size=1, max_size=4
 SOUND_NAMES = NAMES.filter(lambda name: not name.endswith("/"))
 ANY_RULE = st.builds(
     WrittenRule,
-    st.lists(st.sampled_from([*METHODS, "*", "UnwrapKey"]), min_size=1, max_size=3).map(tuple),
+    st.lists(st.sampled_from([*POLICY_METHODS, "*", "UnwrapKey"]), min_size=1, max_size=3).map(tuple),
     st.lists(NAMES, min_size=1, max_size=4).map(tuple),
 )
 SOUND_RULE = st.one_of(
     st.builds(
         WrittenRule,
-        st.lists(st.sampled_from([*METHODS[:-1], "*"]), min_size=1, max_size=3).map(tuple),
+        st.lists(st.sampled_from([*POLICY_METHODS[:-1], "*"]), min_size=1, max_size=3).map(tuple),
         st.lists(SOUND_NAMES, min_size=1, max_size=4).map(tuple),
     ),
     st.builds(
@@ -158,7 +158,7 @@ def test_decisions_are_those_of_an_oracle(
     for identity in [*identities, "dns:a.example", "anonymous"]:
         entry, expected = policy.caller(identity), belongs_to(callers, identity)
         assert (entry and (str(entry.identity), entry.tenant)) == (expected and (expected.identity, expected.tenant))
-        for method in METHODS:
+        for method in POLICY_METHODS:
             for name in names:
                 allowed = expected is not None and any(rule.allows(method, name) for rule in expected.rules)
                 assert (entry is not None and entry.allows(method, name)) == allowed
@@ -176,7 +176,9 @@ def test_rules_of_others_change_nothing_for_an_identity(
     among = Policy.parse(written([*callers[:at], other, *callers[at:]]).text).caller(identity)
     assert (alone and alone.tenant) == (among and among.tenant)
     if alone and among:
-        assert [alone.allows(method, name) for method in METHODS] == [among.allows(method, name) for method in METHODS]
+        assert [alone.allows(method, name) for method in POLICY_METHODS] == [
+            among.allows(method, name) for method in POLICY_METHODS
+        ]
 
 
 @pytest.mark.slow
@@ -312,7 +314,7 @@ def test_a_decision_names_the_line_of_its_rule(callers: list[WrittenCaller], dat
         identity = caller.identity.removesuffix("*")
         if belongs_to(callers, identity) is not caller:
             continue
-        for method in METHODS:
+        for method in POLICY_METHODS:
             name = data.draw(CALLED)
             lines = [
                 line for line, rule in zip(file.rules[number], caller.rules, strict=True) if rule.allows(method, name)
@@ -367,7 +369,7 @@ def test_a_decision_says_why() -> None:
             "Purge",
             "prod/billing/x",
             1,
-            f"unknown RPC 'Purge': expected {', '.join(METHODS[:-1])} or {METHODS[-1]}",
+            f"unknown RPC 'Purge': expected {', '.join(POLICY_METHODS[:-1])} or {POLICY_METHODS[-1]}",
         ),
         ("jwt:alice", "Read", "prod/billing/x", 7, "but no rule of this entry lists Read"),
         ("jwt:bob", "Read", "prod/billing/x", None, "no [[caller]] matches this identity"),
@@ -439,4 +441,4 @@ def test_the_defaults_in_the_docs_are_those_in_force() -> None:
 
 
 def test_the_methods_are_those_of_the_contract() -> None:
-    assert tuple(pb.DESCRIPTOR.services_by_name["KeyVault"].methods_by_name) == METHODS
+    assert tuple(pb.DESCRIPTOR.services_by_name["KeyVault"].methods_by_name) == (*POLICY_METHODS, WHO_AM_I)

@@ -27,9 +27,11 @@ lists, every method can answer:
   INTERNAL            INTERNAL
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -680,3 +682,88 @@ class UnwrapKeyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UnwrapKeyResponse: _TypeAlias = UnwrapKeyResponse  # noqa: Y015
+
+@_typing.final
+class WhoAmIRequest(_message.Message):
+    """WhoAmIRequest asks who the caller is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WhoAmIRequest: _TypeAlias = WhoAmIRequest  # noqa: Y015
+
+@_typing.final
+class WhoAmIResponse(_message.Message):
+    """WhoAmIResponse says how the server sees the caller."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Rule(_message.Message):
+        """Rule is one rule of the caller's policy entry: these methods are allowed on these names."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        METHODS_FIELD_NUMBER: _builtins.int
+        NAMES_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def methods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+            """Names of methods, such as "Read"."""
+
+        @_builtins.property
+        def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+            """key_ids and scopes; a final "*" stands for any continuation, and "*" alone for every name."""
+
+        def __init__(
+            self,
+            *,
+            methods: _abc.Iterable[_builtins.str] | None = ...,
+            names: _abc.Iterable[_builtins.str] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["methods", b"methods", "names", b"names"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    SERVER_VERSION_FIELD_NUMBER: _builtins.int
+    identity: _builtins.str
+    """The caller's identity, such as "spiffe://example.org/billing" or "jwt:alice"; "anonymous" where the server does not
+    authenticate its callers.
+    """
+    tenant: _builtins.str
+    """The caller's tenant; empty if the policy does not know the identity."""
+    server_version: _builtins.str
+    """The server's version, such as "1.2.0"."""
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___WhoAmIResponse.Rule]:
+        """What the policy allows, in its order; empty if the policy does not know the identity. Where there is no policy, one
+        rule that allows every method on every name. UnwrapKey also needs the operator's setting.
+        """
+
+    def __init__(
+        self,
+        *,
+        identity: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        rules: _abc.Iterable[Global___WhoAmIResponse.Rule] | None = ...,
+        server_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "rules", b"rules", "server_version", b"server_version", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WhoAmIResponse: _TypeAlias = WhoAmIResponse  # noqa: Y015

@@ -76,6 +76,11 @@ class KeyVaultStub:
                 request_serializer=keyvault_dot_v1_dot_keyvault__pb2.UnwrapKeyRequest.SerializeToString,
                 response_deserializer=keyvault_dot_v1_dot_keyvault__pb2.UnwrapKeyResponse.FromString,
                 _registered_method=True)
+        self.WhoAmI = channel.unary_unary(
+                '/keyvault.v1.KeyVault/WhoAmI',
+                request_serializer=keyvault_dot_v1_dot_keyvault__pb2.WhoAmIRequest.SerializeToString,
+                response_deserializer=keyvault_dot_v1_dot_keyvault__pb2.WhoAmIResponse.FromString,
+                _registered_method=True)
 
 
 class KeyVaultServicer:
@@ -172,6 +177,17 @@ class KeyVaultServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WhoAmI(self, request, context):
+        """WhoAmI says how the server sees its caller: the identity, the tenant, and the caller's own rules of the policy. It
+        is for people who debug access, and shows nothing of other callers or of records.
+
+        Who may call: every caller with an identity, also one that the policy does not know (its tenant is then empty).
+        Errors: none of its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_KeyVaultServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -214,6 +230,11 @@ def add_KeyVaultServicer_to_server(servicer, server):
                     servicer.UnwrapKey,
                     request_deserializer=keyvault_dot_v1_dot_keyvault__pb2.UnwrapKeyRequest.FromString,
                     response_serializer=keyvault_dot_v1_dot_keyvault__pb2.UnwrapKeyResponse.SerializeToString,
+            ),
+            'WhoAmI': grpc.unary_unary_rpc_method_handler(
+                    servicer.WhoAmI,
+                    request_deserializer=keyvault_dot_v1_dot_keyvault__pb2.WhoAmIRequest.FromString,
+                    response_serializer=keyvault_dot_v1_dot_keyvault__pb2.WhoAmIResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -434,6 +455,33 @@ class KeyVault:
             '/keyvault.v1.KeyVault/UnwrapKey',
             keyvault_dot_v1_dot_keyvault__pb2.UnwrapKeyRequest.SerializeToString,
             keyvault_dot_v1_dot_keyvault__pb2.UnwrapKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WhoAmI(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyvault.v1.KeyVault/WhoAmI',
+            keyvault_dot_v1_dot_keyvault__pb2.WhoAmIRequest.SerializeToString,
+            keyvault_dot_v1_dot_keyvault__pb2.WhoAmIResponse.FromString,
             options,
             channel_credentials,
             insecure,

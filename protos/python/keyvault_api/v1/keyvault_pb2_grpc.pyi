@@ -99,6 +99,13 @@ class KeyVaultStub:
     Who may call: a caller for whom UnwrapKey is granted by the scope's name; a wildcard never grants it.
     Errors: INVALID_ARGUMENT MALFORMED_WRAPPED_KEY; PERMISSION_DENIED POLICY_DENIED, NOT_AUTHORIZED.
     """
+    WhoAmI: _aio.UnaryUnaryMultiCallable[_keyvault_pb2.WhoAmIRequest, _keyvault_pb2.WhoAmIResponse]
+    """WhoAmI says how the server sees its caller: the identity, the tenant, and the caller's own rules of the policy. It
+    is for people who debug access, and shows nothing of other callers or of records.
+
+    Who may call: every caller with an identity, also one that the policy does not know (its tenant is then empty).
+    Errors: none of its own.
+    """
 
 class KeyVaultServicer(metaclass=_abc_1.ABCMeta):
     """KeyVault mints data keys and keeps sealed envelopes. All methods are unary. A mutation may be retried with the
@@ -208,6 +215,19 @@ class KeyVaultServicer(metaclass=_abc_1.ABCMeta):
 
         Who may call: a caller for whom UnwrapKey is granted by the scope's name; a wildcard never grants it.
         Errors: INVALID_ARGUMENT MALFORMED_WRAPPED_KEY; PERMISSION_DENIED POLICY_DENIED, NOT_AUTHORIZED.
+        """
+
+    @_abc_1.abstractmethod
+    def WhoAmI(
+        self,
+        request: _keyvault_pb2.WhoAmIRequest,
+        context: _aio.ServicerContext[_keyvault_pb2.WhoAmIRequest, _abc.Awaitable[_keyvault_pb2.WhoAmIResponse]],
+    ) -> _abc.Awaitable[_keyvault_pb2.WhoAmIResponse]:
+        """WhoAmI says how the server sees its caller: the identity, the tenant, and the caller's own rules of the policy. It
+        is for people who debug access, and shows nothing of other callers or of records.
+
+        Who may call: every caller with an identity, also one that the policy does not know (its tenant is then empty).
+        Errors: none of its own.
         """
 
 def add_KeyVaultServicer_to_server(servicer: KeyVaultServicer, server: _aio.Server) -> None: ...
