@@ -242,7 +242,7 @@ async def test_a_client_closed_in_a_change_leaves_it_unknown(server: Served) -> 
         while "Create" not in between.calls:
             await asyncio.sleep(0.01)
         await vault.close()
-        with pytest.raises(OutcomeUnknown, match="closed"):
+        with pytest.raises(OutcomeUnknown, match="this client was closed"):
             await changing
 
 
@@ -525,9 +525,12 @@ def test_no_report_contradicts_what_was_stored(events: list[Event], change: Chan
 
 
 async def test_an_answer_that_does_not_decode_is_unknown() -> None:
-    """An OK was sent, so something may have been stored."""
+    """An OK was sent, so something may have been stored; the next answer of that server would be no better."""
+    answers = 0
 
     async def garbage(request: bytes, context: Any) -> bytes:
+        nonlocal answers
+        answers += 1
         return b"\xff\xff"
 
     def register(peer: grpc.aio.Server) -> None:
@@ -541,6 +544,7 @@ async def test_an_answer_that_does_not_decode_is_unknown() -> None:
             await vault.create(NAME, b"ours", key=key)
         with pytest.raises(ServerFailure, match="does not decode"):
             await vault.read(NAME, key=key)
+        assert answers == 2
 
 
 @pytest.mark.parametrize("name", ["elsewhere", "prod/", "prod/\ud800"], ids=ascii)

@@ -53,6 +53,8 @@ class Mutant:
     line: int
     statement: tuple[int, int]
     """First and last line of the statement that has the fault; of a compound one without its body."""
+    body: tuple[int, int]
+    """First and last line of the body of the function that has it; outside of functions those of the statement."""
     text: bytes
     """The whole file."""
 
@@ -75,17 +77,24 @@ def mutants_of(root: Path, path: str) -> list[Mutant]:
     made = []
     tree = ast.parse(source)
     statements = [_lines(node) for node in ast.walk(tree) if isinstance(node, ast.stmt)]
+    bodies = [_body(node) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     for node, replacement, function in _faults(tree, ""):
         start = starts[node.lineno - 1] + node.col_offset
         end = starts[node.end_lineno - 1] + node.end_col_offset
         text = source[:start] + _unparsed(replacement).encode() + source[end:]
         before, after = (changed.splitlines()[node.lineno - 1].decode().strip() for changed in (source, text))
-        around = max(
-            (lines for lines in statements if lines[0] <= node.lineno <= lines[1]),
-            default=(node.lineno, node.end_lineno),
-        )
-        made.append(Mutant(path, function, before, after, node.lineno, around, text))
+        statement = _innermost(node.lineno, statements) or (node.lineno, node.end_lineno)
+        body = _innermost(node.lineno, bodies) or statement
+        made.append(Mutant(path, function, before, after, node.lineno, statement, body, text))
     return sorted(made, key=lambda mutant: mutant.line)
+
+
+def _innermost(line: int, spans: list[tuple[int, int]]) -> tuple[int, int] | None:
+    return max((span for span in spans if span[0] <= line <= span[1]), default=None)
+
+
+def _body(function: ast.FunctionDef | ast.AsyncFunctionDef) -> tuple[int, int]:
+    return function.body[0].lineno, function.end_lineno or function.lineno
 
 
 def _lines(statement: ast.stmt) -> tuple[int, int]:

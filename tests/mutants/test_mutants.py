@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.mutants.__main__ import CORE, core, near_tests
+from tests.mutants.executed import Executed
 from tests.mutants.source import mutants_of
 from tests.support.repository import ROOT
 
@@ -118,6 +119,15 @@ def test_every_known_survivor_says_why_and_is_of_the_core() -> None:
         assert set(one) == {"path", "function", "before", "after", "why"}
         assert one["path"].startswith(tuple(CORE))
         assert (ROOT / one["path"]).exists()
+
+
+def test_an_unexecuted_line_has_the_tests_of_its_function(tmp_path: Path) -> None:
+    (tmp_path / "toy.py").write_text(SOURCE)
+    counting, logging = "tests/test_toy.py::test_counting", "tests/test_toy.py::test_logging"
+    lines = {("toy.py", 3): frozenset({counting}), ("toy.py", 9): frozenset({logging})}
+    executed = Executed(lines, {counting: 1.0, logging: 1.0})
+    tests = {mutant.before: executed.tests_for(mutant, ["tests"]) for mutant in mutants_of(tmp_path, "toy.py")}
+    assert tests == {"while n > 0:": [counting], "n -= 1": [counting], "return n": [counting], "print(1)": [logging]}
 
 
 @pytest.mark.process

@@ -88,11 +88,11 @@ async def note(audit: Audit, count: int, prefix: str = "r") -> None:
 
 
 @contextmanager
-def small_files(trail: Trail) -> Iterator[Callable[[], None]]:
-    """Limit files to some 60 kB while the body runs; yield a function that lifts the limit."""
+def small_files(trail: Trail | None = None, size: int = 60_001) -> Iterator[Callable[[], None]]:
+    """Limit the size of files, in bytes, while the body runs; yield a function that lifts the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (60_001, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
         yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     finally:

@@ -63,6 +63,14 @@ def test_a_burst_passes_at_once_and_then_as_many_as_come_in() -> None:
     assert granted(quotas, MEMBER, rate) == 5
 
 
+def test_a_bucket_fills_up_within_30_days() -> None:
+    """A rate that needs longer is probably a typing error."""
+    days = 30 * 24 * 3600
+    assert Rate(per_second=1, burst=days).burst == days
+    with pytest.raises(ValueError, match="30 days"):
+        Rate(per_second=1, burst=days + 1)
+
+
 def test_each_identity_and_each_rpc_has_a_bucket_of_its_own() -> None:
     quotas, rate = Quotas(Clock()), Rate(1, 1)
     for identity in ("a", "b"):

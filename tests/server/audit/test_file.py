@@ -12,6 +12,7 @@ from keyvault_server.audit.file import AppendFile, UnusableAuditFile
 from keyvault_server.audit.log import open_log
 from keyvault_server.core.errors import AuditUnavailable
 from keyvault_server.disk.permissions import UnsafeFile
+from tests.support.trails import small_files
 
 
 @pytest.fixture
@@ -37,6 +38,24 @@ def test_a_write_that_fails_stops_the_file_for_good(memory: int, caplog: pytest.
     (record,) = caplog.records
     assert (record.levelno, record.message) == (logging.CRITICAL, "the audit log stopped")
     assert (record.__dict__["cause"], record.__dict__["code"]) == ("write failed", "EPERM")
+    file.close()
+
+
+def test_a_partial_line_that_stays_stops_the_file_for_good(memory: int, caplog: pytest.LogCaptureFixture) -> None:
+    """A full disk may be tried again, but not behind half a line."""
+
+    file = AppendFile(Path(f"/proc/self/fd/{memory}"), os.fdatasync)
+    fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+    with small_files(size=5):
+        for _ in range(2):
+            with pytest.raises(AuditUnavailable):
+                file.append(b"half a line\n")
+    assert os.fstat(memory).st_size == 5
+    with pytest.raises(AuditUnavailable):
+        file.check_unchanged()
+    assert not file.full
+    (record,) = caplog.records
+    assert (record.__dict__["cause"], record.__dict__["code"]) == ("a partial line cannot be removed", "EPERM")
     file.close()
 
 

@@ -542,6 +542,16 @@ async def test_a_rollback_is_found_after_a_retry_of_the_same_bytes(site: Site) -
     assert "revision 2 was written twice" in await site.the_finding()
 
 
+async def test_two_rollbacks_of_one_revision_are_one_finding(site: Site) -> None:
+    key = await site.one.mint()
+    assert await site.one.create(key) == "OK"
+    before = site.save()
+    for _ in range(3):
+        site.restore(before)
+        assert await site.one.update(key, 2) == "OK"
+    assert "revision 2 was written twice" in await site.the_finding()
+
+
 async def test_a_deletion_is_found_after_the_name_was_taken_again(site: Site) -> None:
     await five_revisions(site)
     remove(site)

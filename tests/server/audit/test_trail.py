@@ -227,6 +227,7 @@ async def test_a_waiting_line_is_written_at_the_close(trail: Trail) -> None:
         for task in tasks:
             task.cancel()
     assert [line["request"] for line in trail.lines() if "request" in line] == ["in the first batch", "behind it"]
+    assert trail.phases()[-1] == "checkpoint", "no line comes after that of the close"
 
 
 async def test_a_cancelled_callers_line_is_written(trail: Trail) -> None:
@@ -547,6 +548,18 @@ def test_a_key_shows_itself_in_no_repr_and_is_never_overwritten(trail: Trail) ->
             load_key(trail.folder / "none")
 
 
+@pytest.mark.parametrize("damage", [b"!", b"\\n", b"="])
+def test_a_key_with_a_byte_too_many_is_refused(trail: Trail, damage: bytes) -> None:
+    """A decoder that skips what is not base64 would take it."""
+    AuditKey.create(trail.key_path)
+    content = trail.key_path.read_bytes()
+    for field in (b'": "', b"="):
+        at = content.index(field) + len(field)
+        trail.key_path.write_bytes(content[:at] + damage + content[at:])
+        with pytest.raises(UnusableAuditKey):
+            load_key(trail.key_path)
+
+
 WRITER = """
 import asyncio, sys
 from pathlib import Path
@@ -715,6 +728,25 @@ async def test_a_failed_fsync_stops_the_trail_until_the_next_start(trail: Trail)
     assert trail.verified().crashes == 1
 
 
+async def test_no_line_follows_a_checkpoint_that_was_not_shipped(trail: Trail) -> None:
+    """Lines that no shipped checkpoint covers could be removed unnoticed."""
+    async with trail.open(checkpoint_lines=1, file_bytes=3_000) as audit:
+        for _ in range(30):
+            await audit.outcome(CALL, "OK")
+        limit = trail.checkpoints.stat().st_size + 100
+        assert trail.path.stat().st_size < limit / 2, "it is rotated"
+        with small_files(trail, limit) as make_room:
+            await audit.outcome(CALL, "OK")
+            before = trail.path.read_bytes()
+            for _ in range(2):
+                with pytest.raises(AuditUnavailable):
+                    await audit.outcome(CALL, "OK")
+            assert trail.path.read_bytes() == before
+            make_room()
+            await note(audit, 3)
+    assert trail.verified().whole
+
+
 async def test_a_start_that_cannot_sync_what_it_finds_is_refused(trail: Trail) -> None:
     async with trail.open() as audit:
         await note(audit, 3)
@@ -738,6 +770,21 @@ async def test_a_cancelled_caller_keeps_no_other_from_being_refused(trail: Trail
         async with asyncio.timeout(10):
             answers = await asyncio.gather(*others, return_exceptions=True)
         assert all(isinstance(answer, AuditUnavailable) for answer in answers)
+
+
+async def test_a_fault_of_ours_refuses_lines_and_is_logged(trail: Trail, caplog: pytest.LogCaptureFixture) -> None:
+    """No call waits for ever."""
+    syncs = Syncs()
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    async with trail.open(sync=syncs) as audit:
+        syncs.before = fail
+        with pytest.raises(AuditUnavailable):
+            await audit.outcome(CALL, "OK")
+        syncs.before = lambda: None
+    assert ("no audit line can be written", "CRITICAL") in [(one.message, one.levelname) for one in caplog.records]
 
 
 async def test_a_refused_line_means_an_unknown_outcome(trail: Trail) -> None:

@@ -480,5 +480,26 @@ def test_a_line_of_refusals_with_no_count_is_not_valid(count: object) -> None:
         parse_line(refusals(count))
 
 
+NOT_LINES = {
+    "a list": [],
+    "a number": 1,
+    "nothing": {},
+    "a seq of another type": {"seq": "1", "prev": "", "phase": "boot"},
+    "a seq that is a truth value": {"seq": True, "prev": "", "phase": "boot"},
+    "no phase": {"seq": 1, "prev": ""},
+    "no prev": {"seq": 1, "phase": "boot"},
+    "a prev of another type": {"seq": 1, "prev": 1, "phase": "boot"},
+    "a log of another type": {"seq": 1, "prev": "", "phase": "boot", "log": 1},
+    "a checkpoint without its log": {"seq": 1, "prev": "", "phase": "checkpoint", "digest": ""},
+    "a checkpoint without its digest": {"seq": 1, "prev": "", "phase": "checkpoint", "log": ""},
+}
+
+
+@pytest.mark.parametrize("case", NOT_LINES)
+def test_what_no_vault_can_have_written_is_not_a_line(case: str) -> None:
+    with pytest.raises(BadLine, match="not a valid audit log line"):
+        parse_line(json.dumps(NOT_LINES[case]).encode())
+
+
 def refusals(count: object) -> bytes:
     return json.dumps({"seq": 1, "prev": "", "phase": COUNTED_REFUSALS, "count": count}).encode()

@@ -326,6 +326,11 @@ async def test_an_invalid_record_is_corrupt_and_only_a_purge_helps(world: World,
     await world.create(key, 8)
 
 
+async def test_a_name_without_a_record_cannot_be_purged(world: World) -> None:
+    assert isinstance(await refused(purge(world.records, CALLER, NAME)), RecordNotFound)
+    assert world.records.calls["put_if"] == 0
+
+
 async def test_a_purged_name_is_free_for_anyone_at_the_next_revision(world: World) -> None:
     key, other = await world.mint(), await world.mint()
     old = await world.create(key)

@@ -48,7 +48,7 @@ async def test_a_backup_never_replaces_a_file(tmp_path: Path) -> None:
     directory, target = DataDirectory(tmp_path), tmp_path / "backup"
     async with open_store(directory.database):
         target.write_text("an earlier one")
-        with pytest.raises(UnusableData, match="exists"):
+        with pytest.raises(UnusableData, match="backup exists: name a new file"):
             backup(directory, target)
     assert target.read_text() == "an earlier one"
     assert names(tmp_path) == ["backup", "records.sqlite3"]
