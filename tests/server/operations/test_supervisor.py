@@ -77,7 +77,7 @@ async def test_a_worker_that_ends_without_a_word_is_named() -> None:
             await supervisor.start("127.0.0.1:7")
 
 
-async def test_a_worker_that_ends_again_and_again_is_replaced_later_each_time(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_worker_that_ends_often_is_replaced_later_each_time(caplog: pytest.LogCaptureFixture) -> None:
     async with supervised(SERVES + "worker == 1 or orders.readline()", pause=0.01) as supervisor:
         await supervisor.start("127.0.0.1:7")
         async with supervisor.replacing("127.0.0.1:7"):
@@ -121,8 +121,7 @@ async def test_a_worker_that_reports_nothing_hangs() -> None:
         assert not supervisor.alive
 
 
-async def test_a_worker_does_not_outlive_the_end_of_its_line() -> None:
-    """Its end is the end of the process, whatever it reported before."""
+async def test_a_stop_ends_all_workers_and_counts_none() -> None:
     async with supervised(WAITS) as supervisor:
         await supervisor.start("127.0.0.1:7")
         await supervisor.stop(asyncio.Event())
