@@ -94,8 +94,8 @@ class StartedWorker:
         await asyncio.shield(self._following)
 
     def kill(self) -> None:
-        """End it at once."""
-        if self.status is None:
+        """End it at once, if it still runs."""
+        with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
     async def _follow(self) -> None:

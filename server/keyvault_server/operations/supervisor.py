@@ -64,15 +64,21 @@ class Supervisor:
         command: Sequence[str],
         metrics: Path | None = None,
         pause: float = FIRST_PAUSE,
+        late: float = LATE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`command` starts a worker; `metrics` is the folder of their numbers; `pause` is the first one, in seconds."""
+        """`command` starts a worker; `metrics` is the folder of their numbers.
+
+        In seconds, `pause` is the first one before a replacement, and `late` how much longer than its drain a stop may
+        take.
+        """
         self.ended = 0
         """Workers that ended without being asked to."""
         self._settings = settings
         self._command = command
         self._metrics = metrics
         self._first_pause = pause
+        self._late = late
         self._clock = clock
         self._workers: dict[int, StartedWorker] = {}
 
@@ -115,11 +121,13 @@ class Supervisor:
         self.send(Order.STOP)
         async with in_background(self._pass_on(hurry, Order.HURRY)):
             ends = [asyncio.create_task(worker.end()) for worker in self._workers.values()]
-            longest = self._settings.drain_delay_seconds + self._settings.drain_seconds + LATE_SECONDS
+            longest = self._settings.drain_delay_seconds + self._settings.drain_seconds + self._late
             if ends:
                 await asyncio.wait(ends, timeout=longest)
             for worker in self._workers.values():
-                worker.kill()
+                if worker.status is None:
+                    _log.error("worker killed: it did not stop", extra={"worker": worker.number, "pid": worker.pid})
+                    worker.kill()
             await asyncio.gather(*ends)
 
     async def _pass_on(self, event: asyncio.Event, order: Order) -> None:

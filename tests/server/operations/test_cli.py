@@ -68,6 +68,12 @@ def test_check_config_prints_what_is_in_force() -> None:
     assert "KEYVAULT_LISTEN=127.0.0.1:7" in done.stdout.splitlines()
 
 
+def test_check_config_says_what_each_worker_has() -> None:
+    done = run("check-config", "--backend", "aws", KEYVAULT_WORKERS="4")
+    assert "#   KEYVAULT_CONCURRENT_CALLS=64" in done.stdout.splitlines()
+    assert "#    600.0 MiB  4 workers' processes" in done.stdout.splitlines()
+
+
 def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert "cannot use" in refusal(run("serve", "--data", tmp_path / "file" / "data"), 1)

@@ -1,5 +1,6 @@
 """What each of several workers has: together at most what the settings and the policy say."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,17 @@ from keyvault_api.names import MAX_MESSAGE
 from keyvault_server.access.policy import Policy
 from keyvault_server.access.quotas import MAX_FILL_SECONDS, Rate
 from keyvault_server.access.quotas import Limits as Quota
+from keyvault_server.operations.composition import open_gate
 from keyvault_server.operations.environment import BadSettings, load_settings
 from keyvault_server.operations.memory import MIB, parts
 from keyvault_server.operations.settings import DIVIDED, Settings
 from keyvault_server.operations.shares import describe_shares, share_of
 from keyvault_server.rpc.guard import Limits
+from keyvault_server.rpc.metrics import Metrics
+from tests.support.fakes import FakeKeyService, FakeRecordStore
+from tests.support.refusals import failure_of
+from tests.support.requests import create, mint
+from tests.support.servers import on_ports
 
 MOST = 16
 
@@ -123,3 +130,33 @@ def test_what_workers_cannot_have_is_refused(changed: dict[str, Any], sentence: 
         load_settings(**{"backend": "aws", "workers": 4} | changed)
     assert sentence in str(refused.value)
     assert str(refused.value).count(";") == 0, "one sentence"
+
+
+async def test_a_worker_enforces_its_share_of_the_policy(tmp_path: Path) -> None:
+    (tmp_path / "policy.toml").write_text('[[caller]]\nidentity = "dns:a"\ntenant = "a"\n')
+    async with open_gate(of(4, policy=tmp_path / "policy.toml", access_log=False), Metrics()) as gate:
+        assert gate.policy is not None
+        caller = gate.policy.last.caller("dns:a")
+    assert caller is not None
+    assert caller.limits["Read"] == Quota()["Read"].divided(4)
+
+
+async def test_a_worker_enforces_its_share_of_the_requests() -> None:
+    """A sixteenth of 16 MiB holds two requests of 360 kB, and not three."""
+    keys, both_held, release = FakeKeyService(), asyncio.Semaphore(0), asyncio.Event()
+
+    async def hold() -> None:
+        both_held.release()
+        await release.wait()
+
+    async with asyncio.timeout(20), on_ports(keys, FakeRecordStore(), backend="aws", workers=16) as server:
+        key = await mint(server.stub, "x/")
+        requests = [create(key, f"x/{number}", bytes(360_000)) for number in range(3)]
+        for _ in range(2):
+            keys.before("unwrap", hold)
+        held = [asyncio.ensure_future(server.stub.Create(request)) for request in requests[:2]]
+        for _ in held:
+            await both_held.acquire()
+        assert (await failure_of(server.stub.Create(requests[2]))).reason == "RATE_LIMITED"
+        release.set()
+        await asyncio.gather(*held)

@@ -127,3 +127,25 @@ async def test_a_stop_ends_all_workers_and_counts_none() -> None:
         await supervisor.stop(asyncio.Event())
         assert supervisor.serving == 0
         assert supervisor.ended == 0
+
+
+async def test_workers_are_told_to_hurry_and_then_do_not_wait() -> None:
+    program = SERVES + "list(iter(orders.readline, 'hurry\\n'))\n"
+    async with supervised(program) as supervisor:
+        await supervisor.start("127.0.0.1:7")
+        hurry = asyncio.Event()
+        stopping = asyncio.create_task(supervisor.stop(hurry))
+        await asyncio.sleep(0.05)
+        assert not stopping.done()
+        hurry.set()
+        async with asyncio.timeout(10):
+            await stopping
+
+
+async def test_a_worker_that_does_not_stop_is_killed(caplog: pytest.LogCaptureFixture) -> None:
+    async with supervised(SERVES + "import time; time.sleep(60)", late=0.05) as supervisor:
+        await supervisor.start("127.0.0.1:7")
+        async with asyncio.timeout(10):
+            await supervisor.stop(asyncio.Event())
+        assert supervisor.serving == 0
+    assert [record.message for record in caplog.records].count("worker killed: it did not stop") == 2

@@ -2,15 +2,17 @@
 
 import asyncio
 import socket
+from functools import partial
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from keyvault_server.core.errors import BackendUnavailable
-from keyvault_server.rpc.health import LIVENESS, is_serving
+from keyvault_server.rpc.health import LIVENESS, Readiness, is_serving
 from tests.support.fakes import FakeKeyService, FakeRecordStore
-from tests.support.servers import Served, on_ports
+from tests.support.servers import Served, grpc_server, on_ports
 
 
 async def test_a_server_is_alive_while_its_backends_fail() -> None:
@@ -31,6 +33,17 @@ async def test_watching_liveness_begins_with_serving(server: Served) -> None:
     async for answer in stub.Watch(health_pb2.HealthCheckRequest(service=LIVENESS), timeout=30):
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
         break
+
+
+async def test_a_parent_is_not_alive_while_a_worker_hangs() -> None:
+    """Its readiness is another matter: other workers serve."""
+    hangs = [True]
+    readiness = Readiness(interval=0.01, alive=lambda: not hangs)
+    async with readiness.watching(), grpc_server(partial(add_HealthServicer_to_server, readiness.servicer)) as port:
+        assert not await is_serving(f"127.0.0.1:{port}", LIVENESS)
+        assert await is_serving(f"127.0.0.1:{port}")
+        hangs.clear()
+        assert await is_serving(f"127.0.0.1:{port}", LIVENESS)
 
 
 async def test_an_unknown_service_is_not_found(server: Served) -> None:
