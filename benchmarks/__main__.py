@@ -32,7 +32,7 @@ async def measure(names: list[str], rounds: int, seconds: float, records: int, *
         plan = Plan(stack, Path(data), rounds, seconds, records)
         for section in SECTIONS:
             if section.name in names:
-                where, measured = machine(), await section.measure(plan)
+                where, measured = machine(rounds), await section.measure(plan)
                 print(f"{section.name}\n\n{block(section, measured, where)}\n", flush=True)
                 if to_page:
                     write(section, measured, where)

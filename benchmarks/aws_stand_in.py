@@ -23,7 +23,8 @@ from typing import Any
 
 import uvloop
 
-ARN = "arn:aws:kms:eu-central-1:111122223333:key/0b6e2c1a-5a53-4d13-8f8c-1f3a2b4c5d6e"
+REGION = "eu-central-1"
+ARN = f"arn:aws:kms:{REGION}:111122223333:key/0b6e2c1a-5a53-4d13-8f8c-1f3a2b4c5d6e"
 TABLE = "keyvault"
 _KEY = [{"AttributeName": "pk", "KeyType": "HASH"}]
 _KEY_TYPE = [{"AttributeName": "pk", "AttributeType": "S"}]

@@ -3,6 +3,7 @@
 The rule of this file: a load does what our own does, with the same number of calls in flight, names and bytes.
 """
 
+import asyncio
 import base64
 import itertools
 import json
@@ -21,7 +22,7 @@ from benchmarks.foreign import OPENBAO, etcd, openbao
 from benchmarks.generator import Link, Round, closed_loop
 from benchmarks.http1 import connect_http1, http1_request
 from benchmarks.plan import Plan
-from benchmarks.servers import Server, started
+from benchmarks.servers import OUR_SOURCES, SERVER_CORE, Server, child_environment, on_core, started
 
 _HTTP_OK = 200
 
@@ -118,6 +119,20 @@ async def _etcd_loads(plan: Plan) -> dict[str, Load]:
     put = load("Put", lambda _: _field(1, f"new/{next(numbers)}".encode()) + _field(2, value))
     await put.store([read + _field(2, value) for read in reads])
     return {"Range": load("Range", lambda _: order.choice(reads)), "Put": put}
+
+
+async def bare_get_item(endpoint: str, seconds: float) -> Round:
+    """Play a round of GetItem calls by aioboto3 alone, in a process on the server's core."""
+    command = (sys.executable, "-m", "benchmarks.bare_aws", endpoint, str(seconds))
+    with on_core(SERVER_CORE):
+        process = await asyncio.create_subprocess_exec(
+            *command, env=child_environment({"PYTHONPATH": OUR_SOURCES}), stdout=asyncio.subprocess.PIPE
+        )
+    printed, _ = await process.communicate()
+    assert process.returncode == 0, "the calls of aioboto3 failed"
+    round_ = Round(**json.loads(printed))
+    round_.statuses[round_.expected] = len(round_.latencies)
+    return round_
 
 
 def _field(number: int, data: bytes) -> bytes:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 
 _WIDTH, _HEIGHT = 640, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 190, 16, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 200, 16, 44
 _COLOURS = ("#0b62a4", "#c8541d", "#2f8f4e", "#8a4fbf")
 _STEPS = (0.1, 0.2, 0.25, 0.5, 1, 2, 5, 10)
 _MOST_MARKS = 6

@@ -54,7 +54,7 @@ def block(section: Section, measured: Measured, where: str) -> str:
     rows = [section.columns, *((row, *_filled(section, measured, row)) for row in section.rows)]
     notes = [*measured.notes, *_generator(measured)]
     plots = [f"![{text}]({PLOTS}/{name})" for name, text in section.plots]
-    return "\n\n".join(["\n".join(_table(rows)), *plots, "\n".join(["<br>\n".join([*notes, where])])])
+    return "\n\n".join(["\n".join(_table(rows)), *plots, "<br>\n".join([*notes, where])])
 
 
 def _filled(section: Section, measured: Measured, row: str) -> list[str]:
@@ -109,14 +109,19 @@ def write(section: Section, measured: Measured, where: str) -> None:
         (PAGE.parent / PLOTS / name).write_text(svg)
 
 
-def machine() -> str:
-    """Return one sentence: commit, processor, kernel, and the versions that matter."""
-    describe = ("git", "-C", str(ROOT), "describe", "--always", "--exclude=*", "--dirty= with changes")
-    commit = subprocess.run(describe, check=False, capture_output=True, text=True).stdout
+def machine(rounds: int) -> str:
+    """Return one sentence: commit, number of rounds, processor, kernel, and the versions that matter."""
+    commit = _git("rev-parse", "--short", "HEAD") or "unknown"
+    changes = " with changes" if _git("status", "--porcelain", "--", "protos", "server", "client") else ""
     model = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("grpcio", "uvloop"))
     return (
-        f"Commit {commit.strip() or 'unknown'}; {os.cpu_count()} cores of {model[1] if model else platform.machine()},"
+        f"Commit {commit}{changes}, {rounds} round{'s' * (rounds > 1)};"
+        f" {os.cpu_count()} cores of {model[1] if model else platform.machine()},"
         f" load average {os.getloadavg()[0]:.1f} before; Linux {platform.release().partition('-')[0]},"
         f" Python {platform.python_version()}, {versions}."
     )
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", "-C", ROOT, *arguments], check=False, capture_output=True, text=True).stdout.strip()

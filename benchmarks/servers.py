@@ -41,6 +41,15 @@ _PLENTY = "{ per_second = 1_000_000_000, burst = 1_000_000_000_000 }"
 _READY = re.compile(r"ready on (\S+)")
 
 
+def sources_of(tree: Path) -> str:
+    """Return the PYTHONPATH of a tree."""
+    return os.pathsep.join(str(tree / source) for source in ("protos/python", "server", "client"))
+
+
+OUR_SOURCES = os.pathsep.join((str(ROOT), sources_of(ROOT)))
+"""PYTHONPATH of this tree, benchmarks and tests included."""
+
+
 @dataclass(frozen=True)
 class Server:
     """A running server, and what its callers need."""
@@ -79,7 +88,7 @@ def started(
     with log.open("ab") as stderr, on_core(core):
         process = subprocess.Popen(
             command,
-            env=os.environ | (environment or {}),
+            env=child_environment(environment or {}),
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
@@ -94,6 +103,11 @@ def started(
             yield Server(process.pid, found[1], start_seconds=time.perf_counter() - began)
         finally:
             stop(process)
+
+
+def child_environment(more: Mapping[str, str]) -> dict[str, str]:
+    """Return our environment and more; programs keep their compiled modules, as installed ones have them."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | dict(more)
 
 
 def stop(process: "subprocess.Popen[str]", seconds: float = 30.0) -> None:
@@ -141,17 +155,11 @@ def vault(shape: str, folder: Path, tree: Path = ROOT, **settings: str) -> Itera
         yield replace(server, callers=callers)
 
 
-def sources_of(tree: Path) -> str:
-    """Return the PYTHONPATH of a tree."""
-    return os.pathsep.join(str(tree / source) for source in ("protos/python", "server", "client"))
-
-
 @contextlib.contextmanager
 def aws_stand_in(folder: Path, latency_ms: float) -> Iterator[dict[str, str]]:
     """Run the stand-in for AWS on the generator's core while the body runs; yield the settings of a server on it."""
     command = (sys.executable, "-m", "benchmarks.aws_stand_in", "--latency-ms", str(latency_ms))
-    sources = os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))
-    with started(command, folder / "aws-log", {"PYTHONPATH": sources}, GENERATOR_CORE) as stand_in:
+    with started(command, folder / "aws-log", {"PYTHONPATH": OUR_SOURCES}, GENERATOR_CORE) as stand_in:
         yield {
             "KEYVAULT_BACKEND": "aws",
             "KEYVAULT_AWS_MASTER_KEYS": json.dumps({"1": ARN}),

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import resource
 import statistics
 import subprocess
@@ -18,7 +17,7 @@ from benchmarks.others import foreign_loads
 from benchmarks.plan import Plan
 from benchmarks.report import NONE, Measured, Section
 from benchmarks.rivals import digits
-from benchmarks.servers import ROOT, sources_of, vault
+from benchmarks.servers import OUR_SOURCES, ROOT, child_environment, sources_of, vault
 from keyvault_client import KeyVault
 
 SERVERS = {"KeyVault, embedded backend": "plain", "KeyVault, mTLS, policy and audit log": "production"} | {
@@ -60,9 +59,8 @@ async def client(plan: Plan) -> Measured:
     server = (await plan.contestant("plain")).server
     calls, rounds = (2_000, plan.rounds) if plan.rounds > 1 else (20, 1)
     command = (sys.executable, "-m", "benchmarks.client_cost", server.address, str(calls), str(rounds))
-    environment = {"PYTHONPATH": os.pathsep.join((str(ROOT), sources_of(ROOT)))}
     process = await asyncio.create_subprocess_exec(
-        *command, env=os.environ | environment, stdout=asyncio.subprocess.PIPE
+        *command, env=child_environment({"PYTHONPATH": OUR_SOURCES}), stdout=asyncio.subprocess.PIPE
     )
     printed, _ = await process.communicate()
     assert process.returncode == 0, "the client's calls failed"
@@ -86,7 +84,7 @@ class Command:
     def run(self) -> None:
         """Run it once."""
         began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        environment = os.environ | self.environment
+        environment = child_environment(self.environment)
         subprocess.run(self.arguments, env=environment, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         self.clock.append((time.perf_counter() - began) * 1e3)
@@ -116,11 +114,11 @@ async def commands(plan: Plan) -> Measured:
         to = {"BAO_ADDR": f"http://{bao.server.address}", "BAO_TOKEN": bao.token}
         Command(("bao", "kv", "put", "secret/command", "value=secret"), to).run()
         runs[BAO_READ] = Command(("bao", "kv", "get", "secret/command"), to)
-    for number in range(plan.rounds * 3):
+    for number in range(plan.rounds * 3 + 1):
         for command in runs.values() if number % 2 else reversed(runs.values()):
             command.run()
     for row, command in runs.items():
-        measured.cells[row] = [digits(statistics.median(took)) for took in (command.clock, command.cpu)]
+        measured.cells[row] = [digits(statistics.median(took[1:])) for took in (command.clock, command.cpu)]
     return measured
 
 

@@ -3,21 +3,23 @@
 from functools import partial
 
 from benchmarks.calls import IN_FLIGHT
+from benchmarks.others import bare_get_item
 from benchmarks.plan import Plan
 from benchmarks.report import Measured, Section
 from benchmarks.rivals import Rival, digits, in_turns, ratio
-from benchmarks.servers import LATENCIES
+from benchmarks.servers import LATENCIES, aws_stand_in
 
 KINDS = ("Read", "GenerateKey", "Create")
 SHAPES = {"plain": "plaintext", "tls": "TLS", "production": "mTLS, policy and audit log"}
 ROWS = {f"{kind}, {title}": (kind, shape) for kind in KINDS for shape, title in SHAPES.items()}
 SIZES = {"100 B": 100, "1 KiB": 1024, "64 KiB": 64 * 1024, "380 kB": 380_000}
 BYTES = {f"{kind} of {title}": (kind, size) for kind in ("Read", "Create") for title, size in SIZES.items()}
-AWS = {
-    f"{kind}, AWS answers after {ms:g} ms": (kind, shape)
-    for shape, ms in LATENCIES.items()
-    for kind in (*KINDS, "Update")
-}
+AWS_KINDS = (*KINDS, "Update")
+BARE = "aioboto3 alone, GetItem"
+
+
+def _aws_row(kind: str, shape: str) -> str:
+    return f"{kind}, AWS answers after {LATENCIES[shape]:g} ms"
 
 
 async def shapes(plan: Plan) -> Measured:
@@ -49,16 +51,23 @@ async def sizes(plan: Plan) -> Measured:
 
 
 async def aws(plan: Plan) -> Measured:
-    """Measure calls on the AWS backend, at two latencies of AWS, in turns."""
+    """Measure calls on the AWS backend, at two latencies of AWS, in turns with aioboto3 alone."""
     measured = Measured()
-    ours = {shape: await plan.contestant(shape) for shape in LATENCIES}
-    for shape in LATENCIES:
-        rows = {row: kind for row, (kind, its) in AWS.items() if its == shape}
-        rivals = [Rival(row, partial(ours[shape].full, kind)) for row, kind in rows.items()]
-        for row, rounds in (await in_turns(rivals, plan.rounds)).items():
-            measured.cells[row] = [digits(1e6 / rounds.cpu_microseconds), digits(rounds.cpu_microseconds)]
+    for shape, latency in LATENCIES.items():
+        ours, folder = await plan.contestant(shape), plan.folder / f"bare-{shape}"
+        folder.mkdir()
+        settings = plan.stack.enter_context(aws_stand_in(folder, latency))
+        endpoint, bare = settings["KEYVAULT_AWS_DYNAMODB_ENDPOINT"], _aws_row(BARE, shape)
+        rivals = [Rival(bare, partial(bare_get_item, endpoint, plan.seconds))]
+        rivals += [Rival(_aws_row(kind, shape), partial(ours.full, kind)) for kind in AWS_KINDS]
+        played = await in_turns(rivals, plan.rounds)
+        for row, rounds in played.items():
+            cpu = rounds.cpu_microseconds
+            against = ratio(rounds, played[bare], lambda one: one.cpu_microseconds)
+            measured.cells[row] = [digits(1e6 / cpu), digits(cpu), "1" if row == bare else f"{against:.2f}"]
             measured.cells[row] += [digits(rounds.per_second), rounds.latency]
-            measured.generator[row] = rounds.generator
+            if row != bare:
+                measured.generator[row] = rounds.generator
     return measured
 
 
@@ -70,4 +79,9 @@ SHAPE = Section(
     shapes,
 )
 SIZE = Section("sizes", (f"{IN_FLIGHT} calls in flight, plaintext", *COST, "MB a core-second"), tuple(BYTES), sizes)
-CLOUD = Section("aws", (f"{IN_FLIGHT} calls in flight, 1 KiB", *COST, "calls/s", "p50 / p99 ms"), tuple(AWS), aws)
+CLOUD = Section(
+    "aws",
+    (f"{IN_FLIGHT} calls in flight, 1 KiB", *COST, "CPU, aioboto3 = 1", "calls/s", "p50 / p99 ms"),
+    tuple(_aws_row(kind, shape) for shape in LATENCIES for kind in (BARE, *AWS_KINDS)),
+    aws,
+)
