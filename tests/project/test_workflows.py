@@ -61,6 +61,14 @@ def test_the_jobs_run_the_parts_of_ci_run() -> None:
     assert ran == set(listed[1].split())
 
 
+def test_every_file_of_pins_is_audited_on_the_forge() -> None:
+    (audit,) = jobs(FORGE / "workflows/audit.yml").values()
+    pins = {path.stem for path in (ROOT / "requirements").glob("*.txt")}
+    assert set(audit["strategy"]["matrix"]["pins"]) == pins
+    command = audit["steps"][-1]["run"]
+    assert re.search(r"pip-audit==[\d.]+ pip-audit .*-r requirements/\$\{\{ matrix.pins \}\}\.txt", command)
+
+
 def test_lint_comes_before_every_other_job() -> None:
     found = jobs(FORGE / "workflows/ci.yml")
     assert [name for name, job in found.items() if job.get("needs") != "lint"] == ["lint"]
