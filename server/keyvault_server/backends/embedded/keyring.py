@@ -12,6 +12,7 @@ backups. The rule of this module: no message shows a part of the keyring.
 """
 
 import base64
+import functools
 import json
 import os
 import struct
@@ -130,6 +131,7 @@ def _number(label: str) -> int:
     return number
 
 
+@functools.lru_cache(1024)
 def _context(tenant: str, scope: str) -> bytes:
     pairs = ("keyvault:v", "1", "keyvault:tenant", tenant, "keyvault:scope", scope)
     return b"".join(struct.pack(">H", len(text.encode())) + text.encode() for text in pairs)
