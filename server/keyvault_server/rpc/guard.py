@@ -41,6 +41,7 @@ from keyvault_server.rpc.metrics import Metrics
 from keyvault_server.rpc.receiving import Receiving
 from keyvault_server.rpc.refusals import MOST, Refusals
 from keyvault_server.rpc.replies import ALL_CONNECTIONS, COUNTED, Replies
+from keyvault_server.rpc.slots import Slots
 from keyvault_server.rpc.status import Internal, status_of
 from keyvault_server.rpc.time_limit import TimeLimit
 
@@ -61,7 +62,7 @@ class Limits:
     """How much one server takes on."""
 
     concurrent_calls: int = 256
-    """Maximum in-flight calls; the next is RATE_LIMITED."""
+    """Maximum calls that are worked on at a time; the next ones wait (slots.py)."""
     call_seconds: float = 30.0
     """A call's longest time, whatever deadline its caller gave it."""
     request_bytes: int = 16 * 1024 * 1024
@@ -100,12 +101,12 @@ class CallGuard(grpc.aio.ServerInterceptor):
         self.receiving = Receiving(limits.receiving_calls, limits.receive_seconds)
         self._serving = TimeLimit(limits.call_seconds, DeadlineExceeded)
         self.replies = Replies(most=limits.reply_bytes)
+        self._slots = Slots(limits.concurrent_calls)
         self._requests = InFlight()
         self.refusals = Refusals(self.replies.cuts, most=limits.waiting_refusals)
         self.metadata = MetadataLimit(self.replies.cuts)
         self._guarded: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self._closed = False
-        self._slots_taken = 0
         self._unanswered: set[GuardedCall] = set()  # in-flight, or done but the reply is not yet sent
         self._idle = asyncio.Event()
         self._idle.set()
@@ -169,26 +170,26 @@ class CallGuard(grpc.aio.ServerInterceptor):
 
     def _admit(self, call: GuardedCall) -> None:
         """Identify the caller, before its message is received. Raises VaultError."""
-        self._check_slots()
+        if len(self._unanswered) > self._limits.unanswered_calls:
+            raise RateLimited
         call.caller.enter()
         current_caller.set(call.caller)
         if self.replies.size and call.method == "Read":
             self.replies.check(call.context.peer())
 
     async def _receive(self, call: GuardedCall, decode: Callable[[bytes], Any]) -> None:
-        """Receive and decode the call's request, which takes a slot from then on. Raises VaultError.
+        """Receive the call's request, wait for a slot, and decode it. Raises VaultError.
 
         One caller may have half of the bytes of all requests.
         """
         data = await self.receiving.message(call.context)
-        self._check_slots()
-        self._slots_taken += 1
-        call.holds_slot = True
         size, most = len(data), self._limits.request_bytes
         if self._requests.total + size > most:
             raise RateLimited
         self._requests.enter(call.caller.identity, most // 2 if call.caller.identity else most, size)
         call.size = size
+        await self._slots.take()
+        call.holds_slot = True
         call.request = _decoded(decode, data)
 
     async def _serve(self, call: GuardedCall, behaviour: Behaviour, encode: Callable[[Any], bytes]) -> bytes:
@@ -235,13 +236,10 @@ class CallGuard(grpc.aio.ServerInterceptor):
             await self.refusals.wait_turn(call.caller.identity, call.caller.refusals, call.context.peer())
         await call.fail(failure)
 
-    def _check_slots(self) -> None:
-        if self._slots_taken >= self._limits.concurrent_calls or len(self._unanswered) > self._limits.unanswered_calls:
-            raise RateLimited
-
     def _free_slot(self, call: GuardedCall) -> None:
-        self._slots_taken -= call.holds_slot
-        call.holds_slot = False
+        if call.holds_slot:
+            call.holds_slot = False
+            self._slots.free()
         if call.size:
             self._requests.leave(call.caller.identity, call.size)
             call.size = 0

@@ -46,7 +46,7 @@ async def test_every_line_of_a_call_has_the_callers_address(tmp_path: Path) -> N
 async def test_a_rejected_call_has_its_address_too(tmp_path: Path) -> None:
     """Before its caller is known as well: there it is all that is known."""
     read = pb.ReadRequest(key_id="a")
-    for limits, reason in ((Limits(), "UNAUTHENTICATED"), (Limits(concurrent_calls=0), "RATE_LIMITED")):
+    for limits, reason in ((Limits(), "UNAUTHENTICATED"), (Limits(unanswered_calls=0), "RATE_LIMITED")):
         (tmp_path / reason).mkdir()
         async with audit_server(tmp_path / reason, identifier=NOBODY, limits=limits) as server:
             assert (await failure_of(server.stub.Read(read))).reason == reason

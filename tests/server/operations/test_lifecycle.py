@@ -86,7 +86,8 @@ async def test_the_admin_port_serves_nothing_but_health(tmp_path: Path) -> None:
 
 async def test_a_server_is_not_ready_until_its_backend_answers() -> None:
     keys, records = FakeKeyService(), FakeRecordStore()
-    records.fail_before("check", BackendUnavailable())
+    for _ in range(20):
+        records.fail_before("check", BackendUnavailable())
     async with on_ports(keys, records, readiness_seconds=0.05) as server:
         assert await status(server.address) == "NOT_SERVING"
         async with asyncio.timeout(30):

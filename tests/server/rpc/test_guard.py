@@ -135,3 +135,9 @@ async def test_only_a_replay_is_recorded_as_replayed(tmp_path: Path) -> None:
             await server.stub.Create(request)
         outcomes = [line for line in server.trail.lines() if line["phase"] == "outcome"]
     assert [line.get("replayed") for line in outcomes] == [None, None, True]
+
+
+async def test_calls_beyond_the_limit_wait_for_their_turn(tmp_path: Path) -> None:
+    async with asyncio.timeout(20), audit_server(tmp_path, limits=Limits(concurrent_calls=1)) as server:
+        calls = [failure_of(server.stub.Read(pb.ReadRequest(key_id="a"))) for _ in range(50)]
+        assert {failure.reason for failure in await asyncio.gather(*calls)} == {"RECORD_NOT_FOUND"}
