@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -26,6 +27,7 @@ import uvloop
 from benchmarks.calls import IN_FLIGHT, KINDS, REFUSED, Requests
 from benchmarks.contestant import Contestant
 from benchmarks.generator import Round
+from benchmarks.rivals import Rival, in_turns
 from benchmarks.servers import ROOT, SHAPES, pin_generator, vault
 
 LOADS = ("full", "half", "mixed", "2x", "4x")
@@ -132,13 +134,8 @@ async def alternate(
     play: Callable[[Contestant], Awaitable[Round]],
 ) -> list[list[Round]]:
     """Play a round to warm up and then so many, the two in turns; print the figures and return the rounds."""
-    for one in pair:
-        await play(one)
-    played = []
-    for number in range(rounds):
-        order = pair if number % 2 else pair[::-1]
-        took = {one.name: await play(one) for one in order}
-        played.append([took[one.name] for one in pair])
+    took = await in_turns([Rival(one.name, partial(play, one)) for one in pair], rounds)
+    played = [list(each) for each in zip(*(took[one.name] for one in pair), strict=True)]
     report(kind, load, figures, played)
     return played
 

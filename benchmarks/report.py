@@ -13,7 +13,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.generator import LATE_SECONDS
 from benchmarks.plan import Plan
+from benchmarks.rivals import Generator
 from benchmarks.servers import ROOT
 
 PAGE = ROOT / "docs" / "performance.md"
@@ -32,8 +34,8 @@ class Measured:
     notes: list[str] = field(default_factory=list)
     plots: dict[str, str] = field(default_factory=dict)
     """SVG text by file name."""
-    generator: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """The largest share of the time that the load generator ran, and that it ran or waited for its core, by row."""
+    generator: dict[str, Generator] = field(default_factory=dict)
+    """What the load generator did, by row."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,11 @@ def _generator(measured: Measured) -> list[str]:
     """Say how busy the load generator was, and where it may have been the limit."""
     if not measured.generator:
         return []
-    used, busy = (max(shares) for shares in zip(*measured.generator.values(), strict=True))
+    used, busy, late = (max(of) for of in zip(*measured.generator.values(), strict=True))
     said = f"The load generator took at most {used:.0%} of its core, {busy:.0%} with its waits for the core"
-    limited = [row for row, (_, share) in measured.generator.items() if share > WARN]
+    if late > LATE_SECONDS:
+        said += f", and was up to {late * 1e3:.0f} ms late with its calls"
+    limited = [row for row, did in measured.generator.items() if did.busy > WARN]
     if not limited:
         return [f"{said}."]
     if len(limited) == len(measured.generator):

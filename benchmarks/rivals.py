@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from benchmarks.generator import Round
 
@@ -20,6 +21,17 @@ class Rival:
     play: Callable[[], Awaitable[Round]]
 
 
+class Generator(NamedTuple):
+    """The most that the load generator did in some rounds."""
+
+    used: float
+    """Share of the time that it ran."""
+    busy: float
+    """Share of the time that it ran or waited for its core."""
+    late_seconds: float = 0.0
+    """How long after their time calls were sent; 99th percentile."""
+
+
 class Rounds(list[Round]):
     """The rounds of one rival."""
 
@@ -28,9 +40,11 @@ class Rounds(list[Round]):
         return statistics.median(map(of, self))
 
     @property
-    def generator(self) -> tuple[float, float]:
-        """Return the most that the load generator ran, and that it ran or waited for its core."""
-        return max(one.used for one in self), max(one.busy for one in self)
+    def generator(self) -> Generator:
+        """Return the most that the load generator did."""
+        return Generator(
+            *(max(of) for of in zip(*((one.used, one.busy, one.late_seconds) for one in self), strict=True))
+        )
 
     @property
     def latency(self) -> str:

@@ -63,7 +63,7 @@ async def overload(plan: Plan) -> Measured:
         capacities, offered = await _offered(ours[shape], kind, plan.rounds)
         shares = [ratio(rounds, capacities, lambda one: one.per_second) for rounds in offered]
         measured.cells[row] = [digits(capacities.per_second), *(f"{share:.0%}" for share in shares)]
-        measured.generator[row] = capacities.generator
+        measured.generator[row] = Rounds(sum(offered, capacities)).generator
         lines.append(Line(row, list(zip(OFFERED, shares, strict=True))))
     axes = Axes("offered, as times the capacity", "answered well, as times the capacity")
     measured.plots[PLOT] = plot(axes, lines)

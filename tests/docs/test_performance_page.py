@@ -5,6 +5,7 @@ import re
 import pytest
 
 from benchmarks.report import PAGE, PLOTS, Measured, Section, block, marks, written
+from benchmarks.rivals import Generator
 from benchmarks.sections import SECTIONS
 
 BY_NAME = {section.name: section for section in SECTIONS}
@@ -66,7 +67,8 @@ def test_what_was_not_measured_has_a_row_without_figures() -> None:
 
 
 def test_a_busy_load_generator_is_named_as_the_limit() -> None:
-    measured = Measured(generator={"`keyvault read`": (0.30, 0.81), "`bao kv get`": (0.20, 0.80)})
+    did = {"`keyvault read`": Generator(0.30, 0.81), "`bao kv get`": Generator(0.20, 0.80, late_seconds=0.0123)}
+    measured = Measured(generator=did)
     text = block(BY_NAME["commands"], measured, "Commit abc.")
-    assert "took at most 30% of its core, 81% with its waits" in text
+    assert "took at most 30% of its core, 81% with its waits for the core, and was up to 12 ms late" in text
     assert "here of `keyvault read`.<br>" in text
