@@ -129,7 +129,7 @@ async def test_a_stop_ends_all_workers_and_counts_none() -> None:
         assert supervisor.ended == 0
 
 
-async def test_workers_are_told_to_hurry_and_then_do_not_wait() -> None:
+async def test_workers_that_hurry_do_not_wait() -> None:
     program = SERVES + "list(iter(orders.readline, 'hurry\\n'))\n"
     async with supervised(program) as supervisor:
         await supervisor.start("127.0.0.1:7")
