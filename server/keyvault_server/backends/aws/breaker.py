@@ -7,8 +7,8 @@ nobody up, so every call asks it; one that answers, whatever it answers, is up.
 
 import asyncio
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from botocore.exceptions import ConnectTimeoutError, ReadTimeoutError
 
@@ -18,6 +18,7 @@ PROBE_SECONDS = 0.5
 """Seconds between the single requests that an open breaker lets through; one that is answered closes it."""
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 
 class Breaker:
@@ -36,11 +37,10 @@ class Breaker:
         self._next_probe = now + PROBE_SECONDS
         return True
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Count the outcome of the request that the body sends. A cancelled one says nothing about the backend."""
+    async def listen(self, request: Awaitable[_T]) -> _T:
+        """Await a request and count its outcome. A cancelled one says nothing about the backend."""
         try:
-            yield
+            reply = await request
         except (ConnectTimeoutError, ReadTimeoutError):
             self._silences += 1
             if self._silences == SILENCES:
@@ -50,8 +50,8 @@ class Breaker:
         except Exception:
             self._close()
             raise
-        else:
-            self._close()
+        self._close()
+        return reply
 
     def _close(self) -> None:
         if self._silences >= SILENCES:

@@ -63,23 +63,30 @@ class AwsClient:
         and for a connection, which the SDK does not bound, and all attempts. A cancelled write may still be done.
         Raises a VaultError, caused by an AwsFault; or the AwsFault.
         """
-        attempt = partial(self._attempt, operation, needed, parameters)
         if until is None:
             until = asyncio.get_running_loop().time() + self.seconds
         try:
-            async with asyncio.timeout_at(until):
-                return await self._retries.run(operation, attempt, until)
+            return await self._retries.run(
+                operation, partial(self._attempt, operation, needed, parameters, until), until
+            )
         except TimeoutError:
             code = "Timeout" if self._credentials.usable else "credentials: Timeout"
             raise BackendUnavailable from self._log_failure(AwsFault(operation, code))
 
     async def _attempt(
-        self, operation: str, needed: tuple[str, ...], parameters: Mapping[str, Any]
+        self, operation: str, needed: tuple[str, ...], parameters: Mapping[str, Any], until: float
     ) -> Mapping[str, Any]:
-        """Wait for credentials, then for a connection and the reply."""
+        """Wait for credentials, then for a connection and the reply. Raises TimeoutError at `until`.
+
+        Each wait keeps the time limit itself: a timer over all of them costs as much as the call's other parts here.
+        """
         try:
-            await self._credentials.ready()
-            reply = await self._connections.run(partial(getattr(self._client, operation), **parameters))
+            if self._credentials.usable:
+                await self._credentials.ready()  # does not wait
+            else:
+                async with asyncio.timeout_at(until):
+                    await self._credentials.ready()
+            reply = await self._connections.run(partial(getattr(self._client, operation), **parameters), until)
         except (VaultError, TimeoutError):
             raise
         except NoCredentials as error:

@@ -147,7 +147,6 @@ class GatheredReads(Generic[T]):
             for joiner in _each(joiners):
                 if not joiner.answer.done():
                     joiner.answer.set_exception(error)
-                    joiner.answer.exception()  # retrieved here, in case its caller leaves in this very moment
             return
         for name, there in joiners.items():
             if name not in found:

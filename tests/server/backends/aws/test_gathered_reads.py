@@ -305,6 +305,22 @@ def test_a_read_without_a_place_in_time_is_not_sent() -> None:
     run(main())
 
 
+def test_patience_ends_with_the_wait_for_a_place() -> None:
+    async def main() -> None:
+        store = Store(PATIENCE)
+        for _ in range(MOST_OUT_WITH_SLOW):
+            store.read("hangs")
+            await asyncio.sleep(PATIENCE * SLOW * 1.1)
+        (read,) = store.read("a")
+        await asyncio.sleep(PATIENCE * 0.9)
+        await store.give_back(0)
+        await asyncio.sleep(PATIENCE)
+        await store.give_all_back()
+        assert await read is None
+
+    run(main())
+
+
 def test_the_oldest_joiner_sets_the_time_limit() -> None:
     """So that the wait for a place is part of a call's time."""
 
@@ -329,15 +345,16 @@ async def test_nothing_is_left_behind(store: Store, caplog: pytest.LogCaptureFix
     await turn()
     await store.give_back(0)
     store._returns[MOST_OUT].set_exception(BackendUnavailable())
-    while not any(task.done() for task in reads):
+    (joiners,) = (joiners for joiners in store.reads._left.values() if "a" in joiners)
+    while not joiners["a"][0].answer.done():  # its caller has not woken up yet
         await asyncio.sleep(0)
-        for read in reads:
-            read.cancel()
+    for read in reads:
+        read.cancel()
     for read in reads:
         with suppress(asyncio.CancelledError, BackendUnavailable):
             await read
     await store.give_all_back()
-    del reads, read
+    del reads, read, joiners
     gc.collect()
     assert caplog.records == []
     assert not store.reads._left

@@ -18,6 +18,7 @@ from keyvault_server.backends.aws.retries import (
     Retries,
 )
 from keyvault_server.core.errors import BackendThrottled, BackendUnavailable, MasterKeyUnusable
+from tests.reliability.virtual_time import run
 
 LATER = float("inf")
 PATIENCE = 0.02
@@ -133,11 +134,11 @@ async def test_a_call_that_gets_no_connection_is_not_sent() -> None:
     async def send() -> None:
         sent.append(1)
 
-    holder = asyncio.create_task(connections.run(hold))
+    holder = asyncio.create_task(connections.run(hold, LATER))
     await running.wait()
     for _ in range(3):
         with pytest.raises(NotSent):
-            await connections.run(send)
+            await connections.run(send, LATER)
     assert sent == []
     await connections.aclose()
     with pytest.raises(asyncio.CancelledError):
@@ -156,7 +157,7 @@ async def most_at_once(connections: ConnectionPool, calls: int) -> int:
         await asyncio.sleep(0)
         in_flight -= 1
 
-    await asyncio.gather(*(connections.run(send) for _ in range(calls)))
+    await asyncio.gather(*(connections.run(send, LATER) for _ in range(calls)))
     return most
 
 
@@ -173,10 +174,89 @@ async def test_an_open_breaker_sends_nothing_and_frees_the_connection() -> None:
 
     async def outcome(call: Callable[[], Awaitable[None]]) -> type[BaseException] | None:
         try:
-            await connections.run(call)
+            await connections.run(call, LATER)
         except (NotSent, ReadTimeoutError) as error:
             return type(error)
         return None
 
     assert [await outcome(silent) for _ in range(SILENCES)] == [ReadTimeoutError] * SILENCES
     assert [await outcome(silent) for _ in range(5)] == [NotSent] * 5
+
+
+class Request:
+    """A request whose reply takes five seconds."""
+
+    def __init__(self) -> None:
+        self.outcome = "not sent"
+
+    async def send(self) -> str:
+        self.outcome = "sent"
+        try:
+            await asyncio.sleep(5)
+        except asyncio.CancelledError:
+            self.outcome = "cancelled"
+            raise
+        self.outcome = "answered"
+        return "reply"
+
+
+def test_a_caller_whose_time_is_up_leaves_the_request_alone() -> None:
+    """It has the pool's time, here 60 seconds, before it is cancelled."""
+
+    async def main() -> None:
+        connections, request = pool(1), Request()
+        with pytest.raises(TimeoutError):
+            await connections.run(request.send, until=3)
+        assert asyncio.get_running_loop().time() == pytest.approx(3)
+        assert request.outcome == "sent"
+        await asyncio.sleep(3)
+        assert request.outcome == "answered"
+        assert await connections.run(request.send, until=20) == "reply"
+
+    run(main())
+
+
+def test_a_request_that_goes_on_for_ever_is_cancelled_in_the_end() -> None:
+    async def main() -> None:
+        connections = ConnectionPool(1, 1.0, PATIENCE, Breaker("kms"))
+        request = Request()
+        with pytest.raises(TimeoutError):
+            await connections.run(request.send, until=3)
+        await asyncio.sleep(0.9)
+        assert request.outcome == "sent"
+        await asyncio.sleep(0.2)
+        assert request.outcome == "cancelled"
+        assert await connections.run(request.send, until=20) == "reply"
+
+    run(main())
+
+
+def test_a_caller_who_leaves_does_not_cancel_the_request() -> None:
+    async def main() -> None:
+        connections, request = pool(1), Request()
+        caller = asyncio.create_task(connections.run(request.send, until=20))
+        await asyncio.sleep(1)
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        await asyncio.sleep(5)
+        assert request.outcome == "answered"
+
+    run(main())
+
+
+def test_the_wait_for_a_connection_ends_when_the_time_is_up() -> None:
+    async def main() -> None:
+        connections, first, second = ConnectionPool(1, 60.0, 2.0, Breaker("kms")), Request(), Request()
+        holder = asyncio.create_task(connections.run(first.send, until=20))
+        await asyncio.sleep(0)
+        with pytest.raises(TimeoutError):
+            await connections.run(second.send, until=1)
+        assert asyncio.get_running_loop().time() == pytest.approx(1)
+        with pytest.raises(NotSent):
+            await connections.run(second.send, until=20)
+        assert asyncio.get_running_loop().time() == pytest.approx(3)
+        assert second.outcome == "not sent"
+        assert await holder == "reply"
+
+    run(main())
