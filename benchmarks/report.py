@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.generator import LATE_SECONDS
 from benchmarks.plan import Plan
-from benchmarks.rivals import Generator
+from benchmarks.rivals import Generator, Rounds
 from benchmarks.servers import ROOT
 
 PAGE = ROOT / "docs" / "performance.md"
@@ -23,6 +23,8 @@ PLOTS = "performance"
 """Folder of the plots, next to the page."""
 WARN = 0.80
 """Share of its core from which on the load generator may have been the limit."""
+FEW = 0.001
+"""Share of failed calls that is not worth a word."""
 NONE = "-"
 
 
@@ -36,6 +38,13 @@ class Measured:
     """SVG text by file name."""
     generator: dict[str, Generator] = field(default_factory=dict)
     """What the load generator did, by row."""
+    failed: dict[str, float] = field(default_factory=dict)
+    """The share of calls that were not answered well, by row."""
+
+    def note(self, row: str, rounds: Rounds) -> None:
+        """Keep what the load generator did in these rounds, and how many of their calls failed."""
+        self.generator[row] = rounds.generator
+        self.failed[row] = rounds.failed
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,7 @@ class Section:
 def block(section: Section, measured: Measured, where: str) -> str:
     """Return the Markdown between a section's marks."""
     rows = [section.columns, *((row, *_filled(section, measured, row)) for row in section.rows)]
-    notes = [*measured.notes, *_generator(measured)]
+    notes = [*measured.notes, *_failures(measured), *_generator(measured)]
     plots = [f"![{text}]({PLOTS}/{name})" for name, text in section.plots]
     return "\n\n".join(["\n".join(_table(rows)), *plots, "<br>\n".join([*notes, where])])
 
@@ -72,6 +81,12 @@ def _table(rows: list[tuple[str, ...]]) -> list[str]:
 
     rule = "| " + " | ".join(["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]) + " |"
     return [line(rows[0]), rule, *map(line, rows[1:])]
+
+
+def _failures(measured: Measured) -> list[str]:
+    """Say which rows lack calls that failed."""
+    failed = [f"{share:.1%} of {row}" for row, share in measured.failed.items() if share > FEW]
+    return [f"Calls that failed, and are in no figure: {'; '.join(failed)}."] if failed else []
 
 
 def _generator(measured: Measured) -> list[str]:

@@ -47,6 +47,11 @@ class Rounds(list[Round]):
         )
 
     @property
+    def failed(self) -> float:
+        """Return the share of calls that were not answered as expected."""
+        return 1 - sum(one.good for one in self) / max(1, sum(one.statuses.total() for one in self))
+
+    @property
     def latency(self) -> str:
         """Return the medians of p50 and p99, in milliseconds."""
         half, most = (self.median(partial(Round.quantile, share=share)) for share in (0.50, 0.99))

@@ -43,7 +43,7 @@ async def measure(plan: Plan) -> Measured:
         played = await in_turns(rivals, plan.rounds)
         for name, rounds in played.items():
             measured.cells[name] = _cells(rounds, played[title])
-            measured.generator[name] = rounds.generator
+            measured.note(name, rounds)
     return measured
 
 

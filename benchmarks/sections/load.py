@@ -35,7 +35,7 @@ async def latency(plan: Plan) -> Measured:
     rivals = [Rival(row, partial(ours[at].offered, kind, halves[row])) for row, (kind, at) in ROWS.items()]
     for row, half in (await in_turns(rivals, plan.rounds)).items():
         measured.cells[row] = [alone[row].latency, digits(half.per_second), half.latency]
-        measured.generator[row] = half.generator
+        measured.note(row, half)
     return measured
 
 
@@ -51,7 +51,7 @@ async def mixed(plan: Plan) -> Measured:
             reads[row].append(many)
     for row in MIXED:
         measured.cells[row] = [creates[row].latency, digits(reads[row].per_second), reads[row].latency]
-        measured.generator[row] = reads[row].generator
+        measured.note(row, reads[row])
     return measured
 
 

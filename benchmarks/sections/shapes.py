@@ -34,7 +34,7 @@ async def shapes(plan: Plan) -> Measured:
             cpu = rounds.cpu_microseconds
             against = "1" if rounds is first else f"{ratio(rounds, first, lambda one: one.cpu_microseconds):.2f}"
             measured.cells[row] = [digits(1e6 / cpu), digits(cpu), against, rounds.latency]
-            measured.generator[row] = rounds.generator
+            measured.note(row, rounds)
     return measured
 
 
@@ -46,7 +46,7 @@ async def sizes(plan: Plan) -> Measured:
     for row, rounds in (await in_turns(rivals, plan.rounds)).items():
         cpu, (_, size) = rounds.cpu_microseconds, BYTES[row]
         measured.cells[row] = [digits(1e6 / cpu), digits(cpu), digits(size / cpu)]
-        measured.generator[row] = rounds.generator
+        measured.note(row, rounds)
     return measured
 
 
@@ -67,7 +67,7 @@ async def aws(plan: Plan) -> Measured:
             measured.cells[row] = [digits(1e6 / cpu), digits(cpu), "1" if row == bare else f"{against:.2f}"]
             measured.cells[row] += [digits(rounds.per_second), rounds.latency]
             if row != bare:
-                measured.generator[row] = rounds.generator
+                measured.note(row, rounds)
     return measured
 
 

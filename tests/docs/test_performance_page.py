@@ -1,11 +1,13 @@
 """docs/performance.md has a place for everything that `make benchmark` writes."""
 
 import re
+from collections import Counter
 
 import pytest
 
+from benchmarks.generator import Round
 from benchmarks.report import PAGE, PLOTS, Measured, Section, block, marks, written
-from benchmarks.rivals import Generator
+from benchmarks.rivals import Generator, Rounds
 from benchmarks.sections import SECTIONS
 
 BY_NAME = {section.name: section for section in SECTIONS}
@@ -72,3 +74,11 @@ def test_a_busy_load_generator_is_named_as_the_limit() -> None:
     text = block(BY_NAME["commands"], measured, "Commit abc.")
     assert "took at most 30% of its core, 81% with its waits for the core, and was up to 12 ms late" in text
     assert "here of `keyvault read`.<br>" in text
+
+
+def test_calls_that_failed_are_named() -> None:
+    measured = Measured()
+    measured.note("`keyvault read`", Rounds([Round(statuses=Counter({0: 90, 14: 10}))]))
+    measured.note("`bao kv get`", Rounds([Round(statuses=Counter({200: 9}), expected=200)]))
+    text = block(BY_NAME["commands"], measured, "Commit abc.")
+    assert "Calls that failed, and are in no figure: 10.0% of `keyvault read`.<br>" in text
