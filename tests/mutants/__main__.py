@@ -9,10 +9,8 @@
 
 A mutant that makes a test hang, or that cannot be imported, was killed, if the test then passes without it.
 
-Measured on 2026-11-29 on two busy cores, the server's packages only: of 92 mutants of seed 5, 6 do not matter; 76 of
-the other 86 (88 %) were killed before the tests that this run asked for, and all 86 with them. Of 27 of seed 2026,
-tried later, 2 do not matter, and 23 of the other 25 were killed; a test for one of the two was then written. Survivors
-of the unit tier were tried with chosen slow tests, not with all.
+Measured on 2026-11-29 on two busy cores, in 50 minutes: of 150 mutants of seed 4711, 8 do not matter. 124 of the other
+142 were killed at first, and 15 more by the tests that this run asked for: 98 %. The last three are in rpc/guard.py.
 """
 
 import argparse
@@ -38,7 +36,7 @@ _SERVER, _CLIENT = "server/keyvault_server", "client/keyvault_client"
 _RPC, _OPERATIONS = "tests/server/rpc", "tests/server/operations"
 _AWS = "tests/server/backends/aws"
 CORE = {
-    f"{_SERVER}/core": f"tests/server/core tests/contract {_RPC}",
+    f"{_SERVER}/core": f"tests/server/core tests/contract {_RPC} tests/server/access/test_spiffe.py",
     f"{_SERVER}/audit": f"tests/server/audit {_RPC} tests/docs/test_audit_page.py {_OPERATIONS}/test_audit_cli.py",
     f"{_SERVER}/access/quotas.py": f"tests/server/access {_RPC}",
     f"{_SERVER}/backends/embedded": "tests/server/backends/embedded tests/contract tests/server/disk",
