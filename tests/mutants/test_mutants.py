@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants.__main__ import CORE, core, near_tests
+from tests.mutants.__main__ import CORE, core, known, near_tests
 from tests.mutants.executed import Executed
 from tests.mutants.source import mutants_of
 from tests.support.repository import ROOT
@@ -115,6 +115,7 @@ def test_every_file_of_the_core_and_its_near_tests_exist() -> None:
 
 def test_every_known_survivor_says_why_and_is_of_the_core() -> None:
     listed = tomllib.loads((ROOT / "tests" / "mutants" / "survivors.toml").read_text())["survivor"]
+    assert len(known()) == len(listed), "one is listed twice"
     for one in listed:
         assert set(one) == {"path", "function", "before", "after", "why"}
         assert one["path"].startswith(tuple(CORE))
