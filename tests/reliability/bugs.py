@@ -217,7 +217,7 @@ class Gathering(Between):
             left_out = next(self._batches) % 4
             return {name: await one(name, until) for number, name in enumerate(names) if number != left_out}
 
-        return self.reads(one, many, seconds=1.0, patience=BACKEND_TIMEOUT, most_out=1)
+        return self.reads(one, many, seconds=1.0, patience=4 * BACKEND_TIMEOUT, most_out=1)
 
 
 class JoinsTheLeft(GatheredReads[Any]):

@@ -21,7 +21,7 @@ MOST_OUT_WITH_SLOW = 4
 """Requests that are out at a time at most, slow ones included."""
 MOST_NAMES = 16
 """Names that share a request: 6 MB of the largest records, of which DynamoDB sends 16 MB in one reply at most."""
-SLOW = 0.2
+SLOW = 0.05
 """Fraction of the patience after which a request that is out is slow."""
 
 T = TypeVar("T")
