@@ -21,9 +21,9 @@ from tests.support.tools import toolchain
 
 MARKS = [pytest.mark.external, pytest.mark.slow, pytest.mark.timeout(900)]
 """Marks of the tests that use the programs."""
-JAVA = ("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xlog:disable")
 MAVEN = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
-"""Compiling as little as possible saves two thirds of the processor time of a build."""
+JAVA = ("java", *MAVEN, "-XX:CompileThresholdScaling=5", "-XX:-UsePerfData", "-Xlog:disable")
+"""Compiling as little as possible saves two thirds of the processor time of a build, and a seventh of a call's."""
 MADE = shutil.ignore_patterns("node_modules", "dist", "target", "generated", "__pycache__")
 """What a build leaves in a checkout."""
 
@@ -50,7 +50,7 @@ def build_java(checkout: Path) -> None:
 def build_node(checkout: Path) -> None:
     toolchain("node", "npm")
     folder = checkout / "examples" / "node"
-    run(folder, "npm", "ci", "--silent")
+    run(folder, "npm", "ci", "--silent", "--no-audit", "--no-fund", "--prefer-offline")
     run(folder, "npm", "run", "--silent", "build")
 
 
