@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from keyvault_server.operations.cli import app
-from tests.support.processes import BIN
+from tests.support.forked import run_forked
+from tests.support.processes import STARTED
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 WATCHED = """
 import atexit, ctypes, json, os, resource, sys
 
-folder, *sys.argv[1:] = sys.argv[1:]
-ended = {}
+folder, ended = sys.argv[1], {}
 
 def state():
     dumpable = ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)  # PR_GET_DUMPABLE
@@ -31,14 +31,27 @@ def watch(event, arguments):
             ended[path] = None
             ended[path] = state()
 
-open_state = state()
 sys.addaudithook(watch)
-atexit.register(lambda: print(json.dumps([open_state, ended, state()]), file=sys.stderr))
 
 from keyvault_server.operations.cli import main
 
+for line, report in json.load(sys.stdin):
+    if os.fork() == 0:
+        break
+    os.wait()
+else:
+    os._exit(0)
+
+def say():
+    with open(report, "w") as file:
+        json.dump([open_state, ended, state()], file)
+
+sys.argv[1:] = line.split()
+open_state = state()
+atexit.register(say)
 main()
 """
+"""Runs each line of the command in a fork, and reports on it: the states of its memory."""
 COMMANDS = {
     "init --data {0}/new": "keyring.json",
     "backup {0}/saved --data {0}/data": "saved",
@@ -60,7 +73,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("operator")
     (made / "policy.toml").write_text('[[caller]]\nidentity = "jwt:alice"\ntenant = "acme"\n')
     for line in ("dev-certs {0}/certs", "init --data {0}/data", "purge prod/none --yes --data {0}/data"):
-        subprocess.run([BIN / "keyvault-server", *line.format(made).split()], env=environment(made), check=False)
+        run_forked([*STARTED, *line.format(made).split()], environment=environment(made), timeout=60)
     return made
 
 
@@ -71,24 +84,33 @@ def environment(folder: Path) -> dict[str, str]:
     return os.environ | {"KEYVAULT_AUDIT_FILE": str(folder / "audit.jsonl"), "PYTHONPATH": ""} | ready
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
-@pytest.mark.parametrize("line", COMMANDS)
-def test_a_command_closes_its_memory_before_it_opens_a_file(folder: Path, line: str) -> None:
+@pytest.fixture(scope="module")
+def reports(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What was seen of each command: before it, when it opened files of the folder, and at its end."""
+    made = tmp_path_factory.mktemp("reports")
+    reports = {line: made / str(number) for number, line in enumerate(COMMANDS)}
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
-    done = subprocess.run(
-        [sys.executable, "-c", WATCHED, str(folder), *line.format(folder).split()],
+    subprocess.run(
+        [sys.executable, "-c", WATCHED, str(folder)],
+        input=json.dumps([(line.format(folder), str(report)) for line, report in reports.items()]),
         env=environment(folder),
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (hard, hard)),
-        capture_output=True,
         text=True,
         timeout=60,
-        check=False,
+        check=True,
     )
-    before, opened, at_end = json.loads(done.stderr.splitlines()[-1])
+    return reports
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_closes_its_memory_before_it_opens_a_file(reports: dict[str, Path], line: str) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    before, opened, at_end = json.loads(reports[line].read_text())
     assert before == [1, hard, hard], "or the rest shows nothing"
     assert at_end == [0, 0, 0]
     assert {path: state for path, state in opened.items() if state != [0, 0, 0]} == {}
-    assert any(Path(path).name.startswith(COMMANDS[line]) for path in opened) or not COMMANDS[line], done.stderr
+    assert any(Path(path).name.startswith(COMMANDS[line]) for path in opened) or not COMMANDS[line]
 
 
 def test_every_command_is_looked_at() -> None:
