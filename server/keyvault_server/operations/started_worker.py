@@ -57,7 +57,7 @@ class StartedWorker:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,  # its own lines are those of its log
                 stderr=sys.stderr,
-                start_new_session=True,  # Ctrl-C on a terminal is for the parent
+                process_group=0,  # Ctrl-C on a terminal is for the parent
             )
             ours_if_it_fails.pop_all()
         return cls(number, process, Channel(ours), clock)
