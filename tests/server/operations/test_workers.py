@@ -124,6 +124,9 @@ async def test_two_workers_are_one_server(tmp_path: Path, standins: Account, sta
             refuse_taken(server.address)
         with pytest.raises(CannotListen, match="in use"), reserved(server.address):
             pass
+        groups = {os.getpgid(pid) for pid in log.pids().values()}
+        assert os.getpgid(server.process.pid) not in groups, "Ctrl-C on a terminal is for the parent alone"
+        assert {os.getsid(pid) for pid in log.pids().values()} == {os.getsid(server.process.pid)}
         await one_is_replaced(server, log, tmp_path / "ca.pem")
         await until(lambda: scraped(metrics)["keyvault_workers"] == 2)
         after = scraped(metrics)
