@@ -75,6 +75,13 @@ class Connection(asyncio.Protocol):
         """Return the number of calls in flight."""
         return len(self._calls)
 
+    @property
+    def port(self) -> int:
+        """Return the port of our end."""
+        assert self._transport is not None
+        port: int = self._transport.get_extra_info("sockname")[1]
+        return port
+
     def connection_made(self, transport: Any) -> None:  # noqa: D102
         self._transport = transport
         settings = struct.pack(">HI", _INITIAL_WINDOW_SIZE, _STREAM_WINDOW)

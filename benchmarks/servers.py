@@ -63,8 +63,7 @@ class Server:
 
     def cpu_seconds(self) -> float:
         """Return the CPU time of all its threads, those that ended included, to 10 ms."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICK
+        return cpu_seconds(self.pid)
 
     def memory(self, name: str = "VmRSS") -> float:
         """Return its resident memory in MB (10^6 bytes); that of "VmHWM" is the most it ever had."""
@@ -77,6 +76,12 @@ class Server:
         path = method if method.startswith("/") else f"/keyvault.v1.KeyVault/{method}"
         headers = grpc_headers(path, "localhost", "https" if tls else "http")
         return await connect(self.address, RequestHeaders(headers), tls)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time of a process, of all its threads, those that ended included, to 10 ms."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICK
 
 
 @contextlib.contextmanager
