@@ -8,7 +8,7 @@ Source: AWS SDKs and Tools Reference Guide "Credential provider chain", "IMDS cr
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,13 +35,15 @@ for _name in ("aiobotocore.credentials", "aiobotocore.tokens"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Walk:
     """What one walk brought."""
 
     frozen: ReadOnlyCredentials = field(repr=False)
     _source: Any = field(repr=False)
     _stamps: Mapping[Path, FileStamp] = field(repr=False)
+    _seen: Mapping[Path, FileStamp] = field(default_factory=dict, repr=False)
+    """Of the files at the last look."""
 
     def expires_within(self, seconds: float) -> bool:
         """See Fetched."""
@@ -49,8 +51,9 @@ class Walk:
         return asked is not None and bool(asked(refresh_in=seconds))
 
     def is_outdated(self) -> bool:
-        """See Fetched."""
-        return any(stamp_of(path) != stamp for path, stamp in self._stamps.items())
+        """See Fetched. Two looks must find the changed files the same: half of a secret is a secret too."""
+        before, self._seen = self._seen, _stamps_of(self._stamps)
+        return self._seen != self._stamps and self._seen == before
 
 
 class CredentialChain:
@@ -68,7 +71,7 @@ class CredentialChain:
         session.register_component("data_loader", self._models)  # a new one would hold the event loop for 0.3 s
         session.set_default_client_config(_config())
         _ask_metadata_patiently(session)
-        stamps = {path: stamp_of(path) for path in _files(session)}  # before they are read: a change after it counts
+        stamps = _stamps_of(_files(session))  # before they are read: a change after it counts
         source = await session.get_credentials()
         if source is None:
             raise NoCredentialsError
@@ -105,6 +108,10 @@ def _ask_metadata_patiently(session: AioSession) -> None:
 def _files(session: AioSession) -> list[Path]:
     named = (session.get_config_variable(name) for name in ("credentials_file", "config_file"))
     return [Path(os.path.expanduser(name)) for name in named if name]  # noqa: PTH111 - Path's raises without a HOME
+
+
+def _stamps_of(files: Iterable[Path]) -> dict[Path, FileStamp]:
+    return {path: stamp_of(path) for path in files}
 
 
 def _asks_for_mfa(session: AioSession, source: Any) -> bool:

@@ -51,7 +51,7 @@ class Fetched(Protocol):
         """Return whether they expire so soon; False for those that do not expire."""
 
     def is_outdated(self) -> bool:
-        """Return whether the files that they may come from have changed since."""
+        """Return whether the files that they may come from have changed since, but not since the last look."""
 
 
 class Credentials:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from keyvault_server.backends.aws.clients import open_aws, open_clients
+from keyvault_server.backends.aws.credential_chain import CredentialChain
 from keyvault_server.backends.aws.dynamodb import DynamoRecordStore
 from keyvault_server.backends.aws.kms import KmsKeyService
 from keyvault_server.backends.aws.options import AwsOptions
@@ -314,6 +315,21 @@ async def test_a_rewritten_file_is_read_without_a_restart(tmp_path: Path) -> Non
                 while served.keys[-1] != "NEW":
                     await asyncio.sleep(0.05)
                     assert await records.get("acme", "k") is None
+
+
+async def test_a_file_that_is_being_written_is_not_read(tmp_path: Path) -> None:
+    """AWS would reject a call that is signed with half a secret."""
+    file = tmp_path / "credentials"
+    write_keys(file, "OLD")
+    with identity_from(AWS_SHARED_CREDENTIALS_FILE=str(file)):
+        walk = await CredentialChain("eu-central-1").fetch()
+    looks = [walk.is_outdated()]
+    with file.open("ab", buffering=0) as unfinished:
+        for part in (b"#", b"another", b" key"):
+            unfinished.write(part)
+            looks.append(walk.is_outdated())
+    assert looks == [False] * 4
+    assert [walk.is_outdated() for _ in range(2)] == [True, True]
 
 
 async def test_an_emptied_file_leaves_the_credentials_in_use(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
