@@ -13,7 +13,9 @@ import argparse
 import asyncio
 import itertools
 import os
+import signal
 import statistics
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, suppress
@@ -75,6 +77,7 @@ class Side:
             accepted = accepted_on(port)
             if all(accepted.get(link.port) in holders for link in links):
                 break
+            assert not any(link.closed for link in links), "the server closed a connection"
             await asyncio.sleep(0.05)
         groups: dict[int, list[Connection]] = {}
         for link in links:
@@ -169,6 +172,7 @@ def main() -> None:
     parser.add_argument("--calls", default="Read,GenerateKey,Create", metavar="A,B", help=f"some of {','.join(KINDS)}")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="of one round")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the servers
     uvloop.run(compare(parser.parse_args()))
 
 
