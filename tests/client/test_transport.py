@@ -179,3 +179,22 @@ async def test_a_closed_client_says_so() -> None:
     await vault.close()
     with pytest.raises(Unavailable, match="this client is closed; the request was not sent"):
         await vault.generate_key("prod/")
+
+
+async def test_a_client_that_is_closed_while_it_connects_says_so() -> None:
+    """Here the server accepts, and answers nothing."""
+    connected, ended = asyncio.Event(), asyncio.Event()
+
+    async def say_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.set()
+        await ended.wait()
+        writer.close()
+
+    async with listening(say_nothing) as port, asyncio.timeout(20):
+        vault = KeyVault(f"127.0.0.1:{port}", timeout=60)
+        call = asyncio.create_task(vault.generate_key("prod/"))
+        await connected.wait()
+        await vault.close()
+        with pytest.raises(Unavailable, match="this client is closed; the request was not sent"):
+            await call
+        ended.set()
