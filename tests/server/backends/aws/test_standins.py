@@ -4,7 +4,7 @@ import asyncio
 import os
 import time
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -228,6 +228,40 @@ async def test_an_inconsistent_read_may_be_one_write_late(own: Own) -> None:
         await own.dynamodb.call("put_item", TableName="keyvault", Item={**KEY, "n": {"N": number}})
         assert await seen(ConsistentRead=True) == number
         assert await seen() == await seen(ConsistentRead=False) == {"1": None, "2": "1"}[number]
+
+
+def get_many(client: AwsClient, keys: list[dict[str, Any]], **given: Any) -> Awaitable[Mapping[str, Any]]:
+    return client.call("batch_get_item", RequestItems={"keyvault": {"Keys": keys, **given}})
+
+
+async def test_an_inconsistent_batch_may_be_one_write_late_too(own: Own) -> None:
+    await own.dynamodb.call("put_item", TableName="keyvault", Item={**KEY, "n": {"N": "1"}})
+    late = await get_many(own.dynamodb, [KEY])
+    true = await get_many(own.dynamodb, [KEY], ConsistentRead=True)
+    assert late["Responses"] == {"keyvault": []}
+    assert true["Responses"] == {"keyvault": [{**KEY, "n": {"N": "1"}}]}
+
+
+async def test_a_batch_has_1_to_100_keys_each_of_them_once(own: Own) -> None:
+    keys = [{"pk": {"S": f"acme#{number}"}} for number in range(101)]
+    assert (await get_many(own.dynamodb, keys[:100]))["UnprocessedKeys"] == {}
+    for wrong in (keys, [KEY, KEY]):
+        assert await code_of(get_many(own.dynamodb, wrong)) == "ValidationException"
+
+
+async def test_a_batch_leaves_out_what_is_too_much_or_throttled(own: Own) -> None:
+    """Too much is 16 MB. If every key is throttled, the batch is refused as a whole."""
+    keys = [{"pk": {"S": f"acme#{number:02}"}} for number in range(43)]
+    for key in keys:
+        await own.dynamodb.call("put_item", TableName="keyvault", Item=key | {"body": {"B": b"x" * 400_000}})
+    reply = await get_many(own.dynamodb, keys, ConsistentRead=True)
+    assert len(reply["Responses"]["keyvault"]) == 16 * 1024 * 1024 // 400_017
+    assert len(reply["UnprocessedKeys"]["keyvault"]["Keys"]) == 2
+    own.account.dynamodb.throttles = lambda key: key == "acme#00"
+    reply = await get_many(own.dynamodb, keys[:2])
+    assert reply["UnprocessedKeys"]["keyvault"]["Keys"] == keys[:1]
+    with pytest.raises(BackendThrottled):
+        await get_many(own.dynamodb, keys[:1])
 
 
 def put(client: AwsClient, item: dict[str, Any] | None = None, **given: Any) -> Awaitable[object]:
