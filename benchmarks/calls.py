@@ -65,25 +65,30 @@ class Requests:
         self._count = 0
         self._revisions: dict[int, int] = {}
         self._reads: list[bytes] = []
-        self._made: deque[bytes] = deque()
+        self._made: dict[str, deque[bytes]] = {"Create": deque(), "Delete": deque()}
         self._order = random.Random(1)
 
     async def prepare(self, names: int = NAMES) -> None:
         """Get a data key, and create the records that are read."""
-        self._key.ParseFromString(await one_call(self._server, "GenerateKey", self._scope()))
+        self.set_key(pb.GenerateKeyResponse.FromString(await one_call(self._server, "GenerateKey", self._scope())))
         wanted = [f"{SCOPE}read/{number}" for number in range(names)]
         ready = deque(self._create(name) for name in wanted)
         await self._store(ready, len(wanted))
         self._reads = [pb.ReadRequest(key_id=name).SerializeToString() for name in wanted]
 
+    def set_key(self, key: pb.GenerateKeyResponse) -> None:
+        """Seal what follows under this data key."""
+        self._key = key
+
     async def make(self, kind: str, count: int) -> None:
         """Make so many requests in advance; a Delete needs a record each, which is created now."""
+        made = self._made.get(kind, deque())
         if kind == "Create":
-            self._made.extend(self._create(self._name()) for _ in range(count - len(self._made)))
+            made.extend(self._create(self._name()) for _ in range(count - len(made)))
         elif kind == "Delete":
-            names = [self._name() for _ in range(count - len(self._made))]
+            names = [self._name() for _ in range(count - len(made))]
             await self._store(deque(map(self._create, names)), len(names))
-            self._made.extend(self._change(pb.DeleteRequest, name, 2, None) for name in names)
+            made.extend(self._change(pb.DeleteRequest, name, 2, None) for name in names)
         elif kind == "Update":
             slots = [slot for slot in range(IN_FLIGHT) if slot not in self._revisions]
             await self._store(deque(self._create(f"{SCOPE}update/{slot}") for slot in slots), len(slots))
@@ -96,11 +101,13 @@ class Requests:
             scope = self._scope()
             return lambda _: scope
         if method == "Create":
-            return lambda _: self._made.popleft() if self._made else self._create(self._name())
+            made = self._made[method]
+            return lambda _: made.popleft() if made else self._create(self._name())
         if method == "Update":
             return self._update
         if method == "Delete":
-            return lambda _: self._made.popleft() if self._made else b""
+            deletes = self._made[method]
+            return lambda _: deletes.popleft() if deletes else b""
         return lambda _: self._order.choice(self._reads)
 
     async def answer(self, kind: str) -> bytes:

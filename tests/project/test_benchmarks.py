@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from benchmarks.aws_stand_in import StandIn
+from benchmarks.calls import SCOPE, Requests
 from benchmarks.generator import Round
 from benchmarks.http1 import is_whole
 from benchmarks.plot import Axes, Line, plot
 from benchmarks.rivals import Rival, Rounds, in_turns, ratio
+from benchmarks.servers import Server
+from keyvault_api.v1 import keyvault_pb2 as pb
 
 KEY = {"pk": {"S": "acme#db"}}
 ITEM = {**KEY, "head": {"B": "aGVhZA=="}, "body": {"B": "Ym9keQ=="}}
@@ -105,3 +108,11 @@ def test_a_plot_places_points_by_their_values() -> None:
     assert half == pytest.approx((low + high) / 2, abs=0.1)
     assert high < low
     assert "a &lt; b" in svg
+
+
+async def test_requests_of_one_kind_are_not_sent_as_another() -> None:
+    requests = Requests(Server(0, "nowhere"), size=1)
+    requests.set_key(pb.GenerateKeyResponse(tenant="acme", wrapped_key=b"wrapped", plaintext_key=bytes(32)))
+    await requests.make("Create", 2)
+    assert requests.source("Delete")(0) == b""
+    assert pb.CreateRequest.FromString(requests.source("Create")(0)).key_id == f"{SCOPE}new/1"
