@@ -54,30 +54,32 @@ def refuse_taken(address: str) -> None:
 def reserved(address: str) -> Iterator[str]:
     """Keep host:port for the workers of this process while the body runs; yield it with its port, if that was 0.
 
-    1. Bind each address of the host with SO_REUSEPORT, without listening: the system gives the port to no other program
+    1. Refuse an address on which somebody listens, as our own workers will.
+    2. Bind each address of the host with SO_REUSEPORT, without listening: the system gives the port to no other program
        that asks for any, and workers of the same user can listen on it.
-    2. Take a lock, since the workers of two servers that start at the same time could listen together. It is a name
+    3. Take a lock, since the workers of two servers that start at the same time could listen together. It is a name
        among the abstract unix sockets, which the system releases when the process ends.
-    3. Refuse an address on which somebody listens. From then on the sockets of our workers keep others out.
 
     Raises CannotListen.
     """
     if sys.platform != "linux":
         raise CannotListen("several workers need Linux, which spreads connections over them: unset KEYVAULT_WORKERS")
+    # 1.
     refuse_taken(address)
     host, _, port = address.rpartition(":")
     found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     number = int(port)
     with contextlib.ExitStack() as held:
-        for family, _, _, _, (name, *_) in found:
+        # A hosts file can name an address twice, and so does the resolver then.
+        for family, name in dict.fromkeys((family, str(there[0])) for family, _, _, _, there in found):
             one = held.enter_context(socket.socket(family, socket.SOCK_STREAM))
-            if not _bind_shared(one, str(name), number):
+            # 2.
+            if not _bind_shared(one, name, number):
                 continue
             number = one.getsockname()[1]  # the same for all addresses of the host
+            # 3.
             _lock(held.enter_context(socket.socket(socket.AF_UNIX)), f"{name}:{number}", address)
-        chosen = f"{host}:{number}"
-        refuse_taken(chosen)
-        yield chosen
+        yield f"{host}:{number}"
 
 
 def bind(
