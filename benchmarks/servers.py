@@ -25,7 +25,7 @@ from pathlib import Path
 from benchmarks.aws_stand_in import ARN, TABLE
 from benchmarks.hpack import RequestHeaders, grpc_headers
 from benchmarks.http2 import Connection, connect
-from keyvault_api.names import METHODS
+from keyvault_api.names import POLICY_METHODS
 from tests.support.certificates import Authority, Issued, dns, uri
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -207,7 +207,7 @@ def _identity(name: str) -> str:
 
 def _policy() -> str:
     """Return a policy of the three callers; the server's own bounds are the only ones on the known one."""
-    buckets = [f"{bucket} = {_PLENTY}" for bucket in (*METHODS, "read_bytes", "refused")]
+    buckets = [f"{bucket} = {_PLENTY}" for bucket in (*POLICY_METHODS, "read_bytes", "refused")]
     spent = ["Read = { per_second = 0.001, burst = 1 }", f"refused = {_PLENTY}"]
     entries = ((KNOWN, "*", buckets), (LIMITED, "*", spent), (DENIED, "nothing/here", [f"refused = {_PLENTY}"]))
     return "\n".join(_entry(*entry) for entry in entries)

@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Callable
 import grpc
 
 from keyvault_api.address import is_loopback
-from keyvault_api.names import MAX_MESSAGE
+from keyvault_api.names import MAX_MESSAGE, MAX_REPLY
 from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
 from keyvault_client.addresses import check_address
 from keyvault_client.errors import InvalidRequest, Unavailable, WrongEventLoop
@@ -31,7 +31,7 @@ FORGOTTEN_SECONDS = 5
 """Seconds after which a connection is left that acknowledges no data or answers no ping."""
 
 _OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.max_receive_message_length", MAX_REPLY),
     ("grpc.max_send_message_length", MAX_MESSAGE),
     ("grpc.enable_retries", 0),  # transport.py retries: it knows what each answer means
     ("grpc.initial_reconnect_backoff_ms", 100),

@@ -73,15 +73,28 @@ class Reader:
         floor = self._seen.get(key, key_id)  # before the call: a concurrent write of ours may raise it while we wait
         request = pb.ReadRequest(key_id=key_id, known_revision=known_revision, include_deleted=include_deleted)
         answer = await self._transport.call("Read", request, deadline, pb.ReadResponse)
-        if answer.revision < 1:
-            raise ServerFailure(f"the server answered Read of {key_id} with the invalid revision {answer.revision}")
-        refuse_rollback(key_id, answer.revision, floor)
+        _check_revision(key_id, answer, floor)
         return answer
+
+    def accept(self, key_id: str, answer: pb.ReadResponse, key: DataKey, floor: int) -> Record:
+        """Return the record in an answer, opened; `floor` is the revision that was proved before the call.
+
+        Raises RecordDamaged, RolledBack, ServerFailure.
+        """
+        _check_revision(key_id, answer, floor)
+        return self._opened(key_id, answer, key)
 
     def _opened(self, key_id: str, answer: pb.ReadResponse, key: DataKey) -> Record:
         record = open_record(key_id, answer, key)
         self._seen.note(key, key_id, record.revision)
         return record
+
+
+def _check_revision(key_id: str, answer: pb.ReadResponse, floor: int) -> None:
+    """Raise ServerFailure, RolledBack for a revision that cannot be, or that is below the proved one."""
+    if answer.revision < 1:
+        raise ServerFailure(f"the server answered Read of {key_id} with the invalid revision {answer.revision}")
+    refuse_rollback(key_id, answer.revision, floor)
 
 
 def contradiction(key_id: str, revision: int) -> Conflict:

@@ -12,6 +12,7 @@ Source: https://google.aip.dev/193, google/rpc/status.proto and error_details.pr
 """
 
 import contextlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import grpc
@@ -23,6 +24,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from keyvault_api.envelope import MAX_REVISION
 from keyvault_api.printable import printable
+from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_client.connect_failures import explain_answer
 from keyvault_client.errors import (
     AlreadyExists,
@@ -84,6 +86,7 @@ _BY_CODE: dict[grpc.StatusCode, type[KeyVaultError]] = {
     _Code.DEADLINE_EXCEEDED: Unavailable,
     _Code.DATA_LOSS: RecordDamaged,
 }
+_BY_NUMBER = {code.value[0]: code for code in _Code}
 _UNSETTLED = {"BACKEND_UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL"}
 _WITHOUT_REASON: dict[grpc.StatusCode, type[KeyVaultError]] = {
     _Code.UNAVAILABLE: Unavailable,
@@ -114,7 +117,7 @@ def failure_of(failed: grpc.aio.AioRpcError) -> Failure:
     if not info.reason:
         error = _error_without_reason(failed)
         return Failure(error, settled=False, retry=isinstance(error, Unavailable))
-    error = _error_of(failed, info, retry_after)
+    error = _error_of(failed.code(), failed.details() or failed.code().name, info.reason, info.metadata, retry_after)
     retry = isinstance(error, (Unavailable, Busy)) and info.reason != "STORE_FULL"
     return Failure(error, settled=info.reason not in _UNSETTLED, retry=retry)
 
@@ -127,21 +130,32 @@ def _error_without_reason(failed: grpc.aio.AioRpcError) -> KeyVaultError:
     return _WITHOUT_REASON.get(code, ServerFailure)(f"{code.name}: {explain_answer(details)}")
 
 
-def _error_of(failed: grpc.aio.AioRpcError, info: Any, retry_after: float) -> KeyVaultError:
-    message = printable(failed.details() or failed.code().name)
-    request_id = printable(info.metadata.get("request_id", ""))
-    about: dict[str, Any] = {"reason": printable(info.reason), "request_id": request_id}
-    if info.reason in ("RECORD_EXISTS", "STALE_REVISION"):
-        about["current_revision"] = _revision(info.metadata.get("current_revision", "")) or 0
-        about["remembered_since"] = _revision(info.metadata.get("remembered_since", ""))
-        if info.reason == "RECORD_EXISTS":
+def _error_of(
+    code: grpc.StatusCode, message: str, reason: str, metadata: Mapping[str, str], retry_after: float
+) -> KeyVaultError:
+    """Return the exception for a status with KeyVault's ErrorInfo; `retry_after` is in seconds."""
+    message = printable(message)
+    about: dict[str, Any] = {"reason": printable(reason), "request_id": printable(metadata.get("request_id", ""))}
+    if reason in ("RECORD_EXISTS", "STALE_REVISION"):
+        about["current_revision"] = _revision(metadata.get("current_revision", "")) or 0
+        about["remembered_since"] = _revision(metadata.get("remembered_since", ""))
+        if reason == "RECORD_EXISTS":
             return AlreadyExists(message, **about)
-        return Conflict(message, vacant=info.metadata.get("vacant", "") == "true", **about)
-    if info.reason == "NOT_AUTHORIZED":
+        return Conflict(message, vacant=metadata.get("vacant", "") == "true", **about)
+    if reason == "NOT_AUTHORIZED":
         return NotAuthorized(message, **about)
-    if failed.code() is _Code.RESOURCE_EXHAUSTED:
+    if code is _Code.RESOURCE_EXHAUSTED:
         return Busy(message, retry_after=retry_after, **about)
-    return _BY_CODE.get(failed.code(), ServerFailure)(message, **about)
+    return _BY_CODE.get(code, ServerFailure)(message, **about)
+
+
+def failure_of_item(failed: pb.BatchReadResponse.Error) -> Failure:
+    """Return what the error of one Read of a batch means."""
+    code = _BY_NUMBER.get(failed.code, _Code.UNKNOWN)
+    delay = failed.retry_delay
+    retry_after = max(0.0, delay.seconds + delay.nanos / 1e9)
+    error = _error_of(code, failed.message or code.name, failed.reason, failed.metadata, retry_after)
+    return Failure(error, settled=True, retry=isinstance(error, (Unavailable, Busy)))
 
 
 def _revision(text: str) -> int | None:

@@ -41,7 +41,7 @@ _SHUTDOWN = grpc.ChannelConnectivity.SHUTDOWN
 _PROBE = "/grpc.health.v1.Health/Check"
 
 Method: TypeAlias = Literal[
-    "GenerateKey", "Create", "Read", "Update", "Delete", "RotateKey", "RewrapKey", "UnwrapKey", "WhoAmI"
+    "GenerateKey", "Create", "Read", "Update", "Delete", "RotateKey", "RewrapKey", "UnwrapKey", "BatchRead", "WhoAmI"
 ]
 _Response = TypeVar("_Response", bound=Message)
 
@@ -112,7 +112,7 @@ class Transport:
             except KeyVaultError as unsent:
                 failure = Failure(unsent, settled=True, retry=isinstance(unsent, Unavailable) and not self._closed)
             unknown |= not failure.settled
-            wait = backoff.wait(_remaining(deadline), _retry_after(failure.error)) if failure.retry else None
+            wait = backoff.wait(remaining(deadline), retry_after(failure.error)) if failure.retry else None
             if wait is None:
                 raise _final_error(failure.error, revision, unknown=unknown)
             await asyncio.sleep(wait)
@@ -123,26 +123,26 @@ class Transport:
         async with self._connector.connection() as connection:
             await self._connect(connection.channel, deadline, failures)
             call = getattr(connection.stub, method)
-            answer: Message = await call(request, timeout=_remaining(deadline), metadata=metadata)
+            answer: Message = await call(request, timeout=remaining(deadline), metadata=metadata)
         return answer
 
     async def _authorization(self, deadline: float) -> tuple[tuple[str, str], ...]:
         if self._token is None:
             return ()
         try:
-            async with asyncio.timeout(_remaining(deadline)):
+            async with asyncio.timeout(remaining(deadline)):
                 return await get_authorization(self._token)
         except TimeoutError:
             raise _OutOfTime("timed out while getting a token; the request was not sent") from None
 
     async def _connect(self, channel: grpc.aio.Channel, deadline: float, failures: ConnectFailures) -> None:
         """Wait until the channel is connected. Raises Unavailable and _OutOfTime: the request was not sent."""
-        if not _remaining(deadline):
+        if not remaining(deadline):
             raise _OutOfTime("timed out before the request was sent")
         if channel.get_state() is _READY:
             return
         try:
-            async with asyncio.timeout(_remaining(deadline)):
+            async with asyncio.timeout(remaining(deadline)):
                 while (state := channel.get_state(try_to_connect=True)) is not _READY:
                     if state is _SHUTDOWN:
                         raise Unavailable("this client is closed; the request was not sent")
@@ -176,7 +176,8 @@ def deadline_in(seconds: float) -> float:
     return asyncio.get_running_loop().time() + seconds
 
 
-def _remaining(deadline: float) -> float:
+def remaining(deadline: float) -> float:
+    """Return the seconds until a time of the running loop's clock, 0 if it has passed."""
     return max(0.0, deadline - asyncio.get_running_loop().time())
 
 
@@ -186,7 +187,8 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _retry_after(error: KeyVaultError) -> float:
+def retry_after(error: KeyVaultError) -> float:
+    """Return the seconds that the server wants to be left alone."""
     return error.retry_after if isinstance(error, Busy) else 0.0
 
 

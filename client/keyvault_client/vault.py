@@ -12,7 +12,7 @@ The rules of this file:
 
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,8 +21,9 @@ from keyvault_api.envelope import MAX_REVISION, Kind
 from keyvault_api.names import is_scope
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_client.answers import generated_key, rewrapped_key, unwrapped_key
+from keyvault_client.batch_reading import BatchReader
 from keyvault_client.caller_identity import CallerIdentity, caller_identity
-from keyvault_client.errors import Conflict, InvalidRequest, WrongRevision, quote
+from keyvault_client.errors import Conflict, InvalidRequest, KeyVaultError, WrongRevision, quote
 from keyvault_client.keys import DataKey
 from keyvault_client.reading import Reader, contradiction
 from keyvault_client.records import (
@@ -81,6 +82,7 @@ class KeyVault:
         self._timeout = timeout
         self._seen = SeenRevisions(remember, RevisionFile(state_file, address) if state_file else None)
         self._reader = Reader(self._transport, self._seen)
+        self._batches = BatchReader(self._transport, self._reader, self._seen)
 
     async def __aenter__(self) -> Self:
         return self
@@ -127,6 +129,16 @@ class KeyVault:
     async def read(self, key_id: str, *, key: DataKey, timeout: float | None = None) -> Record:
         """Read and open a record. Raises NotFound, RolledBack, RecordDamaged (also for a key not its own)."""
         return await self._reader.read(key_id, key, self._deadline(timeout))
+
+    async def read_many(
+        self, keys: Mapping[str, DataKey], *, timeout: float | None = None
+    ) -> dict[str, Record | KeyVaultError]:
+        """Read and open many records, each under its key, in few calls: `read_many({"prod/a": key, "prod/b": key})`.
+
+        The result has, for each name, its record or the error that `read` would have raised; together they are no
+        snapshot. Raises KeyVaultError only if a call fails as a whole, such as for want of a connection.
+        """
+        return await self._batches.read(keys, self._deadline(timeout))
 
     async def read_if_changed(
         self, key_id: str, *, key: DataKey, known_revision: int, timeout: float | None = None

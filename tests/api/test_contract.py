@@ -17,7 +17,18 @@ from tests.support.repository import ROOT
 
 STUBS = ROOT / "protos" / "python" / "keyvault_api" / "v1"
 BUF = Path(sys.executable).parent / "buf"
-METHODS = ["GenerateKey", "Create", "Read", "Update", "Delete", "RotateKey", "RewrapKey", "UnwrapKey", "WhoAmI"]
+METHODS = [
+    "GenerateKey",
+    "Create",
+    "Read",
+    "Update",
+    "Delete",
+    "RotateKey",
+    "RewrapKey",
+    "UnwrapKey",
+    "BatchRead",
+    "WhoAmI",
+]
 SERVICE = pb.DESCRIPTOR.services_by_name["KeyVault"]
 
 
@@ -74,7 +85,7 @@ def test_every_method_has_messages_of_its_own() -> None:
 
 def test_only_reading_is_without_side_effects() -> None:
     levels = {method.name: method.GetOptions().idempotency_level for method in SERVICE.methods}
-    assert [name for name, level in levels.items() if level == 1] == ["Read", "WhoAmI"]
+    assert [name for name, level in levels.items() if level == 1] == ["Read", "BatchRead", "WhoAmI"]
 
 
 def test_bytes_are_keys_and_envelopes_and_all_are_redacted() -> None:

@@ -14,7 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from keyvault_api import envelope as kve1
 from keyvault_api.envelope import MAX_REVISION, Kind
-from keyvault_api.names import MAX_MESSAGE, MAX_WRAPPED_KEY
+from keyvault_api.names import MAX_REPLY, MAX_WRAPPED_KEY
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_client import (
     AlreadyExists,
@@ -366,10 +366,10 @@ async def test_a_number_that_is_none_says_nothing(
 
 
 async def test_a_message_over_the_contracts_limit_is_not_taken() -> None:
-    """gRPC alone would take 4 MiB."""
-    longest = pb.ReadResponse(envelope=bytes(MAX_MESSAGE - 100), revision=1)
+    """An answer has a limit of its own, for the sake of BatchRead."""
+    longest = pb.ReadResponse(envelope=bytes(MAX_REPLY - 100), revision=1)
     assert isinstance(await failure(read, Read=longest), RecordDamaged)
-    longer = pb.ReadResponse(envelope=bytes(MAX_MESSAGE), revision=1)
+    longer = pb.ReadResponse(envelope=bytes(MAX_REPLY), revision=1)
     assert "larger than max" in str(await failure(read, Read=longer))
 
 

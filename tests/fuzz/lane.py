@@ -87,7 +87,20 @@ class Lane:
             return self._mutated(method, tenant, message, response, fate)
         return self._key(method, tenant, request, response)
 
-    def _read(self, stored: Stored, request: pb.ReadRequest, response: pb.ReadResponse) -> list[str]:
+    def _batch(self, tenant: str, request: pb.BatchReadRequest, response: pb.BatchReadResponse) -> list[str]:
+        """Each item is as a Read of its own; none is too large for the answer."""
+        found = [result.WhichOneof("answer") == "record" for result in response.results]
+        if found != self._book.readable(tenant, request.items):
+            return [f"BatchRead finds {found}"]
+        wrong = []
+        for item, result in zip(request.items, response.results, strict=True):
+            if result.WhichOneof("answer") == "record":
+                wrong += self._read(self._book.records[tenant, item.key_id], item, result.record)
+        return wrong
+
+    def _read(
+        self, stored: Stored, request: pb.ReadRequest | pb.BatchReadRequest.Item, response: pb.ReadResponse
+    ) -> list[str]:
         same = request.known_revision == stored.revision
         expected = (stored.revision, b"" if same else stored.envelope, same, not stored.live)
         found = (response.revision, response.envelope, response.not_modified, response.deleted)
@@ -109,6 +122,8 @@ class Lane:
                 if (made.scope, tenant) == (scope, "acme"):
                     self._adopt(at, made)
             return [] if response.tenant == tenant and len(made.key.plaintext) == 32 else ["GenerateKey gives no key"]
+        if method == "BatchRead":
+            return self._batch(tenant, request, response)
         if method == "WhoAmI":
             return [] if response.tenant == tenant else [f"WhoAmI says tenant {response.tenant}"]
         known = self._book.keys[request.wrapped_key]
@@ -149,6 +164,9 @@ class Lane:
             )
         if method == "WhoAmI":
             return pb.WhoAmIRequest()
+        if method == "BatchRead":
+            names = [name, KNOWN_NAME, *(self._name(number) for number in range(recipe.get("old", 0) + 1))]
+            return pb.BatchReadRequest(items=[pb.BatchReadRequest.Item(key_id=one) for one in names])
         if method in ("RewrapKey", "UnwrapKey"):
             key = self._keys[recipe.get("key", 5 if method == "UnwrapKey" else 0)]
             return REQUESTS[method](wrapped_key=key.wrapped)

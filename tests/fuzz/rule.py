@@ -6,6 +6,7 @@ the server, and nothing else. It knows only the names of its own lane, which nob
 
 import hashlib
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -27,6 +28,7 @@ REQUESTS: dict[str, Any] = {
     "RotateKey": pb.RotateKeyRequest,
     "RewrapKey": pb.RewrapKeyRequest,
     "UnwrapKey": pb.UnwrapKeyRequest,
+    "BatchRead": pb.BatchReadRequest,
     "WhoAmI": pb.WhoAmIRequest,
 }
 RESPONSES: dict[str, Any] = {
@@ -38,6 +40,7 @@ RESPONSES: dict[str, Any] = {
     "RotateKey": pb.RotateKeyResponse,
     "RewrapKey": pb.RewrapKeyResponse,
     "UnwrapKey": pb.UnwrapKeyResponse,
+    "BatchRead": pb.BatchReadResponse,
     "WhoAmI": pb.WhoAmIResponse,
 }
 KINDS = {"Create": Kind.DATA, "Update": Kind.DATA, "Delete": Kind.TOMBSTONE, "RotateKey": Kind.DATA}
@@ -99,6 +102,9 @@ class Book:
                 good = not request.scope or is_scope(request.scope)
             case "WhoAmI":
                 good = True
+            case "BatchRead":
+                names = [item.key_id for item in request.items]
+                good = len(names) <= 100 and len(set(names)) == len(names)
             case "RewrapKey":
                 good = self._known(tenant, request.wrapped_key) is not None
             case "UnwrapKey":
@@ -121,7 +127,11 @@ class Book:
         known = self.keys.get(wrapped_key) if len(wrapped_key) <= MAX_WRAPPED_KEY else None
         return known if known and known.key.tenant == tenant else None
 
-    def _readable(self, tenant: str, request: pb.ReadRequest) -> bool:
+    def readable(self, tenant: str, items: Sequence[Any]) -> list[bool]:
+        """Which items of a BatchRead find a record."""
+        return [self._readable(tenant, item) for item in items]
+
+    def _readable(self, tenant: str, request: pb.ReadRequest | pb.BatchReadRequest.Item) -> bool:
         stored = self.records.get((tenant, request.key_id))
         return (
             stored is not None

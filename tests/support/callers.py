@@ -22,6 +22,9 @@ class Unrestricted:
     def charge(self, size: int) -> None:
         """See Caller."""
 
+    def refund(self, size: int) -> None:
+        """See Caller."""
+
     async def intend(self, record: StoredHead, expected: bytes | None) -> None:
         """See Caller."""
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import grpc
 
-from keyvault_api.names import METHODS
+from keyvault_server.access.quotas import DEFAULT_RATES
 from tests.support.certificates import Issued
 from tests.support.connections import channel
 from tests.support.forked import run_forked
 from tests.support.processes import STARTED, ServerProcess, server_process
 
-BUCKETS = (*METHODS, "read_bytes", "refused")
+BUCKETS = tuple(DEFAULT_RATES)
 TENANTS = {"alice": "acme", "bob": "beta"}
 """The clients of `keyvault-server dev-certs`, by name, and the tenant that the policy gives each."""
 UNWRAPPED = "unwrap/me"

@@ -12,14 +12,18 @@ MAX_WRAPPED_KEY = 8_192
 DATA_KEY_SIZE = 32
 """Bytes in a data key (AES-256)."""
 MAX_MESSAGE = 512 * 1024
-"""Bytes in one gRPC message, in either direction."""
+"""Bytes in one request, and in the reply to every method but BatchRead."""
+MAX_REPLY = 4 * 1024 * 1024
+"""Bytes in one reply that a client accepts, as gRPC's libraries do unless they are set otherwise."""
 REMEMBERED_ENVELOPES = 16
 """Envelopes that a record remembers by their digests, newest first, and so recognises as replays."""
 POLICY_METHODS = ("GenerateKey", "Create", "Read", "Update", "Delete", "RotateKey", "RewrapKey", "UnwrapKey")
 """Methods that a policy grants, in the order of keyvault.proto."""
 WHO_AM_I = "WhoAmI"
 """The method that needs an identity and no grant."""
-METHODS = (*POLICY_METHODS, WHO_AM_I)
+BATCH_READ = "BatchRead"
+"""The method of which each item needs the grant of a Read."""
+METHODS = (*POLICY_METHODS, BATCH_READ, WHO_AM_I)
 """Methods of the service, in the order of keyvault.proto."""
 
 _NAME = re.compile(r"[A-Za-z0-9._~:@/+=-]{1,255}", re.ASCII)

@@ -167,6 +167,11 @@ class Quotas:
         # 3.
         buckets.keep(identity, full_at)
 
+    def give_back(self, identity: str, bucket: str, rate: Rate, amount: float) -> None:
+        """Put tokens back that were taken for nothing."""
+        buckets, now = self._buckets[bucket], self._now()
+        buckets.keep(identity, max(buckets.full_at(identity, rate, now) - amount / rate.per_second, now))
+
     def draw(self, identity: str, bucket: str, rate: Rate, longest: float) -> float:
         """Take one token that may have yet to come in; return the seconds until it does, at most `longest`.
 

@@ -36,6 +36,9 @@ class Caller(Protocol):
     def charge(self, size: int) -> None:
         """Take `size` bytes, which the call has used already, from the caller's quota."""
 
+    def refund(self, size: int) -> None:
+        """Give back what a Read cost of which the caller does not get the `size` bytes."""
+
     async def intend(self, record: StoredHead, expected: bytes | None) -> None:
         """Record durably what is about to be written if the stored head is `expected` (None: nothing is stored).
 

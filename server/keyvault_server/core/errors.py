@@ -22,6 +22,7 @@ Reasons by class:
       Unauthenticated       UNAUTHENTICATED
       RateLimited           RATE_LIMITED
       BackendThrottled      BACKEND_THROTTLED
+      BatchFull             BATCH_FULL
       StoreFull             STORE_FULL
       MasterKeyUnusable     MASTER_KEY_UNUSABLE
       BackendUnavailable    BACKEND_UNAVAILABLE
@@ -193,6 +194,13 @@ class BackendThrottled(VaultError):
     reason = "BACKEND_THROTTLED"
     message = "the backend is throttled: retry later"
     retry_after = 0.5
+
+
+class BatchFull(VaultError):
+    """An item of a batch did not fit into the answer; nothing was charged."""
+
+    reason = "BATCH_FULL"
+    message = "the answer has no room for this item: ask for it again"
 
 
 class StoreFull(VaultError):

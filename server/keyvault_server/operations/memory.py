@@ -14,6 +14,7 @@ from pathlib import Path
 
 from keyvault_api.names import MAX_MESSAGE
 from keyvault_server.backends.embedded.row_cache import CACHED_BYTES
+from keyvault_server.core.batch import MAX_ENVELOPES
 from keyvault_server.operations.open_files import room_for_connections
 from keyvault_server.operations.settings import Settings
 from keyvault_server.rpc.access_log import MAX_LINES
@@ -29,7 +30,7 @@ GROWTH = 16 * MIB
 
 _PROCESS, _AWS = 90 * MIB, 60 * MIB
 _CONNECTION, _CALL, _LOG_LINE = 48 * 1024, 32 * 1024, 512
-_REQUEST_COPIES, _REPLY_COPIES = 3, 2
+_REQUEST_COPIES, _REPLY_COPIES, _BATCH_COPIES = 3, 2, 3
 
 Part = tuple[str, int]
 
@@ -40,6 +41,7 @@ def parts(settings: Settings) -> list[Part]:
     connections = settings.connections or room_for_connections(settings).service
     process = _PROCESS + (_AWS if settings.backend == "aws" else 0)
     workers = settings.workers
+    batches = limits.divided(workers).batch_reads * workers
     processes = [("process", process)]
     if workers > 1:  # which divide all limits
         processes = [("parent", _PROCESS), (f"{workers} workers' processes", workers * process)]
@@ -48,6 +50,7 @@ def parts(settings: Settings) -> list[Part]:
         ("records that were read", CACHED_BYTES if settings.backend == "embedded" else 0),
         (f"{limits.receiving_calls} messages on their way", limits.receiving_calls * MAX_MESSAGE),
         (f"requests in flight, {_REQUEST_COPIES} copies", limits.request_bytes * _REQUEST_COPIES),
+        (f"{batches} BatchReads, {_BATCH_COPIES} copies", batches * MAX_ENVELOPES * _BATCH_COPIES),
         (f"replies not taken, {_REPLY_COPIES} copies", ALL_CONNECTIONS * _REPLY_COPIES),
         (f"{limits.unanswered_calls} calls, from headers to reply", limits.unanswered_calls * _CALL),
         (f"{connections} connections", connections * _CONNECTION),

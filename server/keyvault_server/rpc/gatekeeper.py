@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from keyvault_api.envelope import MalformedEnvelope
-from keyvault_api.names import POLICY_METHODS, WHO_AM_I
+from keyvault_api.names import BATCH_READ, POLICY_METHODS, WHO_AM_I
 from keyvault_server.access.identity import AuthContext, Identifier, Metadata
 from keyvault_server.access.patterns import Pattern
 from keyvault_server.access.policy import CallerEntry, Policy, Rule
@@ -185,6 +185,19 @@ class Visitor:
         if self._entry is not None:
             self._gate.quotas.charge(self.identity, READ_BYTES, self._entry.limits[READ_BYTES], size)
 
+    def refund(self, size: int) -> None:
+        """See Caller."""
+        if self._entry is not None:
+            limits, quotas = self._entry.limits, self._gate.quotas
+            quotas.give_back(self.identity, self._method, limits[self._method], 1)
+            quotas.give_back(self.identity, READ_BYTES, limits[READ_BYTES], size)
+
+    def reading_item(self, number: int) -> "Visitor":
+        """Return the same caller as the author of one Read of its batch, which has an audit line of its own."""
+        item = Visitor(self._gate, "Read", f"{self._request_id}.{number}", self._peer)
+        item.identity, item.tenant, item._entry, item._listed = self.identity, self.tenant, self._entry, True
+        return item
+
     async def intend(self, record: StoredHead, expected: bytes | None) -> None:
         """See Caller."""
         self._change = Change.of(record)
@@ -200,7 +213,7 @@ class Visitor:
 
         Raises AuditUnavailable: then the caller must not be answered that.
         """
-        if self._gate.audit is None:
+        if self._gate.audit is None or (self._method == BATCH_READ and status == "OK"):  # its items have lines
             return
         try:
             await self._write_outcome(self._gate.audit, status, reason)

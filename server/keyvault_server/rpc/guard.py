@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 import grpc
 from google.protobuf.message import DecodeError
 
+from keyvault_api.names import BATCH_READ
 from keyvault_server.access.identity import Metadata
 from keyvault_server.access.quotas import InFlight
 from keyvault_server.core.errors import (
@@ -69,7 +70,9 @@ class Limits:
     """Maximum bytes of the requests in flight, half of them of one caller; the next is RATE_LIMITED."""
     unanswered_calls: int = 3_000
     """Maximum calls from their headers until their reply was taken, refused ones included."""
-    receiving_calls: int = 128
+    batch_reads: int = 8
+    """Maximum BatchReads that are worked on at a time; the next ones wait."""
+    receiving_calls: int = 80
     """Calls whose message may be slow to come; the next one ends the one that has taken longest."""
     receive_seconds: float = 10.0
     """Longest time of a request message, from the call's headers on."""
@@ -84,6 +87,7 @@ class Limits:
             self,
             request_bytes=self.request_bytes // shares,
             unanswered_calls=self.unanswered_calls // shares,
+            batch_reads=max(1, self.batch_reads // shares),
             receiving_calls=self.receiving_calls // shares,
             reply_bytes=self.reply_bytes // shares,
             waiting_refusals=self.waiting_refusals // shares,
@@ -94,7 +98,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
     """The one interceptor; it also counts the in-flight calls, for the drain."""
 
     def __init__(self, limits: Limits, gate: Gatekeeper, metrics: Metrics, access_log: AccessLog | None = None) -> None:
-        self._limits = limits
+        self.limits = limits
         self._gate = gate
         self._metrics = metrics
         self._access_log = access_log
@@ -170,11 +174,11 @@ class CallGuard(grpc.aio.ServerInterceptor):
 
     def _admit(self, call: GuardedCall) -> None:
         """Identify the caller, before its message is received. Raises VaultError."""
-        if len(self._unanswered) > self._limits.unanswered_calls:
+        if len(self._unanswered) > self.limits.unanswered_calls:
             raise RateLimited
         call.caller.enter()
         current_caller.set(call.caller)
-        if self.replies.size and call.method == "Read":
+        if self.replies.size and call.method in ("Read", BATCH_READ):
             self.replies.check(call.context.peer())
 
     async def _receive(self, call: GuardedCall, decode: Callable[[bytes], Any]) -> None:
@@ -183,7 +187,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
         One caller may have half of the bytes of all requests.
         """
         data = await self.receiving.message(call.context)
-        size, most = len(data), self._limits.request_bytes
+        size, most = len(data), self.limits.request_bytes
         if self._requests.total + size > most:
             raise RateLimited
         self._requests.enter(call.caller.identity, most // 2 if call.caller.identity else most, size)

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 
-from keyvault_api.names import MAX_MESSAGE
+from keyvault_api.names import MAX_MESSAGE, MAX_REPLY
 from keyvault_api.v1 import keyvault_pb2, keyvault_pb2_grpc
 from keyvault_server.core.vault import Vault
 from keyvault_server.rpc.guard import CallGuard
@@ -24,7 +24,7 @@ STREAMS = 100
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
-    ("grpc.max_send_message_length", MAX_MESSAGE),
+    ("grpc.max_send_message_length", MAX_REPLY),
     # A client that vanished without a FIN is noticed within 40 s; without ping_timeout_ms it takes a minute more.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -82,7 +82,9 @@ def main_server(
     """
     server = grpc.aio.server(interceptors=(guard,), options=_options(connections, shares_port=shares_port))
     services: Any = _ByName(server)
-    keyvault_pb2_grpc.add_KeyVaultServicer_to_server(KeyVaultService(vault, version("keyvault-grpc")), services)
+    keyvault_pb2_grpc.add_KeyVaultServicer_to_server(
+        KeyVaultService(vault, version("keyvault-grpc"), guard.limits.batch_reads), services
+    )
     health_pb2_grpc.add_HealthServicer_to_server(health, services)
     if reflects:
         served = [service.full_name for service in keyvault_pb2.DESCRIPTOR.services_by_name.values()]

@@ -2,6 +2,8 @@
 
 # ruff: noqa: D102, N802
 
+import asyncio
+import math
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -10,9 +12,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from keyvault_api.names import POLICY_METHODS
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultServicer
+from keyvault_server.core.batch import Item, read_many
 from keyvault_server.core.caller import ANONYMOUS
+from keyvault_server.core.errors import BatchFull, VaultError
 from keyvault_server.core.vault import Found, Vault, Written
-from keyvault_server.rpc.gatekeeper import current_caller
+from keyvault_server.rpc.gatekeeper import Visitor, current_caller
+from keyvault_server.rpc.slots import Slots
+from keyvault_server.rpc.status import message_of, status_of
 
 _Mutated = TypeVar("_Mutated", pb.CreateResponse, pb.UpdateResponse, pb.DeleteResponse, pb.RotateKeyResponse)
 _Response = TypeVar(
@@ -24,10 +30,11 @@ Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 class KeyVaultService(KeyVaultServicer):
     """The methods of the contract."""
 
-    def __init__(self, vault: Vault, version: str = "") -> None:
-        """`version` is the server's."""
+    def __init__(self, vault: Vault, version: str = "", batch_reads: int = 8) -> None:
+        """`version` is the server's; `batch_reads` is how many BatchReads it works on at a time."""
         self._vault = vault
         self._version = version
+        self._batches = Slots(batch_reads)
 
     async def GenerateKey(self, request: pb.GenerateKeyRequest, context: Context) -> pb.GenerateKeyResponse:
         key = await self._vault.generate_key(current_caller.get(), request.scope)
@@ -44,14 +51,18 @@ class KeyVaultService(KeyVaultServicer):
         found = await self._vault.read(
             caller, request.key_id, request.known_revision, include_deleted=request.include_deleted
         )
-        response = pb.ReadResponse(
-            tenant=caller.tenant,
-            envelope=found.envelope or b"",
-            revision=found.revision,
-            deleted=found.deleted,
-            not_modified=found.envelope is None,
-        )
-        return _dated(response, found)
+        return _record(caller.tenant, found)
+
+    async def BatchRead(self, request: pb.BatchReadRequest, context: Context) -> pb.BatchReadResponse:
+        caller = current_caller.get()
+        items = [Item(item.key_id, item.known_revision, item.include_deleted) for item in request.items]
+        await self._batches.take()  # they hold more memory than other calls
+        try:
+            answers = await read_many(self._vault, items, caller.reading_item)
+            results = await asyncio.gather(*(_item_result(visitor, found) for visitor, found in answers))
+            return pb.BatchReadResponse(results=results)
+        finally:
+            self._batches.free()
 
     async def Update(self, request: pb.UpdateRequest, context: Context) -> pb.UpdateResponse:
         done = await self._vault.update(current_caller.get(), request.key_id, request.wrapped_key, request.envelope)
@@ -91,6 +102,35 @@ class KeyVaultService(KeyVaultServicer):
         return pb.WhoAmIResponse(
             identity=caller.identity or ANONYMOUS, tenant=caller.tenant, rules=rules, server_version=self._version
         )
+
+
+async def _item_result(author: Visitor, answer: Found | VaultError) -> pb.BatchReadResponse.Result:
+    """Return the result of one Read of a batch, once its outcome is recorded; what did not fit was not done."""
+    try:
+        if isinstance(answer, Found):
+            await author.record_outcome("OK", "")
+            return pb.BatchReadResponse.Result(record=_record(author.tenant, answer))
+        if not isinstance(answer, BatchFull):
+            await author.record_outcome(status_of(answer).name, answer.reason)
+    except VaultError as unrecorded:
+        answer = unrecorded
+    error = pb.BatchReadResponse.Error(
+        code=status_of(answer).value[0], reason=answer.reason, message=message_of(answer), metadata=answer.metadata
+    )
+    if answer.retry_after is not None:
+        error.retry_delay.FromMilliseconds(math.ceil(answer.retry_after * 1000))
+    return pb.BatchReadResponse.Result(error=error)
+
+
+def _record(tenant: str, found: Found) -> pb.ReadResponse:
+    response = pb.ReadResponse(
+        tenant=tenant,
+        envelope=found.envelope or b"",
+        revision=found.revision,
+        deleted=found.deleted,
+        not_modified=found.envelope is None,
+    )
+    return _dated(response, found)
 
 
 def _written(response: type[_Mutated], done: Written) -> _Mutated:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from keyvault_api.names import POLICY_METHODS, WHO_AM_I
+from keyvault_api.names import BATCH_READ, POLICY_METHODS, WHO_AM_I
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_server.access.policy import BadPolicy, Policy
 from keyvault_server.access.quotas import READ_BYTES, Limits, Rate
@@ -441,4 +441,4 @@ def test_the_defaults_in_the_docs_are_those_in_force() -> None:
 
 
 def test_the_methods_are_those_of_the_contract() -> None:
-    assert tuple(pb.DESCRIPTOR.services_by_name["KeyVault"].methods_by_name) == (*POLICY_METHODS, WHO_AM_I)
+    assert tuple(pb.DESCRIPTOR.services_by_name["KeyVault"].methods_by_name) == (*POLICY_METHODS, BATCH_READ, WHO_AM_I)

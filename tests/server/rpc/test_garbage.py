@@ -59,6 +59,7 @@ async def _valid_requests(stub: KeyVaultStub) -> dict[str, list[bytes]]:
         "RotateKey": [rotate(key, other, "g/a", 2), rotate(key, key, "g/a", 2)],
         "RewrapKey": [pb.RewrapKeyRequest(wrapped_key=key.wrapped)],
         "UnwrapKey": [pb.UnwrapKeyRequest(wrapped_key=key.wrapped)],
+        "BatchRead": [pb.BatchReadRequest(items=[pb.BatchReadRequest.Item(key_id=name) for name in ("g/a", "g/none")])],
         "WhoAmI": [pb.WhoAmIRequest()],
     }
     return {method: [request.SerializeToString() for request in several] for method, several in requests.items()}

@@ -98,6 +98,7 @@ def test_the_guard_and_the_settings_have_the_same_limits() -> None:
     """docs/settings.md has the numbers, and is held against the settings."""
     settings = Settings()
     assert Limits() == Limits(settings.concurrent_calls, settings.call_seconds)
+    assert Limits().receive_seconds == 10, "docs/settings.md"
 
 
 async def test_a_call_that_takes_too_long_ends(tmp_path: Path) -> None:

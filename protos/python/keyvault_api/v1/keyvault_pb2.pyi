@@ -29,6 +29,7 @@ lists, every method can answer:
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -100,6 +101,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INTERNAL: an unexpected error; the outcome of a mutation is unknown."""
     SERVER_STOPPING: _ErrorReason.ValueType  # 24
     """UNAVAILABLE: the server is shutting down and did nothing."""
+    BATCH_FULL: _ErrorReason.ValueType  # 25
+    """RESOURCE_EXHAUSTED: an item of a BatchRead did not fit into the answer; ask for it again."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason has every value of google.rpc.ErrorInfo.reason in this domain. On the wire a reason is the value's name
@@ -159,6 +162,8 @@ INTERNAL: ErrorReason.ValueType  # 23
 """INTERNAL: an unexpected error; the outcome of a mutation is unknown."""
 SERVER_STOPPING: ErrorReason.ValueType  # 24
 """UNAVAILABLE: the server is shutting down and did nothing."""
+BATCH_FULL: ErrorReason.ValueType  # 25
+"""RESOURCE_EXHAUSTED: an item of a BatchRead did not fit into the answer; ask for it again."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
@@ -682,6 +687,172 @@ class UnwrapKeyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UnwrapKeyResponse: _TypeAlias = UnwrapKeyResponse  # noqa: Y015
+
+@_typing.final
+class BatchReadRequest(_message.Message):
+    """BatchReadRequest asks for many records."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Item(_message.Message):
+        """Item asks for one record, as ReadRequest does."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_ID_FIELD_NUMBER: _builtins.int
+        KNOWN_REVISION_FIELD_NUMBER: _builtins.int
+        INCLUDE_DELETED_FIELD_NUMBER: _builtins.int
+        key_id: _builtins.str
+        """The record's name, 1 to 255 bytes; each only once."""
+        known_revision: _builtins.int
+        """The revision that the caller has, 0 if none, never negative."""
+        include_deleted: _builtins.bool
+        """Whether a deleted record is answered with its tombstone instead of NOT_FOUND."""
+        def __init__(
+            self,
+            *,
+            key_id: _builtins.str = ...,
+            known_revision: _builtins.int = ...,
+            include_deleted: _builtins.bool = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["include_deleted", b"include_deleted", "key_id", b"key_id", "known_revision", b"known_revision"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchReadRequest.Item]:
+        """At most 100."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___BatchReadRequest.Item] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchReadRequest: _TypeAlias = BatchReadRequest  # noqa: Y015
+
+@_typing.final
+class BatchReadResponse(_message.Message):
+    """BatchReadResponse has an answer for each item, in the order of the request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Error(_message.Message):
+        """Error is what the item's Read would have been answered."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        @_typing.final
+        class MetadataEntry(_message.Message):
+            DESCRIPTOR: _descriptor.Descriptor
+
+            KEY_FIELD_NUMBER: _builtins.int
+            VALUE_FIELD_NUMBER: _builtins.int
+            key: _builtins.str
+            value: _builtins.str
+            def __init__(
+                self,
+                *,
+                key: _builtins.str = ...,
+                value: _builtins.str = ...,
+            ) -> None: ...
+            _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+            def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+            _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+            def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+            def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+        CODE_FIELD_NUMBER: _builtins.int
+        REASON_FIELD_NUMBER: _builtins.int
+        MESSAGE_FIELD_NUMBER: _builtins.int
+        METADATA_FIELD_NUMBER: _builtins.int
+        RETRY_DELAY_FIELD_NUMBER: _builtins.int
+        code: _builtins.int
+        """A google.rpc.Code, never OK."""
+        reason: _builtins.str
+        """The name of an ErrorReason."""
+        message: _builtins.str
+        """A sentence for people."""
+        @_builtins.property
+        def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+            """As in google.rpc.ErrorInfo, without request_id."""
+
+        @_builtins.property
+        def retry_delay(self) -> _duration_pb2.Duration:
+            """The wait after which the item may be asked for again, if the server knows."""
+
+        def __init__(
+            self,
+            *,
+            code: _builtins.int = ...,
+            reason: _builtins.str = ...,
+            message: _builtins.str = ...,
+            metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+            retry_delay: _duration_pb2.Duration | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["retry_delay", b"retry_delay"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "metadata", b"metadata", "reason", b"reason", "retry_delay", b"retry_delay"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Result(_message.Message):
+        """Result is the answer to one item."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        RECORD_FIELD_NUMBER: _builtins.int
+        ERROR_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def record(self) -> Global___ReadResponse:
+            """The record."""
+
+        @_builtins.property
+        def error(self) -> Global___BatchReadResponse.Error:
+            """Why there is none."""
+
+        def __init__(
+            self,
+            *,
+            record: Global___ReadResponse | None = ...,
+            error: Global___BatchReadResponse.Error | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "error", b"error", "record", b"record"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "error", b"error", "record", b"record"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["record", "error"]  # noqa: Y015
+        _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+        def WhichOneof(self, oneof_group: _WhichOneofArgType_answer) -> _WhichOneofReturnType_answer | None: ...
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchReadResponse.Result]:
+        """As many as there were items."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___BatchReadResponse.Result] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchReadResponse: _TypeAlias = BatchReadResponse  # noqa: Y015
 
 @_typing.final
 class WhoAmIRequest(_message.Message):

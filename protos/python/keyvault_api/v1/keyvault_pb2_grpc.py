@@ -76,6 +76,11 @@ class KeyVaultStub:
                 request_serializer=keyvault_dot_v1_dot_keyvault__pb2.UnwrapKeyRequest.SerializeToString,
                 response_deserializer=keyvault_dot_v1_dot_keyvault__pb2.UnwrapKeyResponse.FromString,
                 _registered_method=True)
+        self.BatchRead = channel.unary_unary(
+                '/keyvault.v1.KeyVault/BatchRead',
+                request_serializer=keyvault_dot_v1_dot_keyvault__pb2.BatchReadRequest.SerializeToString,
+                response_deserializer=keyvault_dot_v1_dot_keyvault__pb2.BatchReadResponse.FromString,
+                _registered_method=True)
         self.WhoAmI = channel.unary_unary(
                 '/keyvault.v1.KeyVault/WhoAmI',
                 request_serializer=keyvault_dot_v1_dot_keyvault__pb2.WhoAmIRequest.SerializeToString,
@@ -177,6 +182,21 @@ class KeyVaultServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchRead(self, request, context):
+        """BatchRead reads up to 100 records in one call. Each item is judged, charged and recorded as a Read of its own, and
+        has its own answer: a ReadResponse, or an error as that Read would have it. Every item is strongly consistent by
+        itself; together they are no snapshot.
+
+        The answer holds at most 1 MiB of envelopes. Items beyond that are answered RESOURCE_EXHAUSTED BATCH_FULL and cost
+        nothing: ask for them again. The first item with an envelope is never among them.
+
+        Who may call: every caller that may call any method; each item needs the policy's Read for its key_id.
+        Errors: INVALID_ARGUMENT MALFORMED_REQUEST for more than 100 items, or for a key_id that is among them twice.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WhoAmI(self, request, context):
         """WhoAmI says how the server sees its caller: the identity, the tenant, and the caller's own rules of the policy. It
         is for people who debug access, and shows nothing of other callers or of records.
@@ -230,6 +250,11 @@ def add_KeyVaultServicer_to_server(servicer, server):
                     servicer.UnwrapKey,
                     request_deserializer=keyvault_dot_v1_dot_keyvault__pb2.UnwrapKeyRequest.FromString,
                     response_serializer=keyvault_dot_v1_dot_keyvault__pb2.UnwrapKeyResponse.SerializeToString,
+            ),
+            'BatchRead': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchRead,
+                    request_deserializer=keyvault_dot_v1_dot_keyvault__pb2.BatchReadRequest.FromString,
+                    response_serializer=keyvault_dot_v1_dot_keyvault__pb2.BatchReadResponse.SerializeToString,
             ),
             'WhoAmI': grpc.unary_unary_rpc_method_handler(
                     servicer.WhoAmI,
@@ -455,6 +480,33 @@ class KeyVault:
             '/keyvault.v1.KeyVault/UnwrapKey',
             keyvault_dot_v1_dot_keyvault__pb2.UnwrapKeyRequest.SerializeToString,
             keyvault_dot_v1_dot_keyvault__pb2.UnwrapKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchRead(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyvault.v1.KeyVault/BatchRead',
+            keyvault_dot_v1_dot_keyvault__pb2.BatchReadRequest.SerializeToString,
+            keyvault_dot_v1_dot_keyvault__pb2.BatchReadResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -99,6 +99,17 @@ class KeyVaultStub:
     Who may call: a caller for whom UnwrapKey is granted by the scope's name; a wildcard never grants it.
     Errors: INVALID_ARGUMENT MALFORMED_WRAPPED_KEY; PERMISSION_DENIED POLICY_DENIED, NOT_AUTHORIZED.
     """
+    BatchRead: _aio.UnaryUnaryMultiCallable[_keyvault_pb2.BatchReadRequest, _keyvault_pb2.BatchReadResponse]
+    """BatchRead reads up to 100 records in one call. Each item is judged, charged and recorded as a Read of its own, and
+    has its own answer: a ReadResponse, or an error as that Read would have it. Every item is strongly consistent by
+    itself; together they are no snapshot.
+
+    The answer holds at most 1 MiB of envelopes. Items beyond that are answered RESOURCE_EXHAUSTED BATCH_FULL and cost
+    nothing: ask for them again. The first item with an envelope is never among them.
+
+    Who may call: every caller that may call any method; each item needs the policy's Read for its key_id.
+    Errors: INVALID_ARGUMENT MALFORMED_REQUEST for more than 100 items, or for a key_id that is among them twice.
+    """
     WhoAmI: _aio.UnaryUnaryMultiCallable[_keyvault_pb2.WhoAmIRequest, _keyvault_pb2.WhoAmIResponse]
     """WhoAmI says how the server sees its caller: the identity, the tenant, and the caller's own rules of the policy. It
     is for people who debug access, and shows nothing of other callers or of records.
@@ -215,6 +226,23 @@ class KeyVaultServicer(metaclass=_abc_1.ABCMeta):
 
         Who may call: a caller for whom UnwrapKey is granted by the scope's name; a wildcard never grants it.
         Errors: INVALID_ARGUMENT MALFORMED_WRAPPED_KEY; PERMISSION_DENIED POLICY_DENIED, NOT_AUTHORIZED.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchRead(
+        self,
+        request: _keyvault_pb2.BatchReadRequest,
+        context: _aio.ServicerContext[_keyvault_pb2.BatchReadRequest, _abc.Awaitable[_keyvault_pb2.BatchReadResponse]],
+    ) -> _abc.Awaitable[_keyvault_pb2.BatchReadResponse]:
+        """BatchRead reads up to 100 records in one call. Each item is judged, charged and recorded as a Read of its own, and
+        has its own answer: a ReadResponse, or an error as that Read would have it. Every item is strongly consistent by
+        itself; together they are no snapshot.
+
+        The answer holds at most 1 MiB of envelopes. Items beyond that are answered RESOURCE_EXHAUSTED BATCH_FULL and cost
+        nothing: ask for them again. The first item with an envelope is never among them.
+
+        Who may call: every caller that may call any method; each item needs the policy's Read for its key_id.
+        Errors: INVALID_ARGUMENT MALFORMED_REQUEST for more than 100 items, or for a key_id that is among them twice.
         """
 
     @_abc_1.abstractmethod

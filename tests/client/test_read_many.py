@@ -1,0 +1,85 @@
+"""`read_many`: many records, each opened and checked as if it had been read alone."""
+
+import asyncio
+
+import grpc
+import pytest
+
+from keyvault_api.v1 import keyvault_pb2 as pb
+from keyvault_client import (
+    Busy,
+    DataKey,
+    InvalidRequest,
+    KeyVault,
+    NotFound,
+    Record,
+    RecordDamaged,
+    RolledBack,
+    ServerFailure,
+)
+from tests.support.lying import lying_server
+
+SIZE = 200_000
+FULL = pb.BatchReadResponse.Error(code=8, reason="BATCH_FULL", message="no room")
+BUSY = pb.BatchReadResponse.Error(code=8, reason="RATE_LIMITED", message="too many requests")
+
+
+def answer(*errors: pb.BatchReadResponse.Error) -> bytes:
+    return pb.BatchReadResponse(
+        results=[pb.BatchReadResponse.Result(error=error) for error in errors]
+    ).SerializeToString()
+
+
+async def test_each_name_has_its_record_or_its_error(vault: KeyVault) -> None:
+    key, other = await vault.generate_key("many/"), await vault.generate_key("many/b")
+    for name, owner in (("many/a", key), ("many/b", other), ("many/c", key)):
+        await vault.create(name, name.encode(), key=owner)
+    found = await vault.read_many({"many/c": key, "many/none": key, "many/b": key, "else/a": key, "many/a": key})
+    assert list(found) == ["many/c", "many/none", "many/b", "else/a", "many/a"]
+    kinds = [type(result) for result in found.values()]
+    assert kinds == [Record, NotFound, RecordDamaged, InvalidRequest, Record]
+    record = found["many/a"]
+    assert isinstance(record, Record)
+    assert (record.plaintext, record.revision) == (b"many/a", 1)
+    assert await vault.read_many({}) == {}
+
+
+async def test_more_than_one_answer_holds_is_read(vault: KeyVault) -> None:
+    """More names, and more bytes."""
+    key = await vault.generate_key("large/")
+    names = [f"large/{number}" for number in range(120)]
+    await asyncio.gather(*(vault.create(name, bytes(SIZE if name < "large/2" else 1), key=key) for name in names))
+    found = await vault.read_many(dict.fromkeys(names, key), timeout=60)
+    assert [record.key_id for record in found.values() if isinstance(record, Record)] == names
+
+
+async def test_a_rolled_back_record_is_noticed_in_a_batch(vault: KeyVault) -> None:
+    key = await vault.generate_key("old/")
+    await vault.create("old/a", b"one", key=key)
+    stored = pb.BatchReadResponse(
+        results=[pb.BatchReadResponse.Result(record=pb.ReadResponse(revision=1, tenant=key.tenant))]
+    )
+    async with lying_server({"BatchRead": stored.SerializeToString()}) as address, KeyVault(address) as liar:
+        liar._seen.note(key, "old/a", 2)
+        found = await liar.read_many({"old/a": key})
+    assert isinstance(found["old/a"], RolledBack)
+
+
+@pytest.mark.parametrize(
+    "lie", [answer(), answer(FULL, FULL), answer(FULL)], ids=["too few", "too many", "never any room"]
+)
+async def test_an_answer_that_cannot_be_is_refused(lie: bytes) -> None:
+    key = DataKey("default", "a", b"wrapped", bytes(32))
+    async with lying_server({"BatchRead": lie}) as address, KeyVault(address) as vault:
+        with pytest.raises(ServerFailure):
+            await vault.read_many({"a": key})
+
+
+async def test_a_busy_item_is_asked_for_until_the_deadline() -> None:
+    key = DataKey("default", "a/", b"wrapped", bytes(32))
+    gone = pb.BatchReadResponse.Error(code=grpc.StatusCode.NOT_FOUND.value[0], reason="RECORD_NOT_FOUND")
+    async with lying_server({"BatchRead": [answer(BUSY, gone), answer(gone)]}) as address, KeyVault(address) as vault:
+        found = await vault.read_many({"a/1": key, "a/2": key})
+    assert [type(result) for result in found.values()] == [NotFound, NotFound]
+    async with lying_server({"BatchRead": answer(BUSY)}) as address, KeyVault(address) as vault:
+        assert isinstance((await vault.read_many({"a/1": key}, timeout=1.0))["a/1"], Busy)
