@@ -1,8 +1,10 @@
 """The memory of proved revisions: the highest of each name, and of the names that were used last."""
 
+import inspect
+
 import pytest
 
-from keyvault_client import DataKey, RolledBack
+from keyvault_client import DataKey, KeyVault, RolledBack
 from keyvault_client.seen_revisions import SeenRevisions, refuse_rollback
 
 KEY = DataKey("acme", "prod/", b"w", bytes(32))
@@ -36,3 +38,7 @@ def test_the_same_or_a_later_revision_is_not_rolled_back() -> None:
     refuse_rollback("prod/a", 6, 5)
     with pytest.raises(RolledBack):
         refuse_rollback("prod/a", 4, 5)
+
+
+def test_a_client_remembers_ten_thousand_names_unless_asked_otherwise() -> None:
+    assert inspect.signature(KeyVault).parameters["remember"].default == 10_000

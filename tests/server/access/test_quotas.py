@@ -340,3 +340,11 @@ def test_an_empty_request_keeps_no_caller() -> None:
     in_flight.enter("empty", 10, amount=0)
     in_flight.enter("full", 10, amount=7)
     assert (len(in_flight), in_flight.total) == (1, 7)
+
+
+def test_a_share_of_the_limits_has_at_least_one_call() -> None:
+    limits = Limits(calls_in_flight=5)
+    shares = [limits.divided(count) for count in (1, 2, 8)]
+    assert [share.calls_in_flight for share in shares] == [5, 2, 1]
+    assert [share["Read"].per_second for share in shares] == [500, 250, 62.5]
+    assert Limits().divided(2).calls_in_flight is None

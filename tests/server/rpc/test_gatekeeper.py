@@ -1,13 +1,14 @@
 """One caller at the gate: its identity, its tenant, its calls in flight, and what it may do."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
 from keyvault_server.access.identity import AuthContext, Identifier
 from keyvault_server.access.policy import Policy
 from keyvault_server.core.caller import DEFAULT_TENANT
-from keyvault_server.core.errors import PolicyDenied, RateLimited, Unauthenticated
+from keyvault_server.core.errors import AuditUnavailable, PolicyDenied, RateLimited, Unauthenticated
 from keyvault_server.disk.watched import Watched
 from keyvault_server.rpc.gatekeeper import UNIDENTIFIED, Gatekeeper, Visitor
 from tests.support.certificates import Authority, uri
@@ -132,3 +133,23 @@ def test_without_a_policy_every_caller_is_of_the_default_tenant() -> None:
 def test_so_many_calls_without_an_identity_get_lines(gate: Gatekeeper) -> None:
     burst = int(UNIDENTIFIED.burst)
     assert [gate.gives_line() for _ in range(burst + 2)] == [True] * burst + [False] * 2
+
+
+class FullLog:
+    """An audit log that takes no line."""
+
+    async def outcome(self, *_: object, **__: object) -> None:
+        raise AuditUnavailable
+
+
+@pytest.mark.parametrize(("method", "spares_reads"), [("Read", False), ("Create", False), ("Create", True)])
+async def test_nothing_is_answered_without_its_audit_line(method: str, spares_reads: bool) -> None:
+    log: Any = FullLog()
+    caller = Visitor(Gatekeeper(audit=log, reads_without_audit=spares_reads), method, "req-1")
+    with pytest.raises(AuditUnavailable):
+        await caller.record_outcome("OK", "")
+
+
+async def test_a_read_is_answered_without_one_if_the_operator_says_so() -> None:
+    log: Any = FullLog()
+    await Visitor(Gatekeeper(audit=log, reads_without_audit=True), "Read", "req-1").record_outcome("OK", "")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from keyvault_api.v1 import keyvault_pb2 as pb
+from keyvault_server.access.identity import Identifier
 from keyvault_server.operations.settings import Settings
 from keyvault_server.rpc.access_log import AccessLog
 from keyvault_server.rpc.gatekeeper import Gatekeeper
@@ -142,3 +143,12 @@ async def test_calls_beyond_the_limit_wait_for_their_turn(tmp_path: Path) -> Non
     async with asyncio.timeout(20), audit_server(tmp_path, limits=Limits(concurrent_calls=1)) as server:
         calls = [failure_of(server.stub.Read(pb.ReadRequest(key_id="a"))) for _ in range(50)]
         assert {failure.reason for failure in await asyncio.gather(*calls)} == {"RECORD_NOT_FOUND"}
+
+
+async def test_a_refused_call_gives_its_slot_back_once(tmp_path: Path) -> None:
+    """Where callers have identities it does so before it waits for its turn to be answered."""
+    identifier = Identifier(certificates=False)
+    async with audit_server(tmp_path, identifier=identifier, limits=Limits(concurrent_calls=1)) as server:
+        for _ in range(3):
+            assert (await failure_of(server.stub.Read(pb.ReadRequest(key_id="/")))).reason == "INVALID_KEY_ID"
+        assert server.guard._slots._free == 1

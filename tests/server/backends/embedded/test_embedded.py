@@ -365,3 +365,9 @@ async def test_a_walk_reports_writes_past_the_vault_and_goes_on(tmp_path: Path) 
         ("t", "time is text"): Record(b"\0", b"\0", 0, 1, b"\0"),
         ("t", "last"): good,
     }
+
+
+async def test_a_database_that_cannot_be_made_is_named_with_its_cause(tmp_path: Path) -> None:
+    with pytest.raises(UnusableData, match=r"none/records.sqlite3 cannot be opened: .*No such file"):
+        async with open_store(tmp_path / "none" / "records.sqlite3"):
+            pass
