@@ -40,5 +40,5 @@ def test_the_same_or_a_later_revision_is_not_rolled_back() -> None:
         refuse_rollback("prod/a", 4, 5)
 
 
-def test_a_client_remembers_ten_thousand_names_unless_asked_otherwise() -> None:
+def test_a_client_remembers_ten_thousand_names_by_default() -> None:
     assert inspect.signature(KeyVault).parameters["remember"].default == 10_000

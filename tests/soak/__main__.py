@@ -3,7 +3,7 @@
 There are two at a time: the callers of one wait for their answers, most callers of the other do not. Each has TLS,
 client certificates, a policy, an audit log and the access log. It is looked at before the load, during it and after it.
 It fails if an answer is wrong; if descriptors, threads or tasks grow, or are not given back at the end; or if memory
-grows by more than watch.py allows: 4 MB, 1 MB for each hour, and 80 bytes for each call that was given up.
+grows by more than watch.py allows: 8 MB, 1 MB for each hour, and 80 bytes for each call that was given up.
 """
 
 import argparse

@@ -34,6 +34,7 @@ package keyvaultv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -105,6 +106,8 @@ const (
 	ErrorReason_INTERNAL ErrorReason = 23
 	// UNAVAILABLE: the server is shutting down and did nothing.
 	ErrorReason_SERVER_STOPPING ErrorReason = 24
+	// RESOURCE_EXHAUSTED: an item of a BatchRead did not fit into the answer; ask for it again.
+	ErrorReason_BATCH_FULL ErrorReason = 25
 )
 
 // Enum value maps for ErrorReason.
@@ -135,6 +138,7 @@ var (
 		22: "RECORD_CORRUPT",
 		23: "INTERNAL",
 		24: "SERVER_STOPPING",
+		25: "BATCH_FULL",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED": 0,
@@ -162,6 +166,7 @@ var (
 		"RECORD_CORRUPT":           22,
 		"INTERNAL":                 23,
 		"SERVER_STOPPING":          24,
+		"BATCH_FULL":               25,
 	}
 )
 
@@ -1248,11 +1253,503 @@ func (x *UnwrapKeyResponse) GetPlaintextKey() []byte {
 	return nil
 }
 
+// BatchReadRequest asks for many records.
+type BatchReadRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 100.
+	Items         []*BatchReadRequest_Item `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchReadRequest) Reset() {
+	*x = BatchReadRequest{}
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchReadRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchReadRequest) ProtoMessage() {}
+
+func (x *BatchReadRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchReadRequest.ProtoReflect.Descriptor instead.
+func (*BatchReadRequest) Descriptor() ([]byte, []int) {
+	return file_keyvault_v1_keyvault_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *BatchReadRequest) GetItems() []*BatchReadRequest_Item {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+// BatchReadResponse has an answer for each item, in the order of the request.
+type BatchReadResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As many as there were items.
+	Results       []*BatchReadResponse_Result `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchReadResponse) Reset() {
+	*x = BatchReadResponse{}
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchReadResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchReadResponse) ProtoMessage() {}
+
+func (x *BatchReadResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchReadResponse.ProtoReflect.Descriptor instead.
+func (*BatchReadResponse) Descriptor() ([]byte, []int) {
+	return file_keyvault_v1_keyvault_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *BatchReadResponse) GetResults() []*BatchReadResponse_Result {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+// WhoAmIRequest asks who the caller is.
+type WhoAmIRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WhoAmIRequest) Reset() {
+	*x = WhoAmIRequest{}
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WhoAmIRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WhoAmIRequest) ProtoMessage() {}
+
+func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WhoAmIRequest.ProtoReflect.Descriptor instead.
+func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
+	return file_keyvault_v1_keyvault_proto_rawDescGZIP(), []int{18}
+}
+
+// WhoAmIResponse says how the server sees the caller.
+type WhoAmIResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The caller's identity, such as "spiffe://example.org/billing" or "jwt:alice"; "anonymous" where the server does not
+	// authenticate its callers.
+	Identity string `protobuf:"bytes,1,opt,name=identity,proto3" json:"identity,omitempty"`
+	// The caller's tenant; empty if the policy does not know the identity.
+	Tenant string `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// What the policy allows, in its order; empty if the policy does not know the identity. Where there is no policy, one
+	// rule that allows every method on every name. UnwrapKey also needs the operator's setting.
+	Rules []*WhoAmIResponse_Rule `protobuf:"bytes,3,rep,name=rules,proto3" json:"rules,omitempty"`
+	// The server's version, such as "1.2.0".
+	ServerVersion string `protobuf:"bytes,4,opt,name=server_version,json=serverVersion,proto3" json:"server_version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WhoAmIResponse) Reset() {
+	*x = WhoAmIResponse{}
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WhoAmIResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WhoAmIResponse) ProtoMessage() {}
+
+func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WhoAmIResponse.ProtoReflect.Descriptor instead.
+func (*WhoAmIResponse) Descriptor() ([]byte, []int) {
+	return file_keyvault_v1_keyvault_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *WhoAmIResponse) GetIdentity() string {
+	if x != nil {
+		return x.Identity
+	}
+	return ""
+}
+
+func (x *WhoAmIResponse) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *WhoAmIResponse) GetRules() []*WhoAmIResponse_Rule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *WhoAmIResponse) GetServerVersion() string {
+	if x != nil {
+		return x.ServerVersion
+	}
+	return ""
+}
+
+// Item asks for one record, as ReadRequest does.
+type BatchReadRequest_Item struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The record's name, 1 to 255 bytes; each only once.
+	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// The revision that the caller has, 0 if none, never negative.
+	KnownRevision int64 `protobuf:"varint,2,opt,name=known_revision,json=knownRevision,proto3" json:"known_revision,omitempty"`
+	// Whether a deleted record is answered with its tombstone instead of NOT_FOUND.
+	IncludeDeleted bool `protobuf:"varint,3,opt,name=include_deleted,json=includeDeleted,proto3" json:"include_deleted,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *BatchReadRequest_Item) Reset() {
+	*x = BatchReadRequest_Item{}
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchReadRequest_Item) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchReadRequest_Item) ProtoMessage() {}
+
+func (x *BatchReadRequest_Item) ProtoReflect() protoreflect.Message {
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchReadRequest_Item.ProtoReflect.Descriptor instead.
+func (*BatchReadRequest_Item) Descriptor() ([]byte, []int) {
+	return file_keyvault_v1_keyvault_proto_rawDescGZIP(), []int{16, 0}
+}
+
+func (x *BatchReadRequest_Item) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *BatchReadRequest_Item) GetKnownRevision() int64 {
+	if x != nil {
+		return x.KnownRevision
+	}
+	return 0
+}
+
+func (x *BatchReadRequest_Item) GetIncludeDeleted() bool {
+	if x != nil {
+		return x.IncludeDeleted
+	}
+	return false
+}
+
+// Error is what the item's Read would have been answered.
+type BatchReadResponse_Error struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A google.rpc.Code, never OK.
+	Code int32 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
+	// The name of an ErrorReason.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// A sentence for people.
+	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	// As in google.rpc.ErrorInfo, without request_id.
+	Metadata map[string]string `protobuf:"bytes,4,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The wait after which the item may be asked for again, if the server knows.
+	RetryDelay    *durationpb.Duration `protobuf:"bytes,5,opt,name=retry_delay,json=retryDelay,proto3" json:"retry_delay,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchReadResponse_Error) Reset() {
+	*x = BatchReadResponse_Error{}
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchReadResponse_Error) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchReadResponse_Error) ProtoMessage() {}
+
+func (x *BatchReadResponse_Error) ProtoReflect() protoreflect.Message {
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchReadResponse_Error.ProtoReflect.Descriptor instead.
+func (*BatchReadResponse_Error) Descriptor() ([]byte, []int) {
+	return file_keyvault_v1_keyvault_proto_rawDescGZIP(), []int{17, 0}
+}
+
+func (x *BatchReadResponse_Error) GetCode() int32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *BatchReadResponse_Error) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *BatchReadResponse_Error) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *BatchReadResponse_Error) GetMetadata() map[string]string {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *BatchReadResponse_Error) GetRetryDelay() *durationpb.Duration {
+	if x != nil {
+		return x.RetryDelay
+	}
+	return nil
+}
+
+// Result is the answer to one item.
+type BatchReadResponse_Result struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Exactly one is set.
+	//
+	// Types that are valid to be assigned to Answer:
+	//
+	//	*BatchReadResponse_Result_Record
+	//	*BatchReadResponse_Result_Error
+	Answer        isBatchReadResponse_Result_Answer `protobuf_oneof:"answer"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchReadResponse_Result) Reset() {
+	*x = BatchReadResponse_Result{}
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchReadResponse_Result) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchReadResponse_Result) ProtoMessage() {}
+
+func (x *BatchReadResponse_Result) ProtoReflect() protoreflect.Message {
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchReadResponse_Result.ProtoReflect.Descriptor instead.
+func (*BatchReadResponse_Result) Descriptor() ([]byte, []int) {
+	return file_keyvault_v1_keyvault_proto_rawDescGZIP(), []int{17, 1}
+}
+
+func (x *BatchReadResponse_Result) GetAnswer() isBatchReadResponse_Result_Answer {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
+}
+
+func (x *BatchReadResponse_Result) GetRecord() *ReadResponse {
+	if x != nil {
+		if x, ok := x.Answer.(*BatchReadResponse_Result_Record); ok {
+			return x.Record
+		}
+	}
+	return nil
+}
+
+func (x *BatchReadResponse_Result) GetError() *BatchReadResponse_Error {
+	if x != nil {
+		if x, ok := x.Answer.(*BatchReadResponse_Result_Error); ok {
+			return x.Error
+		}
+	}
+	return nil
+}
+
+type isBatchReadResponse_Result_Answer interface {
+	isBatchReadResponse_Result_Answer()
+}
+
+type BatchReadResponse_Result_Record struct {
+	// The record.
+	Record *ReadResponse `protobuf:"bytes,1,opt,name=record,proto3,oneof"`
+}
+
+type BatchReadResponse_Result_Error struct {
+	// Why there is none.
+	Error *BatchReadResponse_Error `protobuf:"bytes,2,opt,name=error,proto3,oneof"`
+}
+
+func (*BatchReadResponse_Result_Record) isBatchReadResponse_Result_Answer() {}
+
+func (*BatchReadResponse_Result_Error) isBatchReadResponse_Result_Answer() {}
+
+// Rule is one rule of the caller's policy entry: these methods are allowed on these names.
+type WhoAmIResponse_Rule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names of methods, such as "Read".
+	Methods []string `protobuf:"bytes,1,rep,name=methods,proto3" json:"methods,omitempty"`
+	// key_ids and scopes; a final "*" stands for any continuation, and "*" alone for every name.
+	Names         []string `protobuf:"bytes,2,rep,name=names,proto3" json:"names,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WhoAmIResponse_Rule) Reset() {
+	*x = WhoAmIResponse_Rule{}
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WhoAmIResponse_Rule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WhoAmIResponse_Rule) ProtoMessage() {}
+
+func (x *WhoAmIResponse_Rule) ProtoReflect() protoreflect.Message {
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WhoAmIResponse_Rule.ProtoReflect.Descriptor instead.
+func (*WhoAmIResponse_Rule) Descriptor() ([]byte, []int) {
+	return file_keyvault_v1_keyvault_proto_rawDescGZIP(), []int{19, 0}
+}
+
+func (x *WhoAmIResponse_Rule) GetMethods() []string {
+	if x != nil {
+		return x.Methods
+	}
+	return nil
+}
+
+func (x *WhoAmIResponse_Rule) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
 var File_keyvault_v1_keyvault_proto protoreflect.FileDescriptor
 
 const file_keyvault_v1_keyvault_proto_rawDesc = "" +
 	"\n" +
-	"\x1akeyvault/v1/keyvault.proto\x12\vkeyvault.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"*\n" +
+	"\x1akeyvault/v1/keyvault.proto\x12\vkeyvault.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"*\n" +
 	"\x12GenerateKeyRequest\x12\x14\n" +
 	"\x05scope\x18\x01 \x01(\tR\x05scope\"\x93\x01\n" +
 	"\x13GenerateKeyResponse\x12\x16\n" +
@@ -1337,7 +1834,38 @@ const file_keyvault_v1_keyvault_proto_rawDesc = "" +
 	"\x11UnwrapKeyResponse\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
 	"\x05scope\x18\x02 \x01(\tR\x05scope\x12(\n" +
-	"\rplaintext_key\x18\x03 \x01(\fB\x03\x80\x01\x01R\fplaintextKey*\x9a\x04\n" +
+	"\rplaintext_key\x18\x03 \x01(\fB\x03\x80\x01\x01R\fplaintextKey\"\xbb\x01\n" +
+	"\x10BatchReadRequest\x128\n" +
+	"\x05items\x18\x01 \x03(\v2\".keyvault.v1.BatchReadRequest.ItemR\x05items\x1am\n" +
+	"\x04Item\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12%\n" +
+	"\x0eknown_revision\x18\x02 \x01(\x03R\rknownRevision\x12'\n" +
+	"\x0finclude_deleted\x18\x03 \x01(\bR\x0eincludeDeleted\"\xf5\x03\n" +
+	"\x11BatchReadResponse\x12?\n" +
+	"\aresults\x18\x01 \x03(\v2%.keyvault.v1.BatchReadResponse.ResultR\aresults\x1a\x96\x02\n" +
+	"\x05Error\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12N\n" +
+	"\bmetadata\x18\x04 \x03(\v22.keyvault.v1.BatchReadResponse.Error.MetadataEntryR\bmetadata\x12:\n" +
+	"\vretry_delay\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"retryDelay\x1a;\n" +
+	"\rMetadataEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a\x85\x01\n" +
+	"\x06Result\x123\n" +
+	"\x06record\x18\x01 \x01(\v2\x19.keyvault.v1.ReadResponseH\x00R\x06record\x12<\n" +
+	"\x05error\x18\x02 \x01(\v2$.keyvault.v1.BatchReadResponse.ErrorH\x00R\x05errorB\b\n" +
+	"\x06answer\"\x0f\n" +
+	"\rWhoAmIRequest\"\xdb\x01\n" +
+	"\x0eWhoAmIResponse\x12\x1a\n" +
+	"\bidentity\x18\x01 \x01(\tR\bidentity\x12\x16\n" +
+	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x126\n" +
+	"\x05rules\x18\x03 \x03(\v2 .keyvault.v1.WhoAmIResponse.RuleR\x05rules\x12%\n" +
+	"\x0eserver_version\x18\x04 \x01(\tR\rserverVersion\x1a6\n" +
+	"\x04Rule\x12\x18\n" +
+	"\amethods\x18\x01 \x03(\tR\amethods\x12\x14\n" +
+	"\x05names\x18\x02 \x03(\tR\x05names*\xaa\x04\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11MALFORMED_REQUEST\x10\x01\x12\x12\n" +
@@ -1366,7 +1894,9 @@ const file_keyvault_v1_keyvault_proto_rawDesc = "" +
 	"\x11DEADLINE_EXCEEDED\x10\x15\x12\x12\n" +
 	"\x0eRECORD_CORRUPT\x10\x16\x12\f\n" +
 	"\bINTERNAL\x10\x17\x12\x13\n" +
-	"\x0fSERVER_STOPPING\x10\x182\xcb\x04\n" +
+	"\x0fSERVER_STOPPING\x10\x18\x12\x0e\n" +
+	"\n" +
+	"BATCH_FULL\x10\x192\xe4\x05\n" +
 	"\bKeyVault\x12P\n" +
 	"\vGenerateKey\x12\x1f.keyvault.v1.GenerateKeyRequest\x1a .keyvault.v1.GenerateKeyResponse\x12A\n" +
 	"\x06Create\x12\x1a.keyvault.v1.CreateRequest\x1a\x1b.keyvault.v1.CreateResponse\x12@\n" +
@@ -1375,7 +1905,9 @@ const file_keyvault_v1_keyvault_proto_rawDesc = "" +
 	"\x06Delete\x12\x1a.keyvault.v1.DeleteRequest\x1a\x1b.keyvault.v1.DeleteResponse\x12J\n" +
 	"\tRotateKey\x12\x1d.keyvault.v1.RotateKeyRequest\x1a\x1e.keyvault.v1.RotateKeyResponse\x12J\n" +
 	"\tRewrapKey\x12\x1d.keyvault.v1.RewrapKeyRequest\x1a\x1e.keyvault.v1.RewrapKeyResponse\x12J\n" +
-	"\tUnwrapKey\x12\x1d.keyvault.v1.UnwrapKeyRequest\x1a\x1e.keyvault.v1.UnwrapKeyResponseB]\n" +
+	"\tUnwrapKey\x12\x1d.keyvault.v1.UnwrapKeyRequest\x1a\x1e.keyvault.v1.UnwrapKeyResponse\x12O\n" +
+	"\tBatchRead\x12\x1d.keyvault.v1.BatchReadRequest\x1a\x1e.keyvault.v1.BatchReadResponse\"\x03\x90\x02\x01\x12F\n" +
+	"\x06WhoAmI\x12\x1a.keyvault.v1.WhoAmIRequest\x1a\x1b.keyvault.v1.WhoAmIResponse\"\x03\x90\x02\x01B]\n" +
 	"\x19io.github.keyvaultgrpc.v1P\x01Z>github.com/keyvault-grpc/keyvault/sdk/go/keyvaultv1;keyvaultv1b\x06proto3"
 
 var (
@@ -1391,59 +1923,80 @@ func file_keyvault_v1_keyvault_proto_rawDescGZIP() []byte {
 }
 
 var file_keyvault_v1_keyvault_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_keyvault_v1_keyvault_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_keyvault_v1_keyvault_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_keyvault_v1_keyvault_proto_goTypes = []any{
-	(ErrorReason)(0),              // 0: keyvault.v1.ErrorReason
-	(*GenerateKeyRequest)(nil),    // 1: keyvault.v1.GenerateKeyRequest
-	(*GenerateKeyResponse)(nil),   // 2: keyvault.v1.GenerateKeyResponse
-	(*CreateRequest)(nil),         // 3: keyvault.v1.CreateRequest
-	(*CreateResponse)(nil),        // 4: keyvault.v1.CreateResponse
-	(*ReadRequest)(nil),           // 5: keyvault.v1.ReadRequest
-	(*ReadResponse)(nil),          // 6: keyvault.v1.ReadResponse
-	(*UpdateRequest)(nil),         // 7: keyvault.v1.UpdateRequest
-	(*UpdateResponse)(nil),        // 8: keyvault.v1.UpdateResponse
-	(*DeleteRequest)(nil),         // 9: keyvault.v1.DeleteRequest
-	(*DeleteResponse)(nil),        // 10: keyvault.v1.DeleteResponse
-	(*RotateKeyRequest)(nil),      // 11: keyvault.v1.RotateKeyRequest
-	(*RotateKeyResponse)(nil),     // 12: keyvault.v1.RotateKeyResponse
-	(*RewrapKeyRequest)(nil),      // 13: keyvault.v1.RewrapKeyRequest
-	(*RewrapKeyResponse)(nil),     // 14: keyvault.v1.RewrapKeyResponse
-	(*UnwrapKeyRequest)(nil),      // 15: keyvault.v1.UnwrapKeyRequest
-	(*UnwrapKeyResponse)(nil),     // 16: keyvault.v1.UnwrapKeyResponse
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
+	(ErrorReason)(0),                 // 0: keyvault.v1.ErrorReason
+	(*GenerateKeyRequest)(nil),       // 1: keyvault.v1.GenerateKeyRequest
+	(*GenerateKeyResponse)(nil),      // 2: keyvault.v1.GenerateKeyResponse
+	(*CreateRequest)(nil),            // 3: keyvault.v1.CreateRequest
+	(*CreateResponse)(nil),           // 4: keyvault.v1.CreateResponse
+	(*ReadRequest)(nil),              // 5: keyvault.v1.ReadRequest
+	(*ReadResponse)(nil),             // 6: keyvault.v1.ReadResponse
+	(*UpdateRequest)(nil),            // 7: keyvault.v1.UpdateRequest
+	(*UpdateResponse)(nil),           // 8: keyvault.v1.UpdateResponse
+	(*DeleteRequest)(nil),            // 9: keyvault.v1.DeleteRequest
+	(*DeleteResponse)(nil),           // 10: keyvault.v1.DeleteResponse
+	(*RotateKeyRequest)(nil),         // 11: keyvault.v1.RotateKeyRequest
+	(*RotateKeyResponse)(nil),        // 12: keyvault.v1.RotateKeyResponse
+	(*RewrapKeyRequest)(nil),         // 13: keyvault.v1.RewrapKeyRequest
+	(*RewrapKeyResponse)(nil),        // 14: keyvault.v1.RewrapKeyResponse
+	(*UnwrapKeyRequest)(nil),         // 15: keyvault.v1.UnwrapKeyRequest
+	(*UnwrapKeyResponse)(nil),        // 16: keyvault.v1.UnwrapKeyResponse
+	(*BatchReadRequest)(nil),         // 17: keyvault.v1.BatchReadRequest
+	(*BatchReadResponse)(nil),        // 18: keyvault.v1.BatchReadResponse
+	(*WhoAmIRequest)(nil),            // 19: keyvault.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),           // 20: keyvault.v1.WhoAmIResponse
+	(*BatchReadRequest_Item)(nil),    // 21: keyvault.v1.BatchReadRequest.Item
+	(*BatchReadResponse_Error)(nil),  // 22: keyvault.v1.BatchReadResponse.Error
+	(*BatchReadResponse_Result)(nil), // 23: keyvault.v1.BatchReadResponse.Result
+	nil,                              // 24: keyvault.v1.BatchReadResponse.Error.MetadataEntry
+	(*WhoAmIResponse_Rule)(nil),      // 25: keyvault.v1.WhoAmIResponse.Rule
+	(*timestamppb.Timestamp)(nil),    // 26: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),      // 27: google.protobuf.Duration
 }
 var file_keyvault_v1_keyvault_proto_depIdxs = []int32{
-	17, // 0: keyvault.v1.CreateResponse.create_time:type_name -> google.protobuf.Timestamp
-	17, // 1: keyvault.v1.CreateResponse.update_time:type_name -> google.protobuf.Timestamp
-	17, // 2: keyvault.v1.ReadResponse.create_time:type_name -> google.protobuf.Timestamp
-	17, // 3: keyvault.v1.ReadResponse.update_time:type_name -> google.protobuf.Timestamp
-	17, // 4: keyvault.v1.UpdateResponse.create_time:type_name -> google.protobuf.Timestamp
-	17, // 5: keyvault.v1.UpdateResponse.update_time:type_name -> google.protobuf.Timestamp
-	17, // 6: keyvault.v1.DeleteResponse.create_time:type_name -> google.protobuf.Timestamp
-	17, // 7: keyvault.v1.DeleteResponse.update_time:type_name -> google.protobuf.Timestamp
-	17, // 8: keyvault.v1.RotateKeyResponse.create_time:type_name -> google.protobuf.Timestamp
-	17, // 9: keyvault.v1.RotateKeyResponse.update_time:type_name -> google.protobuf.Timestamp
-	1,  // 10: keyvault.v1.KeyVault.GenerateKey:input_type -> keyvault.v1.GenerateKeyRequest
-	3,  // 11: keyvault.v1.KeyVault.Create:input_type -> keyvault.v1.CreateRequest
-	5,  // 12: keyvault.v1.KeyVault.Read:input_type -> keyvault.v1.ReadRequest
-	7,  // 13: keyvault.v1.KeyVault.Update:input_type -> keyvault.v1.UpdateRequest
-	9,  // 14: keyvault.v1.KeyVault.Delete:input_type -> keyvault.v1.DeleteRequest
-	11, // 15: keyvault.v1.KeyVault.RotateKey:input_type -> keyvault.v1.RotateKeyRequest
-	13, // 16: keyvault.v1.KeyVault.RewrapKey:input_type -> keyvault.v1.RewrapKeyRequest
-	15, // 17: keyvault.v1.KeyVault.UnwrapKey:input_type -> keyvault.v1.UnwrapKeyRequest
-	2,  // 18: keyvault.v1.KeyVault.GenerateKey:output_type -> keyvault.v1.GenerateKeyResponse
-	4,  // 19: keyvault.v1.KeyVault.Create:output_type -> keyvault.v1.CreateResponse
-	6,  // 20: keyvault.v1.KeyVault.Read:output_type -> keyvault.v1.ReadResponse
-	8,  // 21: keyvault.v1.KeyVault.Update:output_type -> keyvault.v1.UpdateResponse
-	10, // 22: keyvault.v1.KeyVault.Delete:output_type -> keyvault.v1.DeleteResponse
-	12, // 23: keyvault.v1.KeyVault.RotateKey:output_type -> keyvault.v1.RotateKeyResponse
-	14, // 24: keyvault.v1.KeyVault.RewrapKey:output_type -> keyvault.v1.RewrapKeyResponse
-	16, // 25: keyvault.v1.KeyVault.UnwrapKey:output_type -> keyvault.v1.UnwrapKeyResponse
-	18, // [18:26] is the sub-list for method output_type
-	10, // [10:18] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	26, // 0: keyvault.v1.CreateResponse.create_time:type_name -> google.protobuf.Timestamp
+	26, // 1: keyvault.v1.CreateResponse.update_time:type_name -> google.protobuf.Timestamp
+	26, // 2: keyvault.v1.ReadResponse.create_time:type_name -> google.protobuf.Timestamp
+	26, // 3: keyvault.v1.ReadResponse.update_time:type_name -> google.protobuf.Timestamp
+	26, // 4: keyvault.v1.UpdateResponse.create_time:type_name -> google.protobuf.Timestamp
+	26, // 5: keyvault.v1.UpdateResponse.update_time:type_name -> google.protobuf.Timestamp
+	26, // 6: keyvault.v1.DeleteResponse.create_time:type_name -> google.protobuf.Timestamp
+	26, // 7: keyvault.v1.DeleteResponse.update_time:type_name -> google.protobuf.Timestamp
+	26, // 8: keyvault.v1.RotateKeyResponse.create_time:type_name -> google.protobuf.Timestamp
+	26, // 9: keyvault.v1.RotateKeyResponse.update_time:type_name -> google.protobuf.Timestamp
+	21, // 10: keyvault.v1.BatchReadRequest.items:type_name -> keyvault.v1.BatchReadRequest.Item
+	23, // 11: keyvault.v1.BatchReadResponse.results:type_name -> keyvault.v1.BatchReadResponse.Result
+	25, // 12: keyvault.v1.WhoAmIResponse.rules:type_name -> keyvault.v1.WhoAmIResponse.Rule
+	24, // 13: keyvault.v1.BatchReadResponse.Error.metadata:type_name -> keyvault.v1.BatchReadResponse.Error.MetadataEntry
+	27, // 14: keyvault.v1.BatchReadResponse.Error.retry_delay:type_name -> google.protobuf.Duration
+	6,  // 15: keyvault.v1.BatchReadResponse.Result.record:type_name -> keyvault.v1.ReadResponse
+	22, // 16: keyvault.v1.BatchReadResponse.Result.error:type_name -> keyvault.v1.BatchReadResponse.Error
+	1,  // 17: keyvault.v1.KeyVault.GenerateKey:input_type -> keyvault.v1.GenerateKeyRequest
+	3,  // 18: keyvault.v1.KeyVault.Create:input_type -> keyvault.v1.CreateRequest
+	5,  // 19: keyvault.v1.KeyVault.Read:input_type -> keyvault.v1.ReadRequest
+	7,  // 20: keyvault.v1.KeyVault.Update:input_type -> keyvault.v1.UpdateRequest
+	9,  // 21: keyvault.v1.KeyVault.Delete:input_type -> keyvault.v1.DeleteRequest
+	11, // 22: keyvault.v1.KeyVault.RotateKey:input_type -> keyvault.v1.RotateKeyRequest
+	13, // 23: keyvault.v1.KeyVault.RewrapKey:input_type -> keyvault.v1.RewrapKeyRequest
+	15, // 24: keyvault.v1.KeyVault.UnwrapKey:input_type -> keyvault.v1.UnwrapKeyRequest
+	17, // 25: keyvault.v1.KeyVault.BatchRead:input_type -> keyvault.v1.BatchReadRequest
+	19, // 26: keyvault.v1.KeyVault.WhoAmI:input_type -> keyvault.v1.WhoAmIRequest
+	2,  // 27: keyvault.v1.KeyVault.GenerateKey:output_type -> keyvault.v1.GenerateKeyResponse
+	4,  // 28: keyvault.v1.KeyVault.Create:output_type -> keyvault.v1.CreateResponse
+	6,  // 29: keyvault.v1.KeyVault.Read:output_type -> keyvault.v1.ReadResponse
+	8,  // 30: keyvault.v1.KeyVault.Update:output_type -> keyvault.v1.UpdateResponse
+	10, // 31: keyvault.v1.KeyVault.Delete:output_type -> keyvault.v1.DeleteResponse
+	12, // 32: keyvault.v1.KeyVault.RotateKey:output_type -> keyvault.v1.RotateKeyResponse
+	14, // 33: keyvault.v1.KeyVault.RewrapKey:output_type -> keyvault.v1.RewrapKeyResponse
+	16, // 34: keyvault.v1.KeyVault.UnwrapKey:output_type -> keyvault.v1.UnwrapKeyResponse
+	18, // 35: keyvault.v1.KeyVault.BatchRead:output_type -> keyvault.v1.BatchReadResponse
+	20, // 36: keyvault.v1.KeyVault.WhoAmI:output_type -> keyvault.v1.WhoAmIResponse
+	27, // [27:37] is the sub-list for method output_type
+	17, // [17:27] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_keyvault_v1_keyvault_proto_init() }
@@ -1451,13 +2004,17 @@ func file_keyvault_v1_keyvault_proto_init() {
 	if File_keyvault_v1_keyvault_proto != nil {
 		return
 	}
+	file_keyvault_v1_keyvault_proto_msgTypes[22].OneofWrappers = []any{
+		(*BatchReadResponse_Result_Record)(nil),
+		(*BatchReadResponse_Result_Error)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyvault_v1_keyvault_proto_rawDesc), len(file_keyvault_v1_keyvault_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   16,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

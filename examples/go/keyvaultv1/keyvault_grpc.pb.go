@@ -52,6 +52,8 @@ const (
 	KeyVault_RotateKey_FullMethodName   = "/keyvault.v1.KeyVault/RotateKey"
 	KeyVault_RewrapKey_FullMethodName   = "/keyvault.v1.KeyVault/RewrapKey"
 	KeyVault_UnwrapKey_FullMethodName   = "/keyvault.v1.KeyVault/UnwrapKey"
+	KeyVault_BatchRead_FullMethodName   = "/keyvault.v1.KeyVault/BatchRead"
+	KeyVault_WhoAmI_FullMethodName      = "/keyvault.v1.KeyVault/WhoAmI"
 )
 
 // KeyVaultClient is the client API for KeyVault service.
@@ -110,6 +112,22 @@ type KeyVaultClient interface {
 	// Who may call: a caller for whom UnwrapKey is granted by the scope's name; a wildcard never grants it.
 	// Errors: INVALID_ARGUMENT MALFORMED_WRAPPED_KEY; PERMISSION_DENIED POLICY_DENIED, NOT_AUTHORIZED.
 	UnwrapKey(ctx context.Context, in *UnwrapKeyRequest, opts ...grpc.CallOption) (*UnwrapKeyResponse, error)
+	// BatchRead reads up to 100 records in one call. Each item is judged, charged and recorded as a Read of its own, and
+	// has its own answer: a ReadResponse, or an error as that Read would have it. Every item is strongly consistent by
+	// itself; together they are no snapshot.
+	//
+	// The answer holds at most 1 MiB of envelopes. Items beyond that are answered RESOURCE_EXHAUSTED BATCH_FULL and cost
+	// nothing: ask for them again. The first item with an envelope is never among them.
+	//
+	// Who may call: every caller that may call any method; each item needs the policy's Read for its key_id.
+	// Errors: INVALID_ARGUMENT MALFORMED_REQUEST for more than 100 items, or for a key_id that is among them twice.
+	BatchRead(ctx context.Context, in *BatchReadRequest, opts ...grpc.CallOption) (*BatchReadResponse, error)
+	// WhoAmI says how the server sees its caller: the identity, the tenant, and the caller's own rules of the policy. It
+	// is for people who debug access, and shows nothing of other callers or of records.
+	//
+	// Who may call: every caller with an identity, also one that the policy does not know (its tenant is then empty).
+	// Errors: none of its own.
+	WhoAmI(ctx context.Context, in *WhoAmIRequest, opts ...grpc.CallOption) (*WhoAmIResponse, error)
 }
 
 type keyVaultClient struct {
@@ -200,6 +218,26 @@ func (c *keyVaultClient) UnwrapKey(ctx context.Context, in *UnwrapKeyRequest, op
 	return out, nil
 }
 
+func (c *keyVaultClient) BatchRead(ctx context.Context, in *BatchReadRequest, opts ...grpc.CallOption) (*BatchReadResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BatchReadResponse)
+	err := c.cc.Invoke(ctx, KeyVault_BatchRead_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyVaultClient) WhoAmI(ctx context.Context, in *WhoAmIRequest, opts ...grpc.CallOption) (*WhoAmIResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WhoAmIResponse)
+	err := c.cc.Invoke(ctx, KeyVault_WhoAmI_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // KeyVaultServer is the server API for KeyVault service.
 // All implementations must embed UnimplementedKeyVaultServer
 // for forward compatibility.
@@ -256,6 +294,22 @@ type KeyVaultServer interface {
 	// Who may call: a caller for whom UnwrapKey is granted by the scope's name; a wildcard never grants it.
 	// Errors: INVALID_ARGUMENT MALFORMED_WRAPPED_KEY; PERMISSION_DENIED POLICY_DENIED, NOT_AUTHORIZED.
 	UnwrapKey(context.Context, *UnwrapKeyRequest) (*UnwrapKeyResponse, error)
+	// BatchRead reads up to 100 records in one call. Each item is judged, charged and recorded as a Read of its own, and
+	// has its own answer: a ReadResponse, or an error as that Read would have it. Every item is strongly consistent by
+	// itself; together they are no snapshot.
+	//
+	// The answer holds at most 1 MiB of envelopes. Items beyond that are answered RESOURCE_EXHAUSTED BATCH_FULL and cost
+	// nothing: ask for them again. The first item with an envelope is never among them.
+	//
+	// Who may call: every caller that may call any method; each item needs the policy's Read for its key_id.
+	// Errors: INVALID_ARGUMENT MALFORMED_REQUEST for more than 100 items, or for a key_id that is among them twice.
+	BatchRead(context.Context, *BatchReadRequest) (*BatchReadResponse, error)
+	// WhoAmI says how the server sees its caller: the identity, the tenant, and the caller's own rules of the policy. It
+	// is for people who debug access, and shows nothing of other callers or of records.
+	//
+	// Who may call: every caller with an identity, also one that the policy does not know (its tenant is then empty).
+	// Errors: none of its own.
+	WhoAmI(context.Context, *WhoAmIRequest) (*WhoAmIResponse, error)
 	mustEmbedUnimplementedKeyVaultServer()
 }
 
@@ -289,6 +343,12 @@ func (UnimplementedKeyVaultServer) RewrapKey(context.Context, *RewrapKeyRequest)
 }
 func (UnimplementedKeyVaultServer) UnwrapKey(context.Context, *UnwrapKeyRequest) (*UnwrapKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method UnwrapKey not implemented")
+}
+func (UnimplementedKeyVaultServer) BatchRead(context.Context, *BatchReadRequest) (*BatchReadResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method BatchRead not implemented")
+}
+func (UnimplementedKeyVaultServer) WhoAmI(context.Context, *WhoAmIRequest) (*WhoAmIResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method WhoAmI not implemented")
 }
 func (UnimplementedKeyVaultServer) mustEmbedUnimplementedKeyVaultServer() {}
 func (UnimplementedKeyVaultServer) testEmbeddedByValue()                  {}
@@ -455,6 +515,42 @@ func _KeyVault_UnwrapKey_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _KeyVault_BatchRead_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BatchReadRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyVaultServer).BatchRead(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyVault_BatchRead_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyVaultServer).BatchRead(ctx, req.(*BatchReadRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyVault_WhoAmI_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(WhoAmIRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyVaultServer).WhoAmI(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyVault_WhoAmI_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyVaultServer).WhoAmI(ctx, req.(*WhoAmIRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // KeyVault_ServiceDesc is the grpc.ServiceDesc for KeyVault service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -493,6 +589,14 @@ var KeyVault_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UnwrapKey",
 			Handler:    _KeyVault_UnwrapKey_Handler,
+		},
+		{
+			MethodName: "BatchRead",
+			Handler:    _KeyVault_BatchRead_Handler,
+		},
+		{
+			MethodName: "WhoAmI",
+			Handler:    _KeyVault_WhoAmI_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
