@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.soak.load import Mix
-from tests.soak.watch import MAY_GROW, Growth, Sample, Watched, growth
+from tests.soak.watch import MAY_GROW, RECORDS_READ, Growth, Sample, Watched, growth
 from tests.support.production_server import production_server
 
 LOOKS = 240
@@ -41,7 +41,7 @@ class Soaked:
     @property
     def grown(self) -> list[Growth]:
         """Each quantity after the warm-up."""
-        return growth(self.samples, self.given_up)
+        return growth(self.samples, self.given_up, RECORDS_READ)
 
 
 async def soaked(folder: Path, minutes: float, seed: int, *, hasty: bool) -> Soaked:

@@ -91,13 +91,16 @@ class Growth:
         return f"{self.name} {self.first:.1f} -> {self.last:.1f}{verdict}"
 
 
-def growth(samples: list[Sample], given_up: int = 0) -> list[Growth]:
-    """Of each quantity, over all samples after the warm-up, when so many calls were given up."""
+def growth(samples: list[Sample], given_up: int = 0, filling: float = 0.0) -> list[Growth]:
+    """Of each quantity, over all samples after the warm-up, when so many calls were given up.
+
+    `filling` is what a bounded cache may yet take, in MB.
+    """
     begin = samples[0].time + WARM_UP * (samples[-1].time - samples[0].time)
     warm = [sample for sample in samples if sample.time >= begin]
     hours = [(sample.time - begin) / 3600 for sample in warm]
     lost = given_up * GRPC_LOSES / MEGABYTE
-    allowed = MAY_GROW | {"memory": MEMORY_NOISE + RECORDS_READ + MEMORY_PER_HOUR * hours[-1] + lost}
+    allowed = MAY_GROW | {"memory": MEMORY_NOISE + filling + MEMORY_PER_HOUR * hours[-1] + lost}
     grown = []
     for name in (field.name for field in fields(Sample) if field.name != "time"):
         values = [float(getattr(sample, name)) for sample in warm]
