@@ -6,6 +6,7 @@ process gets: arguments, environment, folder and streams of its own; it runs the
 The rule of this file: tests of the start itself (memory, limits, early signals) start the command.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -142,7 +143,8 @@ class Forked:
     def send_signal(self, number: int) -> None:
         """Send a signal to the command if it still runs."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended, and we have not heard of it
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)
