@@ -7,6 +7,7 @@ retry may help, is asked for again until the deadline.
 import asyncio
 from collections.abc import Mapping, Sequence
 
+from keyvault_api.names import MAX_BATCH_ITEMS
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_client.errors import InvalidRequest, KeyVaultError, ServerFailure
 from keyvault_client.keys import DataKey
@@ -16,8 +17,6 @@ from keyvault_client.seen_revisions import SeenRevisions
 from keyvault_client.status import Failure, failure_of_item
 from keyvault_client.transport import Backoff, Transport, remaining, retry_after
 
-MAX_ITEMS = 100
-"""Records in one call (keyvault.proto, BatchReadRequest)."""
 _FULL = "BATCH_FULL"
 
 Results = dict[str, Record | KeyVaultError]
@@ -37,17 +36,18 @@ class BatchReader:
         wanted = [name for name, key in keys.items() if _check(results, name, key)]
         backoff = Backoff()
         while wanted:
-            asked, later = wanted[:MAX_ITEMS], wanted[MAX_ITEMS:]
+            asked, later = wanted[:MAX_BATCH_ITEMS], wanted[MAX_BATCH_ITEMS:]
             failures = await self._read_some(asked, keys, deadline, results)
-            if all(failures.get(name) and failures[name].error.reason == _FULL for name in asked):
+            full = [name for name, one in failures.items() if one.error.reason == _FULL]
+            if len(full) == len(asked):
                 raise ServerFailure("the server has no room for a single record in its answer")
-            waits = [retry_after(one.error) for one in failures.values() if one.error.reason != _FULL]
-            wait = backoff.wait(remaining(deadline), max(waits)) if waits else 0.0
+            again = {name: one.error for name, one in failures.items() if name not in full}
+            wait = backoff.wait(remaining(deadline), max(map(retry_after, again.values()))) if again else 0.0
             if wait is None:  # no time is left to ask again
-                gone = [name for name, one in failures.items() if one.error.reason != _FULL]
-                results |= {name: failures.pop(name).error for name in gone}
-            await asyncio.sleep(wait or 0.0)
-            wanted = [*failures, *later]
+                results |= again
+                again, wait = {}, 0.0
+            await asyncio.sleep(wait)
+            wanted = [*full, *again, *later]
         return {name: results[name] for name in keys}
 
     async def _read_some(

@@ -15,6 +15,8 @@ MAX_MESSAGE = 512 * 1024
 """Bytes in one request, and in the reply to every method but BatchRead."""
 MAX_REPLY = 4 * 1024 * 1024
 """Bytes in one reply that a client accepts, as gRPC's libraries do unless they are set otherwise."""
+MAX_BATCH_ITEMS = 100
+"""Records that one BatchRead asks for."""
 REMEMBERED_ENVELOPES = 16
 """Envelopes that a record remembers by their digests, newest first, and so recognises as replays."""
 POLICY_METHODS = ("GenerateKey", "Create", "Read", "Update", "Delete", "RotateKey", "RewrapKey", "UnwrapKey")

@@ -8,12 +8,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
+from keyvault_api.names import MAX_BATCH_ITEMS
 from keyvault_server.core.caller import Caller
 from keyvault_server.core.errors import BatchFull, InvalidRequest, VaultError
 from keyvault_server.core.vault import Found, Vault
 
-MAX_ITEMS = 100
-"""Reads in one call."""
 MAX_ENVELOPES = 1024 * 1024
 """Bytes of envelopes in one answer; its first envelope is in it whatever its size."""
 CHUNK = 8
@@ -47,22 +46,22 @@ async def read_many(
             answers += [(caller, BatchFull()) for caller in callers]
             continue
         chunk = zip(callers, items[start : start + CHUNK], strict=True)
-        for caller, answer in zip(callers, await asyncio.gather(*(_read(vault, *one) for one in chunk)), strict=True):
-            found = answer
-            size = len(found.envelope or b"") if isinstance(found, Found) else 0
+        for caller, found in zip(callers, await asyncio.gather(*(_read(vault, *one) for one in chunk)), strict=True):
+            if isinstance(found, VaultError):
+                answers.append((caller, found))
+                continue
+            size = len(found.envelope or b"")
             full |= size > left and left < MAX_ENVELOPES
-            if full and isinstance(found, Found):
+            if full:
                 caller.refund(size)
-                found = BatchFull()
-            else:
-                left -= size
-            answers.append((caller, found))
+            left -= size
+            answers.append((caller, BatchFull() if full else found))
     return answers
 
 
 def _check(items: Sequence[Item]) -> None:
-    if len(items) > MAX_ITEMS:
-        raise InvalidRequest(f"{len(items)} items; at most {MAX_ITEMS} are read in one call", field="items")
+    if len(items) > MAX_BATCH_ITEMS:
+        raise InvalidRequest(f"{len(items)} items; at most {MAX_BATCH_ITEMS} are read in one call", field="items")
     if len({item.key_id for item in items}) < len(items):
         raise InvalidRequest("a key_id is among the items twice: ask for each once", field="items")
 
