@@ -118,8 +118,17 @@ def failure_of(failed: grpc.aio.AioRpcError) -> Failure:
         error = _error_without_reason(failed)
         return Failure(error, settled=False, retry=isinstance(error, Unavailable))
     error = _error_of(failed.code(), failed.details() or failed.code().name, info.reason, info.metadata, retry_after)
-    retry = isinstance(error, (Unavailable, Busy)) and info.reason != "STORE_FULL"
-    return Failure(error, settled=info.reason not in _UNSETTLED, retry=retry)
+    return Failure(error, settled=info.reason not in _UNSETTLED, retry=_may_succeed_later(error))
+
+
+def _may_succeed_later(error: KeyVaultError) -> bool:
+    return isinstance(error, (Unavailable, Busy)) and error.reason != "STORE_FULL"
+
+
+def _seconds(delay: Any) -> float:
+    """Return a google.protobuf.Duration in seconds, 0 for a negative one."""
+    seconds: float = delay.seconds + delay.nanos / 1e9
+    return max(0.0, seconds)
 
 
 def _error_without_reason(failed: grpc.aio.AioRpcError) -> KeyVaultError:
@@ -152,10 +161,9 @@ def _error_of(
 def failure_of_item(failed: pb.BatchReadResponse.Error) -> Failure:
     """Return what the error of one Read of a batch means."""
     code = _BY_NUMBER.get(failed.code, _Code.UNKNOWN)
-    delay = failed.retry_delay
-    retry_after = max(0.0, delay.seconds + delay.nanos / 1e9)
-    error = _error_of(code, failed.message or code.name, failed.reason, failed.metadata, retry_after)
-    return Failure(error, settled=True, retry=isinstance(error, (Unavailable, Busy)))
+    message = failed.message or code.name
+    error = _error_of(code, message, failed.reason, failed.metadata, _seconds(failed.retry_delay))
+    return Failure(error, settled=True, retry=_may_succeed_later(error))
 
 
 def _revision(text: str) -> int | None:
@@ -178,7 +186,7 @@ def _details(failed: grpc.aio.AioRpcError) -> tuple[Any, float]:
                 info = found if found.domain == "keyvault" else info
             elif kind == "google.rpc.RetryInfo":
                 delay = getattr(_RetryInfo.FromString(detail.value), "retry_delay")  # noqa: B009 - the class is made at run time
-                retry_after = max(0.0, delay.seconds + delay.nanos / 1e9)
+                retry_after = _seconds(delay)
     return info, retry_after
 
 
