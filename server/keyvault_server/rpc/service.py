@@ -3,7 +3,6 @@
 # ruff: noqa: D102, N802
 
 import asyncio
-import math
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -18,7 +17,7 @@ from keyvault_server.core.errors import BatchFull, VaultError
 from keyvault_server.core.vault import Found, Vault, Written
 from keyvault_server.rpc.gatekeeper import Visitor, current_caller
 from keyvault_server.rpc.slots import Slots
-from keyvault_server.rpc.status import message_of, status_of
+from keyvault_server.rpc.status import error_of_item, status_of
 
 _Mutated = TypeVar("_Mutated", pb.CreateResponse, pb.UpdateResponse, pb.DeleteResponse, pb.RotateKeyResponse)
 _Response = TypeVar(
@@ -114,12 +113,7 @@ async def _item_result(author: Visitor, answer: Found | VaultError) -> pb.BatchR
             await author.record_outcome(status_of(answer).name, answer.reason)
     except VaultError as unrecorded:
         answer = unrecorded
-    error = pb.BatchReadResponse.Error(
-        code=status_of(answer).value[0], reason=answer.reason, message=message_of(answer), metadata=answer.metadata
-    )
-    if answer.retry_after is not None:
-        error.retry_delay.FromMilliseconds(math.ceil(answer.retry_after * 1000))
-    return pb.BatchReadResponse.Result(error=error)
+    return pb.BatchReadResponse.Result(error=error_of_item(answer))
 
 
 def _record(tenant: str, found: Found) -> pb.ReadResponse:

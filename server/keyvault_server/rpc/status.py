@@ -13,6 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
+from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_server.core.errors import VaultError
 
 DOMAIN = "keyvault"
@@ -77,10 +78,24 @@ def details_of(error: VaultError, request_id: str) -> bytes:
         before, after = _around_request_id(error.reason, len(request_id))
         parts = [before, request_id.encode(), after]
     if error.retry_after is not None:
-        parts.append(_retry_info(math.ceil(error.retry_after * 1000)))
+        parts.append(_retry_info(_milliseconds(error.retry_after)))
     if error.field is not None:
         parts.append(_bad_request(error.field, str(error)))
     return b"".join((_code_and_message(error.reason, message_of(error)), *parts))
+
+
+def error_of_item(error: VaultError) -> pb.BatchReadResponse.Error:
+    """Return the error of one Read of a batch: what its status would have been."""
+    made = pb.BatchReadResponse.Error(
+        code=status_of(error).value[0], reason=error.reason, message=message_of(error), metadata=error.metadata
+    )
+    if error.retry_after is not None:
+        made.retry_delay.FromMilliseconds(_milliseconds(error.retry_after))
+    return made
+
+
+def _milliseconds(seconds: float) -> int:
+    return math.ceil(seconds * 1000)
 
 
 @functools.lru_cache(256)
