@@ -278,8 +278,6 @@ def _failure(error: BaseException, request_id: str) -> VaultError | None:
     """Return what the caller is answered, None if it left. An unexpected error goes to the log only."""
     if isinstance(error, VaultError):
         return error
-    if isinstance(error, TimeoutError):
-        return DeadlineExceeded()
     if isinstance(error, asyncio.CancelledError):
         task = asyncio.current_task()
         if task is None or task.cancelling():  # the caller hung up, or a deadline passed
