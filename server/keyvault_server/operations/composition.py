@@ -91,10 +91,15 @@ def _watched_policy(path: Path, shares: int, metrics: Metrics) -> Watched[Policy
     return Watched("policy", [path], lambda: read_policy(path).divided(shares), metrics)
 
 
+def audit_key_path(settings: Settings, file: Path) -> Path:
+    """Return where the key of this audit log is: next to it, unless the settings name another place."""
+    return settings.audit_key or default_key_path(file)
+
+
 @contextlib.asynccontextmanager
 async def open_audit_log(settings: Settings, file: Path) -> AsyncIterator[Audit]:
     """Open the audit log in this file; its key is next to it unless the settings name another. Raises OperatorError."""
-    key = settings.audit_key or default_key_path(file)
+    key = audit_key_path(settings, file)
     async with open_audit(AuditOptions(file, key, settings.audit_clear_names, settings.audit_file_bytes)) as audit:
         yield audit
 

@@ -41,7 +41,7 @@ def end_in_one_line(command: Callable[[], object]) -> None:
     except HeadChanged:
         refuse("the record was changed at the same time: retry", 1)
     except OSError as error:
-        refuse(f"{error.filename or 'output'}: {error.strerror or type(error).__name__}", 1)
+        refuse(explain_os_error(error), 1)
     except KeyboardInterrupt:
         refuse("interrupted", _INTERRUPTED)
     except Exception as error:
@@ -64,6 +64,11 @@ def refuse(sentence: str, code: int) -> NoReturn:
     """Write the one line, with what a terminal would not show as escapes, and exit."""
     sys.stderr.write(f"keyvault-server: {printable(' '.join(sentence.split()))}\n")
     sys.exit(code)
+
+
+def explain_os_error(error: OSError) -> str:
+    """Return which file the system refused, and why."""
+    return f"{error.filename or 'output'}: {error.strerror or type(error).__name__}"
 
 
 def _run(command: Callable[[], object]) -> None:

@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import grpc
@@ -79,6 +80,13 @@ class Orders:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, on_stop)
         loop.add_signal_handler(signal.SIGHUP, self.reload.set)
+
+    async def reload_when_asked(self, reload: Callable[[], Awaitable[object]]) -> None:
+        """Call `reload` each time that it is asked for."""
+        while True:
+            await self.reload.wait()
+            self.reload.clear()
+            await reload()
 
     def stop_or_hurry(self) -> None:
         """Stop; hurry if it stops already."""
@@ -199,7 +207,7 @@ async def serve_until_stopped(
     asyncio.get_running_loop().set_default_executor(Workers(name="keyvault-worker"))
     async with (
         running(settings, orders.hurry, metrics, turn) as server,
-        in_background(_reload_when_asked(orders.reload, server.followed)),
+        in_background(orders.reload_when_asked(partial(_reload, server.followed))),
         in_background(give_back()),
     ):
         lower_grpc_threads()
@@ -258,12 +266,9 @@ def _followed(gate: Gatekeeper, tls: ServerTls | None) -> tuple[Reloadable, ...]
     return tuple(one for one in (gate.policy, tokens, tls.files if tls else None) if one is not None)
 
 
-async def _reload_when_asked(asked: asyncio.Event, followed: Sequence[Reloadable]) -> None:
-    while True:
-        await asked.wait()
-        asked.clear()
-        _log.info("SIGHUP: reloading" if followed else "SIGHUP: this server follows no files")
-        await asyncio.gather(*(one.reload() for one in followed))
+async def _reload(followed: Sequence[Reloadable]) -> None:
+    _log.info("SIGHUP: reloading" if followed else "SIGHUP: this server follows no files")
+    await asyncio.gather(*(one.reload() for one in followed))
 
 
 async def _drain(

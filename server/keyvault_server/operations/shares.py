@@ -6,8 +6,8 @@ not settings, are divided where they are kept: by `Policy.divided` and `guard.Li
 
 from collections.abc import Iterator
 
-from keyvault_server.audit.key import default_key_path
 from keyvault_server.audit.worker_logs import log_of
+from keyvault_server.operations.composition import audit_key_path
 from keyvault_server.operations.settings import DIVIDED, PREFIX, Settings
 
 
@@ -16,7 +16,7 @@ def share_of(settings: Settings, worker: int) -> Settings:
     changed: dict[str, object] = {name: getattr(settings, name) // settings.workers for name in DIVIDED}
     changed |= {"admin_listen": None, "metrics_listen": None}
     if settings.audit_file is not None:
-        key = settings.audit_key or default_key_path(settings.audit_file)
+        key = audit_key_path(settings, settings.audit_file)
         changed |= {"audit_file": log_of(settings.audit_file, worker), "audit_key": key}
     return settings.model_copy(update=changed)
 

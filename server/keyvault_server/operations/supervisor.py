@@ -20,11 +20,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequen
 from dataclasses import replace
 from pathlib import Path
 
-from keyvault_server.audit.key import default_key_path
 from keyvault_server.audit.worker_logs import prepare_key
 from keyvault_server.core.background import in_background
 from keyvault_server.core.errors import OperatorError
 from keyvault_server.operations.channel import Order, Report
+from keyvault_server.operations.composition import audit_key_path
 from keyvault_server.operations.lifecycle import Orders, Running
 from keyvault_server.operations.listening import bind, refuse_taken, reserved
 from keyvault_server.operations.open_files import room_for_connections
@@ -184,7 +184,7 @@ async def supervise(settings: Settings, command: Sequence[str], announce: Callab
     if settings.admin_listen:
         refuse_taken(settings.admin_listen)
     if settings.audit_file:
-        prepare_key(settings.audit_file, settings.audit_key or default_key_path(settings.audit_file))
+        prepare_key(settings.audit_file, audit_key_path(settings, settings.audit_file))
     with reserved(settings.listen) as address, _metrics_folder(settings) as folder:
         workers = Supervisor(settings, command, folder)
         numbers = AllWorkers(folder, lambda: workers.serving, lambda: workers.ended) if folder else None
@@ -206,9 +206,14 @@ async def _watch(
     announce: Callable[[Running], None],
 ) -> None:
     """Serve health and replace workers until the orders say stop."""
+
+    async def reload() -> None:
+        _log.info("SIGHUP: the workers reload")
+        workers.send(Order.RELOAD)
+
     readiness = Readiness(workers, interval=1.0, alive=lambda: workers.alive)
     async with readiness.watching(), _serving_health(settings, readiness) as admin_port:
-        async with workers.replacing(address), in_background(_reload_when_asked(orders.reload, workers)):
+        async with workers.replacing(address), in_background(orders.reload_when_asked(reload)):
             announce(Running(int(address.rpartition(":")[2]), admin_port, metrics_port))
             await orders.stop.wait()
             _log.info("stopping")
@@ -234,14 +239,6 @@ async def _serving_health(settings: Settings, readiness: Readiness) -> AsyncIter
             yield port
     finally:
         await server.stop(None)
-
-
-async def _reload_when_asked(asked: asyncio.Event, workers: Supervisor) -> None:
-    while True:
-        await asked.wait()
-        asked.clear()
-        _log.info("SIGHUP: the workers reload")
-        workers.send(Order.RELOAD)
 
 
 @contextlib.contextmanager

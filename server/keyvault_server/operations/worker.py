@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from keyvault_server.core.background import in_background
 from keyvault_server.core.errors import OperatorError
 from keyvault_server.operations.channel import Channel, Order, Report
-from keyvault_server.operations.endings import EXPECTED
+from keyvault_server.operations.endings import EXPECTED, explain_os_error
 from keyvault_server.operations.lifecycle import Orders, Running, serve_until_stopped
 from keyvault_server.operations.settings import Settings
 from keyvault_server.operations.shares import share_of
@@ -46,9 +46,7 @@ class Worker:
         except EXPECTED as error:
             self._channel.send(Report.REFUSED, str(error))
         except OSError as error:
-            self._channel.send(
-                Report.REFUSED, f"{error.filename or 'output'}: {error.strerror or type(error).__name__}"
-            )
+            self._channel.send(Report.REFUSED, explain_os_error(error))
         else:
             return
         raise SystemExit(1)
