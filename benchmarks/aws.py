@@ -6,7 +6,6 @@ flight. The figure is the CPU time of this process a call. Bare aioboto3 has our
 Two versions of the server with the aws backend: `python -m benchmarks.compare --before COMMIT --shape aws-3ms`.
 """
 
-import argparse
 import asyncio
 import os
 import statistics
@@ -20,6 +19,7 @@ import aioboto3
 import uvloop
 from aiobotocore.config import AioConfig
 
+from benchmarks.arguments import parser_of
 from benchmarks.aws_stand_in import ARN, TABLE
 from benchmarks.servers import aws_stand_in
 from keyvault_server.backends.aws.clients import open_clients
@@ -75,9 +75,7 @@ async def compare(url: str, rounds: int, calls: int) -> None:
 
 def main() -> None:
     """Read the arguments, and compare."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.aws", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("aws", __doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--calls", type=int, default=1_000, help="of one round")
     arguments = parser.parse_args()

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import uvloop
 
+from benchmarks.arguments import parser_of
 from benchmarks.calls import IN_FLIGHT, KINDS, REFUSED, Requests
 from benchmarks.contestant import Contestant
 from benchmarks.generator import Round
@@ -172,12 +173,7 @@ def names_of(known: tuple[str, ...]) -> Callable[[str], list[str]]:
 
 def main() -> None:
     """Read the arguments, and compare."""
-    summary, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.compare",
-        description=f"{summary}\n\n{rest}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("compare", __doc__)
     parser.add_argument("--before", required=True, metavar="COMMIT", help="the version to compare with")
     parser.add_argument("--shape", choices=SHAPES, default="plain")
     parser.add_argument("--calls", type=names_of(tuple(KINDS)), metavar="A,B", help=f"some of {','.join(KINDS)}")

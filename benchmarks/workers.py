@@ -24,6 +24,7 @@ from pathlib import Path
 
 import uvloop
 
+from benchmarks.arguments import parser_of
 from benchmarks.calls import IN_FLIGHT, KINDS, Requests
 from benchmarks.contestant import close
 from benchmarks.generator import Round, closed_loop
@@ -161,12 +162,7 @@ async def line(sides: list[Side], kind: str, arguments: argparse.Namespace) -> N
 
 def main() -> None:
     """Read the arguments, and compare."""
-    summary, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.workers",
-        description=f"{summary}\n\n{rest}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("workers", __doc__)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--shape", choices=("aws", "aws-3ms"), default="aws-3ms")
     parser.add_argument("--calls", default="Read,GenerateKey,Create", metavar="A,B", help=f"some of {','.join(KINDS)}")
