@@ -151,6 +151,13 @@ def encrypted() -> bytes:
     return pem_of(ec.generate_private_key(ec.SECP256R1()), b"password")
 
 
+async def whom_now(connector: Connector, clock: Clock) -> str:
+    """Return who a call comes from once the next look at the files is due."""
+    clock.now += LOOK_SECONDS
+    async with connector.connection() as connection:
+        return await identity_over(connection.channel)
+
+
 @pytest.mark.parametrize(("do", "sentence"), BAD.values(), ids=BAD.keys())
 async def test_bad_files_are_refused_before_anything_is_sent(
     tls: TLS, tmp_path: Path, do: Callable[[Path], object], sentence: str
@@ -180,23 +187,18 @@ async def test_files_that_go_bad_later_leave_the_connection_in_use(
     clock = Clock()
     connector = Connector(server.address, tls, insecure=False, clock=clock, file_clock=LONG_AGO)
 
-    async def whom_now() -> str:
-        clock.now += LOOK_SECONDS
-        async with connector.connection() as connection:
-            return await identity_over(connection.channel)
-
     try:
-        assert await whom_now() == ALICE
+        assert await whom_now(connector, clock) == ALICE
         do(tmp_path)
         with caplog.at_level(logging.INFO, "keyvault_client"):
-            assert [await whom_now() for _ in range(5)] == [ALICE] * 5
+            assert [await whom_now(connector, clock) for _ in range(5)] == [ALICE] * 5
         (line,) = [record.getMessage() for record in caplog.records]
         assert sentence in line
         assert "s3cret" not in line
         replace(tmp_path / "ca.pem", AUTHORITY.pem)
         FOR_BOB.write(tmp_path, "client")
-        assert await whom_now() == ALICE
-        assert await whom_now() == BOB
+        assert await whom_now(connector, clock) == ALICE
+        assert await whom_now(connector, clock) == BOB
     finally:
         await connector.close()
 
@@ -208,17 +210,12 @@ async def test_files_that_change_while_they_are_read_are_not_used(
     clock, ca = Clock(), tmp_path / "ca.pem"
     connector = Connector(server.address, tls, insecure=False, clock=clock, file_clock=LONG_AGO)
 
-    async def whom_now() -> str:
-        clock.now += LOOK_SECONDS
-        async with connector.connection() as connection:
-            return await identity_over(connection.channel)
-
     try:
-        assert await whom_now() == ALICE
+        assert await whom_now(connector, clock) == ALICE
         FOR_BOB.write(tmp_path, "client")
         with changing_while_read(ca, Authority("another CA").pem, AUTHORITY.pem):
-            assert [await whom_now() for _ in range(3)] == [ALICE] * 3
-        assert await whom_now() == BOB
+            assert [await whom_now(connector, clock) for _ in range(3)] == [ALICE] * 3
+        assert await whom_now(connector, clock) == BOB
     finally:
         await connector.close()
 
