@@ -127,7 +127,7 @@ async def test_headers_without_an_end_take_no_memory(server: Served) -> None:
         caller.endless_headers(1, literal(":path", READ), first=True)
         with Peak() as peak:
             await flood(server, caller, lambda _: caller.endless_headers(1, header, first=False), 100_000)
-    assert peak.grown < GROWN
+    assert peak.grown < 50  # what was read and not yet looked at: 17 to 34
 
 
 @pytest.mark.parametrize("method", [READ, "/grpc.health.v1.Health/Check", "/a.B/C"])
