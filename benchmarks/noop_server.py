@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import uvloop
 
-from keyvault_server.operations.threads import lower_grpc_threads
+from keyvault_server.operations.threads import keep_lowered
 
 SERVICE = "keyvault.v1.KeyVault"
 
@@ -34,12 +34,13 @@ async def main(read_response: bytes, create_response: bytes, *, tuned: bool) -> 
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    if tuned:
-        lower_grpc_threads()
+    lowered = asyncio.create_task(keep_lowered()) if tuned else None
     print(f"ready on 127.0.0.1:{port}", flush=True)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     await stop.wait()
+    if lowered:
+        lowered.cancel()
     await server.stop(None)
 
 

@@ -28,7 +28,7 @@ from keyvault_server.operations.listening import bind, refuse_taken
 from keyvault_server.operations.memory import give_back
 from keyvault_server.operations.open_files import Room, room_for_connections
 from keyvault_server.operations.settings import Settings
-from keyvault_server.operations.threads import lower_grpc_threads
+from keyvault_server.operations.threads import keep_lowered
 from keyvault_server.rpc.access_log import AccessLog
 from keyvault_server.rpc.connections import MaxConnections, OpenConnections
 from keyvault_server.rpc.gatekeeper import Gatekeeper
@@ -209,8 +209,8 @@ async def serve_until_stopped(
         running(settings, orders.hurry, metrics, turn) as server,
         in_background(orders.reload_when_asked(partial(_reload, server.followed))),
         in_background(give_back()),
+        in_background(keep_lowered()),
     ):
-        lower_grpc_threads()
         announce(server)
         await orders.stop.wait()
         _log.info("stopping")

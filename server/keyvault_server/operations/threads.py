@@ -7,6 +7,7 @@ on another core. (SCHED_BATCH, which is meant for that, has no such effect on Li
 The rule of this file: only gRPC's threads, never the ones that the event loop waits for (a COMMIT, the audit log).
 """
 
+import asyncio
 import contextlib
 import os
 import threading
@@ -16,19 +17,29 @@ NICENESS = 10
 """By how much their priority is lower: a tenth of the event loop's share where both want to run (sched(7))."""
 _NAMES = ("event_engine", "grpc_global_tim", "lifeguard")
 _POLLER = "_poll_wrapper"
+_LOOKS = (0.0, 0.1, 1.0, 10.0)
 
 
-def lower_grpc_threads() -> int:
-    """Lower the priority of gRPC's threads, and so of those that they start; return how many there are.
+async def keep_lowered() -> None:
+    """Lower the priority of gRPC's threads: at once, and when those that start with the server have got their names.
 
-    0 where the system is not Linux or does not allow it: then they preempt the event loop, which costs time only.
+    A thread gets its name only when it runs for the first time. Those that a lowered one starts are lowered from birth.
+    """
+    for seconds in _LOOKS:
+        await asyncio.sleep(seconds)
+        lower_grpc_threads()
+
+
+def lower_grpc_threads() -> None:
+    """Lower the priority of gRPC's threads that have their names.
+
+    Does nothing where the system is not Linux or does not allow it: then they preempt the event loop, which costs time
+    only.
     """
     pollers = {thread.native_id for thread in threading.enumerate() if _POLLER in thread.name}
-    lowered = 0
-    with contextlib.suppress(OSError):  # no /proc, or a thread that has just ended
-        for task in Path("/proc/self/task").iterdir():
+    tasks = Path("/proc/self/task")
+    for task in tasks.iterdir() if tasks.is_dir() else ():
+        with contextlib.suppress(OSError):  # it has just ended, or it may not be lowered
             number = int(task.name)
             if number in pollers or (task / "comm").read_text().strip() in _NAMES:
                 os.setpriority(os.PRIO_PROCESS, number, NICENESS)
-                lowered += 1
-    return lowered
