@@ -108,6 +108,10 @@ const (
 	ErrorReason_SERVER_STOPPING ErrorReason = 24
 	// RESOURCE_EXHAUSTED: an item of a BatchRead did not fit into the answer; ask for it again.
 	ErrorReason_BATCH_FULL ErrorReason = 25
+	// INVALID_ARGUMENT: page_token is not one that List returned for this prefix and this value of deleted.
+	ErrorReason_BAD_PAGE_TOKEN ErrorReason = 26
+	// NOT_FOUND: the record is live, but this revision of it is not kept, or does not exist yet.
+	ErrorReason_REVISION_NOT_FOUND ErrorReason = 27
 )
 
 // Enum value maps for ErrorReason.
@@ -139,6 +143,8 @@ var (
 		23: "INTERNAL",
 		24: "SERVER_STOPPING",
 		25: "BATCH_FULL",
+		26: "BAD_PAGE_TOKEN",
+		27: "REVISION_NOT_FOUND",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED": 0,
@@ -167,6 +173,8 @@ var (
 		"INTERNAL":                 23,
 		"SERVER_STOPPING":          24,
 		"BATCH_FULL":               25,
+		"BAD_PAGE_TOKEN":           26,
+		"REVISION_NOT_FOUND":       27,
 	}
 )
 
@@ -466,8 +474,11 @@ type ReadRequest struct {
 	KnownRevision int64 `protobuf:"varint,2,opt,name=known_revision,json=knownRevision,proto3" json:"known_revision,omitempty"`
 	// Whether a deleted record is answered with its tombstone instead of NOT_FOUND.
 	IncludeDeleted bool `protobuf:"varint,3,opt,name=include_deleted,json=includeDeleted,proto3" json:"include_deleted,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The revision to return, which has to be kept; 0 for the current one, never negative. Only without known_revision
+	// and include_deleted. A server that does not know this field answers with the current revision: compare.
+	Revision      int64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReadRequest) Reset() {
@@ -521,6 +532,13 @@ func (x *ReadRequest) GetIncludeDeleted() bool {
 	return false
 }
 
+func (x *ReadRequest) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 // ReadResponse holds a stored envelope, or says that the caller already has it.
 type ReadResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -528,11 +546,11 @@ type ReadResponse struct {
 	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	// The stored KVE1 envelope, 88 to 380,456 bytes; empty if not_modified.
 	Envelope []byte `protobuf:"bytes,2,opt,name=envelope,proto3" json:"envelope,omitempty"`
-	// The stored revision, which is also in the envelope.
+	// The revision of the envelope, which is also in it; the stored revision, unless another one was asked for.
 	Revision int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	// When the record was created, by the server's clock; informational.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// When the record was last written, by the server's clock; informational.
+	// When this revision was written, by the server's clock; informational.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// True if the record is deleted; the envelope is then its tombstone. Only with include_deleted.
 	Deleted bool `protobuf:"varint,6,opt,name=deleted,proto3" json:"deleted,omitempty"`
@@ -1345,6 +1363,227 @@ func (x *BatchReadResponse) GetResults() []*BatchReadResponse_Result {
 	return nil
 }
 
+// ListRequest asks for a page of names.
+type ListRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the names begin with, up to 255 bytes of the characters of a key_id; empty for all names.
+	Prefix string `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// Names on the page at most. 0 means 100; more than 1,000 means 1,000; never negative.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next_page_token of the page before, empty for the first page. The other fields but page_size have to stay as
+	// they were.
+	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Whether to list deleted records instead of live ones.
+	Deleted       bool `protobuf:"varint,4,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRequest) Reset() {
+	*x = ListRequest{}
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRequest) ProtoMessage() {}
+
+func (x *ListRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
+func (*ListRequest) Descriptor() ([]byte, []int) {
+	return file_keyvault_v1_keyvault_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ListRequest) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *ListRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListRequest) GetDeleted() bool {
+	if x != nil {
+		return x.Deleted
+	}
+	return false
+}
+
+// ListResponse is a page of names.
+type ListResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of their bytes; can be fewer than page_size, even none, on a page that is not the last.
+	Names []*ListResponse_Name `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
+	// Ask for the next page with it; opaque, and it grants nothing. Empty on the last page, and only there.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListResponse) Reset() {
+	*x = ListResponse{}
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListResponse) ProtoMessage() {}
+
+func (x *ListResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
+func (*ListResponse) Descriptor() ([]byte, []int) {
+	return file_keyvault_v1_keyvault_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ListResponse) GetNames() []*ListResponse_Name {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *ListResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// ListRevisionsRequest asks for the revisions of a record.
+type ListRevisionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The record's name, 1 to 255 bytes.
+	KeyId         string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRevisionsRequest) Reset() {
+	*x = ListRevisionsRequest{}
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRevisionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRevisionsRequest) ProtoMessage() {}
+
+func (x *ListRevisionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRevisionsRequest.ProtoReflect.Descriptor instead.
+func (*ListRevisionsRequest) Descriptor() ([]byte, []int) {
+	return file_keyvault_v1_keyvault_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ListRevisionsRequest) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+// ListRevisionsResponse has the revisions that Read can return.
+type ListRevisionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Newest first: the first one is the current revision. At most 16.
+	Revisions     []*ListRevisionsResponse_Revision `protobuf:"bytes,1,rep,name=revisions,proto3" json:"revisions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRevisionsResponse) Reset() {
+	*x = ListRevisionsResponse{}
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRevisionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRevisionsResponse) ProtoMessage() {}
+
+func (x *ListRevisionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRevisionsResponse.ProtoReflect.Descriptor instead.
+func (*ListRevisionsResponse) Descriptor() ([]byte, []int) {
+	return file_keyvault_v1_keyvault_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ListRevisionsResponse) GetRevisions() []*ListRevisionsResponse_Revision {
+	if x != nil {
+		return x.Revisions
+	}
+	return nil
+}
+
 // WhoAmIRequest asks who the caller is.
 type WhoAmIRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1354,7 +1593,7 @@ type WhoAmIRequest struct {
 
 func (x *WhoAmIRequest) Reset() {
 	*x = WhoAmIRequest{}
-	mi := &file_keyvault_v1_keyvault_proto_msgTypes[18]
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1366,7 +1605,7 @@ func (x *WhoAmIRequest) String() string {
 func (*WhoAmIRequest) ProtoMessage() {}
 
 func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyvault_v1_keyvault_proto_msgTypes[18]
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1379,7 +1618,7 @@ func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIRequest.ProtoReflect.Descriptor instead.
 func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
-	return file_keyvault_v1_keyvault_proto_rawDescGZIP(), []int{18}
+	return file_keyvault_v1_keyvault_proto_rawDescGZIP(), []int{22}
 }
 
 // WhoAmIResponse says how the server sees the caller.
@@ -1401,7 +1640,7 @@ type WhoAmIResponse struct {
 
 func (x *WhoAmIResponse) Reset() {
 	*x = WhoAmIResponse{}
-	mi := &file_keyvault_v1_keyvault_proto_msgTypes[19]
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1413,7 +1652,7 @@ func (x *WhoAmIResponse) String() string {
 func (*WhoAmIResponse) ProtoMessage() {}
 
 func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyvault_v1_keyvault_proto_msgTypes[19]
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1426,7 +1665,7 @@ func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIResponse.ProtoReflect.Descriptor instead.
 func (*WhoAmIResponse) Descriptor() ([]byte, []int) {
-	return file_keyvault_v1_keyvault_proto_rawDescGZIP(), []int{19}
+	return file_keyvault_v1_keyvault_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WhoAmIResponse) GetIdentity() string {
@@ -1472,7 +1711,7 @@ type BatchReadRequest_Item struct {
 
 func (x *BatchReadRequest_Item) Reset() {
 	*x = BatchReadRequest_Item{}
-	mi := &file_keyvault_v1_keyvault_proto_msgTypes[20]
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1484,7 +1723,7 @@ func (x *BatchReadRequest_Item) String() string {
 func (*BatchReadRequest_Item) ProtoMessage() {}
 
 func (x *BatchReadRequest_Item) ProtoReflect() protoreflect.Message {
-	mi := &file_keyvault_v1_keyvault_proto_msgTypes[20]
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1540,7 +1779,7 @@ type BatchReadResponse_Error struct {
 
 func (x *BatchReadResponse_Error) Reset() {
 	*x = BatchReadResponse_Error{}
-	mi := &file_keyvault_v1_keyvault_proto_msgTypes[21]
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1552,7 +1791,7 @@ func (x *BatchReadResponse_Error) String() string {
 func (*BatchReadResponse_Error) ProtoMessage() {}
 
 func (x *BatchReadResponse_Error) ProtoReflect() protoreflect.Message {
-	mi := &file_keyvault_v1_keyvault_proto_msgTypes[21]
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1619,7 +1858,7 @@ type BatchReadResponse_Result struct {
 
 func (x *BatchReadResponse_Result) Reset() {
 	*x = BatchReadResponse_Result{}
-	mi := &file_keyvault_v1_keyvault_proto_msgTypes[22]
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1631,7 +1870,7 @@ func (x *BatchReadResponse_Result) String() string {
 func (*BatchReadResponse_Result) ProtoMessage() {}
 
 func (x *BatchReadResponse_Result) ProtoReflect() protoreflect.Message {
-	mi := &file_keyvault_v1_keyvault_proto_msgTypes[22]
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1690,6 +1929,125 @@ func (*BatchReadResponse_Result_Record) isBatchReadResponse_Result_Answer() {}
 
 func (*BatchReadResponse_Result_Error) isBatchReadResponse_Result_Answer() {}
 
+// Name is the name of a record.
+type ListResponse_Name struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The record's name, 1 to 255 bytes.
+	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// When the record was created, by the server's clock; informational.
+	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListResponse_Name) Reset() {
+	*x = ListResponse_Name{}
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListResponse_Name) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListResponse_Name) ProtoMessage() {}
+
+func (x *ListResponse_Name) ProtoReflect() protoreflect.Message {
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListResponse_Name.ProtoReflect.Descriptor instead.
+func (*ListResponse_Name) Descriptor() ([]byte, []int) {
+	return file_keyvault_v1_keyvault_proto_rawDescGZIP(), []int{19, 0}
+}
+
+func (x *ListResponse_Name) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *ListResponse_Name) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+// Revision is one that can be read.
+type ListRevisionsResponse_Revision struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its number.
+	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// When it was written, by the server's clock; informational.
+	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	// Bytes of its envelope, 88 to 380,456.
+	Size          int32 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRevisionsResponse_Revision) Reset() {
+	*x = ListRevisionsResponse_Revision{}
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRevisionsResponse_Revision) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRevisionsResponse_Revision) ProtoMessage() {}
+
+func (x *ListRevisionsResponse_Revision) ProtoReflect() protoreflect.Message {
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRevisionsResponse_Revision.ProtoReflect.Descriptor instead.
+func (*ListRevisionsResponse_Revision) Descriptor() ([]byte, []int) {
+	return file_keyvault_v1_keyvault_proto_rawDescGZIP(), []int{21, 0}
+}
+
+func (x *ListRevisionsResponse_Revision) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ListRevisionsResponse_Revision) GetUpdateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UpdateTime
+	}
+	return nil
+}
+
+func (x *ListRevisionsResponse_Revision) GetSize() int32 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
 // Rule is one rule of the caller's policy entry: these methods are allowed on these names.
 type WhoAmIResponse_Rule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1703,7 +2061,7 @@ type WhoAmIResponse_Rule struct {
 
 func (x *WhoAmIResponse_Rule) Reset() {
 	*x = WhoAmIResponse_Rule{}
-	mi := &file_keyvault_v1_keyvault_proto_msgTypes[24]
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1715,7 +2073,7 @@ func (x *WhoAmIResponse_Rule) String() string {
 func (*WhoAmIResponse_Rule) ProtoMessage() {}
 
 func (x *WhoAmIResponse_Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_keyvault_v1_keyvault_proto_msgTypes[24]
+	mi := &file_keyvault_v1_keyvault_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1728,7 +2086,7 @@ func (x *WhoAmIResponse_Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIResponse_Rule.ProtoReflect.Descriptor instead.
 func (*WhoAmIResponse_Rule) Descriptor() ([]byte, []int) {
-	return file_keyvault_v1_keyvault_proto_rawDescGZIP(), []int{19, 0}
+	return file_keyvault_v1_keyvault_proto_rawDescGZIP(), []int{23, 0}
 }
 
 func (x *WhoAmIResponse_Rule) GetMethods() []string {
@@ -1769,11 +2127,12 @@ const file_keyvault_v1_keyvault_proto_rawDesc = "" +
 	"createTime\x12;\n" +
 	"\vupdate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12\x1a\n" +
-	"\breplayed\x18\x04 \x01(\bR\breplayed\"t\n" +
+	"\breplayed\x18\x04 \x01(\bR\breplayed\"\x90\x01\n" +
 	"\vReadRequest\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12%\n" +
 	"\x0eknown_revision\x18\x02 \x01(\x03R\rknownRevision\x12'\n" +
-	"\x0finclude_deleted\x18\x03 \x01(\bR\x0eincludeDeleted\"\x9a\x02\n" +
+	"\x0finclude_deleted\x18\x03 \x01(\bR\x0eincludeDeleted\x12\x1a\n" +
+	"\brevision\x18\x04 \x01(\x03R\brevision\"\x9a\x02\n" +
 	"\fReadResponse\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x1f\n" +
 	"\benvelope\x18\x02 \x01(\fB\x03\x80\x01\x01R\benvelope\x12\x1a\n" +
@@ -1856,7 +2215,29 @@ const file_keyvault_v1_keyvault_proto_rawDesc = "" +
 	"\x06Result\x123\n" +
 	"\x06record\x18\x01 \x01(\v2\x19.keyvault.v1.ReadResponseH\x00R\x06record\x12<\n" +
 	"\x05error\x18\x02 \x01(\v2$.keyvault.v1.BatchReadResponse.ErrorH\x00R\x05errorB\b\n" +
-	"\x06answer\"\x0f\n" +
+	"\x06answer\"{\n" +
+	"\vListRequest\x12\x16\n" +
+	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\x12\x18\n" +
+	"\adeleted\x18\x04 \x01(\bR\adeleted\"\xc8\x01\n" +
+	"\fListResponse\x124\n" +
+	"\x05names\x18\x01 \x03(\v2\x1e.keyvault.v1.ListResponse.NameR\x05names\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x1aZ\n" +
+	"\x04Name\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12;\n" +
+	"\vcreate_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\"-\n" +
+	"\x14ListRevisionsRequest\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\"\xdb\x01\n" +
+	"\x15ListRevisionsResponse\x12I\n" +
+	"\trevisions\x18\x01 \x03(\v2+.keyvault.v1.ListRevisionsResponse.RevisionR\trevisions\x1aw\n" +
+	"\bRevision\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12;\n" +
+	"\vupdate_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"updateTime\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\x05R\x04size\"\x0f\n" +
 	"\rWhoAmIRequest\"\xdb\x01\n" +
 	"\x0eWhoAmIResponse\x12\x1a\n" +
 	"\bidentity\x18\x01 \x01(\tR\bidentity\x12\x16\n" +
@@ -1865,7 +2246,7 @@ const file_keyvault_v1_keyvault_proto_rawDesc = "" +
 	"\x0eserver_version\x18\x04 \x01(\tR\rserverVersion\x1a6\n" +
 	"\x04Rule\x12\x18\n" +
 	"\amethods\x18\x01 \x03(\tR\amethods\x12\x14\n" +
-	"\x05names\x18\x02 \x03(\tR\x05names*\xaa\x04\n" +
+	"\x05names\x18\x02 \x03(\tR\x05names*\xd6\x04\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11MALFORMED_REQUEST\x10\x01\x12\x12\n" +
@@ -1896,7 +2277,9 @@ const file_keyvault_v1_keyvault_proto_rawDesc = "" +
 	"\bINTERNAL\x10\x17\x12\x13\n" +
 	"\x0fSERVER_STOPPING\x10\x18\x12\x0e\n" +
 	"\n" +
-	"BATCH_FULL\x10\x192\xe4\x05\n" +
+	"BATCH_FULL\x10\x19\x12\x12\n" +
+	"\x0eBAD_PAGE_TOKEN\x10\x1a\x12\x16\n" +
+	"\x12REVISION_NOT_FOUND\x10\x1b2\x83\a\n" +
 	"\bKeyVault\x12P\n" +
 	"\vGenerateKey\x12\x1f.keyvault.v1.GenerateKeyRequest\x1a .keyvault.v1.GenerateKeyResponse\x12A\n" +
 	"\x06Create\x12\x1a.keyvault.v1.CreateRequest\x1a\x1b.keyvault.v1.CreateResponse\x12@\n" +
@@ -1906,7 +2289,9 @@ const file_keyvault_v1_keyvault_proto_rawDesc = "" +
 	"\tRotateKey\x12\x1d.keyvault.v1.RotateKeyRequest\x1a\x1e.keyvault.v1.RotateKeyResponse\x12J\n" +
 	"\tRewrapKey\x12\x1d.keyvault.v1.RewrapKeyRequest\x1a\x1e.keyvault.v1.RewrapKeyResponse\x12J\n" +
 	"\tUnwrapKey\x12\x1d.keyvault.v1.UnwrapKeyRequest\x1a\x1e.keyvault.v1.UnwrapKeyResponse\x12O\n" +
-	"\tBatchRead\x12\x1d.keyvault.v1.BatchReadRequest\x1a\x1e.keyvault.v1.BatchReadResponse\"\x03\x90\x02\x01\x12F\n" +
+	"\tBatchRead\x12\x1d.keyvault.v1.BatchReadRequest\x1a\x1e.keyvault.v1.BatchReadResponse\"\x03\x90\x02\x01\x12@\n" +
+	"\x04List\x12\x18.keyvault.v1.ListRequest\x1a\x19.keyvault.v1.ListResponse\"\x03\x90\x02\x01\x12[\n" +
+	"\rListRevisions\x12!.keyvault.v1.ListRevisionsRequest\x1a\".keyvault.v1.ListRevisionsResponse\"\x03\x90\x02\x01\x12F\n" +
 	"\x06WhoAmI\x12\x1a.keyvault.v1.WhoAmIRequest\x1a\x1b.keyvault.v1.WhoAmIResponse\"\x03\x90\x02\x01B]\n" +
 	"\x19io.github.keyvaultgrpc.v1P\x01Z>github.com/keyvault-grpc/keyvault/sdk/go/keyvaultv1;keyvaultv1b\x06proto3"
 
@@ -1923,80 +2308,94 @@ func file_keyvault_v1_keyvault_proto_rawDescGZIP() []byte {
 }
 
 var file_keyvault_v1_keyvault_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_keyvault_v1_keyvault_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_keyvault_v1_keyvault_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_keyvault_v1_keyvault_proto_goTypes = []any{
-	(ErrorReason)(0),                 // 0: keyvault.v1.ErrorReason
-	(*GenerateKeyRequest)(nil),       // 1: keyvault.v1.GenerateKeyRequest
-	(*GenerateKeyResponse)(nil),      // 2: keyvault.v1.GenerateKeyResponse
-	(*CreateRequest)(nil),            // 3: keyvault.v1.CreateRequest
-	(*CreateResponse)(nil),           // 4: keyvault.v1.CreateResponse
-	(*ReadRequest)(nil),              // 5: keyvault.v1.ReadRequest
-	(*ReadResponse)(nil),             // 6: keyvault.v1.ReadResponse
-	(*UpdateRequest)(nil),            // 7: keyvault.v1.UpdateRequest
-	(*UpdateResponse)(nil),           // 8: keyvault.v1.UpdateResponse
-	(*DeleteRequest)(nil),            // 9: keyvault.v1.DeleteRequest
-	(*DeleteResponse)(nil),           // 10: keyvault.v1.DeleteResponse
-	(*RotateKeyRequest)(nil),         // 11: keyvault.v1.RotateKeyRequest
-	(*RotateKeyResponse)(nil),        // 12: keyvault.v1.RotateKeyResponse
-	(*RewrapKeyRequest)(nil),         // 13: keyvault.v1.RewrapKeyRequest
-	(*RewrapKeyResponse)(nil),        // 14: keyvault.v1.RewrapKeyResponse
-	(*UnwrapKeyRequest)(nil),         // 15: keyvault.v1.UnwrapKeyRequest
-	(*UnwrapKeyResponse)(nil),        // 16: keyvault.v1.UnwrapKeyResponse
-	(*BatchReadRequest)(nil),         // 17: keyvault.v1.BatchReadRequest
-	(*BatchReadResponse)(nil),        // 18: keyvault.v1.BatchReadResponse
-	(*WhoAmIRequest)(nil),            // 19: keyvault.v1.WhoAmIRequest
-	(*WhoAmIResponse)(nil),           // 20: keyvault.v1.WhoAmIResponse
-	(*BatchReadRequest_Item)(nil),    // 21: keyvault.v1.BatchReadRequest.Item
-	(*BatchReadResponse_Error)(nil),  // 22: keyvault.v1.BatchReadResponse.Error
-	(*BatchReadResponse_Result)(nil), // 23: keyvault.v1.BatchReadResponse.Result
-	nil,                              // 24: keyvault.v1.BatchReadResponse.Error.MetadataEntry
-	(*WhoAmIResponse_Rule)(nil),      // 25: keyvault.v1.WhoAmIResponse.Rule
-	(*timestamppb.Timestamp)(nil),    // 26: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),      // 27: google.protobuf.Duration
+	(ErrorReason)(0),                       // 0: keyvault.v1.ErrorReason
+	(*GenerateKeyRequest)(nil),             // 1: keyvault.v1.GenerateKeyRequest
+	(*GenerateKeyResponse)(nil),            // 2: keyvault.v1.GenerateKeyResponse
+	(*CreateRequest)(nil),                  // 3: keyvault.v1.CreateRequest
+	(*CreateResponse)(nil),                 // 4: keyvault.v1.CreateResponse
+	(*ReadRequest)(nil),                    // 5: keyvault.v1.ReadRequest
+	(*ReadResponse)(nil),                   // 6: keyvault.v1.ReadResponse
+	(*UpdateRequest)(nil),                  // 7: keyvault.v1.UpdateRequest
+	(*UpdateResponse)(nil),                 // 8: keyvault.v1.UpdateResponse
+	(*DeleteRequest)(nil),                  // 9: keyvault.v1.DeleteRequest
+	(*DeleteResponse)(nil),                 // 10: keyvault.v1.DeleteResponse
+	(*RotateKeyRequest)(nil),               // 11: keyvault.v1.RotateKeyRequest
+	(*RotateKeyResponse)(nil),              // 12: keyvault.v1.RotateKeyResponse
+	(*RewrapKeyRequest)(nil),               // 13: keyvault.v1.RewrapKeyRequest
+	(*RewrapKeyResponse)(nil),              // 14: keyvault.v1.RewrapKeyResponse
+	(*UnwrapKeyRequest)(nil),               // 15: keyvault.v1.UnwrapKeyRequest
+	(*UnwrapKeyResponse)(nil),              // 16: keyvault.v1.UnwrapKeyResponse
+	(*BatchReadRequest)(nil),               // 17: keyvault.v1.BatchReadRequest
+	(*BatchReadResponse)(nil),              // 18: keyvault.v1.BatchReadResponse
+	(*ListRequest)(nil),                    // 19: keyvault.v1.ListRequest
+	(*ListResponse)(nil),                   // 20: keyvault.v1.ListResponse
+	(*ListRevisionsRequest)(nil),           // 21: keyvault.v1.ListRevisionsRequest
+	(*ListRevisionsResponse)(nil),          // 22: keyvault.v1.ListRevisionsResponse
+	(*WhoAmIRequest)(nil),                  // 23: keyvault.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),                 // 24: keyvault.v1.WhoAmIResponse
+	(*BatchReadRequest_Item)(nil),          // 25: keyvault.v1.BatchReadRequest.Item
+	(*BatchReadResponse_Error)(nil),        // 26: keyvault.v1.BatchReadResponse.Error
+	(*BatchReadResponse_Result)(nil),       // 27: keyvault.v1.BatchReadResponse.Result
+	nil,                                    // 28: keyvault.v1.BatchReadResponse.Error.MetadataEntry
+	(*ListResponse_Name)(nil),              // 29: keyvault.v1.ListResponse.Name
+	(*ListRevisionsResponse_Revision)(nil), // 30: keyvault.v1.ListRevisionsResponse.Revision
+	(*WhoAmIResponse_Rule)(nil),            // 31: keyvault.v1.WhoAmIResponse.Rule
+	(*timestamppb.Timestamp)(nil),          // 32: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),            // 33: google.protobuf.Duration
 }
 var file_keyvault_v1_keyvault_proto_depIdxs = []int32{
-	26, // 0: keyvault.v1.CreateResponse.create_time:type_name -> google.protobuf.Timestamp
-	26, // 1: keyvault.v1.CreateResponse.update_time:type_name -> google.protobuf.Timestamp
-	26, // 2: keyvault.v1.ReadResponse.create_time:type_name -> google.protobuf.Timestamp
-	26, // 3: keyvault.v1.ReadResponse.update_time:type_name -> google.protobuf.Timestamp
-	26, // 4: keyvault.v1.UpdateResponse.create_time:type_name -> google.protobuf.Timestamp
-	26, // 5: keyvault.v1.UpdateResponse.update_time:type_name -> google.protobuf.Timestamp
-	26, // 6: keyvault.v1.DeleteResponse.create_time:type_name -> google.protobuf.Timestamp
-	26, // 7: keyvault.v1.DeleteResponse.update_time:type_name -> google.protobuf.Timestamp
-	26, // 8: keyvault.v1.RotateKeyResponse.create_time:type_name -> google.protobuf.Timestamp
-	26, // 9: keyvault.v1.RotateKeyResponse.update_time:type_name -> google.protobuf.Timestamp
-	21, // 10: keyvault.v1.BatchReadRequest.items:type_name -> keyvault.v1.BatchReadRequest.Item
-	23, // 11: keyvault.v1.BatchReadResponse.results:type_name -> keyvault.v1.BatchReadResponse.Result
-	25, // 12: keyvault.v1.WhoAmIResponse.rules:type_name -> keyvault.v1.WhoAmIResponse.Rule
-	24, // 13: keyvault.v1.BatchReadResponse.Error.metadata:type_name -> keyvault.v1.BatchReadResponse.Error.MetadataEntry
-	27, // 14: keyvault.v1.BatchReadResponse.Error.retry_delay:type_name -> google.protobuf.Duration
-	6,  // 15: keyvault.v1.BatchReadResponse.Result.record:type_name -> keyvault.v1.ReadResponse
-	22, // 16: keyvault.v1.BatchReadResponse.Result.error:type_name -> keyvault.v1.BatchReadResponse.Error
-	1,  // 17: keyvault.v1.KeyVault.GenerateKey:input_type -> keyvault.v1.GenerateKeyRequest
-	3,  // 18: keyvault.v1.KeyVault.Create:input_type -> keyvault.v1.CreateRequest
-	5,  // 19: keyvault.v1.KeyVault.Read:input_type -> keyvault.v1.ReadRequest
-	7,  // 20: keyvault.v1.KeyVault.Update:input_type -> keyvault.v1.UpdateRequest
-	9,  // 21: keyvault.v1.KeyVault.Delete:input_type -> keyvault.v1.DeleteRequest
-	11, // 22: keyvault.v1.KeyVault.RotateKey:input_type -> keyvault.v1.RotateKeyRequest
-	13, // 23: keyvault.v1.KeyVault.RewrapKey:input_type -> keyvault.v1.RewrapKeyRequest
-	15, // 24: keyvault.v1.KeyVault.UnwrapKey:input_type -> keyvault.v1.UnwrapKeyRequest
-	17, // 25: keyvault.v1.KeyVault.BatchRead:input_type -> keyvault.v1.BatchReadRequest
-	19, // 26: keyvault.v1.KeyVault.WhoAmI:input_type -> keyvault.v1.WhoAmIRequest
-	2,  // 27: keyvault.v1.KeyVault.GenerateKey:output_type -> keyvault.v1.GenerateKeyResponse
-	4,  // 28: keyvault.v1.KeyVault.Create:output_type -> keyvault.v1.CreateResponse
-	6,  // 29: keyvault.v1.KeyVault.Read:output_type -> keyvault.v1.ReadResponse
-	8,  // 30: keyvault.v1.KeyVault.Update:output_type -> keyvault.v1.UpdateResponse
-	10, // 31: keyvault.v1.KeyVault.Delete:output_type -> keyvault.v1.DeleteResponse
-	12, // 32: keyvault.v1.KeyVault.RotateKey:output_type -> keyvault.v1.RotateKeyResponse
-	14, // 33: keyvault.v1.KeyVault.RewrapKey:output_type -> keyvault.v1.RewrapKeyResponse
-	16, // 34: keyvault.v1.KeyVault.UnwrapKey:output_type -> keyvault.v1.UnwrapKeyResponse
-	18, // 35: keyvault.v1.KeyVault.BatchRead:output_type -> keyvault.v1.BatchReadResponse
-	20, // 36: keyvault.v1.KeyVault.WhoAmI:output_type -> keyvault.v1.WhoAmIResponse
-	27, // [27:37] is the sub-list for method output_type
-	17, // [17:27] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	32, // 0: keyvault.v1.CreateResponse.create_time:type_name -> google.protobuf.Timestamp
+	32, // 1: keyvault.v1.CreateResponse.update_time:type_name -> google.protobuf.Timestamp
+	32, // 2: keyvault.v1.ReadResponse.create_time:type_name -> google.protobuf.Timestamp
+	32, // 3: keyvault.v1.ReadResponse.update_time:type_name -> google.protobuf.Timestamp
+	32, // 4: keyvault.v1.UpdateResponse.create_time:type_name -> google.protobuf.Timestamp
+	32, // 5: keyvault.v1.UpdateResponse.update_time:type_name -> google.protobuf.Timestamp
+	32, // 6: keyvault.v1.DeleteResponse.create_time:type_name -> google.protobuf.Timestamp
+	32, // 7: keyvault.v1.DeleteResponse.update_time:type_name -> google.protobuf.Timestamp
+	32, // 8: keyvault.v1.RotateKeyResponse.create_time:type_name -> google.protobuf.Timestamp
+	32, // 9: keyvault.v1.RotateKeyResponse.update_time:type_name -> google.protobuf.Timestamp
+	25, // 10: keyvault.v1.BatchReadRequest.items:type_name -> keyvault.v1.BatchReadRequest.Item
+	27, // 11: keyvault.v1.BatchReadResponse.results:type_name -> keyvault.v1.BatchReadResponse.Result
+	29, // 12: keyvault.v1.ListResponse.names:type_name -> keyvault.v1.ListResponse.Name
+	30, // 13: keyvault.v1.ListRevisionsResponse.revisions:type_name -> keyvault.v1.ListRevisionsResponse.Revision
+	31, // 14: keyvault.v1.WhoAmIResponse.rules:type_name -> keyvault.v1.WhoAmIResponse.Rule
+	28, // 15: keyvault.v1.BatchReadResponse.Error.metadata:type_name -> keyvault.v1.BatchReadResponse.Error.MetadataEntry
+	33, // 16: keyvault.v1.BatchReadResponse.Error.retry_delay:type_name -> google.protobuf.Duration
+	6,  // 17: keyvault.v1.BatchReadResponse.Result.record:type_name -> keyvault.v1.ReadResponse
+	26, // 18: keyvault.v1.BatchReadResponse.Result.error:type_name -> keyvault.v1.BatchReadResponse.Error
+	32, // 19: keyvault.v1.ListResponse.Name.create_time:type_name -> google.protobuf.Timestamp
+	32, // 20: keyvault.v1.ListRevisionsResponse.Revision.update_time:type_name -> google.protobuf.Timestamp
+	1,  // 21: keyvault.v1.KeyVault.GenerateKey:input_type -> keyvault.v1.GenerateKeyRequest
+	3,  // 22: keyvault.v1.KeyVault.Create:input_type -> keyvault.v1.CreateRequest
+	5,  // 23: keyvault.v1.KeyVault.Read:input_type -> keyvault.v1.ReadRequest
+	7,  // 24: keyvault.v1.KeyVault.Update:input_type -> keyvault.v1.UpdateRequest
+	9,  // 25: keyvault.v1.KeyVault.Delete:input_type -> keyvault.v1.DeleteRequest
+	11, // 26: keyvault.v1.KeyVault.RotateKey:input_type -> keyvault.v1.RotateKeyRequest
+	13, // 27: keyvault.v1.KeyVault.RewrapKey:input_type -> keyvault.v1.RewrapKeyRequest
+	15, // 28: keyvault.v1.KeyVault.UnwrapKey:input_type -> keyvault.v1.UnwrapKeyRequest
+	17, // 29: keyvault.v1.KeyVault.BatchRead:input_type -> keyvault.v1.BatchReadRequest
+	19, // 30: keyvault.v1.KeyVault.List:input_type -> keyvault.v1.ListRequest
+	21, // 31: keyvault.v1.KeyVault.ListRevisions:input_type -> keyvault.v1.ListRevisionsRequest
+	23, // 32: keyvault.v1.KeyVault.WhoAmI:input_type -> keyvault.v1.WhoAmIRequest
+	2,  // 33: keyvault.v1.KeyVault.GenerateKey:output_type -> keyvault.v1.GenerateKeyResponse
+	4,  // 34: keyvault.v1.KeyVault.Create:output_type -> keyvault.v1.CreateResponse
+	6,  // 35: keyvault.v1.KeyVault.Read:output_type -> keyvault.v1.ReadResponse
+	8,  // 36: keyvault.v1.KeyVault.Update:output_type -> keyvault.v1.UpdateResponse
+	10, // 37: keyvault.v1.KeyVault.Delete:output_type -> keyvault.v1.DeleteResponse
+	12, // 38: keyvault.v1.KeyVault.RotateKey:output_type -> keyvault.v1.RotateKeyResponse
+	14, // 39: keyvault.v1.KeyVault.RewrapKey:output_type -> keyvault.v1.RewrapKeyResponse
+	16, // 40: keyvault.v1.KeyVault.UnwrapKey:output_type -> keyvault.v1.UnwrapKeyResponse
+	18, // 41: keyvault.v1.KeyVault.BatchRead:output_type -> keyvault.v1.BatchReadResponse
+	20, // 42: keyvault.v1.KeyVault.List:output_type -> keyvault.v1.ListResponse
+	22, // 43: keyvault.v1.KeyVault.ListRevisions:output_type -> keyvault.v1.ListRevisionsResponse
+	24, // 44: keyvault.v1.KeyVault.WhoAmI:output_type -> keyvault.v1.WhoAmIResponse
+	33, // [33:45] is the sub-list for method output_type
+	21, // [21:33] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_keyvault_v1_keyvault_proto_init() }
@@ -2004,7 +2403,7 @@ func file_keyvault_v1_keyvault_proto_init() {
 	if File_keyvault_v1_keyvault_proto != nil {
 		return
 	}
-	file_keyvault_v1_keyvault_proto_msgTypes[22].OneofWrappers = []any{
+	file_keyvault_v1_keyvault_proto_msgTypes[26].OneofWrappers = []any{
 		(*BatchReadResponse_Result_Record)(nil),
 		(*BatchReadResponse_Result_Error)(nil),
 	}
@@ -2014,7 +2413,7 @@ func file_keyvault_v1_keyvault_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyvault_v1_keyvault_proto_rawDesc), len(file_keyvault_v1_keyvault_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   25,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

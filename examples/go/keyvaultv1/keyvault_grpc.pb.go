@@ -44,16 +44,18 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	KeyVault_GenerateKey_FullMethodName = "/keyvault.v1.KeyVault/GenerateKey"
-	KeyVault_Create_FullMethodName      = "/keyvault.v1.KeyVault/Create"
-	KeyVault_Read_FullMethodName        = "/keyvault.v1.KeyVault/Read"
-	KeyVault_Update_FullMethodName      = "/keyvault.v1.KeyVault/Update"
-	KeyVault_Delete_FullMethodName      = "/keyvault.v1.KeyVault/Delete"
-	KeyVault_RotateKey_FullMethodName   = "/keyvault.v1.KeyVault/RotateKey"
-	KeyVault_RewrapKey_FullMethodName   = "/keyvault.v1.KeyVault/RewrapKey"
-	KeyVault_UnwrapKey_FullMethodName   = "/keyvault.v1.KeyVault/UnwrapKey"
-	KeyVault_BatchRead_FullMethodName   = "/keyvault.v1.KeyVault/BatchRead"
-	KeyVault_WhoAmI_FullMethodName      = "/keyvault.v1.KeyVault/WhoAmI"
+	KeyVault_GenerateKey_FullMethodName   = "/keyvault.v1.KeyVault/GenerateKey"
+	KeyVault_Create_FullMethodName        = "/keyvault.v1.KeyVault/Create"
+	KeyVault_Read_FullMethodName          = "/keyvault.v1.KeyVault/Read"
+	KeyVault_Update_FullMethodName        = "/keyvault.v1.KeyVault/Update"
+	KeyVault_Delete_FullMethodName        = "/keyvault.v1.KeyVault/Delete"
+	KeyVault_RotateKey_FullMethodName     = "/keyvault.v1.KeyVault/RotateKey"
+	KeyVault_RewrapKey_FullMethodName     = "/keyvault.v1.KeyVault/RewrapKey"
+	KeyVault_UnwrapKey_FullMethodName     = "/keyvault.v1.KeyVault/UnwrapKey"
+	KeyVault_BatchRead_FullMethodName     = "/keyvault.v1.KeyVault/BatchRead"
+	KeyVault_List_FullMethodName          = "/keyvault.v1.KeyVault/List"
+	KeyVault_ListRevisions_FullMethodName = "/keyvault.v1.KeyVault/ListRevisions"
+	KeyVault_WhoAmI_FullMethodName        = "/keyvault.v1.KeyVault/WhoAmI"
 )
 
 // KeyVaultClient is the client API for KeyVault service.
@@ -81,7 +83,9 @@ type KeyVaultClient interface {
 	// Read returns the stored envelope. It is strongly consistent: it shows every write answered before it began.
 	//
 	// Who may call: a caller whose policy grants Read for the key_id. No key is needed.
-	// Errors: NOT_FOUND RECORD_NOT_FOUND (a tombstone too, unless include_deleted).
+	// Errors: NOT_FOUND RECORD_NOT_FOUND (a tombstone too, unless include_deleted); with a revision NOT_FOUND
+	// REVISION_NOT_FOUND, with metadata current_revision, and INVALID_ARGUMENT MALFORMED_REQUEST for a revision together
+	// with known_revision or include_deleted.
 	Read(ctx context.Context, in *ReadRequest, opts ...grpc.CallOption) (*ReadResponse, error)
 	// Update replaces a live record.
 	//
@@ -122,6 +126,23 @@ type KeyVaultClient interface {
 	// Who may call: every caller that may call any method; each item needs the policy's Read for its key_id.
 	// Errors: INVALID_ARGUMENT MALFORMED_REQUEST for more than 100 items, or for a key_id that is among them twice.
 	BatchRead(ctx context.Context, in *BatchReadRequest, opts ...grpc.CallOption) (*BatchReadResponse, error)
+	// List returns names of records by their prefix, in the order of their bytes, page by page. No name appears twice in
+	// a listing. Purged names are never listed.
+	//
+	// On the embedded backend a name that is live (or deleted, if those are asked for) during the whole listing appears.
+	// On DynamoDB names come from an index that follows writes, usually within a second and without a bound: a name whose
+	// entry reached the index well before the listing began, and stayed, appears; two listings may disagree.
+	//
+	// Who may call: a caller whose policy grants List by a pattern that ends in "*" and covers every name with this
+	// prefix. A rule for an exact name does not grant it, and no answer is filtered.
+	// Errors: INVALID_ARGUMENT INVALID_KEY_ID, BAD_PAGE_TOKEN.
+	List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListResponse, error)
+	// ListRevisions says which revisions of a live record Read can return: the current one, and earlier ones under the
+	// same data key, as many as the server keeps.
+	//
+	// Who may call: a caller whose policy grants Read for the key_id.
+	// Errors: NOT_FOUND RECORD_NOT_FOUND.
+	ListRevisions(ctx context.Context, in *ListRevisionsRequest, opts ...grpc.CallOption) (*ListRevisionsResponse, error)
 	// WhoAmI says how the server sees its caller: the identity, the tenant, and the caller's own rules of the policy. It
 	// is for people who debug access, and shows nothing of other callers or of records.
 	//
@@ -228,6 +249,26 @@ func (c *keyVaultClient) BatchRead(ctx context.Context, in *BatchReadRequest, op
 	return out, nil
 }
 
+func (c *keyVaultClient) List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListResponse)
+	err := c.cc.Invoke(ctx, KeyVault_List_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyVaultClient) ListRevisions(ctx context.Context, in *ListRevisionsRequest, opts ...grpc.CallOption) (*ListRevisionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListRevisionsResponse)
+	err := c.cc.Invoke(ctx, KeyVault_ListRevisions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *keyVaultClient) WhoAmI(ctx context.Context, in *WhoAmIRequest, opts ...grpc.CallOption) (*WhoAmIResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(WhoAmIResponse)
@@ -263,7 +304,9 @@ type KeyVaultServer interface {
 	// Read returns the stored envelope. It is strongly consistent: it shows every write answered before it began.
 	//
 	// Who may call: a caller whose policy grants Read for the key_id. No key is needed.
-	// Errors: NOT_FOUND RECORD_NOT_FOUND (a tombstone too, unless include_deleted).
+	// Errors: NOT_FOUND RECORD_NOT_FOUND (a tombstone too, unless include_deleted); with a revision NOT_FOUND
+	// REVISION_NOT_FOUND, with metadata current_revision, and INVALID_ARGUMENT MALFORMED_REQUEST for a revision together
+	// with known_revision or include_deleted.
 	Read(context.Context, *ReadRequest) (*ReadResponse, error)
 	// Update replaces a live record.
 	//
@@ -304,6 +347,23 @@ type KeyVaultServer interface {
 	// Who may call: every caller that may call any method; each item needs the policy's Read for its key_id.
 	// Errors: INVALID_ARGUMENT MALFORMED_REQUEST for more than 100 items, or for a key_id that is among them twice.
 	BatchRead(context.Context, *BatchReadRequest) (*BatchReadResponse, error)
+	// List returns names of records by their prefix, in the order of their bytes, page by page. No name appears twice in
+	// a listing. Purged names are never listed.
+	//
+	// On the embedded backend a name that is live (or deleted, if those are asked for) during the whole listing appears.
+	// On DynamoDB names come from an index that follows writes, usually within a second and without a bound: a name whose
+	// entry reached the index well before the listing began, and stayed, appears; two listings may disagree.
+	//
+	// Who may call: a caller whose policy grants List by a pattern that ends in "*" and covers every name with this
+	// prefix. A rule for an exact name does not grant it, and no answer is filtered.
+	// Errors: INVALID_ARGUMENT INVALID_KEY_ID, BAD_PAGE_TOKEN.
+	List(context.Context, *ListRequest) (*ListResponse, error)
+	// ListRevisions says which revisions of a live record Read can return: the current one, and earlier ones under the
+	// same data key, as many as the server keeps.
+	//
+	// Who may call: a caller whose policy grants Read for the key_id.
+	// Errors: NOT_FOUND RECORD_NOT_FOUND.
+	ListRevisions(context.Context, *ListRevisionsRequest) (*ListRevisionsResponse, error)
 	// WhoAmI says how the server sees its caller: the identity, the tenant, and the caller's own rules of the policy. It
 	// is for people who debug access, and shows nothing of other callers or of records.
 	//
@@ -346,6 +406,12 @@ func (UnimplementedKeyVaultServer) UnwrapKey(context.Context, *UnwrapKeyRequest)
 }
 func (UnimplementedKeyVaultServer) BatchRead(context.Context, *BatchReadRequest) (*BatchReadResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method BatchRead not implemented")
+}
+func (UnimplementedKeyVaultServer) List(context.Context, *ListRequest) (*ListResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method List not implemented")
+}
+func (UnimplementedKeyVaultServer) ListRevisions(context.Context, *ListRevisionsRequest) (*ListRevisionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListRevisions not implemented")
 }
 func (UnimplementedKeyVaultServer) WhoAmI(context.Context, *WhoAmIRequest) (*WhoAmIResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method WhoAmI not implemented")
@@ -533,6 +599,42 @@ func _KeyVault_BatchRead_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _KeyVault_List_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyVaultServer).List(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyVault_List_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyVaultServer).List(ctx, req.(*ListRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyVault_ListRevisions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListRevisionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyVaultServer).ListRevisions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyVault_ListRevisions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyVaultServer).ListRevisions(ctx, req.(*ListRevisionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _KeyVault_WhoAmI_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(WhoAmIRequest)
 	if err := dec(in); err != nil {
@@ -593,6 +695,14 @@ var KeyVault_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "BatchRead",
 			Handler:    _KeyVault_BatchRead_Handler,
+		},
+		{
+			MethodName: "List",
+			Handler:    _KeyVault_List_Handler,
+		},
+		{
+			MethodName: "ListRevisions",
+			Handler:    _KeyVault_ListRevisions_Handler,
 		},
 		{
 			MethodName: "WhoAmI",

@@ -103,6 +103,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE: the server is shutting down and did nothing."""
     BATCH_FULL: _ErrorReason.ValueType  # 25
     """RESOURCE_EXHAUSTED: an item of a BatchRead did not fit into the answer; ask for it again."""
+    BAD_PAGE_TOKEN: _ErrorReason.ValueType  # 26
+    """INVALID_ARGUMENT: page_token is not one that List returned for this prefix and this value of deleted."""
+    REVISION_NOT_FOUND: _ErrorReason.ValueType  # 27
+    """NOT_FOUND: the record is live, but this revision of it is not kept, or does not exist yet."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason has every value of google.rpc.ErrorInfo.reason in this domain. On the wire a reason is the value's name
@@ -164,6 +168,10 @@ SERVER_STOPPING: ErrorReason.ValueType  # 24
 """UNAVAILABLE: the server is shutting down and did nothing."""
 BATCH_FULL: ErrorReason.ValueType  # 25
 """RESOURCE_EXHAUSTED: an item of a BatchRead did not fit into the answer; ask for it again."""
+BAD_PAGE_TOKEN: ErrorReason.ValueType  # 26
+"""INVALID_ARGUMENT: page_token is not one that List returned for this prefix and this value of deleted."""
+REVISION_NOT_FOUND: ErrorReason.ValueType  # 27
+"""NOT_FOUND: the record is live, but this revision of it is not kept, or does not exist yet."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
@@ -305,6 +313,7 @@ class ReadRequest(_message.Message):
     KEY_ID_FIELD_NUMBER: _builtins.int
     KNOWN_REVISION_FIELD_NUMBER: _builtins.int
     INCLUDE_DELETED_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """The record's name, 1 to 255 bytes."""
     known_revision: _builtins.int
@@ -313,16 +322,21 @@ class ReadRequest(_message.Message):
     """
     include_deleted: _builtins.bool
     """Whether a deleted record is answered with its tombstone instead of NOT_FOUND."""
+    revision: _builtins.int
+    """The revision to return, which has to be kept; 0 for the current one, never negative. Only without known_revision
+    and include_deleted. A server that does not know this field answers with the current revision: compare.
+    """
     def __init__(
         self,
         *,
         key_id: _builtins.str = ...,
         known_revision: _builtins.int = ...,
         include_deleted: _builtins.bool = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_deleted", b"include_deleted", "key_id", b"key_id", "known_revision", b"known_revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_deleted", b"include_deleted", "key_id", b"key_id", "known_revision", b"known_revision", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -346,7 +360,7 @@ class ReadResponse(_message.Message):
     envelope: _builtins.bytes
     """The stored KVE1 envelope, 88 to 380,456 bytes; empty if not_modified."""
     revision: _builtins.int
-    """The stored revision, which is also in the envelope."""
+    """The revision of the envelope, which is also in it; the stored revision, unless another one was asked for."""
     deleted: _builtins.bool
     """True if the record is deleted; the envelope is then its tombstone. Only with include_deleted."""
     not_modified: _builtins.bool
@@ -357,7 +371,7 @@ class ReadResponse(_message.Message):
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When the record was last written, by the server's clock; informational."""
+        """When this revision was written, by the server's clock; informational."""
 
     def __init__(
         self,
@@ -853,6 +867,172 @@ class BatchReadResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BatchReadResponse: _TypeAlias = BatchReadResponse  # noqa: Y015
+
+@_typing.final
+class ListRequest(_message.Message):
+    """ListRequest asks for a page of names."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREFIX_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    DELETED_FIELD_NUMBER: _builtins.int
+    prefix: _builtins.str
+    """What the names begin with, up to 255 bytes of the characters of a key_id; empty for all names."""
+    page_size: _builtins.int
+    """Names on the page at most. 0 means 100; more than 1,000 means 1,000; never negative."""
+    page_token: _builtins.str
+    """The next_page_token of the page before, empty for the first page. The other fields but page_size have to stay as
+    they were.
+    """
+    deleted: _builtins.bool
+    """Whether to list deleted records instead of live ones."""
+    def __init__(
+        self,
+        *,
+        prefix: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        deleted: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "page_size", b"page_size", "page_token", b"page_token", "prefix", b"prefix"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRequest: _TypeAlias = ListRequest  # noqa: Y015
+
+@_typing.final
+class ListResponse(_message.Message):
+    """ListResponse is a page of names."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Name(_message.Message):
+        """Name is the name of a record."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_ID_FIELD_NUMBER: _builtins.int
+        CREATE_TIME_FIELD_NUMBER: _builtins.int
+        key_id: _builtins.str
+        """The record's name, 1 to 255 bytes."""
+        @_builtins.property
+        def create_time(self) -> _timestamp_pb2.Timestamp:
+            """When the record was created, by the server's clock; informational."""
+
+        def __init__(
+            self,
+            *,
+            key_id: _builtins.str = ...,
+            create_time: _timestamp_pb2.Timestamp | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "key_id", b"key_id"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Ask for the next page with it; opaque, and it grants nothing. Empty on the last page, and only there."""
+    @_builtins.property
+    def names(self) -> _containers.RepeatedCompositeFieldContainer[Global___ListResponse.Name]:
+        """In the order of their bytes; can be fewer than page_size, even none, on a page that is not the last."""
+
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[Global___ListResponse.Name] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListResponse: _TypeAlias = ListResponse  # noqa: Y015
+
+@_typing.final
+class ListRevisionsRequest(_message.Message):
+    """ListRevisionsRequest asks for the revisions of a record."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """The record's name, 1 to 255 bytes."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRevisionsRequest: _TypeAlias = ListRevisionsRequest  # noqa: Y015
+
+@_typing.final
+class ListRevisionsResponse(_message.Message):
+    """ListRevisionsResponse has the revisions that Read can return."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Revision(_message.Message):
+        """Revision is one that can be read."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        REVISION_FIELD_NUMBER: _builtins.int
+        UPDATE_TIME_FIELD_NUMBER: _builtins.int
+        SIZE_FIELD_NUMBER: _builtins.int
+        revision: _builtins.int
+        """Its number."""
+        size: _builtins.int
+        """Bytes of its envelope, 88 to 380,456."""
+        @_builtins.property
+        def update_time(self) -> _timestamp_pb2.Timestamp:
+            """When it was written, by the server's clock; informational."""
+
+        def __init__(
+            self,
+            *,
+            revision: _builtins.int = ...,
+            update_time: _timestamp_pb2.Timestamp | None = ...,
+            size: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["update_time", b"update_time"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "size", b"size", "update_time", b"update_time"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    REVISIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def revisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ListRevisionsResponse.Revision]:
+        """Newest first: the first one is the current revision. At most 16."""
+
+    def __init__(
+        self,
+        *,
+        revisions: _abc.Iterable[Global___ListRevisionsResponse.Revision] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revisions", b"revisions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRevisionsResponse: _TypeAlias = ListRevisionsResponse  # noqa: Y015
 
 @_typing.final
 class WhoAmIRequest(_message.Message):

@@ -81,6 +81,16 @@ class KeyVaultStub:
                 request_serializer=keyvault_dot_v1_dot_keyvault__pb2.BatchReadRequest.SerializeToString,
                 response_deserializer=keyvault_dot_v1_dot_keyvault__pb2.BatchReadResponse.FromString,
                 _registered_method=True)
+        self.List = channel.unary_unary(
+                '/keyvault.v1.KeyVault/List',
+                request_serializer=keyvault_dot_v1_dot_keyvault__pb2.ListRequest.SerializeToString,
+                response_deserializer=keyvault_dot_v1_dot_keyvault__pb2.ListResponse.FromString,
+                _registered_method=True)
+        self.ListRevisions = channel.unary_unary(
+                '/keyvault.v1.KeyVault/ListRevisions',
+                request_serializer=keyvault_dot_v1_dot_keyvault__pb2.ListRevisionsRequest.SerializeToString,
+                response_deserializer=keyvault_dot_v1_dot_keyvault__pb2.ListRevisionsResponse.FromString,
+                _registered_method=True)
         self.WhoAmI = channel.unary_unary(
                 '/keyvault.v1.KeyVault/WhoAmI',
                 request_serializer=keyvault_dot_v1_dot_keyvault__pb2.WhoAmIRequest.SerializeToString,
@@ -122,7 +132,9 @@ class KeyVaultServicer:
         """Read returns the stored envelope. It is strongly consistent: it shows every write answered before it began.
 
         Who may call: a caller whose policy grants Read for the key_id. No key is needed.
-        Errors: NOT_FOUND RECORD_NOT_FOUND (a tombstone too, unless include_deleted).
+        Errors: NOT_FOUND RECORD_NOT_FOUND (a tombstone too, unless include_deleted); with a revision NOT_FOUND
+        REVISION_NOT_FOUND, with metadata current_revision, and INVALID_ARGUMENT MALFORMED_REQUEST for a revision together
+        with known_revision or include_deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -197,6 +209,33 @@ class KeyVaultServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def List(self, request, context):
+        """List returns names of records by their prefix, in the order of their bytes, page by page. No name appears twice in
+        a listing. Purged names are never listed.
+
+        On the embedded backend a name that is live (or deleted, if those are asked for) during the whole listing appears.
+        On DynamoDB names come from an index that follows writes, usually within a second and without a bound: a name whose
+        entry reached the index well before the listing began, and stayed, appears; two listings may disagree.
+
+        Who may call: a caller whose policy grants List by a pattern that ends in "*" and covers every name with this
+        prefix. A rule for an exact name does not grant it, and no answer is filtered.
+        Errors: INVALID_ARGUMENT INVALID_KEY_ID, BAD_PAGE_TOKEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRevisions(self, request, context):
+        """ListRevisions says which revisions of a live record Read can return: the current one, and earlier ones under the
+        same data key, as many as the server keeps.
+
+        Who may call: a caller whose policy grants Read for the key_id.
+        Errors: NOT_FOUND RECORD_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WhoAmI(self, request, context):
         """WhoAmI says how the server sees its caller: the identity, the tenant, and the caller's own rules of the policy. It
         is for people who debug access, and shows nothing of other callers or of records.
@@ -255,6 +294,16 @@ def add_KeyVaultServicer_to_server(servicer, server):
                     servicer.BatchRead,
                     request_deserializer=keyvault_dot_v1_dot_keyvault__pb2.BatchReadRequest.FromString,
                     response_serializer=keyvault_dot_v1_dot_keyvault__pb2.BatchReadResponse.SerializeToString,
+            ),
+            'List': grpc.unary_unary_rpc_method_handler(
+                    servicer.List,
+                    request_deserializer=keyvault_dot_v1_dot_keyvault__pb2.ListRequest.FromString,
+                    response_serializer=keyvault_dot_v1_dot_keyvault__pb2.ListResponse.SerializeToString,
+            ),
+            'ListRevisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRevisions,
+                    request_deserializer=keyvault_dot_v1_dot_keyvault__pb2.ListRevisionsRequest.FromString,
+                    response_serializer=keyvault_dot_v1_dot_keyvault__pb2.ListRevisionsResponse.SerializeToString,
             ),
             'WhoAmI': grpc.unary_unary_rpc_method_handler(
                     servicer.WhoAmI,
@@ -507,6 +556,60 @@ class KeyVault:
             '/keyvault.v1.KeyVault/BatchRead',
             keyvault_dot_v1_dot_keyvault__pb2.BatchReadRequest.SerializeToString,
             keyvault_dot_v1_dot_keyvault__pb2.BatchReadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def List(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyvault.v1.KeyVault/List',
+            keyvault_dot_v1_dot_keyvault__pb2.ListRequest.SerializeToString,
+            keyvault_dot_v1_dot_keyvault__pb2.ListResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRevisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyvault.v1.KeyVault/ListRevisions',
+            keyvault_dot_v1_dot_keyvault__pb2.ListRevisionsRequest.SerializeToString,
+            keyvault_dot_v1_dot_keyvault__pb2.ListRevisionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -63,7 +63,9 @@ class KeyVaultStub:
     """Read returns the stored envelope. It is strongly consistent: it shows every write answered before it began.
 
     Who may call: a caller whose policy grants Read for the key_id. No key is needed.
-    Errors: NOT_FOUND RECORD_NOT_FOUND (a tombstone too, unless include_deleted).
+    Errors: NOT_FOUND RECORD_NOT_FOUND (a tombstone too, unless include_deleted); with a revision NOT_FOUND
+    REVISION_NOT_FOUND, with metadata current_revision, and INVALID_ARGUMENT MALFORMED_REQUEST for a revision together
+    with known_revision or include_deleted.
     """
     Update: _aio.UnaryUnaryMultiCallable[_keyvault_pb2.UpdateRequest, _keyvault_pb2.UpdateResponse]
     """Update replaces a live record.
@@ -109,6 +111,25 @@ class KeyVaultStub:
 
     Who may call: every caller that may call any method; each item needs the policy's Read for its key_id.
     Errors: INVALID_ARGUMENT MALFORMED_REQUEST for more than 100 items, or for a key_id that is among them twice.
+    """
+    List: _aio.UnaryUnaryMultiCallable[_keyvault_pb2.ListRequest, _keyvault_pb2.ListResponse]
+    """List returns names of records by their prefix, in the order of their bytes, page by page. No name appears twice in
+    a listing. Purged names are never listed.
+
+    On the embedded backend a name that is live (or deleted, if those are asked for) during the whole listing appears.
+    On DynamoDB names come from an index that follows writes, usually within a second and without a bound: a name whose
+    entry reached the index well before the listing began, and stayed, appears; two listings may disagree.
+
+    Who may call: a caller whose policy grants List by a pattern that ends in "*" and covers every name with this
+    prefix. A rule for an exact name does not grant it, and no answer is filtered.
+    Errors: INVALID_ARGUMENT INVALID_KEY_ID, BAD_PAGE_TOKEN.
+    """
+    ListRevisions: _aio.UnaryUnaryMultiCallable[_keyvault_pb2.ListRevisionsRequest, _keyvault_pb2.ListRevisionsResponse]
+    """ListRevisions says which revisions of a live record Read can return: the current one, and earlier ones under the
+    same data key, as many as the server keeps.
+
+    Who may call: a caller whose policy grants Read for the key_id.
+    Errors: NOT_FOUND RECORD_NOT_FOUND.
     """
     WhoAmI: _aio.UnaryUnaryMultiCallable[_keyvault_pb2.WhoAmIRequest, _keyvault_pb2.WhoAmIResponse]
     """WhoAmI says how the server sees its caller: the identity, the tenant, and the caller's own rules of the policy. It
@@ -161,7 +182,9 @@ class KeyVaultServicer(metaclass=_abc_1.ABCMeta):
         """Read returns the stored envelope. It is strongly consistent: it shows every write answered before it began.
 
         Who may call: a caller whose policy grants Read for the key_id. No key is needed.
-        Errors: NOT_FOUND RECORD_NOT_FOUND (a tombstone too, unless include_deleted).
+        Errors: NOT_FOUND RECORD_NOT_FOUND (a tombstone too, unless include_deleted); with a revision NOT_FOUND
+        REVISION_NOT_FOUND, with metadata current_revision, and INVALID_ARGUMENT MALFORMED_REQUEST for a revision together
+        with known_revision or include_deleted.
         """
 
     @_abc_1.abstractmethod
@@ -243,6 +266,37 @@ class KeyVaultServicer(metaclass=_abc_1.ABCMeta):
 
         Who may call: every caller that may call any method; each item needs the policy's Read for its key_id.
         Errors: INVALID_ARGUMENT MALFORMED_REQUEST for more than 100 items, or for a key_id that is among them twice.
+        """
+
+    @_abc_1.abstractmethod
+    def List(
+        self,
+        request: _keyvault_pb2.ListRequest,
+        context: _aio.ServicerContext[_keyvault_pb2.ListRequest, _abc.Awaitable[_keyvault_pb2.ListResponse]],
+    ) -> _abc.Awaitable[_keyvault_pb2.ListResponse]:
+        """List returns names of records by their prefix, in the order of their bytes, page by page. No name appears twice in
+        a listing. Purged names are never listed.
+
+        On the embedded backend a name that is live (or deleted, if those are asked for) during the whole listing appears.
+        On DynamoDB names come from an index that follows writes, usually within a second and without a bound: a name whose
+        entry reached the index well before the listing began, and stayed, appears; two listings may disagree.
+
+        Who may call: a caller whose policy grants List by a pattern that ends in "*" and covers every name with this
+        prefix. A rule for an exact name does not grant it, and no answer is filtered.
+        Errors: INVALID_ARGUMENT INVALID_KEY_ID, BAD_PAGE_TOKEN.
+        """
+
+    @_abc_1.abstractmethod
+    def ListRevisions(
+        self,
+        request: _keyvault_pb2.ListRevisionsRequest,
+        context: _aio.ServicerContext[_keyvault_pb2.ListRevisionsRequest, _abc.Awaitable[_keyvault_pb2.ListRevisionsResponse]],
+    ) -> _abc.Awaitable[_keyvault_pb2.ListRevisionsResponse]:
+        """ListRevisions says which revisions of a live record Read can return: the current one, and earlier ones under the
+        same data key, as many as the server keeps.
+
+        Who may call: a caller whose policy grants Read for the key_id.
+        Errors: NOT_FOUND RECORD_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
