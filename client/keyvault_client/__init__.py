@@ -3,6 +3,7 @@
 from keyvault_client.caller_identity import CallerIdentity, PolicyRule
 from keyvault_client.errors import (
     AlreadyExists,
+    BadPageToken,
     Busy,
     Conflict,
     Denied,
@@ -13,13 +14,16 @@ from keyvault_client.errors import (
     NotFound,
     OutcomeUnknown,
     RecordDamaged,
+    RevisionNotFound,
     RolledBack,
     ServerFailure,
     Unavailable,
     WrongEventLoop,
     WrongRevision,
 )
+from keyvault_client.history import Revision
 from keyvault_client.keys import DataKey
+from keyvault_client.listing import ListedName
 from keyvault_client.records import Record, Written
 from keyvault_client.tls import TLS
 from keyvault_client.vault import KeyVault
@@ -27,6 +31,7 @@ from keyvault_client.vault import KeyVault
 __all__ = [
     "TLS",
     "AlreadyExists",
+    "BadPageToken",
     "Busy",
     "CallerIdentity",
     "Conflict",
@@ -35,6 +40,7 @@ __all__ = [
     "InvalidRequest",
     "KeyVault",
     "KeyVaultError",
+    "ListedName",
     "MasterKeyUnusable",
     "NotAuthorized",
     "NotFound",
@@ -42,6 +48,8 @@ __all__ = [
     "PolicyRule",
     "Record",
     "RecordDamaged",
+    "Revision",
+    "RevisionNotFound",
     "RolledBack",
     "ServerFailure",
     "Unavailable",

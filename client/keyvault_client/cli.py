@@ -4,7 +4,6 @@ The rules of this file: a secret goes through files, standard input and standard
 failure is one line on standard error and exit 1, bad usage one line and exit 2. There is no traceback.
 """
 
-import hashlib
 import sys
 from importlib.metadata import version
 from json import dumps
@@ -12,17 +11,27 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
-from cyclopts.types import ExistingFile, NonExistentPath, PositiveInt
+from cyclopts.types import PositiveInt
 
 from keyvault_api import envelope as kve1
-from keyvault_api.envelope import Kind
 from keyvault_api.printable import printable
 from keyvault_api.process import close_memory
+from keyvault_client.cli_keyless import history, list_names, whoami
+from keyvault_client.cli_offline import inspect, open_envelope, seal_envelope
+from keyvault_client.cli_parameters import (
+    AllowEmpty,
+    AsJson,
+    AtRevision,
+    InPlace,
+    KeyFile,
+    KeyId,
+    NewFile,
+    Raw,
+)
 from keyvault_client.connection_options import DEFAULT_CONNECTION, ConnectionOptions
 from keyvault_client.errors import InvalidRequest, KeyVaultError, WrongRevision
-from keyvault_client.grpcurl import create_request, parse_response, rotate_request
 from keyvault_client.legacy import open_legacy
-from keyvault_client.records import Written, open_record, seal
+from keyvault_client.records import Written
 from keyvault_client.terminal import (
     check_key_output,
     flush_output,
@@ -33,9 +42,7 @@ from keyvault_client.terminal import (
     read_message,
     read_secret,
     refuse_empty,
-    write_bytes,
     write_changed_key,
-    write_envelope,
     write_key,
     write_plaintext,
 )
@@ -49,16 +56,6 @@ app = App(
     default_parameter=Parameter(negative="", show_default=False),
     suppress_keyboard_interrupt=False,
 )
-
-
-KeyId = Annotated[str, Parameter(help="The record's name.")]
-KeyFile = Annotated[ExistingFile, Parameter(help="A key file, as generate-key writes it.")]
-NewFile = Annotated[NonExistentPath | None, Parameter(help="Save the key to this new file instead of standard output.")]
-InPlace = Annotated[bool, Parameter(help="Replace the key file; the old one stays until the new one is on the disk.")]
-AllowEmpty = Annotated[bool, Parameter(help="Accept data of 0 bytes, which is otherwise refused.")]
-Raw = Annotated[bool, Parameter(help="Write the bytes as they are to a terminal, too.")]
-AsJson = Annotated[bool, Parameter(help="Write JSON.")]
-AtRevision = Annotated[PositiveInt | None, Parameter(help="Only write if the record is at this revision.")]
 
 
 @app.command
@@ -100,12 +97,47 @@ async def create(
 
 @app.command
 async def read(
-    key_id: KeyId, /, *, key: KeyFile, raw: Raw = False, connection: ConnectionOptions = DEFAULT_CONNECTION
+    key_id: KeyId,
+    /,
+    *,
+    key: KeyFile,
+    revision: Annotated[
+        PositiveInt | None, Parameter(help="Read this revision, one that history lists. Default: the current one.")
+    ] = None,
+    raw: Raw = False,
+    json: Annotated[bool, Parameter(help="Write JSON, with the data in base64.")] = False,
+    connection: ConnectionOptions = DEFAULT_CONNECTION,
 ) -> None:
     """Write a record's data to standard output."""
+    if raw and json:
+        raise InvalidRequest("--raw and --json exclude each other")
+    owner = load_key(key)
     async with connection.connect() as vault:
-        record = await vault.read(key_id, key=load_key(key))
-    write_plaintext(record.plaintext, raw=raw)
+        record = await vault.read(key_id, key=owner, revision=revision)
+    if json:
+        print(dumps(record.to_json()))
+    else:
+        write_plaintext(record.plaintext, raw=raw)
+
+
+@app.command
+async def restore(
+    key_id: KeyId,
+    /,
+    *,
+    key: KeyFile,
+    revision: Annotated[PositiveInt, Parameter(help="The earlier revision, one that history lists.")],
+    json: AsJson = False,
+    connection: ConnectionOptions = DEFAULT_CONNECTION,
+) -> None:
+    """Store an earlier revision's data as a record's next revision. The last writer wins."""
+    owner = load_key(key)
+    async with connection.connect() as vault:
+        done = await vault.restore(key_id, key=owner, revision=revision)
+    if json:
+        print(dumps({"key_id": key_id} | done.to_json()))
+    else:
+        _report(key_id, done)
 
 
 @app.command
@@ -177,62 +209,12 @@ async def unwrap_key(
         write_changed_key(await vault.unwrap_key(old), key, save, in_place=in_place)
 
 
-@app.command
-async def whoami(*, json: AsJson = False, connection: ConnectionOptions = DEFAULT_CONNECTION) -> None:
-    """Show how the server sees you: identity, tenant, and what its policy allows."""
-    async with connection.connect() as vault:
-        you = await vault.whoami()
-    print(dumps(you.to_json()) if json else you)
-
-
-@app.command(name="seal")
-def seal_command(
-    key_id: KeyId,
-    /,
-    *,
-    key: KeyFile,
-    revision: Annotated[
-        PositiveInt, Parameter(help="Revision of the envelope: 1 for Create, else the current one + 1.")
-    ],
-    tombstone: Annotated[bool, Parameter(help="Seal a tombstone, for Delete; standard input is not read.")] = False,
-    new_key: Annotated[ExistingFile | None, Parameter(help="Seal under this key, for RotateKey.")] = None,
-    allow_empty: AllowEmpty = False,
-    json: Annotated[bool, Parameter(help="Write a request for `grpcurl -d @` instead of the envelope.")] = False,
-) -> None:
-    """Seal standard input without a server."""
-    if new_key is not None and (tombstone or not json):
-        raise InvalidRequest("--new-key makes a RotateKey request: it needs --json and excludes --tombstone")
-    current_key = load_key(key)
-    sealing_key = load_key(new_key) if new_key else current_key
-    kind, plaintext = (Kind.TOMBSTONE, b"") if tombstone else (Kind.DATA, read_secret(key_id, allow_empty=allow_empty))
-    envelope = seal(sealing_key, key_id, revision, plaintext, kind)
-    if not json:
-        write_envelope(envelope)
-        return
-    if new_key is None:
-        write_bytes(create_request(key_id, current_key, envelope))
-    else:
-        write_bytes(rotate_request(key_id, current_key, sealing_key, revision, envelope))
-
-
-@app.command(name="open")
-def open_command(key_id: KeyId, /, *, key: KeyFile, raw: Raw = False) -> None:
-    """Open an envelope, or grpcurl's JSON of a Read, from standard input without a server."""
-    owner = load_key(key)
-    write_plaintext(open_record(key_id, parse_response(read_message()), owner).plaintext, raw=raw)
-
-
-@app.command
-def inspect() -> None:
-    """Show an envelope's public fields (no key needed), from an envelope or grpcurl's JSON of a Read."""
-    envelope = parse_response(read_message()).envelope
-    header = kve1.parse(envelope)
-    print(f"kind        {header.kind.name}")
-    print(f"revision    {header.revision}")
-    print(f"plaintext   {kve1.plaintext_size(len(envelope))} bytes")
-    print(f"salt        {envelope[16:40].hex()}")
-    print(f"commitment  {envelope[40:72].hex()}")
-    print(f"SHA-256     {hashlib.sha256(envelope).hexdigest()}")
+app.command(list_names, name="list")
+app.command(history)
+app.command(whoami)
+app.command(seal_envelope, name="seal")
+app.command(open_envelope, name="open")
+app.command(inspect)
 
 
 @app.command

@@ -2,7 +2,9 @@
 
 KeyVaultError
   InvalidRequest      the request can never succeed as it is; often found before it is sent
+    BadPageToken      a listing cannot go on from where it was
   NotFound            no such record, or it was deleted
+    RevisionNotFound  the record exists, but the server does not keep this revision of it
   AlreadyExists       Create on a live record
   Conflict            the record is at another revision than the caller named, or was purged
   NotAuthorized       the key is not the record's
@@ -35,8 +37,23 @@ class InvalidRequest(KeyVaultError):
     """The request can never succeed as it is: a bad name, too much data, a key whose scope does not cover the name."""
 
 
+class BadPageToken(InvalidRequest):
+    """The server does not continue a listing from the page before: list again from the beginning."""
+
+
 class NotFound(KeyVaultError):
     """There is no such record, or it was deleted."""
+
+
+class RevisionNotFound(NotFound):
+    """The record exists, but the server does not keep this revision of it, or it is a later one than there is.
+
+    `current_revision` is what the server says, 0 if it does not say.
+    """
+
+    def __init__(self, message: str, *, current_revision: int, reason: str = "", request_id: str = "") -> None:
+        super().__init__(message, reason=reason, request_id=request_id)
+        self.current_revision = current_revision
 
 
 class WrongRevision(KeyVaultError):

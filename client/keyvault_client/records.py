@@ -1,8 +1,9 @@
 """Records on the caller's side: sealed before they are sent, opened and checked when they are read."""
 
+import base64
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -28,6 +29,11 @@ class Written:
     replayed: bool
     """True if an earlier attempt had been accepted and its answer was lost."""
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON has them."""
+        times = {"create_time": json_time(self.created), "update_time": json_time(self.updated)}
+        return {"revision": self.revision, **times, "replayed": self.replayed}
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -41,6 +47,12 @@ class Record:
     updated: datetime
     """Time by the server's clock; informational."""
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON has them, with the plaintext as `data` in base64."""
+        times = {"create_time": json_time(self.created), "update_time": json_time(self.updated)}
+        data = base64.b64encode(self.plaintext).decode()
+        return {"key_id": self.key_id, "revision": self.revision, **times, "data": data}
+
 
 def result_of(answer: MutationResponse, sealed: int) -> Written:
     """Return the server's answer to an envelope of revision `sealed`. Raises OutcomeUnknown if it is for another."""
@@ -49,15 +61,20 @@ def result_of(answer: MutationResponse, sealed: int) -> Written:
             f"the server answered for revision {answer.revision}, not for {sealed}, which was sent: "
             "the outcome of the change is unknown: read the record to see"
         )
-    return Written(sealed, _time(answer.create_time), _time(answer.update_time), answer.replayed)
+    return Written(sealed, time_of(answer.create_time), time_of(answer.update_time), answer.replayed)
 
 
-def check_scope(key: DataKey, key_id: str) -> None:
-    """Raise InvalidRequest unless the key may be used for this name."""
+def check_key_id(key_id: str) -> None:
+    """Raise InvalidRequest for an invalid name."""
     if not is_key_id(key_id):
         raise InvalidRequest(
             f'invalid key_id {quote(key_id)}: must be 1 to 255 characters of [A-Za-z0-9._~:@/+=-] and not end in "/"'
         )
+
+
+def check_scope(key: DataKey, key_id: str) -> None:
+    """Raise InvalidRequest unless the key may be used for this name."""
+    check_key_id(key_id)
     if not covers(key.scope, key_id):
         raise InvalidRequest(
             f"the key's scope {key.scope} does not cover {key_id}: use a key for this name or for a prefix of it"
@@ -86,7 +103,7 @@ def parse_head(key_id: str, envelope: bytes) -> bytes:
 def open_record(key_id: str, answer: pb.ReadResponse, key: DataKey) -> Record:
     """Open and return the record that the server sent. Raises RecordDamaged."""
     plaintext = _open(key_id, answer, key, Kind.DATA)
-    return Record(key_id, plaintext, answer.revision, _time(answer.create_time), _time(answer.update_time))
+    return Record(key_id, plaintext, answer.revision, time_of(answer.create_time), time_of(answer.update_time))
 
 
 def open_tombstone(key_id: str, answer: pb.ReadResponse, key: DataKey) -> int:
@@ -106,7 +123,12 @@ def _open(key_id: str, answer: pb.ReadResponse, key: DataKey, kind: Kind) -> byt
     return plaintext
 
 
-def _time(timestamp: Timestamp) -> datetime:
+def json_time(time: datetime) -> str:
+    """Return a time as RFC 3339 has it, in UTC."""
+    return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def time_of(timestamp: Timestamp) -> datetime:
     """Return a time of the server's; the epoch for one that no clock shows."""
     try:
         return timestamp.ToDatetime(UTC)

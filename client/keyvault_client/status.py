@@ -28,6 +28,7 @@ from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_client.connect_failures import explain_answer
 from keyvault_client.errors import (
     AlreadyExists,
+    BadPageToken,
     Busy,
     Conflict,
     Denied,
@@ -37,6 +38,7 @@ from keyvault_client.errors import (
     NotAuthorized,
     NotFound,
     RecordDamaged,
+    RevisionNotFound,
     ServerFailure,
     Unavailable,
 )
@@ -86,6 +88,7 @@ _BY_CODE: dict[grpc.StatusCode, type[KeyVaultError]] = {
     _Code.DEADLINE_EXCEEDED: Unavailable,
     _Code.DATA_LOSS: RecordDamaged,
 }
+_BY_REASON: dict[str, type[KeyVaultError]] = {"NOT_AUTHORIZED": NotAuthorized, "BAD_PAGE_TOKEN": BadPageToken}
 _BY_NUMBER = {code.value[0]: code for code in _Code}
 _UNSETTLED = {"BACKEND_UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL"}
 _WITHOUT_REASON: dict[grpc.StatusCode, type[KeyVaultError]] = {
@@ -151,8 +154,10 @@ def _error_of(
         if reason == "RECORD_EXISTS":
             return AlreadyExists(message, **about)
         return Conflict(message, vacant=metadata.get("vacant", "") == "true", **about)
-    if reason == "NOT_AUTHORIZED":
-        return NotAuthorized(message, **about)
+    if reason == "REVISION_NOT_FOUND":
+        return RevisionNotFound(message, current_revision=_revision(metadata.get("current_revision", "")) or 0, **about)
+    if reason in _BY_REASON:
+        return _BY_REASON[reason](message, **about)
     if code is _Code.RESOURCE_EXHAUSTED:
         return Busy(message, retry_after=retry_after, **about)
     return _BY_CODE.get(code, ServerFailure)(message, **about)

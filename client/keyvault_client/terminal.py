@@ -149,6 +149,20 @@ def write_changed_key(new: DataKey, key: Path, save: Path | None, *, in_place: b
         write_key(new, save)
 
 
+@contextlib.contextmanager
+def until_output_is_closed() -> Iterator[None]:
+    """Run the body, which prints lines, and end it without an error when their reader has enough, as `head` does.
+
+    Raises InvalidRequest if standard output was closed before, OSError if it cannot be written.
+    """
+    output = _output()
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
+
+
 def flush_output() -> None:
     """Write what is still buffered. Raises OSError, and then drops the rest."""
     if sys.stdout is None:

@@ -41,7 +41,18 @@ _SHUTDOWN = grpc.ChannelConnectivity.SHUTDOWN
 _PROBE = "/grpc.health.v1.Health/Check"
 
 Method: TypeAlias = Literal[
-    "GenerateKey", "Create", "Read", "Update", "Delete", "RotateKey", "RewrapKey", "UnwrapKey", "BatchRead", "WhoAmI"
+    "GenerateKey",
+    "Create",
+    "Read",
+    "Update",
+    "Delete",
+    "RotateKey",
+    "RewrapKey",
+    "UnwrapKey",
+    "BatchRead",
+    "List",
+    "ListRevisions",
+    "WhoAmI",
 ]
 _Response = TypeVar("_Response", bound=Message)
 

@@ -1,44 +1,33 @@
 """`KeyVault`: the calls, with records in plaintext on the caller's side only.
 
-The rules of this file:
-
-* Data is sealed here and never leaves this process in plaintext.
-* A mutation never generates a key, so the caller has stored the new key before a rotation.
-* A mutation with a named revision is sealed for the next one, and raises `Conflict` if the record is at another.
-* A mutation without one means "last writer wins": if another writer was faster, it is sealed again for the next
-  revision. That is always one above a revision that this client proved: it opened under the record's key, or the server
-  acknowledged it for what was sealed. What a server only says is never sealed for.
+The rule of this file: a mutation never generates a key, so the caller has stored the new key before a rotation. When a
+mutation is sealed for which revision, writing.py says.
 """
 
-import hashlib
-import hmac
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from keyvault_api.envelope import MAX_REVISION, Kind
+from keyvault_api.envelope import MAX_REVISION
 from keyvault_api.names import is_scope
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_client.answers import generated_key, rewrapped_key, unwrapped_key
 from keyvault_client.batch_reading import BatchReader
 from keyvault_client.caller_identity import CallerIdentity, caller_identity
-from keyvault_client.errors import Conflict, InvalidRequest, KeyVaultError, WrongRevision, quote
+from keyvault_client.errors import InvalidRequest, KeyVaultError, quote
+from keyvault_client.history import History, Revisions
 from keyvault_client.keys import DataKey
-from keyvault_client.reading import Reader, contradiction
-from keyvault_client.records import (
-    MutationResponse,
-    Record,
-    Written,
-    check_scope,
-    result_of,
-    seal,
-)
+from keyvault_client.listing import ListedName, check_prefix, list_names
+from keyvault_client.reading import Reader
+from keyvault_client.records import Record, Written
 from keyvault_client.revision_file import RevisionFile
 from keyvault_client.seen_revisions import SeenRevisions
 from keyvault_client.tls import TLS
 from keyvault_client.tokens import TokenFile, TokenSource
 from keyvault_client.transport import Transport, deadline_in
+from keyvault_client.writing import Writer
 
 MAX_TIMEOUT = 86_400
 """Longest timeout of a call, in seconds."""
@@ -82,6 +71,8 @@ class KeyVault:
         self._timeout = timeout
         self._seen = SeenRevisions(remember, RevisionFile(state_file, address) if state_file else None)
         self._reader = Reader(self._transport, self._seen)
+        self._writer = Writer(self._transport, self._reader, self._seen)
+        self._history = History(self._transport, self._seen)
         self._batches = BatchReader(self._transport, self._reader, self._seen)
 
     async def __aenter__(self) -> Self:
@@ -117,18 +108,18 @@ class KeyVault:
         open under the key. A purged name has nothing that opens. It takes `revision`, the last one that it had, as the
         operator knows it; without that, it is a Conflict that is `vacant`.
         """
-        deadline = self._deadline(timeout)
-        if revision is not None:
-            return await self._create(key_id, plaintext, key, _next(revision, lowest=0), deadline)
-        try:
-            return await self._create(key_id, plaintext, key, 1, deadline)
-        except Conflict as stale:
-            deleted = await self._reader.deleted_revision(key_id, key, stale, deadline)
-        return await self._create(key_id, plaintext, key, deleted + 1, deadline)
+        return await self._writer.create(key_id, plaintext, key, revision, self._deadline(timeout))
 
-    async def read(self, key_id: str, *, key: DataKey, timeout: float | None = None) -> Record:
-        """Read and open a record. Raises NotFound, RolledBack, RecordDamaged (also for a key not its own)."""
-        return await self._reader.read(key_id, key, self._deadline(timeout))
+    async def read(
+        self, key_id: str, *, key: DataKey, revision: int | None = None, timeout: float | None = None
+    ) -> Record:
+        """Read and open a record. Raises NotFound, RolledBack, RecordDamaged (also for a key not its own).
+
+        With `revision`, read that one, which `revisions` lists. Raises RevisionNotFound if the server does not keep it.
+        """
+        if revision is None:
+            return await self._reader.read(key_id, key, self._deadline(timeout))
+        return await self._history.read(key_id, key, revision, self._deadline(timeout))
 
     async def read_many(
         self, keys: Mapping[str, DataKey], *, timeout: float | None = None
@@ -155,29 +146,22 @@ class KeyVault:
 
         Raises NotFound, and Conflict if the record is at another revision than the named one.
         """
+        return await self._writer.update(key_id, plaintext, key, revision, self._deadline(timeout))
+
+    async def restore(self, key_id: str, *, key: DataKey, revision: int, timeout: float | None = None) -> Written:
+        """Store the data of an earlier revision as the next one; the last writer wins, as in `update`.
+
+        Raises RevisionNotFound if the server does not keep that revision, and what `read` and `update` raise.
+        """
         deadline = self._deadline(timeout)
-
-        async def at(new_revision: int) -> Written:
-            envelope = seal(key, key_id, new_revision, plaintext)
-            request = pb.UpdateRequest(key_id=key_id, wrapped_key=key.wrapped_key, envelope=envelope)
-            answer = self._transport.call("Update", request, deadline, pb.UpdateResponse, new_revision)
-            return self._note(key_id, key, new_revision, await answer)
-
-        return await self._at_revision(key_id, key, revision, deadline, at)
+        earlier = await self._history.read(key_id, key, revision, deadline)
+        return await self._writer.restore(key_id, earlier, key, deadline)
 
     async def delete(
         self, key_id: str, *, key: DataKey, revision: int | None = None, timeout: float | None = None
     ) -> Written:
         """Delete the record; its name stays reserved for its owner. Raises as `update` does."""
-        deadline = self._deadline(timeout)
-
-        async def at(new_revision: int) -> Written:
-            envelope = seal(key, key_id, new_revision, b"", Kind.TOMBSTONE)
-            request = pb.DeleteRequest(key_id=key_id, wrapped_key=key.wrapped_key, envelope=envelope)
-            answer = self._transport.call("Delete", request, deadline, pb.DeleteResponse, new_revision)
-            return self._note(key_id, key, new_revision, await answer)
-
-        return await self._at_revision(key_id, key, revision, deadline, at)
+        return await self._writer.delete(key_id, key, revision, self._deadline(timeout))
 
     async def rotate_key(
         self, key_id: str, *, key: DataKey, new_key: DataKey, revision: int | None = None, timeout: float | None = None
@@ -186,26 +170,7 @@ class KeyVault:
 
         If `new_key` opens the record already, an earlier attempt rotated it: the result is then `replayed`.
         """
-        if hmac.compare_digest(key.secret(), new_key.secret()):
-            raise InvalidRequest("key and new_key are the same data key: generate a new one")
-        deadline = self._deadline(timeout)
-        replaced = 0
-        while True:
-            record, done = await self._reader.read_for_rotation(key_id, key, new_key, deadline)
-            if done:
-                return Written(record.revision, record.created, record.updated, replayed=True)
-            if revision is not None and record.revision != revision:
-                raise Conflict(
-                    f"{key_id} is at revision {record.revision}, not {revision}", current_revision=record.revision
-                )
-            if record.revision <= replaced:
-                raise contradiction(key_id, record.revision)
-            try:
-                return await self._rotate(key_id, record, key, new_key, deadline)
-            except WrongRevision:
-                if revision is not None:
-                    raise
-                replaced = record.revision
+        return await self._writer.rotate(key_id, key, new_key, revision, self._deadline(timeout))
 
     async def rewrap_key(self, key: DataKey, *, timeout: float | None = None) -> DataKey:
         """Wrap the data key under the server's current master key, and return it so."""
@@ -221,67 +186,31 @@ class KeyVault:
         answer = await self._transport.call("UnwrapKey", request, deadline, pb.UnwrapKeyResponse)
         return unwrapped_key(answer, key)
 
+    def list(
+        self, prefix: str = "", *, deleted: bool = False, timeout: float | None = None
+    ) -> AsyncIterator[ListedName]:
+        """Iterate over the names of the records that begin with `prefix`, or of deleted ones, in the order of bytes.
+
+        `async for name in vault.list("prod/"): ...` asks for page after page; `timeout` is for each. It is no snapshot:
+        docs/client.md says which names appear while others write. The policy has to allow List for the whole prefix.
+        """
+        check_prefix(prefix)
+        return list_names(self._transport, prefix, partial(self._deadline, timeout), deleted=deleted)
+
+    async def revisions(self, key_id: str, *, timeout: float | None = None) -> Revisions:
+        """Return which revisions of a record `read` and `restore` can get, newest first: the first one is current.
+
+        Raises NotFound. It needs no key, so nothing proves what the server says; a `read` does.
+        """
+        return await self._history.revisions(key_id, self._deadline(timeout))
+
     async def whoami(self, *, timeout: float | None = None) -> CallerIdentity:
         """Return how the server sees this client: its identity, its tenant, and what the policy allows it."""
         deadline = self._deadline(timeout)
         return caller_identity(await self._transport.call("WhoAmI", pb.WhoAmIRequest(), deadline, pb.WhoAmIResponse))
-
-    async def _create(self, key_id: str, plaintext: bytes, key: DataKey, revision: int, deadline: float) -> Written:
-        envelope = seal(key, key_id, revision, plaintext)
-        request = pb.CreateRequest(key_id=key_id, wrapped_key=key.wrapped_key, envelope=envelope)
-        answer = self._transport.call("Create", request, deadline, pb.CreateResponse, revision)
-        return self._note(key_id, key, revision, await answer)
-
-    async def _rotate(self, key_id: str, record: Record, key: DataKey, new_key: DataKey, deadline: float) -> Written:
-        revision = record.revision + 1
-        envelope = seal(new_key, key_id, revision, record.plaintext)
-        request = pb.RotateKeyRequest(
-            key_id=key_id,
-            wrapped_key=key.wrapped_key,
-            authorization=seal(key, key_id, revision, hashlib.sha256(envelope).digest(), Kind.REKEY),
-            new_wrapped_key=new_key.wrapped_key,
-            envelope=envelope,
-        )
-        answer = self._transport.call("RotateKey", request, deadline, pb.RotateKeyResponse, revision)
-        return self._note(key_id, new_key, revision, await answer)
-
-    async def _at_revision(
-        self,
-        key_id: str,
-        key: DataKey,
-        revision: int | None,
-        deadline: float,
-        mutate: Callable[[int], Awaitable[Written]],
-    ) -> Written:
-        """Mutate at the named revision + 1; without one at the proved one + 1, again while others are faster."""
-        if revision is not None:
-            return await mutate(_next(revision))
-        check_scope(key, key_id)
-        replaced = self._seen.get(key, key_id) or (await self._reader.read(key_id, key, deadline)).revision
-        while True:
-            try:
-                return await mutate(replaced + 1)
-            except WrongRevision:
-                current = (await self._reader.read(key_id, key, deadline)).revision
-            if current <= replaced:
-                raise contradiction(key_id, current)
-            replaced = current
-
-    def _note(self, key_id: str, key: DataKey, sealed: int, answer: MutationResponse) -> Written:
-        """Return the result, and remember the revision that the server acknowledged."""
-        written = result_of(answer, sealed)
-        self._seen.note(key, key_id, sealed)
-        return written
 
     def _deadline(self, timeout: float | None) -> float:
         seconds = self._timeout if timeout is None else timeout
         if not 0 <= seconds <= MAX_TIMEOUT:
             raise InvalidRequest(f"invalid timeout {seconds}: must be 0 to {MAX_TIMEOUT} seconds")
         return deadline_in(seconds)
-
-
-def _next(revision: int, *, lowest: int = 1) -> int:
-    """Return the revision after the one that the caller named. Raises InvalidRequest."""
-    if not lowest <= revision < MAX_REVISION:
-        raise InvalidRequest(f"invalid revision {revision}: must be {lowest} to 2^63-2")
-    return revision + 1

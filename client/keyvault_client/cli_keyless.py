@@ -1,0 +1,43 @@
+"""Commands of `keyvault` that need no key: which records and revisions there are, and who you are."""
+
+from json import dumps
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from keyvault_client.cli_parameters import AsJson, AsJsonLines, KeyId
+from keyvault_client.connection_options import DEFAULT_CONNECTION, ConnectionOptions
+from keyvault_client.terminal import until_output_is_closed
+
+
+async def list_names(
+    prefix: Annotated[str, Parameter(help="What the names begin with. Default: all names.")] = "",
+    /,
+    *,
+    deleted: Annotated[bool, Parameter(help="List deleted records instead of live ones.")] = False,
+    json: AsJsonLines = False,
+    connection: ConnectionOptions = DEFAULT_CONNECTION,
+) -> None:
+    """List the names of records, one a line, in the order of their bytes."""
+    with until_output_is_closed():
+        async with connection.connect() as vault:
+            async for name in vault.list(prefix, deleted=deleted):
+                print(dumps(name.to_json()) if json else name.key_id)
+
+
+async def history(
+    key_id: KeyId, /, *, json: AsJsonLines = False, connection: ConnectionOptions = DEFAULT_CONNECTION
+) -> None:
+    """List the revisions of a record that can be read, newest first."""
+    async with connection.connect() as vault:
+        revisions = await vault.revisions(key_id)
+    with until_output_is_closed():
+        for one in revisions:
+            print(dumps({"key_id": key_id} | one.to_json()) if json else one)
+
+
+async def whoami(*, json: AsJson = False, connection: ConnectionOptions = DEFAULT_CONNECTION) -> None:
+    """Show how the server sees you: identity, tenant, and what its policy allows."""
+    async with connection.connect() as vault:
+        you = await vault.whoami()
+    print(dumps(you.to_json()) if json else you)

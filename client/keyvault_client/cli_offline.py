@@ -1,0 +1,62 @@
+"""Commands of `keyvault` that need no server: they seal, open and show envelopes."""
+
+import hashlib
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.types import ExistingFile, PositiveInt
+
+from keyvault_api import envelope as kve1
+from keyvault_api.envelope import Kind
+from keyvault_client.cli_parameters import AllowEmpty, KeyFile, KeyId, Raw
+from keyvault_client.errors import InvalidRequest
+from keyvault_client.grpcurl import create_request, parse_response, rotate_request
+from keyvault_client.records import open_record, seal
+from keyvault_client.terminal import load_key, read_message, read_secret, write_bytes, write_envelope, write_plaintext
+
+
+def seal_envelope(
+    key_id: KeyId,
+    /,
+    *,
+    key: KeyFile,
+    revision: Annotated[
+        PositiveInt, Parameter(help="Revision of the envelope: 1 for Create, else the current one + 1.")
+    ],
+    tombstone: Annotated[bool, Parameter(help="Seal a tombstone, for Delete; standard input is not read.")] = False,
+    new_key: Annotated[ExistingFile | None, Parameter(help="Seal under this key, for RotateKey.")] = None,
+    allow_empty: AllowEmpty = False,
+    json: Annotated[bool, Parameter(help="Write a request for `grpcurl -d @` instead of the envelope.")] = False,
+) -> None:
+    """Seal standard input without a server."""
+    if new_key is not None and (tombstone or not json):
+        raise InvalidRequest("--new-key makes a RotateKey request: it needs --json and excludes --tombstone")
+    current_key = load_key(key)
+    sealing_key = load_key(new_key) if new_key else current_key
+    kind, plaintext = (Kind.TOMBSTONE, b"") if tombstone else (Kind.DATA, read_secret(key_id, allow_empty=allow_empty))
+    envelope = seal(sealing_key, key_id, revision, plaintext, kind)
+    if not json:
+        write_envelope(envelope)
+        return
+    if new_key is None:
+        write_bytes(create_request(key_id, current_key, envelope))
+    else:
+        write_bytes(rotate_request(key_id, current_key, sealing_key, revision, envelope))
+
+
+def open_envelope(key_id: KeyId, /, *, key: KeyFile, raw: Raw = False) -> None:
+    """Open an envelope, or grpcurl's JSON of a Read, from standard input without a server."""
+    owner = load_key(key)
+    write_plaintext(open_record(key_id, parse_response(read_message()), owner).plaintext, raw=raw)
+
+
+def inspect() -> None:
+    """Show an envelope's public fields (no key needed), from an envelope or grpcurl's JSON of a Read."""
+    envelope = parse_response(read_message()).envelope
+    header = kve1.parse(envelope)
+    print(f"kind        {header.kind.name}")
+    print(f"revision    {header.revision}")
+    print(f"plaintext   {kve1.plaintext_size(len(envelope))} bytes")
+    print(f"salt        {envelope[16:40].hex()}")
+    print(f"commitment  {envelope[40:72].hex()}")
+    print(f"SHA-256     {hashlib.sha256(envelope).hexdigest()}")

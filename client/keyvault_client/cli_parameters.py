@@ -1,0 +1,16 @@
+"""Parameters that several commands of `keyvault` share, each with its line of --help."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.types import ExistingFile, NonExistentPath, PositiveInt
+
+KeyId = Annotated[str, Parameter(help="The record's name.")]
+KeyFile = Annotated[ExistingFile, Parameter(help="A key file, as generate-key writes it.")]
+NewFile = Annotated[NonExistentPath | None, Parameter(help="Save the key to this new file instead of standard output.")]
+InPlace = Annotated[bool, Parameter(help="Replace the key file; the old one stays until the new one is on the disk.")]
+AllowEmpty = Annotated[bool, Parameter(help="Accept data of 0 bytes, which is otherwise refused.")]
+Raw = Annotated[bool, Parameter(help="Write the bytes as they are to a terminal, too.")]
+AsJson = Annotated[bool, Parameter(help="Write JSON.")]
+AsJsonLines = Annotated[bool, Parameter(help="Write JSON, one object a line.")]
+AtRevision = Annotated[PositiveInt | None, Parameter(help="Only write if the record is at this revision.")]

@@ -1,0 +1,141 @@
+"""`vault.list`: names over pages, and what a server may not say of them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import grpc
+import pytest
+
+from keyvault_api.v1 import keyvault_pb2 as pb
+from keyvault_client import BadPageToken, Denied, InvalidRequest, KeyVault, KeyVaultError, ListedName, ServerFailure
+from keyvault_client.listing import MAX_EMPTY_PAGES, PAGE
+from tests.support.lying import Answer, Refused, lying_server
+from tests.support.servers import grpc_server
+
+FORGED = "a\x1b[2J\nkeyvault: all is well"
+
+
+def page(*names: str, token: str = "") -> pb.ListResponse:
+    return pb.ListResponse(names=[pb.ListResponse.Name(key_id=name) for name in names], next_page_token=token)
+
+
+async def listed(*pages: Answer, prefix: str = "") -> list[str]:
+    """The names that a client takes from a server which answers with these pages."""
+    async with lying_server({"List": pages}) as address, KeyVault(address) as vault:
+        return [name.key_id async for name in vault.list(prefix)]
+
+
+async def refused(*pages: Answer, prefix: str = "") -> KeyVaultError:
+    """Why a client does not take these pages, in one line."""
+    with pytest.raises(KeyVaultError) as error:
+        await listed(*pages, prefix=prefix)
+    assert str(error.value).isprintable()
+    return error.value
+
+
+@asynccontextmanager
+async def serving(*pages: pb.ListResponse) -> AsyncIterator[tuple[KeyVault, list[pb.ListRequest]]]:
+    """A client of a server that answers with these pages, and what it was asked for."""
+    asked: list[pb.ListRequest] = []
+
+    async def answer(request: pb.ListRequest, _: Any) -> pb.ListResponse:
+        asked.append(request)
+        return pages[len(asked) - 1]
+
+    method = grpc.unary_unary_rpc_method_handler(answer, pb.ListRequest.FromString, pb.ListResponse.SerializeToString)
+    handler = grpc.method_handlers_generic_handler("keyvault.v1.KeyVault", {"List": method})
+    async with (
+        grpc_server(lambda server: server.add_generic_rpc_handlers((handler,))) as port,
+        KeyVault(f"127.0.0.1:{port}") as vault,
+    ):
+        yield vault, asked
+
+
+async def test_pages_are_asked_for_as_names_are_taken() -> None:
+    async with serving(page("p/a", "p/b", token="1"), page(token="2"), page("p/c")) as (vault, sent):
+        names = vault.list("p/", deleted=True)
+        assert [(await anext(names)).key_id, (await anext(names)).key_id] == ["p/a", "p/b"]
+        assert len(sent) == 1
+        assert [name.key_id async for name in names] == ["p/c"]
+    asked = [(each.prefix, each.page_size, each.page_token, each.deleted) for each in sent]
+    assert asked == [("p/", PAGE, token, True) for token in ("", "1", "2")]
+
+
+async def test_a_name_has_the_time_of_its_record() -> None:
+    answer = page("a")
+    answer.names[0].create_time.FromDatetime(datetime(2026, 11, 29, 12, tzinfo=UTC))
+    async with serving(answer) as (vault, _):
+        (name,) = [name async for name in vault.list()]
+    assert name == ListedName("a", datetime(2026, 11, 29, 12, tzinfo=UTC))
+    assert name.to_json() == {"key_id": "a", "create_time": "2026-11-29T12:00:00Z"}
+
+
+@pytest.mark.parametrize("prefix", ["a b", "a*", "x" * 256, FORGED])
+async def test_a_prefix_that_no_name_has_is_not_sent(prefix: str) -> None:
+    async with KeyVault("127.0.0.1:1") as vault:
+        with pytest.raises(InvalidRequest, match="invalid prefix"):
+            vault.list(prefix)
+
+
+LIES = {
+    "prefix": [page("p/a", "q/a")],
+    "shorter": [page("p")],
+    "folder": [page("p/a", "p/b/")],
+    "control": [page("p/a", "p/" + FORGED)],
+    "nothing": [page("")],
+    "twice": [page("p/a", "p/a")],
+    "order": [page("p/b", "p/a")],
+    "repeated": [page("p/a", "p/b", token="1"), page("p/b")],
+    "back": [page("p/b", token="1"), page(token="2"), page("p/a")],
+    "long": [page(*(f"p/{number:04}" for number in range(PAGE + 1)))],
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+async def test_a_page_that_cannot_be_is_refused(lie: str) -> None:
+    assert isinstance(await refused(*LIES[lie], prefix="p/"), ServerFailure)
+
+
+async def test_a_listing_whose_token_stays_the_same_is_given_up() -> None:
+    async with serving(page("a", token="1"), page("b", token="1")) as (vault, sent):
+        with pytest.raises(ServerFailure, match="does not go on"):
+            [name async for name in vault.list()]
+    assert len(sent) == 2
+
+
+async def test_a_listing_without_names_comes_to_an_end() -> None:
+    """Pages without a name are counted in a row."""
+    pages = [page(token=str(number)) for number in range(2 * MAX_EMPTY_PAGES)]
+    pages[20].names.add(key_id="a")
+    async with serving(*pages) as (vault, sent):
+        with pytest.raises(ServerFailure, match="does not go on"):
+            [name async for name in vault.list()]
+    assert len(sent) == 21 + MAX_EMPTY_PAGES
+
+
+async def test_a_full_page_and_a_page_of_none_are_taken() -> None:
+    names = [f"{number:04}" for number in range(PAGE)]
+    assert await listed(page(*names, token="1"), page()) == names
+    assert await listed(page()) == []
+
+
+async def test_a_refused_page_token_has_its_exception() -> None:
+    bad = Refused(grpc.StatusCode.INVALID_ARGUMENT, "not a page token of this list", "BAD_PAGE_TOKEN")
+    error = await refused(page("a", token="1"), bad)
+    assert isinstance(error, BadPageToken)
+    assert isinstance(error, InvalidRequest)
+
+
+async def test_a_denied_listing_says_so() -> None:
+    denied = Refused(grpc.StatusCode.PERMISSION_DENIED, "the policy does not allow List", "POLICY_DENIED")
+    assert isinstance(await refused(denied), Denied)
+
+
+async def test_an_older_server_is_named_in_one_sentence() -> None:
+    async with lying_server({}) as address, KeyVault(address) as vault:
+        with pytest.raises(ServerFailure, match="does not know this call: it is an older KeyVault"):
+            await anext(vault.list())
+        with pytest.raises(ServerFailure, match="does not know this call: it is an older KeyVault"):
+            await vault.revisions("a")
