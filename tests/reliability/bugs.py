@@ -10,11 +10,13 @@ import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from keyvault_api import envelope as kve1
 from keyvault_api.envelope import HEAD_SIZE, Kind
 from keyvault_api.names import REMEMBERED_ENVELOPES
 from keyvault_server.backends.aws.gathered_reads import GatheredReads
+from keyvault_server.core.batch import Item, read_many
 from keyvault_server.core.caller import Caller
 from keyvault_server.core.errors import (
     BackendThrottled,
@@ -38,9 +40,9 @@ from keyvault_server.core.records import (
     state_of,
     vacancy,
 )
-from keyvault_server.core.vault import Vault, Written
+from keyvault_server.core.vault import Found, Vault, Written
 from tests.reliability.clients import ELSEWHERE
-from tests.reliability.deployment import Deployment, Engine
+from tests.reliability.deployment import Deployment, Engine, Payer
 from tests.reliability.network import BACKEND_TIMEOUT
 from tests.support.fakes import FakeKeyService
 
@@ -371,6 +373,56 @@ class _Renamed(Between):
         await super().put_if(tenant, self._key_id, record, expected)
 
 
+class JoinsBatches:
+    """An item that another batch of the same vault has asked for already is answered with what that one gets."""
+
+    def __init__(self) -> None:
+        self._out = WeakKeyDictionary[Vault, dict[Item, asyncio.Task[dict[Item, tuple[Payer, Found | VaultError]]]]]()
+
+    async def __call__(
+        self, vault: Vault, items: Sequence[Item], author_of: Callable[[int], Payer]
+    ) -> Sequence[tuple[Payer, Found | VaultError]]:
+        async def read() -> dict[Item, tuple[Payer, Found | VaultError]]:
+            return dict(zip(mine, await read_many(vault, mine, author_of), strict=True))
+
+        out = self._out.setdefault(vault, {})
+        mine = [item for item in items if item not in out]
+        batches = dict.fromkeys(mine, asyncio.create_task(read()))
+        out |= batches
+        batches = {item: out[item] for item in items}
+        try:
+            await asyncio.wait(set(batches.values()))
+        finally:
+            for item in mine:
+                del out[item]
+        return [batches[item].result()[item] for item in items]
+
+
+class _PaysForGood(Payer):
+    def refund(self, size: int) -> None:
+        """Keep what was charged."""
+
+
+async def _full_for_money(
+    vault: Vault, items: Sequence[Item], author_of: Callable[[int], Payer]
+) -> Sequence[tuple[Payer, Found | VaultError]]:
+    return await read_many(vault, items, lambda number: _PaysForGood())
+
+
+async def _by_name(
+    vault: Vault, items: Sequence[Item], author_of: Callable[[int], Payer]
+) -> Sequence[tuple[Payer, Found | VaultError]]:
+    return await read_many(vault, sorted(items), author_of)
+
+
+async def _one_error_for_all(
+    vault: Vault, items: Sequence[Item], author_of: Callable[[int], Payer]
+) -> Sequence[tuple[Payer, Found | VaultError]]:
+    found = await read_many(vault, items, author_of)
+    errors = [answer for _, answer in found if isinstance(answer, VaultError)]
+    return [(payer, errors[0]) for payer, _ in found] if errors else found
+
+
 def _now() -> float:
     return asyncio.get_running_loop().time()
 
@@ -409,30 +461,30 @@ def _ring_of(length: int) -> Callable[[RecordStore], RecordStore]:
 
 
 BUGS = {
-    "no-condition": Bug(Deployment(engine=Unconditional), "two writers both get OK for one revision", 1),
-    "revision-only-condition": Bug(Deployment(engine=OnRevisionAlone), "an update brings a purged record back", 22),
+    "no-condition": Bug(Deployment(engine=Unconditional), "two writers both get OK for one revision", 0),
+    "revision-only-condition": Bug(Deployment(engine=OnRevisionAlone), "an update brings a purged record back", 4),
     "no-ring": Bug(Deployment(store=NoRing), "a retry of an applied write gets STALE_REVISION", 1),
-    "ring-of-1": Bug(Deployment(store=_ring_of(1)), "the same, once another write came between", 1),
-    "ring-of-15": Bug(Deployment(store=_ring_of(15)), "the same, at the last revision that is promised", 1),
-    "eventually-consistent-read": Bug(Deployment(engine=Lagging), "a Read does not show what was answered before", 1),
-    "reply-before-commit": Bug(Deployment(engine=AnsweredBeforeCommit), "an acknowledged write is gone", 12),
-    "read-before-commit": Bug(Deployment(engine=ReadBeforeCommit), "a Read shows a write that is gone later", 8),
-    "blind-retry": Bug(
-        Deployment(store=BlindRetry), "a write is applied, and its caller hears the retry's refusal", 11
-    ),
-    "late-joining": Bug(Deployment(store=LateJoining), "a Read shares an answer that was read before it began", 75),
-    "no-second-look": Bug(
-        Deployment(store=NoSecondLook), "bytes that race with themselves are applied and refused", 13
-    ),
-    "unknown-is-not-done": Bug(Deployment(store=UnknownIsNotDone), "a write is done that was surely not done", 54),
-    "delete-without-tombstone": Bug(Deployment(engine=ForgetfulDelete), "revisions begin again, for any key", 1),
-    "purge-without-vacancy": Bug(Deployment(engine=ForgetfulPurge), "old envelopes fit again", 7),
-    "create-on-foreign-tombstone": Bug(Deployment(vault=OwnerlessTombstone), "another key takes a deleted name", 21),
-    "no-ownership-check": Bug(Deployment(vault=UnownedRecord), "the key of another record changes a record", 1),
-    "wrapped-key-not-bound": Bug(Deployment(key_service=Unbound), "a key of another tenant or scope is accepted", 3),
+    "ring-of-1": Bug(Deployment(store=_ring_of(1)), "the same, once another write came between", 11),
+    "ring-of-15": Bug(Deployment(store=_ring_of(15)), "the same, at the last revision that is promised", 215),
+    "eventually-consistent-read": Bug(Deployment(engine=Lagging), "a Read does not show what was answered before", 0),
+    "reply-before-commit": Bug(Deployment(engine=AnsweredBeforeCommit), "an acknowledged write is gone", 5),
+    "read-before-commit": Bug(Deployment(engine=ReadBeforeCommit), "a Read shows a write that is gone later", 110),
+    "blind-retry": Bug(Deployment(store=BlindRetry), "a write is applied, and its caller hears the retry's refusal", 1),
+    "late-joining": Bug(Deployment(store=LateJoining), "a Read shares an answer that was read before it began", 22),
+    "no-second-look": Bug(Deployment(store=NoSecondLook), "bytes that race with themselves are applied and refused", 5),
+    "unknown-is-not-done": Bug(Deployment(store=UnknownIsNotDone), "a write is done that was surely not done", 1),
+    "delete-without-tombstone": Bug(Deployment(engine=ForgetfulDelete), "revisions begin again, for any key", 11),
+    "purge-without-vacancy": Bug(Deployment(engine=ForgetfulPurge), "old envelopes fit again", 1),
+    "create-on-foreign-tombstone": Bug(Deployment(vault=OwnerlessTombstone), "another key takes a deleted name", 5),
+    "no-ownership-check": Bug(Deployment(vault=UnownedRecord), "the key of another record changes a record", 3),
+    "wrapped-key-not-bound": Bug(Deployment(key_service=Unbound), "a key of another tenant or scope is accepted", 7),
     "name-not-bound": Bug(Deployment(vault=UnboundName), "an envelope that is for another record is stored", 0),
-    "cached-head": Bug(Deployment(store=CachedHead), "a request is refused for what is stored no more", 3),
-    "unproved-replay": Bug(Deployment(vault=UnprovedReplay), "someone who only saw an envelope gets OK for it", 1),
+    "cached-head": Bug(Deployment(store=CachedHead), "a request is refused for what is stored no more", 0),
+    "unproved-replay": Bug(Deployment(vault=UnprovedReplay), "someone who only saw an envelope gets OK for it", 0),
+    "joined-batches": Bug(Deployment(read_many=JoinsBatches()), "an item's answer was read before it was asked for", 6),
+    "paid-and-full": Bug(Deployment(read_many=_full_for_money), "what did not fit into a reply is charged", 15),
+    "batch-by-name": Bug(Deployment(read_many=_by_name), "an item gets the answer of another one", 1),
+    "one-error-for-all": Bug(Deployment(read_many=_one_error_for_all), "one absent record hides the others", 15),
     "revision-before-ring": Bug(Deployment(vault=RevisionFirst), "a retry of an applied write gets STALE_REVISION", 0),
 }
 """By name, as `--bug` takes them."""

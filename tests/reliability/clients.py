@@ -50,10 +50,17 @@ class Scene:
     """A few records, the data keys about, and what was sent so far. All callers of a history share one."""
 
     def __init__(
-        self, rng: random.Random, records: Sequence[str], keys: Sequence[Key], forged: Mapping[str, Key]
+        self,
+        rng: random.Random,
+        records: Sequence[str],
+        keys: Sequence[Key],
+        forged: Mapping[str, Key],
+        data: bytes = b"data",
     ) -> None:
+        """`data` is what all envelopes hold, but those of tombstones and permits."""
         self.rng = rng
         self.records = records
+        self._data = data
         self.sent: list[Message] = []
         """Every mutation, once."""
         self.owner: dict[str, str] = {}
@@ -93,13 +100,13 @@ class Scene:
 
     def change(self, method: str, record: str, key: str, revision: int, sealed_for: str | None = None) -> Message:
         """Create, Update or Delete."""
-        kind, data = (Kind.TOMBSTONE, b"") if method == "delete" else (Kind.DATA, b"data")
+        kind, data = (Kind.TOMBSTONE, b"") if method == "delete" else (Kind.DATA, self._data)
         envelope, sealed = self.seal(key, sealed_for or record, revision, data, kind)
         return Message(Write(method, key, sealed), record, self.wrapped(key), envelope)
 
     def rotation(self, record: str, key: str, new_key: str, revision: int, *, permitted: bool = True) -> Message:
         """RotateKey; its permit is for other bytes unless `permitted`."""
-        envelope, sealed = self.seal(new_key, record, revision, b"data")
+        envelope, sealed = self.seal(new_key, record, revision, self._data)
         names = hashlib.sha256(envelope if permitted else b"other").digest()
         authorization, permit = self.seal(
             key, record, revision, names, Kind.REKEY, sealed.name if permitted else "other bytes"

@@ -5,10 +5,11 @@ there is unreliable. A seeded bug (`bugs.py`) puts something of its own in one o
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
+from keyvault_server.core import batch
 from keyvault_server.core.errors import (
     BackendThrottled,
     BackendUnavailable,
@@ -22,6 +23,7 @@ from keyvault_server.core.vault import Found, Vault, Written
 from tests.reliability.clients import Message, Scene
 from tests.reliability.history import Answer, Done, Got, OperatorError, Read, Rotate, Unknown, Write
 from tests.reliability.network import CALL_TIMEOUT, CALL_TROUBLES, Fate, Network
+from tests.reliability.readers import FULL, Item, misfit
 from tests.support.callers import Unrestricted
 from tests.support.fakes import FakeKeyService, FakeRecordStore
 
@@ -89,6 +91,32 @@ class Engine(FakeRecordStore):
         """A power cut and a restart: what was answered is there, so nothing changes."""
 
 
+class Payer(Unrestricted):
+    """The author of one item of a BatchRead, who notes what it costs."""
+
+    def __init__(self) -> None:
+        super().__init__(TENANT)
+        self.calls = self.bytes = 0
+
+    def spend(self) -> None:
+        self.calls += 1
+
+    def charge(self, size: int) -> None:
+        self.bytes += size
+
+    def refund(self, size: int) -> None:
+        self.calls -= 1
+        self.bytes -= size
+
+
+class ReadMany(Protocol):
+    """`keyvault_server.core.batch.read_many`, or a bug of it."""
+
+    async def __call__(
+        self, vault: Vault, items: Sequence[batch.Item], author_of: Callable[[int], Payer]
+    ) -> Sequence[tuple[Payer, Found | VaultError]]: ...
+
+
 def _nothing_between(far: RecordStore) -> RecordStore:
     return far
 
@@ -105,6 +133,8 @@ class Deployment:
     """What a server puts before the far store; a new one at each start."""
     vault: type[Vault] = Vault
     """In each server; a new one at each start."""
+    read_many: ReadMany = batch.read_many
+    """What answers a BatchRead."""
 
     def start(self, keys: KeyService, records: RecordStore) -> Vault:
         """A server's vault. Its clock is the loop's."""
@@ -140,6 +170,28 @@ async def ask(vault: Vault, message: Message, scene: Scene) -> Answer:
         return OperatorError(f"INTERNAL {error!r}")
 
 
+async def ask_for_many(deployment: Deployment, vault: Vault, items: Sequence[Item], scene: Scene) -> list[Answer]:
+    """One BatchRead of a vault."""
+    asked = [batch.Item(one.record, one.read.known_revision, one.read.include_deleted) for one in items]
+    try:
+        found = await deployment.read_many(vault, asked, lambda number: Payer())
+    except Exception as error:  # the wire would say INTERNAL: no model allows that
+        return [OperatorError(f"INTERNAL {error!r}")] * len(items)
+    answers = [_item(payer, answer, scene) for payer, answer in found]
+    sizes = [len(answer.envelope or b"") if isinstance(answer, Found) else 0 for _, answer in found]
+    wrong = misfit(answers, sizes)
+    return [OperatorError(f"MISFIT {wrong}")] * len(items) if wrong else answers
+
+
+def _item(payer: Payer, found: Found | VaultError, scene: Scene) -> Answer:
+    """What a caller makes of an item, and of what it had to pay for it."""
+    answer = refusal(found) if isinstance(found, VaultError) else _got(found, scene)
+    price = (payer.calls, payer.bytes)
+    if isinstance(found, Found) and price != (1, len(found.envelope or b"")):
+        return OperatorError(f"OVERCHARGED {price}")
+    return OperatorError(f"OVERCHARGED {price}") if answer == FULL and price != (0, 0) else answer
+
+
 def refusal(error: VaultError) -> Answer:
     """What a caller makes of an error."""
     if isinstance(error, (BackendUnavailable, DeadlineExceeded)):
@@ -165,7 +217,7 @@ class Server:
         self._keys = FarKeys(network, keys)
         self._records = FarStore(network, engine)
         self._vault = deployment.start(self._keys, self._records)
-        self._working: dict[asyncio.Task[Answer], None] = {}  # in order, so that a seed is a schedule
+        self._working: dict[asyncio.Task[Any], None] = {}  # in order, so that a seed is a schedule
         self._up = True
 
     def crash(self) -> None:
@@ -179,28 +231,36 @@ class Server:
         self._vault = self._deployment.start(self._keys, self._records)
         self._up = True
 
-    def _ended(self, task: asyncio.Task[Answer]) -> None:
+    def _ended(self, task: asyncio.Task[Any]) -> None:
         del self._working[task]
 
     async def send(self, message: Message, scene: Scene) -> Answer:
         """What a client sees of one call."""
+        return await self._exchange(lambda: ask(self._vault, message, scene))
+
+    async def read_many(self, items: Sequence[Item], scene: Scene) -> Sequence[Answer]:
+        """What a client sees of one BatchRead."""
+        answers = await self._exchange(lambda: ask_for_many(self._deployment, self._vault, items, scene))
+        return answers if isinstance(answers, list) else [answers] * len(items)
+
+    async def _exchange(self, call: Callable[[], Coroutine[Any, Any, _T]]) -> _T | OperatorError | Unknown:
         fate = self._network.fate(CALL_TROUBLES)
         await self._network.hop(fate)
         if fate is Fate.REFUSED:
             return OperatorError("RATE_LIMITED")
         if fate is Fate.LATE:
-            self._network.later(lambda: self._work(message, scene, None), CALL_TIMEOUT)
+            self._network.later(lambda: self._work(call, None), CALL_TIMEOUT)
         if fate in (Fate.LATE, Fate.REQUEST_LOST):
             await asyncio.sleep(CALL_TIMEOUT)
             return Unknown("no answer in time")
-        answer = await self._work(message, scene, CALL_TIMEOUT)
+        answer = await self._work(call, CALL_TIMEOUT)
         await self._network.hop(fate)
         return Unknown("the answer was lost") if fate is Fate.REPLY_LOST else answer
 
-    async def _work(self, message: Message, scene: Scene, patience: float | None) -> Answer:
+    async def _work(self, call: Callable[[], Coroutine[Any, Any, _T]], patience: float | None) -> _T | Unknown:
         if not self._up:
             return Unknown("no server there")
-        task = asyncio.create_task(ask(self._vault, message, scene))
+        task = asyncio.create_task(call())
         self._working[task] = None
         task.add_done_callback(self._ended)
         done, _ = await asyncio.wait({task}, timeout=patience)

@@ -153,16 +153,21 @@ class Recorder:
     """Gathers a history while it happens."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+        self.now = clock
+        """The time of the clock that all times are of."""
         self.history: History = []
 
     async def record(self, who: str, record: str, request: Request, call: Awaitable[Answer]) -> Answer:
         """Awaits one attempt and notes it. An unknown outcome has no end."""
-        called = self._clock()
+        called = self.now()
         answer = await call
-        returned = math.inf if isinstance(answer, Unknown) else self._clock()
-        self.history.append(Operation(record, request, answer, called, returned, who))
+        self.note(who, record, request, answer, called)
         return answer
+
+    def note(self, who: str, record: str, request: Request, answer: Answer, called: float) -> None:
+        """Notes one attempt that has just been answered, or was given up."""
+        returned = math.inf if isinstance(answer, Unknown) else self.now()
+        self.history.append(Operation(record, request, answer, called, returned, who))
 
 
 def by_record(history: Iterable[Operation]) -> dict[str, History]:

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from tests.reliability.history import History, Operation, OperatorError, Read, Request, Unknown, by_record, readable
 from tests.reliability.model import State, apply
 
-SAYS_NOTHING = frozenset({"BACKEND_THROTTLED", "RATE_LIMITED", "MASTER_KEY_UNUSABLE", "STORE_FULL", "HEAD_CHANGED"})
+SAYS_NOTHING = frozenset(
+    {"BACKEND_THROTTLED", "RATE_LIMITED", "MASTER_KEY_UNUSABLE", "STORE_FULL", "HEAD_CHANGED", "BATCH_FULL"}
+)
 """Refusals that depend on no record: surely nothing was done."""
 
 

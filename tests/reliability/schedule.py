@@ -7,6 +7,7 @@ import asyncio
 import random
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import partial
 
 from keyvault_server.core.errors import VaultError
 from keyvault_server.core.ports import HeadChanged, WrappedBlob
@@ -16,8 +17,15 @@ from tests.reliability.clients import Caller, Message, Scene
 from tests.reliability.deployment import CALLER, TENANT, Deployment, FarStore, Server, ask, refusal
 from tests.reliability.history import Answer, Done, History, OperatorError, Purge, Read, Recorder
 from tests.reliability.network import Network, Weather
+from tests.reliability.readers import Reader
 from tests.reliability.virtual_time import run
 from tests.support.requests import Key
+
+RECORDS = ("prod/a", "prod/b", "prod/c", "prod/d")
+SMALL, LARGE = 4, 350_000
+"""Bytes in an envelope; of the large ones two fit into the reply to a BatchRead."""
+READINGS = 5
+"""Of each reader."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +39,24 @@ class Plan:
     operations: int
     """Of each caller."""
     purges: int
+    readers: int
+    """Callers who read all records at a time."""
+    data: int
+    """Bytes in an envelope."""
 
 
 def plan(rng: random.Random) -> Plan:
-    """Mostly short histories in bad weather, where races are; some long ones, where a ring runs over."""
+    """Mostly short histories in bad weather, where races are; some long ones, where a ring runs over.
+
+    A few have more records, some of such a size that they do not all fit into one reply.
+    """
     weather = rng.choice((Weather(0, 0), Weather(0.1, 0.5), Weather(0.3, 2), Weather(0.15, 8)))
-    records = ("prod/a",) if rng.random() < 0.8 else ("prod/a", "prod/b")
+    if rng.random() < 0.08:
+        return Plan(weather, RECORDS, rng.randint(1, 2), 6, 5, 0, 3, LARGE if rng.random() < 0.4 else SMALL)
+    records = RECORDS[:1] if rng.random() < 0.8 else RECORDS[:2]
     callers, operations = rng.choice(((2, 6), (3, 5), (4, 4), (6, 3), (2, 10), (1, 12), (2, 30)))
-    return Plan(weather, records, rng.randint(1, 3), callers, operations, int(rng.random() < 0.2))
+    servers, purges, readers = rng.randint(1, 3), int(rng.random() < 0.2), rng.choice((0, 0, 1, 2))
+    return Plan(weather, records, servers, callers, operations, purges, readers, SMALL)
 
 
 class Simulation:
@@ -64,9 +82,15 @@ class Simulation:
             )
             for number in range(1, self._plan.callers + 1)
         ]
+        readings = [partial(server.read_many, scene=scene) for server in self._servers]
+        recorders = dict.fromkeys(scene.records, self.recorder)
+        readers = [
+            Reader(f"r{number}", scene.rng, recorders, readings).run(READINGS, think=0.005)
+            for number in range(1, self._plan.readers + 1)
+        ]
         operators = [self._operate(scene) for _ in range(self._plan.purges)]
         disaster = asyncio.create_task(self._disaster())
-        await asyncio.gather(*callers, *operators)
+        await asyncio.gather(*callers, *readers, *operators)
         disaster.cancel()
         await self.network.quiet()
         await self._look(scene)
@@ -82,7 +106,7 @@ class Simulation:
             "x-scope": replace(dev, wrapped=bytes(WrappedKey("prod/", parse_wrapped_key(dev.wrapped).wrapped))),
             "x-torn": replace(torn, wrapped=bytes(WrappedKey("prod/", WrappedBlob(blob.label, blob.blob[:-1])))),
         }
-        return Scene(self.network.rng, self._plan.records, keys, forged)
+        return Scene(self.network.rng, self._plan.records, keys, forged, bytes(self._plan.data))
 
     async def _mint(self, scope: str, tenant: str) -> Key:
         made = await self._keys.generate(tenant, scope)

@@ -87,6 +87,10 @@ GOOD: dict[str, History] = {
         op(2, 5, update(E2), Done(2)),
         op(3, 4, update(sealed(2, name="f2")), OperatorError("STALE_REVISION", 2)),
     ],
+    "an item that did not fit into a batch says nothing": [
+        op(0, 1, create(E1), Done(1)),
+        op(2, 3, Read(), OperatorError("BATCH_FULL")),
+    ],
     "a lost write is never seen": [op(0, 1, create(E1), Unknown()), op(2, 3, Read(), NOT_FOUND)],
     "a write whose reply was lost is seen": [op(0, 1, create(E1), Unknown()), op(2, 3, Read(), Got(1, "e1"))],
     "a write lands long after it was given up": [

@@ -23,7 +23,14 @@ def test_no_history_is_wrong_and_every_trouble_is_met() -> None:
     assert not report.wrong, "python -m tests.reliability.simulation --seed N shows one"
     answers = {"done", "replayed", "got", "unknown"}
     definite = {"RECORD_NOT_FOUND", "RECORD_EXISTS", "STALE_REVISION", "NOT_AUTHORIZED", "ENVELOPE_NOT_UNDER_KEY"}
-    backends = {"SAME_DATA_KEY", "BACKEND_THROTTLED", "RATE_LIMITED", "MASTER_KEY_UNUSABLE", "HEAD_CHANGED"}
+    backends = {
+        "SAME_DATA_KEY",
+        "BACKEND_THROTTLED",
+        "RATE_LIMITED",
+        "MASTER_KEY_UNUSABLE",
+        "HEAD_CHANGED",
+        "BATCH_FULL",
+    }
     assert set(report.answers) == answers | definite | backends
     assert set(report.met) == {fate.value for fate in BACKEND_TROUBLES} | {"server crashed", "store crashed"}
 

@@ -15,12 +15,14 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import grpc
+from google.rpc import code_pb2
 
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
@@ -29,6 +31,7 @@ from tests.reliability.clients import Caller, Message, Scene
 from tests.reliability.history import Answer, Done, Got, History, OperatorError, Read, Recorder, Rotate, Unknown, Write
 from tests.reliability.hosts import Host, hosts
 from tests.reliability.linearizability import NotLinearizable, check
+from tests.reliability.readers import Item, Reader, misfit
 from tests.support.refusals import read_failure
 from tests.support.requests import Key, mint
 
@@ -39,6 +42,10 @@ ROUND = 50
 """Records, and so histories, of one round."""
 CALLERS, OPERATIONS = 4, 7
 """Of each record, and of each caller."""
+READERS, READINGS = 2, 10
+"""Callers who read many records at a time, and how often each does."""
+LARGE, LARGE_ONES = bytes(350_000), 4
+"""What some records hold: so many do not fit into one reply."""
 IMPATIENT = 0.15
 """The share of calls that are given up within a few milliseconds."""
 
@@ -49,7 +56,7 @@ _OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 100),
     ("grpc.use_local_subchannel_pool", 1),
 )
-_NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
+_NO_ANSWER = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"}
 
 
 class Line:
@@ -67,6 +74,27 @@ class Line:
             return await self._ask(message, seconds, scene)
         except grpc.aio.AioRpcError as failed:
             return _refusal(failed)
+
+    async def read_many(self, items: Sequence[Item], scenes: Mapping[str, Scene]) -> Sequence[Answer]:
+        """One BatchRead."""
+        request = pb.BatchReadRequest(
+            items=[
+                pb.BatchReadRequest.Item(
+                    key_id=one.record,
+                    known_revision=one.read.known_revision,
+                    include_deleted=one.read.include_deleted,
+                )
+                for one in items
+            ]
+        )
+        try:
+            response = await self._stub.BatchRead(request, timeout=5.0, wait_for_ready=True)
+        except grpc.aio.AioRpcError as failed:
+            return [_refusal(failed)] * len(items)
+        sizes = [len(result.record.envelope) for result in response.results]
+        answers = [_result(result, scenes[one.record]) for one, result in zip(items, response.results, strict=True)]
+        wrong = misfit(answers, sizes)
+        return [OperatorError(f"MISFIT {wrong}")] * len(items) if wrong else answers
 
     async def _ask(self, message: Message, seconds: float, scene: Scene) -> Answer:
         key_id, wrapped, envelope = message.key_id, message.wrapped_key, message.envelope
@@ -103,12 +131,23 @@ def _got(found: pb.ReadResponse, scene: Scene) -> Answer:
     return Got(found.revision, scene.name_of(None if found.not_modified else found.envelope), found.deleted)
 
 
+def _result(result: pb.BatchReadResponse.Result, scene: Scene) -> Answer:
+    if result.WhichOneof("answer") == "record":
+        return _got(result.record, scene)
+    error = result.error
+    return _failed(code_pb2.Code.Name(error.code), error.reason, error.metadata)
+
+
 def _refusal(failed: grpc.aio.AioRpcError) -> Answer:
     failure = read_failure(failed)
-    if failed.code() in _NO_ANSWER:
-        return Unknown(failure.reason or failure.status)
-    current = failure.metadata.get("current_revision")
-    return OperatorError(failure.reason or failure.status, None if current is None else int(current))
+    return _failed(failure.status, failure.reason, failure.metadata)
+
+
+def _failed(status: str, reason: str, metadata: Mapping[str, str]) -> Answer:
+    if status in _NO_ANSWER:
+        return Unknown(reason or status)
+    current = metadata.get("current_revision")
+    return OperatorError(reason or status, None if current is None else int(current))
 
 
 async def play(addresses: Sequence[str], disturb: Disturb, *, seed: int, records: int = ROUND) -> list[History]:
@@ -121,12 +160,20 @@ async def play(addresses: Sequence[str], disturb: Disturb, *, seed: int, records
             lines.append(Line(KeyVaultStub(channel), rng))
         keys, forged = await _keys(KeyVaultStub(channel))
         tables = [
-            _Table(Scene(rng, [f"prod/{seed}-{number}"], keys, forged), Recorder(time.monotonic), lines)
-            for number in range(records)
+            _Table(Scene(rng, [f"prod/{seed}-{number}"], keys, forged, data), Recorder(time.monotonic), lines)
+            for number, data in enumerate(([LARGE] * LARGE_ONES + [b"data"] * records)[:records])
         ]
-        await asyncio.gather(disturb(), *(table.play() for table in tables))
+        readers = (_reader(f"r{number}", rng, tables).run(READINGS, think=0.1) for number in range(1, READERS + 1))
+        await asyncio.gather(disturb(), *readers, *(table.play() for table in tables))
         await asyncio.gather(*(table.look() for table in tables))
     return [table.recorder.history for table in tables]
+
+
+def _reader(name: str, rng: random.Random, tables: Sequence["_Table"]) -> Reader:
+    """Sits at all tables."""
+    scenes = {table.record: table.scene for table in tables}
+    recorders = {table.record: table.recorder for table in tables}
+    return Reader(name, rng, recorders, [partial(line.read_many, scenes=scenes) for line in tables[0].lines])
 
 
 async def _keys(stub: KeyVaultStub) -> tuple[list[Key], dict[str, Key]]:
@@ -145,6 +192,10 @@ class _Table:
     recorder: Recorder
     lines: Sequence[Line]
 
+    @property
+    def record(self) -> str:
+        return self.scene.records[0]
+
     async def play(self) -> None:
         sends = [lambda message, line=line: line.send(message, self.scene) for line in self.lines]
         await asyncio.gather(*(self._caller(f"c{number}", sends) for number in range(1, CALLERS + 1)))
@@ -154,7 +205,7 @@ class _Table:
 
     async def look(self) -> None:
         """Reads until there is an answer: what is stored in the end."""
-        message = Message(Read(0, include_deleted=True), self.scene.records[0])
+        message = Message(Read(0, include_deleted=True), self.record)
         async with asyncio.timeout(30):
             call = self.lines[0].send
             while isinstance(await self._record(message, call(message, self.scene)), Unknown):
