@@ -18,7 +18,7 @@ pytestmark = pytest.mark.external
 PROTO = Path("protos/keyvault/v1/keyvault.proto")
 BREAKS = {
     "a renamed field": ("FIELD_SAME_NAME", "string key_id = 1;", "string name = 1;"),
-    "another number": ("FIELD_NO_DELETE", "bool include_deleted = 3;", "bool include_deleted = 4;"),
+    "another number": ("FIELD_NO_DELETE", "bool include_deleted = 3;", "bool include_deleted = 5;"),
     "another type": ("FIELD_SAME_TYPE", "int64 known_revision = 2;", "uint64 known_revision = 2;"),
     "one become many": ("FIELD_SAME_CARDINALITY", "bytes new_wrapped_key = 4", "repeated bytes new_wrapped_key = 4"),
     "a field become optional": ("FIELD_SAME_CARDINALITY", "bool not_modified = 7;", "optional bool not_modified = 7;"),

@@ -27,6 +27,8 @@ METHODS = [
     "RewrapKey",
     "UnwrapKey",
     "BatchRead",
+    "List",
+    "ListRevisions",
     "WhoAmI",
 ]
 SERVICE = pb.DESCRIPTOR.services_by_name["KeyVault"]
@@ -85,7 +87,13 @@ def test_every_method_has_messages_of_its_own() -> None:
 
 def test_only_reading_is_without_side_effects() -> None:
     levels = {method.name: method.GetOptions().idempotency_level for method in SERVICE.methods}
-    assert [name for name, level in levels.items() if level == 1] == ["Read", "BatchRead", "WhoAmI"]
+    assert [name for name, level in levels.items() if level == 1] == [
+        "Read",
+        "BatchRead",
+        "List",
+        "ListRevisions",
+        "WhoAmI",
+    ]
 
 
 def test_bytes_are_keys_and_envelopes_and_all_are_redacted() -> None:

@@ -29,7 +29,7 @@ from keyvault_server.core.errors import (
     VaultError,
 )
 from keyvault_server.core.mutation import Mutation
-from keyvault_server.core.ports import HeadChanged, NewDataKey, RecordStore, Walked, WrappedBlob
+from keyvault_server.core.ports import HeadChanged, NamePage, NewDataKey, RecordStore, Walked, WrappedBlob
 from keyvault_server.core.records import (
     DIGEST_SIZE,
     Record,
@@ -66,6 +66,9 @@ class Between:
 
     async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
         await self._store.put_if(tenant, key_id, record, expected)
+
+    async def list_names(self, tenant: str, prefix: str, after: str, limit: int, *, deleted: bool) -> NamePage:
+        return await self._store.list_names(tenant, prefix, after, limit, deleted=deleted)
 
     def walk(self) -> AsyncIterator[Walked]:
         return self._store.walk()

@@ -17,7 +17,7 @@ from keyvault_server.core.errors import (
     MasterKeyUnusable,
     VaultError,
 )
-from keyvault_server.core.ports import KeyService, NewDataKey, RecordStore, Walked, WrappedBlob
+from keyvault_server.core.ports import KeyService, NamePage, NewDataKey, RecordStore, Walked, WrappedBlob
 from keyvault_server.core.records import Record, StoredHead
 from keyvault_server.core.vault import Found, Vault, Written
 from tests.reliability.clients import Message, Scene
@@ -48,6 +48,11 @@ class FarStore:
 
     async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
         await self._network.backend(lambda: self._engine.put_if(tenant, key_id, record, expected))
+
+    async def list_names(self, tenant: str, prefix: str, after: str, limit: int, *, deleted: bool) -> NamePage:
+        return await self._network.backend(
+            lambda: self._engine.list_names(tenant, prefix, after, limit, deleted=deleted)
+        )
 
     def walk(self) -> AsyncIterator[Walked]:
         return self._engine.walk()

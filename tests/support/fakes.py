@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from keyvault_api.envelope import Kind
 from keyvault_server.core.errors import MasterKeyUnusable, NotAuthorized
-from keyvault_server.core.ports import HeadChanged, NewDataKey, Walked, WrappedBlob
-from keyvault_server.core.records import Record, StoredHead
+from keyvault_server.core.ports import HeadChanged, ListedName, NamePage, NewDataKey, Walked, WrappedBlob
+from keyvault_server.core.records import Record, StoredHead, listed_as
 
 Hook = Callable[[], Awaitable[object]]
 NONCE_SIZE = 12
@@ -165,6 +166,19 @@ class FakeRecordStore(Hooks):
             raise HeadChanged(_head_of(stored))
         self.records[tenant, key_id] = record
         await self._leave("put_if")
+
+    async def list_names(self, tenant: str, prefix: str, after: str, limit: int, *, deleted: bool) -> NamePage:
+        """See RecordStore."""
+        await self._enter("list_names")
+        kind = Kind.TOMBSTONE if deleted else Kind.DATA
+        found = sorted(
+            ListedName(key_id, record.created)
+            for (owner, key_id), record in self.records.items()
+            if owner == tenant and key_id.startswith(prefix) and key_id > after and listed_as(record) is kind
+        )
+        page = NamePage(found[:limit], found[limit - 1].key_id if len(found) > limit else None)
+        await self._leave("list_names")
+        return page
 
     async def walk(self) -> AsyncIterator[Walked]:
         """See RecordStore."""

@@ -19,13 +19,19 @@ MAX_BATCH_ITEMS = 100
 """Records that one BatchRead asks for."""
 REMEMBERED_ENVELOPES = 16
 """Envelopes that a record remembers by their digests, newest first, and so recognises as replays."""
-POLICY_METHODS = ("GenerateKey", "Create", "Read", "Update", "Delete", "RotateKey", "RewrapKey", "UnwrapKey")
+DEFAULT_PAGE = 100
+"""Names on a page of a List that does not say how many."""
+MAX_PAGE = 1_000
+"""Names on a page at most."""
+LIST = "List"
+"""The method whose name is a prefix, and that only patterns with a final "*" grant."""
+POLICY_METHODS = ("GenerateKey", "Create", "Read", "Update", "Delete", "RotateKey", "RewrapKey", "UnwrapKey", LIST)
 """Methods that a policy grants, in the order of keyvault.proto."""
 WHO_AM_I = "WhoAmI"
 """The method that needs an identity and no grant."""
 BATCH_READ = "BatchRead"
 """The method of which each item needs the grant of a Read."""
-METHODS = (*POLICY_METHODS, BATCH_READ, WHO_AM_I)
+METHODS = (*POLICY_METHODS[:-1], BATCH_READ, LIST, WHO_AM_I)
 """Methods of the service, in the order of keyvault.proto."""
 
 _NAME = re.compile(r"[A-Za-z0-9._~:@/+=-]{1,255}", re.ASCII)

@@ -35,6 +35,10 @@ class Pattern(NamedTuple):
         """Return whether the pattern covers the text."""
         return text.startswith(self.literal) if self.is_prefix else text == self.literal
 
+    def covers_all(self, prefix: str) -> bool:
+        """Return whether the pattern covers every text that begins with this prefix."""
+        return self.is_prefix and prefix.startswith(self.literal)
+
 
 def _split(text: str) -> Pattern:
     return Pattern(text.removesuffix("*"), text.endswith("*"))
@@ -138,11 +142,13 @@ class AnyOf:
 
     def matches(self, text: str) -> bool:
         """Return whether one of the patterns covers the text."""
-        if text in self._exact:
-            return True
+        return text in self._exact or self.covers_all(text)
+
+    def covers_all(self, prefix: str) -> bool:
+        """Return whether one of the patterns covers every text that begins with this one; an exact pattern does not."""
         # No prefix begins with another, so only the last one that does not sort after the text can begin the text.
-        at = bisect_right(self._prefixes, text)
-        return at > 0 and text.startswith(self._prefixes[at - 1])
+        at = bisect_right(self._prefixes, prefix)
+        return at > 0 and prefix.startswith(self._prefixes[at - 1])
 
 
 class MostSpecific:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from keyvault_api.names import POLICY_METHODS, is_tenant
+from keyvault_api.names import LIST, POLICY_METHODS, is_tenant
 from keyvault_server.access.patterns import AnyOf, MostSpecific, Pattern, parse_identity_pattern, parse_name_pattern
 from keyvault_server.access.policy_file import BadPolicy, CallerTables, Table, listed, read_tables, shown
 from keyvault_server.access.quotas import CALLS_IN_FLIGHT, Limits, Rate
@@ -42,9 +42,14 @@ class CallerEntry:
     _names: Mapping[str, AnyOf] = field(repr=False, compare=False)
 
     def allows(self, method: str, name: str) -> bool:
-        """Return whether this caller may try the RPC on this key_id or scope; "" means that no scope was given."""
+        """Return whether this caller may try the RPC on this key_id or scope; "" means that no scope was given.
+
+        For a List, `name` is its prefix, and a pattern has to cover all names that begin with it.
+        """
         names = self._names.get(method)
-        return names is not None and names.matches(name)
+        if names is None:
+            return False
+        return names.covers_all(name) if method == LIST else names.matches(name)
 
 
 class Decision(NamedTuple):
@@ -100,9 +105,10 @@ class Policy:
         rules = [rule for rule in caller.rules if method in rule.methods]
         for rule in rules:
             for pattern in rule.names:
-                if pattern.matches(name):
+                if pattern.covers_all(name) if method == LIST else pattern.matches(name):
                     return Decision(True, rule.line, f'{entry}, and this rule allows {method} on "{pattern}"')
-        missing = "covers this name" if rules else f"lists {method}"
+        covers = 'covers this prefix by a pattern that ends in "*"' if method == LIST else "covers this name"
+        missing = covers if rules else f"lists {method}"
         return Decision(False, caller.line, f"{entry}, but no rule of this entry {missing}")
 
 

@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from keyvault_api.names import LIST
 from keyvault_server.core.errors import RateLimited
 
 READ_BYTES = "read_bytes"
-"""Name of the bucket for the bytes of the envelopes that Read returned."""
+"""Name of the bucket for the bytes of the envelopes that Read returned, and of the names that List did."""
 REFUSED = "refused"
 """Name of the bucket for calls that cost no other one: denied, malformed or rate-limited. Every other bucket has the
 name of its RPC."""
@@ -70,6 +71,9 @@ DEFAULT_RATES: Mapping[str, Rate] = MappingProxyType(
         # No request to KMS. A DynamoDB partition serves 3,000 strongly consistent reads of 4 KB in a second, 12 MB:
         # that is 32 records of full size, so bytes are counted in addition to calls.
         "Read": Rate(500, 1_000),
+        # No request to KMS. DynamoDB gives the names of a tenant 3,000 read units in a second; a page of 1,000 takes
+        # 20 to 88, and a few milliseconds of CPU. Its names count as bytes.
+        LIST: Rate(50, 100),
         # No request to a backend; people ask now and then.
         "WhoAmI": Rate(10, 50),
         READ_BYTES: Rate(12_000_000, 24_000_000),

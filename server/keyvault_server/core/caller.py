@@ -17,7 +17,7 @@ class Caller(Protocol):
 
     The vault calls, in this order: `note` before anything is checked; `permit` once the names are valid, before
     anything is looked up; `spend` once the envelope's shape is valid; `intend` before a conditional write, or
-    `replays` where none is needed; `charge` for the bytes that a Read returned.
+    `replays` where none is needed; `charge` for the bytes that a Read or List returned.
     """
 
     @property
@@ -25,10 +25,13 @@ class Caller(Protocol):
         """Tenant whose records the call is about."""
 
     def note(self, name: str, envelope: bytes = b"") -> None:
-        """Note the key_id or scope, and the envelope, that were sent. Neither need be valid."""
+        """Note the key_id, scope or prefix, and the envelope, that were sent. Neither need be valid."""
 
     def permit(self, name: str) -> None:
-        """Raise PolicyDenied unless the caller may make this call for a key_id or scope ("": one to be made)."""
+        """Raise PolicyDenied unless the caller may make this call for a key_id, a scope or a prefix.
+
+        An empty scope is one that the server makes; an empty prefix lists all names.
+        """
 
     def spend(self) -> None:
         """Take this call from the caller's quota. Raises RateLimited."""

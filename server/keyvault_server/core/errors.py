@@ -14,6 +14,7 @@ Reasons by class:
         TooLarge            TOO_LARGE
         EnvelopeNotUnderKey ENVELOPE_NOT_UNDER_KEY
         SameDataKey         SAME_DATA_KEY
+        BadPageToken        BAD_PAGE_TOKEN
       RecordNotFound        RECORD_NOT_FOUND
       RecordExists          RECORD_EXISTS
       StaleRevision         STALE_REVISION
@@ -125,6 +126,13 @@ class SameDataKey(InvalidRequest):
 
     reason = "SAME_DATA_KEY"
     message = "both wrapped keys hold the same data key: rotate to a fresh one from GenerateKey"
+
+
+class BadPageToken(InvalidRequest):
+    """The page token is not one of this listing."""
+
+    reason = "BAD_PAGE_TOKEN"
+    message = "page_token is not from a List of this prefix and deleted: send the last next_page_token, or none"
 
 
 class RecordNotFound(VaultError):

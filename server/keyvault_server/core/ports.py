@@ -72,6 +72,22 @@ class Walked(NamedTuple):
     """What `get` returns for it; None where the stored bytes are not a record."""
 
 
+class ListedName(NamedTuple):
+    """The name of a record, as it is stored; the vault might not accept it."""
+
+    key_id: str
+    created: int
+    """Microseconds since 1970 by the server's clock; informational."""
+
+
+class NamePage(NamedTuple):
+    """Names in the order of their bytes."""
+
+    names: list[ListedName]
+    more: str | None
+    """The name after which the next page begins; None at the end."""
+
+
 class RecordStore(Protocol):
     """Keep one record under each (tenant, key_id). A read shows every write that was answered before it began."""
 
@@ -86,6 +102,14 @@ class RecordStore(Protocol):
 
         Atomic, and durable when it returns. Otherwise raises HeadChanged with what is stored; but if an attempt of its
         own may have changed the head, BackendUnavailable, unless the stored record shows the outcome.
+        """
+
+    async def list_names(self, tenant: str, prefix: str, after: str, limit: int, *, deleted: bool) -> NamePage:
+        """Return at most `limit` names that begin with `prefix` and come after `after` ("": from the first one on).
+
+        Names of live records, or of deleted ones; never of vacancies. A page can be short, or empty, before the end.
+        It may show what was stored some time ago, and each page what was stored at another time. `after` begins with
+        the prefix.
         """
 
     def walk(self) -> AsyncIterator[Walked]:

@@ -78,6 +78,14 @@ def state_of(stored: StoredHead) -> State:
     return State(header.revision, header.kind)
 
 
+def listed_as(stored: StoredHead) -> Kind | None:
+    """Return among which names List shows a record: live ones (DATA), deleted ones (TOMBSTONE), or neither."""
+    try:
+        return state_of(stored).kind
+    except RecordCorrupt:
+        return None
+
+
 def remembered_since(stored: StoredHead | None) -> int:
     """Return the oldest revision whose envelope is still recognized, `current + 1` if none is.
 

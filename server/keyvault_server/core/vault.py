@@ -40,7 +40,7 @@ from keyvault_server.core.mutation import (
     prove_ownership,
     prove_replay,
 )
-from keyvault_server.core.ports import HeadChanged, KeyService, RecordStore
+from keyvault_server.core.ports import HeadChanged, KeyService, NamePage, RecordStore
 from keyvault_server.core.records import DIGEST_SIZE, StoredHead, digest, state_of, successor
 from keyvault_server.core.wrapped_key import WrappedKey, parse_wrapped_key
 
@@ -140,6 +140,14 @@ class Vault:
         envelope = record.envelope
         caller.charge(len(envelope))
         return _found(record, envelope, include_deleted=include_deleted)
+
+    async def list_names(self, caller: Caller, prefix: str, after: str, limit: int, *, deleted: bool) -> NamePage:
+        """Return a page of names, as RecordStore does; `listing.py` checks what the caller sent."""
+        caller.permit(prefix)
+        caller.spend()
+        page = await self._records.list_names(caller.tenant, prefix, after, limit, deleted=deleted)
+        caller.charge(sum(len(name.key_id) for name in page.names))
+        return page
 
     async def create(self, caller: Caller, key_id: str, wrapped_key: bytes, envelope: bytes) -> Written:
         """Store a record where none exists, where its owner deleted it, or where it was purged."""

@@ -46,9 +46,9 @@ class GuardedCall:
 
     @property
     def name(self) -> str:
-        """The key_id or scope that the call is about; empty if what was sent is not a valid one."""
+        """The key_id, scope or prefix that the call is about; empty if what was sent is not a valid one."""
         request = self.request
-        name: str = getattr(request, "key_id", "") or getattr(request, "scope", "")
+        name: str = next(filter(None, (getattr(request, field, "") for field in ("key_id", "scope", "prefix"))), "")
         return name if is_scope(name) else ""
 
     async def fail(self, error: VaultError) -> NoReturn:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from keyvault_api.envelope import MalformedEnvelope
-from keyvault_api.names import BATCH_READ, POLICY_METHODS, WHO_AM_I
+from keyvault_api.names import BATCH_READ, LIST, POLICY_METHODS, WHO_AM_I
 from keyvault_server.access.identity import AuthContext, Identifier, Metadata
 from keyvault_server.access.patterns import Pattern
 from keyvault_server.access.policy import CallerEntry, Policy, Rule
@@ -156,12 +156,12 @@ class Visitor:
             raise PolicyDenied
 
     def spend(self) -> None:
-        """See Caller. A Read also needs the bytes of the earlier ones to be paid for."""
+        """See Caller. A Read or List also needs the bytes of the earlier ones to be paid for."""
         if self._entry is None:
             return
         limits = self._entry.limits
         self._gate.quotas.spend(self.identity, self._method, limits[self._method])
-        if self._method == "Read":
+        if self._method in ("Read", LIST):
             self._gate.quotas.spend(self.identity, READ_BYTES, limits[READ_BYTES])
 
     def ask_for_rules(self) -> tuple[Rule, ...]:

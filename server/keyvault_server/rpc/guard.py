@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 import grpc
 from google.protobuf.message import DecodeError
 
-from keyvault_api.names import BATCH_READ
+from keyvault_api.names import BATCH_READ, LIST
 from keyvault_server.access.identity import Metadata
 from keyvault_server.access.quotas import InFlight
 from keyvault_server.core.errors import (
@@ -178,7 +178,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
             raise RateLimited
         call.caller.enter()
         current_caller.set(call.caller)
-        if self.replies.size and call.method in ("Read", BATCH_READ):
+        if self.replies.size and call.method in ("Read", BATCH_READ, LIST):
             self.replies.check(call.context.peer())
 
     async def _receive(self, call: GuardedCall, decode: Callable[[bytes], Any]) -> None:

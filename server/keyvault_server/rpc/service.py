@@ -14,6 +14,7 @@ from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultServicer
 from keyvault_server.core.batch import Item, read_many
 from keyvault_server.core.caller import ANONYMOUS
 from keyvault_server.core.errors import BatchFull, VaultError
+from keyvault_server.core.listing import list_names
 from keyvault_server.core.vault import Found, Vault, Written
 from keyvault_server.rpc.gatekeeper import Visitor, current_caller
 from keyvault_server.rpc.slots import Slots
@@ -89,6 +90,20 @@ class KeyVaultService(KeyVaultServicer):
     async def UnwrapKey(self, request: pb.UnwrapKeyRequest, context: Context) -> pb.UnwrapKeyResponse:
         key = await self._vault.unwrap_key(current_caller.get(), request.wrapped_key)
         return pb.UnwrapKeyResponse(tenant=key.tenant, scope=key.scope, plaintext_key=key.plaintext)
+
+    async def List(self, request: pb.ListRequest, context: Context) -> pb.ListResponse:
+        page = await list_names(
+            self._vault,
+            current_caller.get(),
+            request.prefix,
+            request.page_size,
+            request.page_token,
+            deleted=request.deleted,
+        )
+        response = pb.ListResponse(next_page_token=page.next_page_token)
+        for name in page.names:
+            _set(response.names.add(key_id=name.key_id).create_time, name.created)
+        return response
 
     async def WhoAmI(self, request: pb.WhoAmIRequest, context: Context) -> pb.WhoAmIResponse:
         caller = current_caller.get()

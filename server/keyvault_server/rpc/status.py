@@ -30,6 +30,7 @@ _STATUS = {
     "TOO_LARGE": grpc.StatusCode.INVALID_ARGUMENT,
     "ENVELOPE_NOT_UNDER_KEY": grpc.StatusCode.INVALID_ARGUMENT,
     "SAME_DATA_KEY": grpc.StatusCode.INVALID_ARGUMENT,
+    "BAD_PAGE_TOKEN": grpc.StatusCode.INVALID_ARGUMENT,
     "RECORD_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
     "RECORD_EXISTS": grpc.StatusCode.ALREADY_EXISTS,
     "STALE_REVISION": grpc.StatusCode.ABORTED,

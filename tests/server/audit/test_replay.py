@@ -21,7 +21,7 @@ from keyvault_server.audit.replay import StoreReport, against_store
 from keyvault_server.audit.trail import Audit
 from keyvault_server.backends.embedded.sqlite import SqliteStore, open_store
 from keyvault_server.core.errors import BackendThrottled, BackendUnavailable, VaultError
-from keyvault_server.core.ports import RecordStore, Walked
+from keyvault_server.core.ports import NamePage, RecordStore, Walked
 from keyvault_server.core.purge import purge
 from keyvault_server.core.records import Record, StoredHead, digest, state_of
 from keyvault_server.core.vault import Vault, Written
@@ -72,6 +72,9 @@ class AuditedStore(Hooks):
 
     async def get(self, tenant: str, key_id: str) -> Record | None:
         return await self._records.get(tenant, key_id)
+
+    async def list_names(self, tenant: str, prefix: str, after: str, limit: int, *, deleted: bool) -> NamePage:
+        return await self._records.list_names(tenant, prefix, after, limit, deleted=deleted)
 
     async def walk(self) -> AsyncIterator[Walked]:
         async for walked in self._records.walk():
@@ -202,7 +205,7 @@ class Site:
 
     def restore(self, row: tuple[Any, ...]) -> None:
         self.sql("DELETE FROM record WHERE tenant = ? AND key_id = ?", *row[:2])
-        self.sql("INSERT INTO record VALUES (?, ?, ?, ?, ?, ?, ?, ?)", *row)
+        self.sql(f"INSERT INTO record VALUES ({', '.join('?' * len(row))})", *row)
 
     def set(self, name: str = NAME, **columns: bytes) -> None:
         for column, value in columns.items():
@@ -443,7 +446,7 @@ def swap_the_owner(site: Site) -> None:
 
 
 def change_the_body(site: Site) -> None:
-    body = site.save()[7]
+    body = site.save()[-1]
     site.set(body=body[:-1] + bytes([body[-1] ^ 1]))
 
 
@@ -578,7 +581,7 @@ async def test_a_takeover_is_found_after_a_write_over_the_swapped_head(site: Sit
 async def test_a_record_planted_and_then_updated_is_found(site: Site) -> None:
     key = await five_revisions(site)
     head, body = (sealed := key.seal("prod/new", 3))[:72], sealed[72:]
-    site.restore((TENANT, "prod/new", 1, head, digest(sealed), 1, 1, body))
+    site.restore((TENANT, "prod/new", 1, head, digest(sealed), 1, 1, None, body))
     assert await site.one.update(key, 4, "prod/new") == "OK"
     assert any("was to replace a revision 3 that no log has" in finding for finding in await site.findings())
 

@@ -16,15 +16,11 @@ from typing import Any
 from keyvault_server.backends.aws.calls import AwsClient
 from keyvault_server.backends.aws.faults import AwsFault, NotDone
 from keyvault_server.backends.aws.gathered_reads import GatheredReads
+from keyvault_server.backends.aws.item import KEY, SEPARATOR, Item, binary_of, partition_key, time_of
+from keyvault_server.backends.aws.name_index import index_attributes, query_names
 from keyvault_server.core.errors import BackendUnavailable, RecordCorrupt, VaultError
-from keyvault_server.core.ports import HeadChanged, Walked
+from keyvault_server.core.ports import HeadChanged, NamePage, Walked
 from keyvault_server.core.records import DIGEST_SIZE, FORMAT, Record, StoredHead, in_ring
-
-KEY = "pk"
-SEPARATOR = "#"
-"""Stands between tenant and key_id in a partition key; neither may contain it."""
-
-Item = Mapping[str, Any]
 
 _NAMES = {f"#{name}": name for name in (KEY, "format", "head", "ring", "created", "updated")}
 _WHOLE: Mapping[str, Any] = {}
@@ -49,19 +45,19 @@ class DynamoRecordStore:
 
     async def get_head(self, tenant: str, key_id: str) -> StoredHead | None:
         """See RecordStore. Costs as much as `get`: DynamoDB charges for the whole item."""
-        item = await self._heads.read(_pk(tenant, key_id))
+        item = await self._heads.read(partition_key(tenant, key_id))
         return None if item is None else _stored_head(item)
 
     async def get(self, tenant: str, key_id: str) -> Record | None:
         """See RecordStore."""
-        item = await self._records.read(_pk(tenant, key_id))
+        item = await self._records.read(partition_key(tenant, key_id))
         return None if item is None else _record(item)
 
     async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
         """See RecordStore. `expected` b"" means an item without a valid head, which only a purge replaces."""
-        pk = _pk(tenant, key_id)
+        pk = partition_key(tenant, key_id)
         try:
-            await self._put(_item(pk, record), **_condition(expected))
+            await self._put(_item(tenant, key_id, record), **_condition(expected))
         except AwsFault as fault:
             if fault.code != "ConditionalCheckFailedException":
                 raise
@@ -84,6 +80,10 @@ class DynamoRecordStore:
         if stored is not None and _is_overtaken(stored, record):
             raise HeadChanged(stored) from None
         raise unknown
+
+    async def list_names(self, tenant: str, prefix: str, after: str, limit: int, *, deleted: bool) -> NamePage:
+        """See RecordStore. Names come from an index that follows writes, usually within a second."""
+        return await query_names(self._dynamodb, self._table, tenant, prefix, after, limit, deleted=deleted)
 
     async def walk(self) -> AsyncIterator[Walked]:
         """See RecordStore. A consistent Scan in pages of up to 1 MB; one read unit for each 4 KB of the table.
@@ -172,10 +172,6 @@ def _is_overtaken(stored: StoredHead, record: Record) -> bool:
     return followed and not in_ring(mine, stored.ring)
 
 
-def _pk(tenant: str, key_id: str) -> str:
-    return tenant + SEPARATOR + key_id
-
-
 def _key(pk: str) -> dict[str, Any]:
     return {KEY: {"S": pk}}
 
@@ -202,9 +198,10 @@ def _condition(expected: bytes | None) -> dict[str, Any]:
     }
 
 
-def _item(pk: str, record: Record) -> dict[str, Any]:
+def _item(tenant: str, key_id: str, record: Record) -> dict[str, Any]:
     return {
-        KEY: {"S": pk},
+        KEY: {"S": partition_key(tenant, key_id)},
+        **index_attributes(tenant, key_id, record),
         "format": {"N": str(FORMAT)},
         "head": {"B": record.head},
         "ring": {"B": record.ring},
@@ -231,7 +228,7 @@ def _stored_head(item: Mapping[str, Any]) -> StoredHead:
 
 def _record(item: Mapping[str, Any]) -> Record:
     head, ring, created, updated = _columns(item)
-    body = _binary(item, "body")
+    body = binary_of(item, "body")
     return Record(head, _NO_RING if body is None else ring, created, updated, body or b"")
 
 
@@ -240,19 +237,7 @@ def _columns(item: Mapping[str, Any]) -> tuple[bytes, bytes, int, int]:
     number = item.get("format", {}).get("N")
     if number not in (None, str(FORMAT)):
         raise RecordCorrupt
-    ring = _binary(item, "ring")
+    ring = binary_of(item, "ring")
     if number is None or ring is None:
         ring = _NO_RING
-    return _binary(item, "head") or b"", ring, _time(item, "created"), _time(item, "updated")
-
-
-def _binary(item: Mapping[str, Any], name: str) -> bytes | None:
-    """Return the attribute; None if it is missing or of another type."""
-    value: bytes | None = item.get(name, {}).get("B")
-    return value
-
-
-def _time(item: Mapping[str, Any], name: str) -> int:
-    """Return the attribute, or 0 if it is not a valid time: times are informational."""
-    digits = item.get(name, {}).get("N", "")
-    return int(digits) if digits.isdecimal() and len(digits) < 19 else 0
+    return binary_of(item, "head") or b"", ring, time_of(item, "created"), time_of(item, "updated")

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from keyvault_server.backends.aws.calls import AwsClient, explain_failures
-from keyvault_server.backends.aws.dynamodb import KEY
 from keyvault_server.backends.aws.faults import AwsFault
+from keyvault_server.backends.aws.item import KEY
 from keyvault_server.core.errors import OperatorError
 
 KEY_SCHEMA = [{"AttributeName": KEY, "KeyType": "HASH"}]

@@ -14,13 +14,15 @@ from keyvault_server.backends.embedded.data_directory import UnusableData
 from keyvault_server.disk.files import explain, rewrite_durably
 from keyvault_server.disk.permissions import refuse_unsafe
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE record (
     tenant TEXT NOT NULL, key_id TEXT NOT NULL, format INTEGER NOT NULL,
-    head BLOB NOT NULL, ring BLOB NOT NULL, created INTEGER NOT NULL, updated INTEGER NOT NULL, body BLOB NOT NULL,
+    head BLOB NOT NULL, ring BLOB NOT NULL, created INTEGER NOT NULL, updated INTEGER NOT NULL,
+    kind INTEGER, body BLOB NOT NULL,
     PRIMARY KEY (tenant, key_id),
-    CHECK (typeof(head) = 'blob' AND typeof(ring) = 'blob' AND typeof(body) = 'blob'))
+    CHECK (typeof(head) = 'blob' AND typeof(ring) = 'blob' AND typeof(body) = 'blob'));
+CREATE INDEX names ON record (tenant, kind, key_id, created) WHERE kind IS NOT NULL
 """
 
 

@@ -24,11 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from keyvault_server.backends.embedded.database import open_connections
+from keyvault_server.backends.embedded.names import NAMES, page_of, page_values
 from keyvault_server.backends.embedded.row_cache import RowCache
 from keyvault_server.core.errors import BackendUnavailable, RecordCorrupt, StoreFull, VaultError
 from keyvault_server.core.meter import Meter
-from keyvault_server.core.ports import HeadChanged, Walked
-from keyvault_server.core.records import FORMAT, Record, StoredHead
+from keyvault_server.core.ports import HeadChanged, NamePage, Walked
+from keyvault_server.core.records import FORMAT, Record, StoredHead, listed_as
 from keyvault_server.disk.group_commit import GroupCommit
 from keyvault_server.disk.stepping_back import Workers
 
@@ -48,11 +49,12 @@ _PAGE = (
     " FROM record WHERE rowid > ? ORDER BY rowid LIMIT ?"
 )
 _INSERT = (
-    "INSERT INTO record (format, head, ring, created, updated, body, tenant, key_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO record (format, head, ring, created, updated, kind, body, tenant, key_id)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
     " ON CONFLICT DO NOTHING"
 )
 _UPDATE = (
-    "UPDATE record SET format = ?, head = ?, ring = ?, created = ?, updated = ?, body = ?"
+    "UPDATE record SET format = ?, head = ?, ring = ?, created = ?, updated = ?, kind = ?, body = ?"
     " WHERE tenant = ? AND key_id = ? AND head = ?"
 )
 
@@ -116,6 +118,11 @@ class SqliteStore:
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._puts.add(_Put(tenant, key_id, record, expected, answer))
         await answer
+
+    async def list_names(self, tenant: str, prefix: str, after: str, limit: int, *, deleted: bool) -> NamePage:
+        """See RecordStore."""
+        rows = _rows(self._snapshot(), NAMES, *page_values(tenant, prefix, after, limit, deleted=deleted))
+        return page_of(rows, limit)
 
     async def walk(self) -> AsyncIterator[Walked]:
         """See RecordStore. Yields in the order of first creation; reads a page at a time."""
@@ -263,7 +270,8 @@ def _batch_length(puts: Sequence[_Put]) -> int:
 def _write_if_expected(connection: sqlite3.Connection, put: _Put) -> Exception | None:
     """Write if the condition holds in the transaction so far; else return the refusal, with what is stored."""
     record = put.record
-    values = (FORMAT, record.head, record.ring, record.created, record.updated, record.body, put.tenant, put.key_id)
+    columns = (FORMAT, record.head, record.ring, record.created, record.updated, listed_as(record), record.body)
+    values = (*columns, put.tenant, put.key_id)
     if put.expected is None:
         written = connection.execute(_INSERT, values)
     else:
@@ -271,10 +279,10 @@ def _write_if_expected(connection: sqlite3.Connection, put: _Put) -> Exception |
     if written.rowcount:
         return None
     try:
-        columns = _select(connection, _HEAD, put.tenant, put.key_id)
+        stored = _select(connection, _HEAD, put.tenant, put.key_id)
     except RecordCorrupt as corrupt:
         return corrupt  # the put's condition failed, on a row that another release wrote
-    return HeadChanged(StoredHead(*columns) if columns else None)
+    return HeadChanged(StoredHead(*stored) if stored else None)
 
 
 def _answer_put(put: _Put, outcome: Exception | None) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from keyvault_server.backends.aws.clients import open_clients
-from keyvault_server.backends.aws.dynamodb import DynamoRecordStore, Item
+from keyvault_server.backends.aws.dynamodb import DynamoRecordStore
 from keyvault_server.backends.aws.gathered_reads import MOST_NAMES, MOST_OUT, GatheredReads
+from keyvault_server.backends.aws.item import Item
 from keyvault_server.core.records import Record, successor
 from tests.reliability.bugs import JoinsTheLeft
 from tests.server.backends.aws.conftest import Line

@@ -9,7 +9,8 @@ import pytest
 from keyvault_api.names import is_key_id, is_tenant
 from keyvault_server.backends.aws.calls import AwsClient
 from keyvault_server.backends.aws.clients import open_clients
-from keyvault_server.backends.aws.dynamodb import SEPARATOR, DynamoRecordStore
+from keyvault_server.backends.aws.dynamodb import DynamoRecordStore
+from keyvault_server.backends.aws.item import SEPARATOR
 from keyvault_server.backends.aws.kms import KmsKeyService
 from keyvault_server.core.errors import BackendUnavailable, RecordCorrupt
 from keyvault_server.core.ports import HeadChanged
@@ -99,6 +100,8 @@ async def test_the_item_has_the_documented_attributes_and_no_other(table: Table)
     await table.store.put_if(TENANT, table.key_id, RECORD, None)
     assert await table.item() == {
         "pk": {"S": f"acme#{table.key_id}"},
+        "listed": {"S": "acme#live"},
+        "key_id": {"S": table.key_id},
         "format": {"N": "1"},
         "head": {"B": RECORD.head},
         "ring": {"B": RECORD.ring},

@@ -182,9 +182,9 @@ async def test_a_database_of_a_newer_schema_is_refused(tmp_path: Path) -> None:
     async with open_store(path):
         pass
     with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 3")
     connection.close()
-    with pytest.raises(UnusableData, match="schema 2"):
+    with pytest.raises(UnusableData, match="schema 3"):
         async with open_store(path):
             pass
 
