@@ -159,6 +159,9 @@ func (r *refusal) Error() string {
 		text += " " + r.reason
 	}
 	text += ": " + r.message
+	if r.reason == "" && r.code == codes.Unimplemented {
+		text += " (the server does not know this call: it is an older KeyVault, or another service)"
+	}
 	if r.requestID != "" {
 		text += " (request " + r.requestID + ")"
 	}

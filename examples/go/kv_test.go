@@ -498,7 +498,8 @@ func TestBadUsageIsItsOwnError(t *testing.T) {
 	path, _ := keyFile(t, 1)
 	for _, line := range []string{
 		"", "frob k --key f", "get", "get k", "get --key f", "get k l --key f", "get k --kez f", "get k --key f --new-key g",
-		"rotate k --key f", "put prod/ --key f",
+		"rotate k --key f", "put prod/ --key f", "history", "history prod/", "history k --key f", "list a b", "list --key f",
+		"get k --key f --revision 0", "get k --key f --revision x", "put k --key f --revision 1",
 	} {
 		err := run(strings.Fields(line), strings.NewReader(""), &bytes.Buffer{})
 		if _, ok := err.(usageError); !ok || !strings.Contains(err.Error(), "usage: "+usage) {

@@ -14,6 +14,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 
@@ -21,7 +22,8 @@ import (
 	"example.com/kv/kve1"
 )
 
-const usage = "kv put|get|delete KEY_ID --key FILE, or kv rotate KEY_ID --key FILE --new-key FILE"
+const usage = "kv put|delete KEY_ID --key FILE, kv get KEY_ID --key FILE [--revision N], " +
+	"kv rotate KEY_ID --key FILE --new-key FILE, kv history KEY_ID, or kv list [PREFIX]"
 
 // usageError is the caller's mistake: invalid arguments or settings.
 type usageError string
@@ -66,7 +68,8 @@ func run(arguments []string, stdin io.Reader, stdout io.Writer) error {
 
 // command is what the caller asked for.
 type command struct {
-	verb, keyID, keyFile, newKeyFile string
+	verb, keyID, keyFile, newKeyFile string // keyID is the prefix of a list
+	revision                         int64  // of get, 0 for the current one
 	plaintext                        []byte
 }
 
@@ -79,6 +82,12 @@ func parse(arguments []string) (command, error) {
 	flags.SetOutput(io.Discard)
 	flags.StringVar(&parsed.keyFile, "key", "", "")
 	flags.StringVar(&parsed.newKeyFile, "new-key", "", "")
+	flags.Func("revision", "", func(text string) (err error) {
+		if parsed.revision, err = strconv.ParseInt(text, 10, 64); err == nil && parsed.revision < 1 {
+			err = errors.New("must be at least 1")
+		}
+		return err
+	})
 	err := flags.Parse(arguments[1:])
 	if err == nil && flags.NArg() > 0 { // flags may stand on both sides of the KEY_ID
 		parsed.keyID = flags.Arg(0)
@@ -87,17 +96,40 @@ func parse(arguments []string) (command, error) {
 	switch {
 	case err != nil:
 		return command{}, usageError(fmt.Sprintf("%s; usage: %s", err, usage))
-	case !slices.Contains([]string{"put", "get", "rotate", "delete"}, parsed.verb),
-		flags.NArg() > 0 || parsed.keyFile == "",
-		(parsed.verb == "rotate") != (parsed.newKeyFile != ""):
+	case !slices.Contains([]string{"put", "get", "rotate", "delete", "history", "list"}, parsed.verb),
+		flags.NArg() > 0,
+		parsed.needsKey() != (parsed.keyFile != ""),
+		(parsed.verb == "rotate") != (parsed.newKeyFile != ""),
+		parsed.verb != "get" && parsed.revision != 0:
 		return command{}, usageError("usage: " + usage)
+	case parsed.verb == "list":
+		return parsed, nil
 	case parsed.keyID == "" || strings.HasSuffix(parsed.keyID, "/"): // GenerateKey would take either for another scope
 		return command{}, usageError(`a KEY_ID must not be empty or end in "/"; usage: ` + usage)
 	}
 	return parsed, nil
 }
 
+func (c command) needsKey() bool { return c.verb != "history" && c.verb != "list" }
+
 func (c command) run(ctx context.Context, v vault, stdout io.Writer) error {
+	if c.needsKey() {
+		return c.runWithKey(ctx, v, stdout)
+	}
+	if c.verb == "list" {
+		return v.list(ctx, c.keyID, func(name string) error {
+			_, err := fmt.Fprintln(stdout, name)
+			return err
+		})
+	}
+	lines, err := v.history(ctx, c.keyID)
+	if err == nil {
+		_, err = io.WriteString(stdout, lines)
+	}
+	return err
+}
+
+func (c command) runWithKey(ctx context.Context, v vault, stdout io.Writer) error {
 	load := loadKey
 	if c.verb == "put" {
 		load = func(path string) (dataKey, error) { return v.loadOrMakeKey(ctx, path, c.keyID) }
@@ -109,7 +141,12 @@ func (c command) run(ctx context.Context, v vault, stdout io.Writer) error {
 	var revision int64
 	switch c.verb {
 	case "get":
-		plaintext, err := v.get(ctx, c.keyID, key)
+		var plaintext []byte
+		if c.revision != 0 {
+			plaintext, err = v.getRevision(ctx, c.keyID, key, c.revision)
+		} else {
+			plaintext, err = v.get(ctx, c.keyID, key)
+		}
 		if err == nil {
 			_, err = stdout.Write(plaintext)
 		}

@@ -10,7 +10,7 @@ import { fileURLToPath } from "node:url";
 import * as grpc from "@grpc/grpc-js";
 
 import { ErrorInfo, RetryInfo, Status } from "./generated/details.js";
-import { type CreateRequest, KeyVaultService } from "./generated/keyvault/v1/keyvault.js";
+import { type CreateRequest, KeyVaultService, type ReadRequest } from "./generated/keyvault/v1/keyvault.js";
 import { type Kind, open, parse, seal } from "./kve1.js";
 import { Failure, OutcomeUnknown, Vault } from "./vault.js";
 
@@ -78,7 +78,7 @@ test("a refusal is not retried", async () => {
 test("a mutation that is never answered has an unknown outcome, a look has none", async () => {
   script = Array(100).fill(lost());
   await assert.rejects(calling(1, (vault) => vault.call(create, creation())), OutcomeUnknown);
-  const look = { keyId: "a", knownRevision: 0n, includeDeleted: false };
+  const look = { keyId: "a", knownRevision: 0n, includeDeleted: false, revision: 0n };
   await assert.rejects(calling(1, (vault) => vault.call(read, look)), Failure);
 });
 
@@ -201,6 +201,56 @@ test("get refuses another revision than the server says, another kind and anothe
   }
 });
 
+test("list asks for every page, and refuses one that cannot be", async () => {
+  script = [page("1", "p/a", "p/b"), page("2"), page("", "p/c")];
+  assert.deepEqual(await kv(["list", "p/"]), [0, "p/a\np/b\np/c\n", ""]);
+  assert.deepEqual(asked.map(({ request }) => request), ["", "1", "2"].map((pageToken) => {
+    return { prefix: "p/", pageSize: 1_000, pageToken, deleted: false };
+  }));
+  const endless = Array.from({ length: 100 }, (_, i) => page(String(i + 1)));
+  for (const lie of [
+    [page("", "q/a")], [page("", "p/\x1b[2J")], [page("", "p/a/")], [page("1", "p/a"), page("", "p/a")],
+    [page("1"), page("1")], endless,
+  ]) {
+    script = [...lie];
+    const [code, , err] = await kv(["list", "p/"]);
+    assert.deepEqual([code, script.length], [1, 0]);
+    assert.match(err, /^kv: the server's list of names that begin with "p\/" [^\n\x1b]+\n$/);
+  }
+});
+
+test("history shows a line for each revision, and refuses what cannot be", async () => {
+  script = [revisions(3n, 2n)];
+  const lines = [3, 2].map((revision) => `revision ${revision}  1970-01-01T00:00:01Z  99 bytes sealed\n`);
+  assert.deepEqual(await kv(["history", "a"]), [0, lines.join(""), ""]);
+  for (const numbers of [[], [0n], [2n, 2n], [2n, 3n], Array.from({ length: 17 }, (_, i) => BigInt(17 - i))]) {
+    script = [revisions(...numbers)];
+    const [code, out, err] = await kv(["history", "a"]);
+    assert.deepEqual([code, out], [1, ""]);
+    assert.match(err, /^kv: the server answered ListRevisions of a with an impossible list\n$/);
+  }
+});
+
+test("an earlier revision is the one that was asked for", async () => {
+  const get = ["get", "a", "--key", keyFile, "--revision", "2"];
+  script = [stored(2n)];
+  assert.deepEqual(await kv(get), [0, "", ""]);
+  assert.equal((asked[0]?.request as unknown as ReadRequest).revision, 2n);
+  script = [stored(3n)];
+  assert.match((await kv(get))[2], /^kv: the server answered with revision 3 of a instead of 2: it is an older KeyVault/);
+  script = [{ response: { tenant: "acme", envelope: creation(3n).envelope, revision: 2n } }];
+  assert.match((await kv(get))[2], /^kv: the server's answer for a contradicts its envelope\n$/);
+  script = [stored(2n, "TOMBSTONE")];
+  assert.match((await kv(get))[2], /^kv: the server's answer for a contradicts its envelope\n$/);
+});
+
+test("an older server is named", async () => {
+  for (const args of [["list"], ["history", "a"]]) {
+    script = [refusal(UNIMPLEMENTED)];
+    assert.match((await kv(args))[2], /^kv: UNIMPLEMENTED: played \(the server does not know this call: [^\n]+\n$/);
+  }
+});
+
 test("what the caller has to fix is one line, exit 2, and never a secret", async () => {
   const broken = inFolder("broken.json", "S3CRET");
   const words = inFolder("words", "S3CRET S3CRET");
@@ -213,6 +263,12 @@ test("what the caller has to fix is one line, exit 2, and never a secret", async
     [["get", "a", "--key", join(folder, "absent")], {}],
     [["get", "a", "--key", broken], {}],
     [["put", "a/", "--key", join(folder, "absent")], {}],
+    [["history"], {}],
+    [["history", "a", "--key", keyFile], {}],
+    [["list", "a", "b"], {}],
+    [["list", "--key", keyFile], {}],
+    [[...get, "--revision", "0"], {}],
+    [["put", "a", "--key", keyFile, "--revision", "1"], {}],
     [get, { KEYVAULT_TIMEOUT: "soon" }],
     [get, { KEYVAULT_ADDRESS: "192.0.2.1:50051" }],
     [get, { KEYVAULT_TOKEN_FILE: broken }],
@@ -262,6 +318,16 @@ function sealed(): string[] {
 function stored(revision: bigint, kind: Kind = "DATA"): Answer {
   const envelope = seal(KEY, "acme", "a", kind, revision, Buffer.alloc(0));
   return { response: { tenant: "acme", envelope, revision } };
+}
+
+/** A page of List. */
+function page(nextPageToken: string, ...names: string[]): Answer {
+  return { response: { names: names.map((keyId) => ({ keyId })), nextPageToken } };
+}
+
+/** What ListRevisions answers. */
+function revisions(...numbers: bigint[]): Answer {
+  return { response: { revisions: numbers.map((revision) => ({ revision, size: 99, updateTime: new Date(1_000) })) } };
 }
 
 function written(revision: bigint): Answer {

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /**
- * kv puts, gets, rotates and deletes records of a KeyVault server, which learns nothing of what they hold.
+ * kv puts, gets, rotates, deletes and lists records of a KeyVault server, which learns nothing of what they hold.
  *
  * The rules of this file: what goes wrong is one line on standard error, with exit 2 if it is the caller's arguments,
  * settings or files and exit 1 otherwise; no secret is in that line, nor in an argument; a key is saved before use.
@@ -12,10 +12,13 @@ import { parseArgs } from "node:util";
 
 import { KeyVaultService, type ReadResponse } from "./generated/keyvault/v1/keyvault.js";
 import { commitsTo, type Kind, MAX_PLAINTEXT, open, type Opened, parse, seal } from "./kve1.js";
+import { history, list } from "./past.js";
 import { BadUsage, connect, contentOf } from "./settings.js";
 import { Failure, type Vault } from "./vault.js";
 
-const USAGE = "usage: kv put|get|delete KEY_ID --key FILE, or kv rotate KEY_ID --key FILE --new-key FILE";
+const USAGE =
+  "usage: kv put|delete KEY_ID --key FILE, kv get KEY_ID --key FILE [--revision N], " +
+  "kv rotate KEY_ID --key FILE --new-key FILE, kv history KEY_ID, or kv list [PREFIX]";
 const MAX_WRAPPED_KEY = 8_192; // bytes, keyvault.proto
 const TRIES = 10; // while other writers are faster
 
@@ -29,27 +32,38 @@ interface DataKey {
 }
 
 interface Command {
-  readonly name: "put" | "get" | "rotate" | "delete";
+  readonly name: "put" | "get" | "rotate" | "delete" | "history" | "list";
+  /** The prefix of a list. */
   readonly keyId: string;
   readonly keyFile: string;
+  /** Of get, 0n for the current one. */
+  readonly revision: bigint;
   /** For rotate only, else "". */
   readonly newKeyFile: string;
 }
 
-async function run({ name, keyId, keyFile, newKeyFile }: Command): Promise<void> {
+async function run(command: Command): Promise<void> {
+  const { name, keyId } = command;
   const plaintext = name === "put" ? await standardInput() : Buffer.alloc(0);
   const vault = connect(process.env);
   try {
-    const key = name === "put" ? await loadOrGenerate(vault, keyId, keyFile) : load(keyFile);
-    if (name === "get") return void process.stdout.write(await get(vault, keyId, key));
-    let revision: bigint;
-    if (name === "put") revision = await put(vault, keyId, key, plaintext);
-    else if (name === "delete") revision = await remove(vault, keyId, key);
-    else revision = await rotate(vault, keyId, key, await loadOrGenerate(vault, keyId, newKeyFile));
-    console.log(`${keyId} is at revision ${revision}`);
+    if (name === "history") console.log((await history(vault, keyId)).join("\n"));
+    else if (name === "list") for await (const listed of list(vault, keyId)) console.log(listed);
+    else await runWithKey(vault, command, plaintext);
   } finally {
     vault.close();
   }
+}
+
+async function runWithKey(vault: Vault, command: Command, plaintext: Buffer): Promise<void> {
+  const { name, keyId, keyFile, newKeyFile } = command;
+  const key = name === "put" ? await loadOrGenerate(vault, keyId, keyFile) : load(keyFile);
+  if (name === "get") return void process.stdout.write(await get(vault, keyId, key, command.revision));
+  let revision: bigint;
+  if (name === "put") revision = await put(vault, keyId, key, plaintext);
+  else if (name === "delete") revision = await remove(vault, keyId, key);
+  else revision = await rotate(vault, keyId, key, await loadOrGenerate(vault, keyId, newKeyFile));
+  console.log(`${keyId} is at revision ${revision}`);
 }
 
 /** Creates the record, or updates it if it is there: the last writer wins. */
@@ -70,8 +84,15 @@ async function put(vault: Vault, keyId: string, key: DataKey, plaintext: Buffer)
 }
 
 /** A command cannot notice that an earlier one was shown a newer record: a longer program remembers revisions. */
-async function get(vault: Vault, keyId: string, key: DataKey): Promise<Buffer> {
-  return opened(await read(vault, keyId), keyId, key).plaintext;
+async function get(vault: Vault, keyId: string, key: DataKey, revision: bigint): Promise<Buffer> {
+  const stored = await read(vault, keyId, false, revision);
+  if (revision !== 0n && stored.revision !== revision) {
+    throw new Error(
+      `the server answered with revision ${stored.revision} of ${keyId} instead of ${revision}: ` +
+        "it is an older KeyVault, which cannot read earlier revisions",
+    );
+  }
+  return opened(stored, keyId, key).plaintext;
 }
 
 /** Hands the record to the new key, unless an earlier attempt has. */
@@ -152,8 +173,8 @@ function mustBeAbove(stored: ReadResponse, { failure, revision }: Refused): void
   throw new Error(`the server has revision ${stored.revision} and refuses ${revision}: ${cause}`);
 }
 
-function read(vault: Vault, keyId: string, includeDeleted = false): Promise<ReadResponse> {
-  return vault.call(KeyVaultService.read, { keyId, knownRevision: 0n, includeDeleted });
+function read(vault: Vault, keyId: string, includeDeleted = false, revision = 0n): Promise<ReadResponse> {
+  return vault.call(KeyVaultService.read, { keyId, knownRevision: 0n, includeDeleted, revision });
 }
 
 /** What Read answered, if it is under this key and what the server says it is. */
@@ -232,14 +253,19 @@ async function standardInput(): Promise<Buffer> {
 }
 
 function commandOf(args: string[]): Command {
-  const options = { key: { type: "string", default: "" }, "new-key": { type: "string", default: "" } } as const;
+  const text = { type: "string", default: "" } as const;
+  const options = { key: text, "new-key": text, revision: text } as const;
   try {
     const { positionals, values } = parseArgs({ args, options, allowPositionals: true });
-    const [name, keyId, ...more] = positionals;
+    const [name, given, ...more] = positionals;
     const { key: keyFile, "new-key": newKeyFile } = values;
-    const known = name === "put" || name === "get" || name === "delete" || name === "rotate";
-    if (known && keyId !== undefined && !more.length && keyFile && (name === "rotate") === (newKeyFile !== "")) {
-      return { name, keyId, keyFile, newKeyFile };
+    const keyless = name === "history" || name === "list";
+    const known = keyless || name === "put" || name === "get" || name === "delete" || name === "rotate";
+    const keyId = given ?? (name === "list" ? "" : undefined);
+    const fits = keyless === (keyFile === "") && (name === "rotate") === (newKeyFile !== "");
+    const revised = values.revision === "" || (name === "get" && /^[1-9][0-9]{0,18}$/.test(values.revision));
+    if (known && keyId !== undefined && !more.length && fits && revised) {
+      return { name, keyId, keyFile, newKeyFile, revision: BigInt(values.revision) };
     }
   } catch {
     // an unknown option

@@ -26,6 +26,8 @@ const UNSETTLED = ["BACKEND_UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL"];
 const LIMITED = ["RATE_LIMITED", "BACKEND_THROTTLED"];
 const RETRIED = [...LIMITED, "BACKEND_UNAVAILABLE", "DEADLINE_EXCEEDED", "SERVER_STOPPING"];
 
+const OLDER = " (the server does not know this call: it is an older KeyVault, or another service)";
+
 /** What the vault's ErrorInfo says; nothing if it was not the vault that answered. */
 interface About {
   reason?: string;
@@ -160,8 +162,9 @@ function failureOf(error: grpc.ServiceError): Failure {
   if (metadata["vacant"] === "true") about.vacant = true;
   const retried = reason ? RETRIED.includes(reason) : PASSING.includes(error.code);
   const wait = reason && LIMITED.includes(reason) ? Math.max(0, delay) : 0;
+  const older = !reason && error.code === grpc.status.UNIMPLEMENTED ? OLDER : "";
   return new Failure(
-    `${named}: ${error.details}${id ? ` (${id})` : ""}`,
+    `${named}: ${error.details}${older}${id ? ` (${id})` : ""}`,
     about,
     !reason || UNSETTLED.includes(reason),
     retried ? wait : undefined,
