@@ -116,6 +116,9 @@ final class Failed extends Vault.Refused {
         if (status.getCause() != null) {
             message += ": " + Throwables.getRootCause(status.getCause()).getMessage();
         }
+        if (reason.isEmpty() && status.getCode() == Status.Code.UNIMPLEMENTED) {
+            message += " (the server does not know this call: it is an older KeyVault, or another service)";
+        }
         String request = info.getMetadataOrDefault("request_id", "");
         return status.getCode() + reason + ": " + message + (request.isEmpty() ? "" : " (request " + request + ")");
     }

@@ -29,15 +29,13 @@ import io.github.keyvaultgrpc.v1.RotateKeyRequest;
 import io.github.keyvaultgrpc.v1.UpdateRequest;
 
 /**
- * The command kv: puts, gets, rotates and deletes one record of a server that cannot read it.
+ * The command kv: puts, gets, rotates, deletes and lists records of a server that cannot read them.
  *
  * <p>The rules of this file: a failure is one line, never with a secret in it; a key is on disk before it
  * is used; an envelope is sealed for the revision after one that opened under the key, never for one that the
  * server names.
  */
 public final class Kv {
-    private static final String USAGE =
-            "usage: kv put|get|delete KEY_ID --key FILE, or kv rotate KEY_ID --key FILE --new-key FILE";
     private static final int RESEALS = 10;
     private static final Set<String> OVERTAKEN = Set.of("STALE_REVISION", "RECORD_EXISTS", "RECORD_NOT_FOUND");
     /** Held here, for a logger that nobody holds forgets its level. */
@@ -81,35 +79,21 @@ public final class Kv {
 
     private static byte[] run(String[] args, Map<String, String> environment, InputStream in)
             throws Refused, IOException, InterruptedException {
-        boolean rotates = args.length > 0 && args[0].equals("rotate");
-        if (args.length != (rotates ? 6 : 4) || !Set.of("put", "get", "rotate", "delete").contains(args[0])) {
-            throw new BadUsage(USAGE);
-        }
-        String keyId = args[1];
-        if (keyId.isEmpty() || keyId.endsWith("/")) { // GenerateKey would take either for another scope
-            throw new BadUsage("a KEY_ID must not be empty or end in \"/\"");
-        }
-        Path keyFile = option(args, "--key");
-        Path newKeyFile = rotates ? option(args, "--new-key") : null;
-        byte[] input = args[0].equals("put") ? read(in) : new byte[0];
+        Arguments asked = Arguments.parse(args);
+        long revision = asked.revision();
+        byte[] input = asked.verb().equals("put") ? read(in) : new byte[0];
         try (Vault vault = Vault.connect(environment)) {
-            Kv kv = new Kv(vault, keyId);
-            return switch (args[0]) {
-                case "put" -> kv.report(kv.put(kv.loadOrGenerate(keyFile), input));
-                case "get" -> kv.open(DataKey.load(keyFile), kv.read(false));
-                case "rotate" -> kv.report(kv.rotate(DataKey.load(keyFile), kv.loadOrGenerate(newKeyFile)));
-                default -> kv.report(kv.delete(DataKey.load(keyFile)));
+            Kv kv = new Kv(vault, asked.keyId());
+            return switch (asked.verb()) {
+                case "list" -> Past.list(vault, asked.keyId()).getBytes(UTF_8);
+                case "history" -> Past.history(vault, asked.keyId()).getBytes(UTF_8);
+                case "put" -> kv.report(kv.put(kv.loadOrGenerate(asked.file("--key")), input));
+                case "get" -> kv.get(DataKey.load(asked.file("--key")), revision);
+                case "rotate" -> kv.report(kv.rotate(
+                        DataKey.load(asked.file("--key")), kv.loadOrGenerate(asked.file("--new-key"))));
+                default -> kv.report(kv.delete(DataKey.load(asked.file("--key"))));
             };
         }
-    }
-
-    private static Path option(String[] args, String name) throws BadUsage {
-        for (int i = 2; i < args.length; i += 2) {
-            if (args[i].equals(name)) {
-                return Path.of(args[i + 1]);
-            }
-        }
-        throw new BadUsage(USAGE);
     }
 
     private static byte[] read(InputStream in) throws Refused, IOException {
@@ -132,6 +116,16 @@ public final class Kv {
             DataKey.save(generated, file);
         }
         return DataKey.load(file);
+    }
+
+    /** Returns the data at a revision, 0 for the current one. An older server ignores the revision. */
+    private byte[] get(DataKey key, long revision) throws Refused, InterruptedException {
+        ReadResponse stored = read(ReadRequest.newBuilder().setRevision(revision));
+        if (revision != 0 && stored.getRevision() != revision) {
+            throw new Refused("the server answered with revision " + stored.getRevision() + " of " + keyId + " instead of "
+                    + revision + ": it is an older KeyVault, which cannot read earlier revisions");
+        }
+        return open(key, stored);
     }
 
     /** The last writer wins: creates the record, updates it if it is there, creates it again if it was deleted. */
@@ -261,8 +255,12 @@ public final class Kv {
      * the highest revision of each name.
      */
     private ReadResponse read(boolean deleted) throws Refused, InterruptedException {
-        var request = ReadRequest.newBuilder().setKeyId(keyId).setIncludeDeleted(deleted).build();
-        ReadResponse stored = vault.call(KeyVaultGrpc.getReadMethod(), request);
+        return read(ReadRequest.newBuilder().setIncludeDeleted(deleted));
+    }
+
+    private ReadResponse read(ReadRequest.Builder asked) throws Refused, InterruptedException {
+        boolean deleted = asked.getIncludeDeleted();
+        ReadResponse stored = vault.call(KeyVaultGrpc.getReadMethod(), asked.setKeyId(keyId).build());
         Kve1.Parsed parsed = parse(stored);
         boolean fits = parsed.kind() == Kve1.Kind.DATA || deleted && parsed.kind() == Kve1.Kind.TOMBSTONE;
         if (!fits || parsed.revision() != stored.getRevision()) {

@@ -25,11 +25,16 @@ import java.util.ArrayList;
 import java.util.Base64;
 import java.util.List;
 import java.util.Map;
+import java.util.stream.IntStream;
 import keyvault.example.ScriptedVault.Step;
 import io.github.keyvaultgrpc.v1.CreateResponse;
 import io.github.keyvaultgrpc.v1.DeleteRequest;
 import io.github.keyvaultgrpc.v1.DeleteResponse;
 import io.github.keyvaultgrpc.v1.GenerateKeyResponse;
+import io.github.keyvaultgrpc.v1.ListRequest;
+import io.github.keyvaultgrpc.v1.ListResponse;
+import io.github.keyvaultgrpc.v1.ListRevisionsResponse;
+import io.github.keyvaultgrpc.v1.ReadRequest;
 import io.github.keyvaultgrpc.v1.ReadResponse;
 import io.github.keyvaultgrpc.v1.RotateKeyRequest;
 import io.github.keyvaultgrpc.v1.RotateKeyResponse;
@@ -294,6 +299,110 @@ class KvTest {
         }
     }
 
+    private static Step page(String token, String... names) {
+        var page = ListResponse.newBuilder().setNextPageToken(token);
+        for (String name : names) {
+            page.addNamesBuilder().setKeyId(name);
+        }
+        return request -> page.build();
+    }
+
+    @Test
+    void listAsksForEveryPage() throws Exception {
+        try (var vault = new ScriptedVault(page("1", "p/a", "p/b"), page("2"), page("", "p/c"))) {
+            assertEquals("p/a\np/b\np/c\n", run(vault, "list", "p/").printed());
+            var first = ListRequest.newBuilder().setPrefix("p/").setPageSize(1000);
+            assertEquals(
+                    List.of(
+                            first.build(),
+                            first.clone().setPageToken("1").build(),
+                            first.clone().setPageToken("2").build()),
+                    vault.requests);
+        }
+        try (var vault = new ScriptedVault(page(""))) {
+            assertEquals(0, run(vault, "list").status);
+        }
+    }
+
+    @Test
+    void aPageThatCannotBeIsRefused() throws Exception {
+        Step[] endless = IntStream.rangeClosed(1, 100).mapToObj(i -> page("" + i)).toArray(Step[]::new);
+        for (Step[] lie : List.of(
+                new Step[] {page("", "q/a")},
+                new Step[] {page("", "p/\33[2J")},
+                new Step[] {page("", "p/a/")},
+                new Step[] {page("1", "p/a"), page("", "p/a")},
+                new Step[] {page("1"), page("1")},
+                endless)) {
+            try (var vault = new ScriptedVault(lie)) {
+                Ended ended = run(vault, "list", "p/");
+                assertEquals(1, ended.status);
+                String begin = "kv: the server's list of names that begin with \"p/\" ";
+                assertTrue(ended.complaint.startsWith(begin), ended.complaint);
+                assertFalse(ended.complaint.contains("\33"));
+                assertEquals(lie.length, vault.requests.size());
+            }
+        }
+    }
+
+    private static Step revisions(long... numbers) {
+        var listed = ListRevisionsResponse.newBuilder();
+        for (long number : numbers) {
+            listed.addRevisionsBuilder().setRevision(number).setSize(99).getUpdateTimeBuilder().setSeconds(1);
+        }
+        return request -> listed.build();
+    }
+
+    @Test
+    void historyShowsALineForEachRevision() throws Exception {
+        String line = "revision %d  1970-01-01T00:00:01Z  99 bytes sealed\n";
+        try (var vault = new ScriptedVault(revisions(3, 2))) {
+            assertEquals(line.formatted(3) + line.formatted(2), run(vault, "history", KEY_ID).printed());
+        }
+        for (Step lie : List.of(
+                revisions(),
+                revisions(0),
+                revisions(2, 2),
+                revisions(2, 3),
+                revisions(17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1))) {
+            try (var vault = new ScriptedVault(lie)) {
+                String shown = run(vault, "history", KEY_ID).complaint;
+                assertEquals("kv: the server answered ListRevisions of prod/db with an impossible list\n", shown);
+            }
+        }
+    }
+
+    @Test
+    void anEarlierRevisionIsTheOneThatWasAskedFor() throws Exception {
+        String[] command = {"get", KEY_ID, "--key", keyFile(), "--revision", "2"};
+        try (var vault = new ScriptedVault(stored(KEY, 2))) {
+            assertArrayEquals(SECRET, run(vault, command).output);
+            assertEquals(2, ((ReadRequest) vault.requests.get(0)).getRevision());
+        }
+        try (var vault = new ScriptedVault(stored(KEY, 3))) {
+            String older = "kv: the server answered with revision 3 of prod/db instead of 2: it is an older KeyVault, "
+                    + "which cannot read earlier revisions\n";
+            assertEquals(older, run(vault, command).complaint);
+        }
+        for (Step lie : List.of(stored(KEY, Kve1.Kind.DATA, 3, 2), stored(KEY, Kve1.Kind.TOMBSTONE, 2, 2))) {
+            try (var vault = new ScriptedVault(lie)) {
+                Ended ended = run(vault, command);
+                assertEquals(1, ended.status);
+                assertEquals("", ended.printed());
+            }
+        }
+    }
+
+    @Test
+    void anOlderServerIsNamed() throws Exception {
+        for (String[] args : List.of(new String[] {"list"}, new String[] {"history", KEY_ID})) {
+            try (var vault = new ScriptedVault(fail(Code.UNIMPLEMENTED))) {
+                String shown = run(vault, args).complaint;
+                assertTrue(shown.contains("(the server does not know this call: it is an older KeyVault"), shown);
+            }
+        }
+    }
+
     @Test
     void deleteReadsAgainWhenSomebodyWasFaster() throws Exception {
         Step deleted = request -> DeleteResponse.newBuilder().setRevision(6).build();
@@ -365,6 +474,13 @@ class KvTest {
                 new String[] {"get", "prod/", "--key", keyFile()},
                 new String[] {"get", "", "--key", keyFile()},
                 new String[] {"get", KEY_ID, "--new-key", keyFile()},
+                new String[] {"get", KEY_ID, "--key", keyFile(), "--revision", "0"},
+                new String[] {"get", KEY_ID, "--key", keyFile(), "--revision", "x"},
+                new String[] {"put", KEY_ID, "--key", keyFile(), "--revision", "1"},
+                new String[] {"history"},
+                new String[] {"history", KEY_ID, "--key", keyFile()},
+                new String[] {"list", "a", "b"},
+                new String[] {"list", "--key", keyFile()},
                 new String[] {"rotate", KEY_ID, "--key", keyFile(), "--key", keyFile()},
                 new String[] {"rotate", KEY_ID, "--key", keyFile(), "--new-key", keyFile()})) {
             assertIsBadUsage(run(Map.of(), SECRET, args));

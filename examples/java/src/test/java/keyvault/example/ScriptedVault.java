@@ -26,6 +26,10 @@ import io.github.keyvaultgrpc.v1.DeleteResponse;
 import io.github.keyvaultgrpc.v1.GenerateKeyRequest;
 import io.github.keyvaultgrpc.v1.GenerateKeyResponse;
 import io.github.keyvaultgrpc.v1.KeyVaultGrpc;
+import io.github.keyvaultgrpc.v1.ListRequest;
+import io.github.keyvaultgrpc.v1.ListResponse;
+import io.github.keyvaultgrpc.v1.ListRevisionsRequest;
+import io.github.keyvaultgrpc.v1.ListRevisionsResponse;
 import io.github.keyvaultgrpc.v1.ReadRequest;
 import io.github.keyvaultgrpc.v1.ReadResponse;
 import io.github.keyvaultgrpc.v1.RotateKeyRequest;
@@ -154,6 +158,16 @@ final class ScriptedVault extends KeyVaultGrpc.KeyVaultImplBase implements AutoC
     @Override
     public void delete(DeleteRequest request, StreamObserver<DeleteResponse> observer) {
         next(request, observer, DeleteResponse.class);
+    }
+
+    @Override
+    public void list(ListRequest request, StreamObserver<ListResponse> observer) {
+        next(request, observer, ListResponse.class);
+    }
+
+    @Override
+    public void listRevisions(ListRevisionsRequest request, StreamObserver<ListRevisionsResponse> observer) {
+        next(request, observer, ListRevisionsResponse.class);
     }
 
     @Override
