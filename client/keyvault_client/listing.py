@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from keyvault_api.names import is_key_id, is_scope
+from keyvault_api.names import MAX_PAGE, is_key_id, is_scope
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_client.errors import InvalidRequest, ServerFailure, quote
 from keyvault_client.records import json_time, time_of
 from keyvault_client.transport import Transport
 
-PAGE = 1_000
-"""Names that a page is asked for, the most that a server gives."""
 MAX_EMPTY_PAGES = 100
 """Pages in a row without a name, after which the listing is given up. A server may send some at its end."""
 
@@ -46,7 +44,7 @@ async def list_names(
     """Yield the names, in the order of their bytes; `deadline` returns that of the next page. Raises KeyVaultError."""
     last, token, empty = "", "", 0
     while True:
-        request = pb.ListRequest(prefix=prefix, page_size=PAGE, page_token=token, deleted=deleted)
+        request = pb.ListRequest(prefix=prefix, page_size=MAX_PAGE, page_token=token, deleted=deleted)
         answer = await transport.call("List", request, deadline(), pb.ListResponse)
         names = [one.key_id for one in answer.names]
         _check_names(prefix, last, names)
@@ -62,8 +60,8 @@ async def list_names(
 
 def _check_names(prefix: str, last: str, names: Sequence[str]) -> None:
     """Raise ServerFailure unless these names may follow `last` in a listing of this prefix."""
-    if len(names) > PAGE:
-        raise ServerFailure(f"the server answered List with {len(names)} names instead of at most {PAGE}: report it")
+    if len(names) > MAX_PAGE:
+        raise ServerFailure(f"the server answered List with {len(names)} names instead of {MAX_PAGE}: report it")
     for name in names:
         if not is_key_id(name) or not name.startswith(prefix):
             raise ServerFailure(f"the server listed {quote(name)} among {_wanted(prefix)}: report it")

@@ -1,5 +1,6 @@
 """`vault.list`: names over pages, and what a server may not say of them."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -8,9 +9,10 @@ from typing import Any
 import grpc
 import pytest
 
+from keyvault_api.names import MAX_PAGE
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_client import BadPageToken, Denied, InvalidRequest, KeyVault, KeyVaultError, ListedName, ServerFailure
-from keyvault_client.listing import MAX_EMPTY_PAGES, PAGE
+from keyvault_client.listing import MAX_EMPTY_PAGES
 from tests.support.lying import Answer, Refused, lying_server
 from tests.support.servers import grpc_server
 
@@ -53,6 +55,19 @@ async def serving(*pages: pb.ListResponse) -> AsyncIterator[tuple[KeyVault, list
         yield vault, asked
 
 
+@pytest.mark.slow
+async def test_names_of_a_real_server_are_listed(vault: KeyVault) -> None:
+    """More than a page of them."""
+    key = await vault.generate_key("p/")
+    names = sorted(f"p/{number}" for number in range(MAX_PAGE + 1))
+    await asyncio.gather(*(vault.create(name, b"", key=key, timeout=60) for name in names))
+    await vault.delete("p/0", key=key)
+    assert [name.key_id async for name in vault.list()] == names[1:]
+    assert [name.key_id async for name in vault.list("p/99")] == [name for name in names if name.startswith("p/99")]
+    assert [name.key_id async for name in vault.list("p/", deleted=True)] == ["p/0"]
+    assert [name async for name in vault.list("q/")] == []
+
+
 async def test_pages_are_asked_for_as_names_are_taken() -> None:
     async with serving(page("p/a", "p/b", token="1"), page(token="2"), page("p/c")) as (vault, sent):
         names = vault.list("p/", deleted=True)
@@ -60,7 +75,7 @@ async def test_pages_are_asked_for_as_names_are_taken() -> None:
         assert len(sent) == 1
         assert [name.key_id async for name in names] == ["p/c"]
     asked = [(each.prefix, each.page_size, each.page_token, each.deleted) for each in sent]
-    assert asked == [("p/", PAGE, token, True) for token in ("", "1", "2")]
+    assert asked == [("p/", MAX_PAGE, token, True) for token in ("", "1", "2")]
 
 
 async def test_a_name_has_the_time_of_its_record() -> None:
@@ -89,7 +104,7 @@ LIES = {
     "order": [page("p/b", "p/a")],
     "repeated": [page("p/a", "p/b", token="1"), page("p/b")],
     "back": [page("p/b", token="1"), page(token="2"), page("p/a")],
-    "long": [page(*(f"p/{number:04}" for number in range(PAGE + 1)))],
+    "long": [page(*(f"p/{number:04}" for number in range(MAX_PAGE + 1)))],
 }
 
 
@@ -116,7 +131,7 @@ async def test_a_listing_without_names_comes_to_an_end() -> None:
 
 
 async def test_a_full_page_and_a_page_of_none_are_taken() -> None:
-    names = [f"{number:04}" for number in range(PAGE)]
+    names = [f"{number:04}" for number in range(MAX_PAGE)]
     assert await listed(page(*names, token="1"), page()) == names
     assert await listed(page()) == []
 
