@@ -21,7 +21,7 @@ from keyvault_server.audit.entry import Call, Change
 from keyvault_server.audit.key import AuditKey
 from keyvault_server.audit.trail import Audit, AuditOptions, open_audit
 from keyvault_server.audit.verify import verify
-from keyvault_server.core.records import Record, digest
+from keyvault_server.core.records import successor
 
 HERE = Path(__file__).parent
 CALL = Call("0123456789-abcdef", "spiffe://acme.example/ns/billing/sa/worker", "Update", "acme", "prod/billing/db")
@@ -52,7 +52,7 @@ class Syncs:
 def mutation() -> Callable[[Audit], Awaitable[None]]:
     """An intent and an outcome of a record of 1 KiB: two lines."""
     envelope = bytes.fromhex("4b564501010100000000000000000007") + os.urandom(72 + 1024)
-    change, over = Change.of(Record(envelope[:72], digest(envelope), 1, 1, envelope[72:])), os.urandom(72)
+    change, over = Change.of(successor(None, envelope, 1, fresh=True)), os.urandom(72)
 
     async def note(audit: Audit) -> None:
         intent = await audit.intent(CALL, change, expected=over)

@@ -31,7 +31,7 @@ from keyvault_client import (
 )
 from keyvault_client.transport import LEAST_ATTEMPT, LONGEST_WAIT, Backoff
 from keyvault_server.core.records import Record as StoredRecord
-from keyvault_server.core.records import digest
+from keyvault_server.core.records import successor
 from tests.support.fakes import FakeKeyService, FakeRecordStore
 from tests.support.misbehaving import Call, Cut, Misbehaving, Step, answers, claims, cuts, hangs, honest, misbehaving
 from tests.support.properties import examples
@@ -283,7 +283,7 @@ async def test_not_modified_of_another_revision_is_refused(server: Served) -> No
 
 def vacancy(revision: int) -> StoredRecord:
     """What a purge leaves, and what anyone who can write the table can put there."""
-    return StoredRecord(revision.to_bytes(8, "big"), b"", 1, 1, b"")
+    return StoredRecord(revision.to_bytes(8, "big"), b"", 1, 1, b"", since=revision)
 
 
 CLAIMED = [9000, MAX_REVISION - 1, MAX_REVISION]
@@ -349,7 +349,7 @@ async def test_a_tombstone_is_opened_before_it_is_gone_over() -> None:
         await vault.delete(NAME, key=key)
         tombstone = records.records["default", NAME]
         forged = kve1.seal(other.secret(), other.tenant, NAME, 9000, b"", kve1.Kind.TOMBSTONE)
-        records.records["default", NAME] = StoredRecord(forged[:72], digest(forged), 1, 1, forged[72:])
+        records.records["default", NAME] = successor(None, forged, 1, fresh=True)
         with pytest.raises(RecordDamaged):
             await vault.create(NAME, b"again", key=key)
         records.records["default", NAME] = tombstone

@@ -23,7 +23,7 @@ def some_record(size: int = 200, ring: int = 1) -> Record:
 
 
 def head_of(record: Record) -> StoredHead:
-    return StoredHead(record.head, record.ring, record.created, record.updated)
+    return record.stored_head
 
 
 @pytest.mark.process

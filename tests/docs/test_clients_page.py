@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from keyvault_api.v1 import keyvault_pb2 as pb
-from keyvault_server.core.errors import RecordExists, StaleRevision, VaultError
+from keyvault_server.core.errors import RecordExists, RevisionNotFound, StaleRevision, VaultError
 from tests.support.fakes import FakeKeyService, FakeRecordStore
 from tests.support.refusals import failure_of
 from tests.support.repository import ROOT
@@ -19,11 +19,12 @@ def every_error() -> Iterator[Exception]:
     """One of each that the server can meet."""
     yield RuntimeError("anything else")
     yield RecordExists(7, 1)
+    yield RevisionNotFound(7)
     yield StaleRevision(7, 1)
     kinds: list[Any] = [VaultError]
     for kind in kinds:
         kinds += [each for each in kind.__subclasses__() if each.__module__ == VaultError.__module__]
-    yield from (kind() for kind in kinds if kind not in (VaultError, RecordExists, StaleRevision))
+    yield from (kind() for kind in kinds if kind not in (VaultError, RecordExists, RevisionNotFound, StaleRevision))
 
 
 async def test_the_table_has_each_reason_with_its_status() -> None:

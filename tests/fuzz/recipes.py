@@ -21,7 +21,7 @@ KNOWN = -1
 """As a name: the record that everybody may see and nobody here may change."""
 NAMES = 4
 KEYS = 7
-_WEIGHTS = (1, 4, 3, 5, 2, 4, 1, 1, 1, 1)
+_WEIGHTS = (1, 4, 3, 5, 2, 4, 1, 1, 1, 1, 1, 1)
 MAX_REVISION = 2**63 - 1
 SIZES = (0, 1, 40, 1_000, 16_383, 16_384, 16_385)
 LARGE = (300_000, 380_000, 380_001, 390_000)

@@ -29,6 +29,7 @@ REQUESTS: dict[str, Any] = {
     "RewrapKey": pb.RewrapKeyRequest,
     "UnwrapKey": pb.UnwrapKeyRequest,
     "BatchRead": pb.BatchReadRequest,
+    "ListRevisions": pb.ListRevisionsRequest,
     "WhoAmI": pb.WhoAmIRequest,
 }
 RESPONSES: dict[str, Any] = {
@@ -41,6 +42,7 @@ RESPONSES: dict[str, Any] = {
     "RewrapKey": pb.RewrapKeyResponse,
     "UnwrapKey": pb.UnwrapKeyResponse,
     "BatchRead": pb.BatchReadResponse,
+    "ListRevisions": pb.ListRevisionsResponse,
     "WhoAmI": pb.WhoAmIResponse,
 }
 KINDS = {"Create": Kind.DATA, "Update": Kind.DATA, "Delete": Kind.TOMBSTONE, "RotateKey": Kind.DATA}

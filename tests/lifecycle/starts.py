@@ -37,7 +37,8 @@ from tests.support.requests import Key
 GOAL_SECONDS = 2.0
 SCOPE = "m/"
 _INSERT = (
-    "INSERT INTO record (tenant, key_id, format, head, ring, created, updated, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO record (tenant, key_id, format, head, ring, created, updated, since, revisions, body)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 
@@ -71,7 +72,7 @@ def _rows(key: Key, records: int) -> Iterator[tuple[object, ...]]:
     for number in range(records):
         sealed = envelope.seal(key.plaintext, DEFAULT_TENANT, name(number), 1, text(number))
         record = successor(None, sealed, now, fresh=True)
-        yield DEFAULT_TENANT, name(number), FORMAT, record.head, record.ring, now, now, record.body
+        yield DEFAULT_TENANT, name(number), FORMAT, record.head, record.ring, now, now, 1, record.revisions, record.body
 
 
 @dataclass(frozen=True)

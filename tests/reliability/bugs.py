@@ -29,7 +29,7 @@ from keyvault_server.core.errors import (
     VaultError,
 )
 from keyvault_server.core.mutation import Mutation
-from keyvault_server.core.ports import HeadChanged, NamePage, NewDataKey, RecordStore, Walked, WrappedBlob
+from keyvault_server.core.ports import CopyName, HeadChanged, NamePage, NewDataKey, RecordStore, Walked, WrappedBlob
 from keyvault_server.core.records import (
     DIGEST_SIZE,
     Record,
@@ -72,6 +72,21 @@ class Between:
 
     def walk(self) -> AsyncIterator[Walked]:
         return self._store.walk()
+
+    async def keep(self, tenant: str, key_id: str, revision: int, stored: Record) -> None:
+        await self._store.keep(tenant, key_id, revision, stored)
+
+    async def get_copy(self, tenant: str, key_id: str, revision: int) -> bytes | None:
+        return await self._store.get_copy(tenant, key_id, revision)
+
+    def remove(self, tenant: str, key_id: str, revisions: range) -> None:
+        self._store.remove(tenant, key_id, revisions)
+
+    def walk_copies(self) -> AsyncIterator[CopyName]:
+        return self._store.walk_copies()
+
+    async def remove_copy(self, tenant: str, key_id: str, revision: int, envelope: bytes) -> bool:
+        return await self._store.remove_copy(tenant, key_id, revision, envelope)
 
     async def check(self) -> None:
         await self._store.check()

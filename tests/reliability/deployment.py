@@ -17,7 +17,7 @@ from keyvault_server.core.errors import (
     MasterKeyUnusable,
     VaultError,
 )
-from keyvault_server.core.ports import KeyService, NamePage, NewDataKey, RecordStore, Walked, WrappedBlob
+from keyvault_server.core.ports import CopyName, KeyService, NamePage, NewDataKey, RecordStore, Walked, WrappedBlob
 from keyvault_server.core.records import Record, StoredHead
 from keyvault_server.core.vault import Found, Vault, Written
 from tests.reliability.clients import Message, Scene
@@ -56,6 +56,21 @@ class FarStore:
 
     def walk(self) -> AsyncIterator[Walked]:
         return self._engine.walk()
+
+    async def keep(self, tenant: str, key_id: str, revision: int, stored: Record) -> None:
+        await self._network.backend(lambda: self._engine.keep(tenant, key_id, revision, stored))
+
+    async def get_copy(self, tenant: str, key_id: str, revision: int) -> bytes | None:
+        return await self._network.backend(lambda: self._engine.get_copy(tenant, key_id, revision))
+
+    def remove(self, tenant: str, key_id: str, revisions: range) -> None:
+        self._engine.remove(tenant, key_id, revisions)
+
+    def walk_copies(self) -> AsyncIterator[CopyName]:
+        return self._engine.walk_copies()
+
+    async def remove_copy(self, tenant: str, key_id: str, revision: int, envelope: bytes) -> bool:
+        return await self._network.backend(lambda: self._engine.remove_copy(tenant, key_id, revision, envelope))
 
     async def check(self) -> None:
         await self._network.backend(self._engine.check)

@@ -13,7 +13,15 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from keyvault_api.envelope import Kind
 from keyvault_server.core.errors import MasterKeyUnusable, NotAuthorized
-from keyvault_server.core.ports import HeadChanged, ListedName, NamePage, NewDataKey, Walked, WrappedBlob
+from keyvault_server.core.ports import (
+    CopyName,
+    HeadChanged,
+    ListedName,
+    NamePage,
+    NewDataKey,
+    Walked,
+    WrappedBlob,
+)
 from keyvault_server.core.records import Record, StoredHead, listed_as
 
 Hook = Callable[[], Awaitable[object]]
@@ -138,11 +146,12 @@ class FakeKeyService(Hooks):
 
 
 class FakeRecordStore(Hooks):
-    """Records in a dictionary, `records`, which a test may read and change."""
+    """Records and copies in two dictionaries, `records` and `copies`, which a test may read and change."""
 
     def __init__(self) -> None:
         super().__init__()
         self.records: dict[tuple[str, str], Record] = {}
+        self.copies: dict[CopyName, bytes] = {}
 
     async def get_head(self, tenant: str, key_id: str) -> StoredHead | None:
         """See RecordStore."""
@@ -187,6 +196,42 @@ class FakeRecordStore(Hooks):
             yield Walked(tenant, key_id, record)
         await self._leave("walk")
 
+    async def keep(self, tenant: str, key_id: str, revision: int, stored: Record) -> None:
+        """See RecordStore."""
+        await self._enter("keep")
+        self.copies[CopyName(tenant, key_id, revision)] = stored.envelope
+        await self._leave("keep")
+
+    async def get_copy(self, tenant: str, key_id: str, revision: int) -> bytes | None:
+        """See RecordStore."""
+        await self._enter("get_copy")
+        copy = self.copies.get(CopyName(tenant, key_id, revision))
+        await self._leave("get_copy")
+        return copy
+
+    def remove(self, tenant: str, key_id: str, revisions: range) -> None:
+        """See RecordStore."""
+        self.calls["remove"] += 1
+        for revision in revisions:
+            self.copies.pop(CopyName(tenant, key_id, revision), None)
+
+    async def walk_copies(self) -> AsyncIterator[CopyName]:
+        """See RecordStore."""
+        await self._enter("walk_copies")
+        for name in list(self.copies):
+            yield name
+        await self._leave("walk_copies")
+
+    async def remove_copy(self, tenant: str, key_id: str, revision: int, envelope: bytes) -> bool:
+        """See RecordStore."""
+        await self._enter("remove_copy")
+        name = CopyName(tenant, key_id, revision)
+        same = self.copies.get(name) == envelope
+        if same:
+            del self.copies[name]
+        await self._leave("remove_copy")
+        return same
+
     async def check(self) -> None:
         """See RecordStore."""
         await self._enter("check")
@@ -207,7 +252,7 @@ async def _run_next(hooks: dict[str, list[Hook]], method: str) -> None:
 
 
 def _head_of(record: Record | None) -> StoredHead | None:
-    return record and StoredHead(record.head, record.ring, record.created, record.updated)
+    return record and record.stored_head
 
 
 def _context(*parts: str) -> bytes:

@@ -1,6 +1,7 @@
 """Requests as a caller without our client library makes them."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 
 from keyvault_api import envelope
@@ -22,6 +23,11 @@ class Key:
 
     def open(self, key_id: str, sealed: bytes) -> bytes:
         return envelope.open(self.plaintext, self.tenant, key_id, sealed)
+
+
+def some_envelope(revision: int = 1, size: int = 100) -> bytes:
+    """What looks like an envelope of DATA to somebody without a key."""
+    return bytes.fromhex("4b56450101010000") + revision.to_bytes(8, "big") + os.urandom(72 + size)
 
 
 async def mint(stub: KeyVaultStub, scope: str) -> Key:

@@ -3,12 +3,11 @@
 import asyncio
 import itertools
 import json
-import os
 import resource
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ from keyvault_server.audit.key import AuditKey
 from keyvault_server.audit.log import FILE_BYTES
 from keyvault_server.audit.trail import Audit, AuditOptions, open_audit
 from keyvault_server.audit.verify import Report, verify
-from keyvault_server.core.records import Record, digest
+from keyvault_server.core.records import Record, successor
+from tests.support.requests import some_envelope
 
 CALL = Call("req-1", "spiffe://acme/billing", "Update", "acme", "prod/db")
 
@@ -77,8 +77,7 @@ class Trail:
 
 def some_change(revision: int = 1, size: int = 100) -> tuple[Change, Record]:
     """Return a record as a vault would make it, and its change."""
-    envelope = bytes.fromhex("4b56450101010000") + revision.to_bytes(8, "big") + os.urandom(72 + size)
-    record = Record(envelope[:72], digest(envelope), 1, 2, envelope[72:])
+    record = replace(successor(None, some_envelope(revision, size), 2, fresh=True), created=1)
     return Change.of(record), record
 
 

@@ -16,11 +16,11 @@ CALLER = Unrestricted(TENANT)
 class World:
     """A vault on fakes, and what its callers do with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, history: int = 0) -> None:
         self.keys = FakeKeyService()
         self.records = FakeRecordStore()
         self.now = 1_000.0
-        self.vault = Vault(self.keys, self.records, clock=self._tick)
+        self.vault = Vault(self.keys, self.records, history=history, clock=self._tick)
 
     def _tick(self) -> float:
         self.now += 1

@@ -19,6 +19,8 @@ MAX_BATCH_ITEMS = 100
 """Records that one BatchRead asks for."""
 REMEMBERED_ENVELOPES = 16
 """Envelopes that a record remembers by their digests, newest first, and so recognises as replays."""
+MAX_HISTORY = REMEMBERED_ENVELOPES - 1
+"""Earlier revisions of a record that a server keeps at most."""
 DEFAULT_PAGE = 100
 """Names on a page of a List that does not say how many."""
 MAX_PAGE = 1_000
@@ -31,7 +33,9 @@ WHO_AM_I = "WhoAmI"
 """The method that needs an identity and no grant."""
 BATCH_READ = "BatchRead"
 """The method of which each item needs the grant of a Read."""
-METHODS = (*POLICY_METHODS[:-1], BATCH_READ, LIST, WHO_AM_I)
+LIST_REVISIONS = "ListRevisions"
+"""The method that needs the grant of a Read, and is charged as one."""
+METHODS = (*POLICY_METHODS[:-1], BATCH_READ, LIST, LIST_REVISIONS, WHO_AM_I)
 """Methods of the service, in the order of keyvault.proto."""
 
 _NAME = re.compile(r"[A-Za-z0-9._~:@/+=-]{1,255}", re.ASCII)

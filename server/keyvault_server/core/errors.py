@@ -16,6 +16,7 @@ Reasons by class:
         SameDataKey         SAME_DATA_KEY
         BadPageToken        BAD_PAGE_TOKEN
       RecordNotFound        RECORD_NOT_FOUND
+      RevisionNotFound      REVISION_NOT_FOUND
       RecordExists          RECORD_EXISTS
       StaleRevision         STALE_REVISION
       NotAuthorized         NOT_AUTHORIZED
@@ -140,6 +141,16 @@ class RecordNotFound(VaultError):
 
     reason = "RECORD_NOT_FOUND"
     message = "no such record"
+
+
+class RevisionNotFound(VaultError):
+    """The record is live, but this revision of it cannot be read."""
+
+    reason = "REVISION_NOT_FOUND"
+    message = "this revision of the record is not kept: ListRevisions shows which are"
+
+    def __init__(self, current_revision: int) -> None:
+        super().__init__(metadata={"current_revision": str(current_revision)})
 
 
 class RecordExists(VaultError):

@@ -38,6 +38,11 @@ class Mutation:
     header: Header
     creates: bool = False
 
+    @property
+    def updates(self) -> bool:
+        """Whether it is an Update, the only mutation after which the revisions before it can still be read."""
+        return self.header.kind is Kind.DATA and not self.creates
+
 
 @dataclass(frozen=True, slots=True)
 class Rotation(Mutation):
@@ -45,6 +50,11 @@ class Rotation(Mutation):
 
     authorization: bytes = b""
     new_wrapped: WrappedKey | None = None
+
+    @property
+    def updates(self) -> bool:
+        """See Mutation."""
+        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,8 +88,20 @@ class NamePage(NamedTuple):
     """The name after which the next page begins; None at the end."""
 
 
+class CopyName(NamedTuple):
+    """Which copy of an earlier envelope a store has."""
+
+    tenant: str
+    key_id: str
+    revision: int
+
+
 class RecordStore(Protocol):
-    """Keep one record under each (tenant, key_id). A read shows every write that was answered before it began."""
+    """Keep one record under each (tenant, key_id). A read shows every write that was answered before it began.
+
+    It also keeps copies of earlier envelopes. A copy that is late, repeated, left over or missing is harmless: the
+    record's `since` decides which of them are looked for, and its ring whether one is believed.
+    """
 
     async def get_head(self, tenant: str, key_id: str) -> StoredHead | None:
         """Return what is stored, without the body; None if the name was never used."""
@@ -102,6 +114,9 @@ class RecordStore(Protocol):
 
         Atomic, and durable when it returns. Otherwise raises HeadChanged with what is stored; but if an attempt of its
         own may have changed the head, BackendUnavailable, unless the stored record shows the outcome.
+
+        A store of which `keep` does nothing copies the envelope of `record.superseded` here, in the same transaction,
+        and removes the copies below `record.since`.
         """
 
     async def list_names(self, tenant: str, prefix: str, after: str, limit: int, *, deleted: bool) -> NamePage:
@@ -112,11 +127,33 @@ class RecordStore(Protocol):
         the prefix.
         """
 
+    async def keep(self, tenant: str, key_id: str, revision: int, stored: Record) -> None:
+        """Store a copy of the envelope of `stored`, which has this revision, before a put replaces it.
+
+        Unconditional; durable when it returns, or once the put has returned whose `record.superseded` it is.
+        """
+
+    async def get_copy(self, tenant: str, key_id: str, revision: int) -> bytes | None:
+        """Return the envelope of which a copy is stored for this revision; None if there is none."""
+
+    def remove(self, tenant: str, key_id: str, revisions: range) -> None:
+        """Begin to remove the copies of these revisions, which cannot be read any more.
+
+        Returns at once and never raises: what stays is logged, and `sweep` removes it. A store closes after the end.
+        """
+
+    def walk_copies(self) -> AsyncIterator[CopyName]:
+        """Yield the name of every copy, in no order: for operators, as `walk`."""
+
+    async def remove_copy(self, tenant: str, key_id: str, revision: int, envelope: bytes) -> bool:
+        """Remove one copy iff it has exactly these bytes; return whether it did."""
+
     def walk(self) -> AsyncIterator[Walked]:
         """Yield every name and what is stored under it, in no order: for operators, never on the data path.
 
         Each record is as it was at some moment of the walk; together they are not a snapshot. A record that exists
-        during the whole walk is yielded once. Bytes that are not a record are reported and do not end the walk.
+        during the whole walk is yielded once. Bytes that are not a record are reported and do not end the walk. Copies
+        are left out.
         """
 
     async def check(self) -> None:

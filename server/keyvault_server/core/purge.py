@@ -1,11 +1,13 @@
 """Purge: turn a record whose keys are lost into a vacancy.
 
 The last revision stays, so that no (tenant, key_id, revision) is ever used twice and old envelopes cannot come back.
-Owner, data and ring are destroyed. Any caller that the policy allows to Create may then take the name.
+Owner, data, ring and copies of earlier envelopes are destroyed. Any caller that the policy allows to Create may then
+take the name.
 """
 
 import time
 
+from keyvault_api.names import MAX_HISTORY
 from keyvault_server.core.caller import Caller
 from keyvault_server.core.errors import RecordCorrupt, RecordNotFound
 from keyvault_server.core.ports import RecordStore
@@ -27,6 +29,8 @@ async def purge(records: RecordStore, caller: Caller, key_id: str, last_revision
     record = vacancy(revision, int(time.time() * 1_000_000))
     await caller.intend(record, stored.head)
     await records.put_if(caller.tenant, key_id, record, stored.head)
+    # The last ones that could be read, whatever the head was, and a copy that a failed Update left of the current one.
+    records.remove(caller.tenant, key_id, range(max(1, revision - MAX_HISTORY), revision + 1))
     return revision
 
 

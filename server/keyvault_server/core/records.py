@@ -3,22 +3,27 @@
 A stored `head` is one of two things: the first 72 bytes of the stored envelope, or, after a purge, the 8 bytes of the
 last revision (a vacancy: it has no owner). Revision and kind are read from the head, never stored next to it.
 The ring is SHA-256(envelope)[0:16] of the last 16 envelopes, newest first: an envelope is its own idempotency token.
+`since` alone decides which revisions can be read: those from it to the current one. Every put moves it (`successor`).
 """
 
 import hashlib
-from dataclasses import dataclass
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from keyvault_api.envelope import HEAD_SIZE, MAX_REVISION, Kind, MalformedEnvelope, parse_head
 from keyvault_api.names import REMEMBERED_ENVELOPES
 from keyvault_server.core.errors import RecordCorrupt
 
-FORMAT = 1
+FORMAT = 2
 """Stored with every record; a store refuses a number that it does not know."""
 DIGEST_SIZE = 16
 """Bytes of a digest in the ring."""
 VACANCY_SIZE = 8
 """Bytes of a vacancy's head."""
+_REVISION = struct.Struct(">QI")
+"""Of one revision that can be read: its update time in microseconds, and the size of its envelope in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,16 @@ class StoredHead:
     """Microseconds since 1970 by the server's clock; informational."""
     updated: int
     """Microseconds since 1970 by the server's clock; informational."""
+    since: int = field(default=0, kw_only=True)
+    """The oldest revision that can be read, or the current one where none can be; no record has 0."""
+    revisions: bytes = field(default=b"", kw_only=True)
+    """Update time and size of each revision from `since` on, newest first, in 12 bytes each; none for a vacancy."""
+
+    @property
+    def superseded(self) -> int:
+        """The revision before the current one if it can still be read, from its copy; 0 if it cannot."""
+        earlier = len(self.revisions) // _REVISION.size - 1
+        return self.since + earlier - 1 if earlier > 0 else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +61,21 @@ class Record(StoredHead):
     def envelope(self) -> bytes:
         """The stored envelope."""
         return self.head + self.body
+
+    @property
+    def stored_head(self) -> StoredHead:
+        """The record without its body."""
+        return StoredHead(self.head, self.ring, self.created, self.updated, since=self.since, revisions=self.revisions)
+
+
+class Readable(NamedTuple):
+    """A revision that can be read."""
+
+    revision: int
+    updated: int
+    """Microseconds since 1970."""
+    size: int
+    """Bytes of its envelope."""
 
 
 class State(NamedTuple):
@@ -65,7 +95,9 @@ def state_of(stored: StoredHead) -> State:
     """Parse a stored head. Raises RecordCorrupt for one that no accepted mutation can have left."""
     if len(stored.head) == VACANCY_SIZE:
         state = State(int.from_bytes(stored.head, "big"), None)
-        if stored.ring or not 1 <= state.revision <= MAX_REVISION:
+        if stored.ring or stored.revisions or stored.since != state.revision:
+            raise RecordCorrupt
+        if not 1 <= state.revision <= MAX_REVISION:
             raise RecordCorrupt
         return state
     try:
@@ -74,6 +106,9 @@ def state_of(stored: StoredHead) -> State:
         raise RecordCorrupt from None
     length, rest = divmod(len(stored.ring), DIGEST_SIZE)
     if header.kind is Kind.REKEY or rest or not 1 <= length <= REMEMBERED_ENVELOPES:
+        raise RecordCorrupt(header.revision)
+    readable, rest = divmod(len(stored.revisions), _REVISION.size)
+    if rest or not 1 <= readable <= length or stored.since != header.revision + 1 - readable:
         raise RecordCorrupt(header.revision)
     return State(header.revision, header.kind)
 
@@ -84,6 +119,19 @@ def listed_as(stored: StoredHead) -> Kind | None:
         return state_of(stored).kind
     except RecordCorrupt:
         return None
+
+
+def readable_revisions(stored: StoredHead) -> Iterator[Readable]:
+    """Return the revisions from `since` on, newest first; `state_of` has accepted the head."""
+    entries = list(_REVISION.iter_unpack(stored.revisions))
+    newest = stored.since + len(entries) - 1
+    return (Readable(newest - age, updated, size) for age, (updated, size) in enumerate(entries))
+
+
+def digest_of(stored: StoredHead, revision: int, current: int) -> bytes:
+    """Return the digest that the ring of a record at revision `current` has of one that can be read."""
+    at = (current - revision) * DIGEST_SIZE
+    return stored.ring[at : at + DIGEST_SIZE]
 
 
 def remembered_since(stored: StoredHead | None) -> int:
@@ -106,13 +154,27 @@ def in_ring(wanted: bytes, ring: bytes) -> bool:
     return any(wanted == ring[at : at + DIGEST_SIZE] for at in range(0, len(ring), DIGEST_SIZE))
 
 
-def successor(stored: StoredHead | None, envelope: bytes, now: int, *, fresh: bool) -> Record:
-    """Return the record that an accepted envelope makes of what is stored; `fresh` (Create) resets the create time."""
+def successor(stored: StoredHead | None, envelope: bytes, now: int, *, fresh: bool, history: int = 0) -> Record:
+    """Return the record that an accepted envelope makes of what is stored; `fresh` (Create) resets the create time.
+
+    An Update keeps up to `history` of the revisions before it readable, so that `since` becomes
+    max(since, revision - history); anything else keeps none of them.
+    """
     ring = digest(envelope) + (stored.ring if stored else b"")
-    created = now if fresh or stored is None else stored.created
-    return Record(envelope[:HEAD_SIZE], ring[: REMEMBERED_ENVELOPES * DIGEST_SIZE], created, now, envelope[HEAD_SIZE:])
+    earlier = stored.revisions[: history * _REVISION.size] if stored else b""
+    revisions = _REVISION.pack(now, len(envelope)) + earlier
+    return Record(
+        envelope[:HEAD_SIZE],
+        ring[: REMEMBERED_ENVELOPES * DIGEST_SIZE],
+        now if fresh or stored is None else stored.created,
+        now,
+        envelope[HEAD_SIZE:],
+        since=parse_head(envelope[:HEAD_SIZE]).revision - len(earlier) // _REVISION.size,
+        revisions=revisions,
+    )
 
 
 def vacancy(last_revision: int, now: int) -> Record:
     """Return what a purge leaves of a name: no owner, no ring, only the last revision."""
-    return Record(last_revision.to_bytes(VACANCY_SIZE, "big"), b"", now, now, b"")
+    head = last_revision.to_bytes(VACANCY_SIZE, "big")
+    return Record(head, b"", now, now, b"", since=last_revision)

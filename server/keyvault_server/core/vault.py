@@ -27,6 +27,13 @@ from keyvault_server.core.errors import (
     RecordCorrupt,
     RecordNotFound,
 )
+from keyvault_server.core.history import (
+    check_revision_alone,
+    find_revision,
+    keep_superseded,
+    list_revisions,
+    remove_unreadable,
+)
 from keyvault_server.core.mutation import (
     Keys,
     Mutation,
@@ -41,7 +48,7 @@ from keyvault_server.core.mutation import (
     prove_replay,
 )
 from keyvault_server.core.ports import HeadChanged, KeyService, NamePage, RecordStore
-from keyvault_server.core.records import DIGEST_SIZE, StoredHead, digest, state_of, successor
+from keyvault_server.core.records import DIGEST_SIZE, Readable, StoredHead, digest, state_of, successor
 from keyvault_server.core.wrapped_key import WrappedKey, parse_wrapped_key
 
 
@@ -84,11 +91,14 @@ class Vault:
         records: RecordStore,
         *,
         unwrap_scopes: Collection[str] = (),
+        history: int = 0,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`history` is how many earlier revisions of a record an Update keeps readable, at most 15."""
         self._keys = keys
         self._records = records
         self._unwrap_scopes = frozenset(unwrap_scopes)
+        self._history = history
         self._clock = clock
 
     async def generate_key(self, caller: Caller, scope: str) -> DataKey:
@@ -121,15 +131,27 @@ class Vault:
         return DataKey(caller.tenant, wrapped.scope, plaintext, wrapped_key)
 
     async def read(
-        self, caller: Caller, key_id: str, known_revision: int = 0, *, include_deleted: bool = False
+        self,
+        caller: Caller,
+        key_id: str,
+        known_revision: int = 0,
+        *,
+        include_deleted: bool = False,
+        revision: int = 0,
     ) -> Found:
-        """Return the stored envelope; None instead if the stored revision is the known one (0: none is known)."""
+        """Return the stored envelope; None instead if the stored revision is the known one (0: none is known).
+
+        With a `revision`, return the envelope of that one, and when it was written. Raises RevisionNotFound.
+        """
         caller.note(key_id)
         check_key_id(key_id)
         if known_revision < 0:
             raise InvalidRequest(f"known_revision must not be negative, got {known_revision}", field="known_revision")
+        check_revision_alone(revision, known_revision, include_deleted=include_deleted)
         caller.permit(key_id)
         caller.spend()
+        if revision:
+            return await self._read_revision(caller, key_id, revision)
         if known_revision:
             head = await self._records.get_head(caller.tenant, key_id)
             if head is not None and state_of(head).revision == known_revision:
@@ -148,6 +170,15 @@ class Vault:
         page = await self._records.list_names(caller.tenant, prefix, after, limit, deleted=deleted)
         caller.charge(sum(len(name.key_id) for name in page.names))
         return page
+
+    async def _read_revision(self, caller: Caller, key_id: str, revision: int) -> Found:
+        head, found, envelope = await find_revision(self._records, caller.tenant, key_id, revision)
+        caller.charge(len(envelope))
+        return Found(revision, head.created, found.updated, False, envelope)
+
+    async def list_revisions(self, caller: Caller, key_id: str) -> list[Readable]:
+        """Return the revisions of a live record that can be read, newest first."""
+        return await list_revisions(self._records, caller, key_id)
 
     async def create(self, caller: Caller, key_id: str, wrapped_key: bytes, envelope: bytes) -> Written:
         """Store a record where none exists, where its owner deleted it, or where it was purged."""
@@ -196,15 +227,18 @@ class Vault:
     async def _apply(self, caller: Caller, mutation: Mutation) -> Written:
         """Check a well-formed mutation against what is stored, and write it.
 
-        1. Load head and ring.
+        1. Load head and ring; the whole record, if a copy of its envelope is to be kept.
         2. A digest in the ring is a replay: it has to open under the presented key, and nothing is written.
         3. The RPC and the revision have to fit what is stored.
         4. The stored head has to commit to the presented data key, and the envelope has to open under it.
-        5. The intent is durable in the audit log; then the conditional write. If its condition fails, 2 and 3 are
-           repeated on what is stored, with the key already unwrapped; nothing is written twice.
+        5. The intent is durable in the audit log, and the superseded envelope is kept; then the conditional write. If
+           its condition fails, 2 and 3 are repeated on what is stored, with the key already unwrapped; nothing is
+           written twice. Then copies that cannot be read any more are removed.
         """
         # 1.
-        stored = await self._records.get_head(mutation.tenant, mutation.key_id)
+        history = self._history if mutation.updates else 0
+        load = self._records.get if history else self._records.get_head
+        stored = await load(mutation.tenant, mutation.key_id)
         # 2.
         if stored is not None and is_replay(mutation, stored):
             prove_replay(mutation, await self._unwrap_all(mutation))
@@ -217,13 +251,14 @@ class Vault:
             prove_ownership(mutation, stored, keys)
         prove_envelope(mutation, keys)
         # 5.
-        record = successor(stored, mutation.envelope, self._now(), fresh=mutation.creates)
+        record = successor(stored, mutation.envelope, self._now(), fresh=mutation.creates, history=history)
         expected = stored.head if stored else None
-        await caller.intend(record, expected)
+        await keep_superseded(self._records, mutation, record, stored, caller.intend(record, expected))
         try:
             await self._records.put_if(mutation.tenant, mutation.key_id, record, expected)
         except HeadChanged as changed:
             return _recheck(caller, mutation, changed.stored, keys)
+        remove_unreadable(self._records, mutation, record, stored, self._history)
         return Written(mutation.header.revision, record.created, record.updated, replayed=False)
 
     async def _unwrap_all(self, mutation: Mutation) -> Keys:

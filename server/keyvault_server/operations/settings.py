@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, FilePath, PlainSeri
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from keyvault_api.address import MAX_SOCKET_PATH, is_loopback, socket_path_size
-from keyvault_api.names import is_key_id
+from keyvault_api.names import MAX_HISTORY, is_key_id
 
 PREFIX = "KEYVAULT_"
 
@@ -179,6 +179,8 @@ class Settings(BaseSettings):
     """On a non-loopback address: allow master keys in a file."""
     insecure_reflection: bool = False
     """On a non-loopback address: allow reflection."""
+    history: int = Field(default=10, ge=0, le=MAX_HISTORY)
+    """Earlier revisions of a record that can be read. With 10, an Update costs DynamoDB about three times as much."""
     unwrap_scopes: Annotated[
         tuple[Annotated[str, AfterValidator(_exact_scope)], ...], NoDecode, BeforeValidator(_from_json)
     ] = ()

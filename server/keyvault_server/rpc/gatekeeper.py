@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from keyvault_api.envelope import MalformedEnvelope
-from keyvault_api.names import BATCH_READ, LIST, POLICY_METHODS, WHO_AM_I
+from keyvault_api.names import BATCH_READ, LIST, LIST_REVISIONS, POLICY_METHODS, WHO_AM_I
 from keyvault_server.access.identity import AuthContext, Identifier, Metadata
 from keyvault_server.access.patterns import Pattern
 from keyvault_server.access.policy import CallerEntry, Policy, Rule
@@ -152,15 +152,15 @@ class Visitor:
     def permit(self, name: str) -> None:
         """See Caller."""
         self._name = name
-        if self._entry is not None and not self._entry.allows(self._method, name):
+        if self._entry is not None and not self._entry.allows(_granted_as(self._method), name):
             raise PolicyDenied
 
     def spend(self) -> None:
         """See Caller. A Read or List also needs the bytes of the earlier ones to be paid for."""
         if self._entry is None:
             return
-        limits = self._entry.limits
-        self._gate.quotas.spend(self.identity, self._method, limits[self._method])
+        limits, bucket = self._entry.limits, _granted_as(self._method)
+        self._gate.quotas.spend(self.identity, bucket, limits[bucket])
         if self._method in ("Read", LIST):
             self._gate.quotas.spend(self.identity, READ_BYTES, limits[READ_BYTES])
 
@@ -218,7 +218,7 @@ class Visitor:
         try:
             await self._write_outcome(self._gate.audit, status, reason)
         except AuditUnavailable:
-            if self._method != "Read" or not self._gate.reads_without_audit:
+            if _granted_as(self._method) != "Read" or not self._gate.reads_without_audit:
                 raise
 
     def hang_up(self) -> None:
@@ -265,6 +265,11 @@ class Visitor:
         if self.origin is None:
             self.origin = Origin(self._peer.peer() if self._peer else "")
         return Call(self._request_id, self.identity, self._method, self.tenant, self._name, self.origin)
+
+
+def _granted_as(method: str) -> str:
+    """Return the method whose grant and quota a call needs."""
+    return "Read" if method == LIST_REVISIONS else method
 
 
 current_caller: ContextVar[Visitor] = ContextVar("current_caller")

@@ -49,7 +49,11 @@ class KeyVaultService(KeyVaultServicer):
     async def Read(self, request: pb.ReadRequest, context: Context) -> pb.ReadResponse:
         caller = current_caller.get()
         found = await self._vault.read(
-            caller, request.key_id, request.known_revision, include_deleted=request.include_deleted
+            caller,
+            request.key_id,
+            request.known_revision,
+            include_deleted=request.include_deleted,
+            revision=request.revision,
         )
         return _record(caller.tenant, found)
 
@@ -103,6 +107,12 @@ class KeyVaultService(KeyVaultServicer):
         response = pb.ListResponse(next_page_token=page.next_page_token)
         for name in page.names:
             _set(response.names.add(key_id=name.key_id).create_time, name.created)
+        return response
+
+    async def ListRevisions(self, request: pb.ListRevisionsRequest, context: Context) -> pb.ListRevisionsResponse:
+        response = pb.ListRevisionsResponse()
+        for one in await self._vault.list_revisions(current_caller.get(), request.key_id):
+            _set(response.revisions.add(revision=one.revision, size=one.size).update_time, one.updated)
         return response
 
     async def WhoAmI(self, request: pb.WhoAmIRequest, context: Context) -> pb.WhoAmIResponse:

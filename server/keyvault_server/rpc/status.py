@@ -32,6 +32,7 @@ _STATUS = {
     "SAME_DATA_KEY": grpc.StatusCode.INVALID_ARGUMENT,
     "BAD_PAGE_TOKEN": grpc.StatusCode.INVALID_ARGUMENT,
     "RECORD_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "REVISION_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
     "RECORD_EXISTS": grpc.StatusCode.ALREADY_EXISTS,
     "STALE_REVISION": grpc.StatusCode.ABORTED,
     "NOT_AUTHORIZED": grpc.StatusCode.PERMISSION_DENIED,

@@ -21,9 +21,9 @@ from keyvault_server.audit.replay import StoreReport, against_store
 from keyvault_server.audit.trail import Audit
 from keyvault_server.backends.embedded.sqlite import SqliteStore, open_store
 from keyvault_server.core.errors import BackendThrottled, BackendUnavailable, VaultError
-from keyvault_server.core.ports import NamePage, RecordStore, Walked
+from keyvault_server.core.ports import CopyName, NamePage, RecordStore, Walked
 from keyvault_server.core.purge import purge
-from keyvault_server.core.records import Record, StoredHead, digest, state_of
+from keyvault_server.core.records import Record, StoredHead, digest, state_of, successor
 from keyvault_server.core.vault import Vault, Written
 from keyvault_server.rpc.status import status_of
 from tests.support.callers import Unrestricted
@@ -80,6 +80,21 @@ class AuditedStore(Hooks):
         async for walked in self._records.walk():
             await asyncio.sleep(0.001)  # so that others can write in between
             yield walked
+
+    async def keep(self, tenant: str, key_id: str, revision: int, stored: Record) -> None:
+        await self._records.keep(tenant, key_id, revision, stored)
+
+    async def get_copy(self, tenant: str, key_id: str, revision: int) -> bytes | None:
+        return await self._records.get_copy(tenant, key_id, revision)
+
+    def remove(self, tenant: str, key_id: str, revisions: range) -> None:
+        self._records.remove(tenant, key_id, revisions)
+
+    def walk_copies(self) -> AsyncIterator[CopyName]:
+        return self._records.walk_copies()
+
+    async def remove_copy(self, tenant: str, key_id: str, revision: int, envelope: bytes) -> bool:
+        return await self._records.remove_copy(tenant, key_id, revision, envelope)
 
     async def check(self) -> None:
         await self._records.check()
@@ -207,7 +222,7 @@ class Site:
         self.sql("DELETE FROM record WHERE tenant = ? AND key_id = ?", *row[:2])
         self.sql(f"INSERT INTO record VALUES ({', '.join('?' * len(row))})", *row)
 
-    def set(self, name: str = NAME, **columns: bytes) -> None:
+    def set(self, name: str = NAME, **columns: bytes | int) -> None:
         for column, value in columns.items():
             self.sql(f"UPDATE record SET {column} = ? WHERE key_id = ?", value, name)
 
@@ -314,7 +329,7 @@ async def test_a_write_that_was_surely_refused_may_not_be_there(site: Site) -> N
     site.one.records.fail_before("put_if", BackendThrottled())
     assert await site.one.update(key, 6, sealed=sealed) == "RESOURCE_EXHAUSTED"
     assert await site.findings() == []
-    site.set(head=sealed[:72], ring=digest(sealed) + site.save()[4], body=sealed[72:])
+    site.set(head=sealed[:72], ring=digest(sealed) + site.save()[4], since=6, body=sealed[72:])
     assert "revision 6 is in no log" in await site.the_finding()
 
 
@@ -334,7 +349,7 @@ async def test_a_purge_that_no_log_ordered_is_reported(site: Site) -> None:
 async def test_a_planted_vacancy_is_listed_with_its_number(site: Site) -> None:
     """Eight bytes that nothing proves: a client that goes on from them would seal for made-up revisions."""
     await five_revisions(site)
-    site.set(head=(9000).to_bytes(8, "big"), ring=b"", body=b"")
+    site.set(head=(9000).to_bytes(8, "big"), ring=b"", since=9000, revisions=b"", body=b"")
     assert (await site.report()).vacancies == ["acme prod/db (revision 9000)"]
 
 
@@ -452,7 +467,7 @@ def change_the_body(site: Site) -> None:
 
 def write_on(site: Site) -> None:
     head, body = other_bytes(NAME, 6)
-    site.set(head=head, body=body, ring=digest(head + body) + site.save()[4])
+    site.set(head=head, body=body, ring=digest(head + body) + site.save()[4], since=6)
 
 
 def change_the_ring(site: Site) -> None:
@@ -469,7 +484,7 @@ def spoil_the_format(site: Site) -> None:
 
 
 def put_an_old_vacancy(site: Site) -> None:
-    site.set(head=(3).to_bytes(8), ring=b"", body=b"")
+    site.set(head=(3).to_bytes(8), ring=b"", since=3, revisions=b"", body=b"")
 
 
 PAST: dict[Callable[[Site], None], str] = {
@@ -522,7 +537,7 @@ async def test_every_older_state_of_a_random_history_is_found(tmp_path: Path) ->
 
 
 def revision_of(row: tuple[Any, ...]) -> int:
-    return state_of(StoredHead(*row[3:7])).revision
+    return state_of(StoredHead(*row[3:7], since=row[7], revisions=row[8])).revision
 
 
 async def test_a_rollback_is_found_after_the_vault_wrote_over_it(site: Site) -> None:
@@ -580,8 +595,8 @@ async def test_a_takeover_is_found_after_a_write_over_the_swapped_head(site: Sit
 
 async def test_a_record_planted_and_then_updated_is_found(site: Site) -> None:
     key = await five_revisions(site)
-    head, body = (sealed := key.seal("prod/new", 3))[:72], sealed[72:]
-    site.restore((TENANT, "prod/new", 1, head, digest(sealed), 1, 1, None, body))
+    sealed = key.seal("prod/new", 3)
+    await site.records.put_if(TENANT, "prod/new", successor(None, sealed, 1, fresh=True), None)
     assert await site.one.update(key, 4, "prod/new") == "OK"
     assert any("was to replace a revision 3 that no log has" in finding for finding in await site.findings())
 

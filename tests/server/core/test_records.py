@@ -1,6 +1,7 @@
 """What a stored head may be, and what a ring of digests remembers."""
 
 import hashlib
+from dataclasses import replace
 
 import pytest
 
@@ -26,7 +27,8 @@ def sealed(revision: int, kind: Kind = Kind.DATA) -> bytes:
 
 
 def stored(head: bytes, digests: int) -> StoredHead:
-    return StoredHead(head, bytes(16 * digests), 1, 1)
+    revision = int.from_bytes(head[8:16], "big")
+    return StoredHead(head, bytes(16 * digests), 1, 1, since=revision, revisions=bytes(12))
 
 
 @pytest.mark.parametrize("kind", [Kind.DATA, Kind.TOMBSTONE])
@@ -44,7 +46,7 @@ def test_a_head_with_another_number_of_digests_is_corrupt(digests: int) -> None:
 
 def test_a_ring_of_a_part_of_a_digest_is_corrupt() -> None:
     with pytest.raises(RecordCorrupt):
-        state_of(StoredHead(sealed(7)[:72], bytes(17), 1, 1))
+        state_of(replace(stored(sealed(7)[:72], 1), ring=bytes(17)))
 
 
 def test_a_permit_is_never_a_record() -> None:
@@ -56,11 +58,11 @@ def test_a_permit_is_never_a_record() -> None:
 
 @pytest.mark.parametrize("revision", [1, 2**63 - 1])
 def test_a_vacancy_has_a_revision_and_no_ring(revision: int) -> None:
-    assert vacancy(revision, 5) == Record(revision.to_bytes(8, "big"), b"", 5, 5, b"")
+    assert vacancy(revision, 5) == Record(revision.to_bytes(8, "big"), b"", 5, 5, b"", since=revision)
     assert state_of(vacancy(revision, 5)) == State(revision, None)
     assert not state_of(vacancy(revision, 5)).live
     with pytest.raises(RecordCorrupt):
-        state_of(stored(vacancy(revision, 5).head, 1))
+        state_of(replace(vacancy(revision, 5), ring=bytes(16)))
 
 
 @pytest.mark.parametrize("revision", [0, 2**63, 2**64 - 1])

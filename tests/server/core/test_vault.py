@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Awaitable
+from dataclasses import replace
 
 import pytest
 
@@ -226,7 +227,7 @@ async def test_a_condition_failing_without_reason_is_not_definite(world: World) 
 
     async def somebody_edits_the_table() -> None:
         head = Key(bytes(32), b"", TENANT).seal(NAME, 1)[:72]
-        world.records.records[TENANT, NAME] = Record(head, stored.ring, 1, 1, stored.body)
+        world.records.records[TENANT, NAME] = replace(stored, head=head)
 
     world.records.before("put_if", somebody_edits_the_table)
     assert isinstance(await refused(world.update(key, 2)), BackendUnavailable)
@@ -308,7 +309,7 @@ async def test_a_rotten_body_is_not_read_and_its_owner_repairs_it(world: World) 
     await world.create(key)
     stored = world.records.records[TENANT, NAME]
     rotten = bytes([stored.body[0] ^ 1]) + stored.body[1:]
-    world.records.records[TENANT, NAME] = Record(stored.head, stored.ring, stored.created, stored.updated, rotten)
+    world.records.records[TENANT, NAME] = replace(stored, body=rotten)
     assert isinstance(await refused(world.vault.read(CALLER, NAME)), RecordCorrupt)
     await world.update(key, 2, b"repaired")
     assert await world.opened(key) == b"repaired"
@@ -374,7 +375,7 @@ async def test_a_corrupt_body_is_answered_with_the_revision(world: World) -> Non
     await world.update(key, 2)
     stored = await world.records.get(TENANT, NAME)
     assert stored is not None
-    rotten = Record(stored.head, stored.ring, stored.created, stored.updated, stored.body[:-1] + b"!")
+    rotten = replace(stored, body=stored.body[:-1] + b"!")
     await world.records.put_if(TENANT, NAME, rotten, stored.head)
     corrupt = await refused(world.vault.read(CALLER, NAME))
     assert (corrupt.reason, corrupt.metadata) == ("RECORD_CORRUPT", {"current_revision": "2"})

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from keyvault_api.names import LIST_REVISIONS
 from keyvault_server.access.identity import AuthContext, Identifier
 from keyvault_server.access.policy import Policy
 from keyvault_server.core.caller import DEFAULT_TENANT
@@ -152,4 +153,5 @@ async def test_nothing_is_answered_without_its_audit_line(method: str, spares_re
 
 async def test_a_read_is_answered_without_one_if_the_operator_says_so() -> None:
     log: Any = FullLog()
-    await Visitor(Gatekeeper(audit=log, reads_without_audit=True), "Read", "req-1").record_outcome("OK", "")
+    for method in ("Read", LIST_REVISIONS):
+        await Visitor(Gatekeeper(audit=log, reads_without_audit=True), method, "req-1").record_outcome("OK", "")

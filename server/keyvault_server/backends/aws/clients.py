@@ -5,7 +5,7 @@ call.
 """
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from typing import Any
 
 import aioboto3
@@ -40,7 +40,8 @@ async def open_aws(options: AwsOptions) -> AsyncIterator[tuple[KmsKeyService, Dy
     refuse_bad_master_keys(options.master_keys)
     async with open_clients(options) as (kms, dynamodb):
         await refuse_unsafe_table(dynamodb, options.table)
-        yield KmsKeyService(kms, options.master_keys), DynamoRecordStore(dynamodb, options.table)
+        async with aclosing(DynamoRecordStore(dynamodb, options.table)) as records:
+            yield KmsKeyService(kms, options.master_keys), records
 
 
 @asynccontextmanager

@@ -14,15 +14,16 @@ from functools import partial
 from typing import Any
 
 from keyvault_server.backends.aws.calls import AwsClient
+from keyvault_server.backends.aws.copies import Copies, copy_name, scan
 from keyvault_server.backends.aws.faults import AwsFault, NotDone
 from keyvault_server.backends.aws.gathered_reads import GatheredReads
-from keyvault_server.backends.aws.item import KEY, SEPARATOR, Item, binary_of, partition_key, time_of
+from keyvault_server.backends.aws.item import KEY, SEPARATOR, Item, binary_of, partition_key, revision_of, time_of
 from keyvault_server.backends.aws.name_index import index_attributes, query_names
 from keyvault_server.core.errors import BackendUnavailable, RecordCorrupt, VaultError
-from keyvault_server.core.ports import HeadChanged, NamePage, Walked
+from keyvault_server.core.ports import CopyName, HeadChanged, NamePage, Walked
 from keyvault_server.core.records import DIGEST_SIZE, FORMAT, Record, StoredHead, in_ring
 
-_NAMES = {f"#{name}": name for name in (KEY, "format", "head", "ring", "created", "updated")}
+_NAMES = {f"#{name}": name for name in (KEY, "format", "head", "ring", "created", "updated", "since", "revisions")}
 _WHOLE: Mapping[str, Any] = {}
 _HEAD = {"ProjectionExpression": ", ".join(_NAMES), "ExpressionAttributeNames": _NAMES}
 _ABSENT = "attribute_not_exists(#pk)"
@@ -42,6 +43,7 @@ class DynamoRecordStore:
         self._dynamodb = dynamodb
         self._table = table
         self._records, self._heads = self._gathered(_WHOLE), self._gathered(_HEAD)
+        self._copies = Copies(dynamodb, table, self._records.read)
 
     async def get_head(self, tenant: str, key_id: str) -> StoredHead | None:
         """See RecordStore. Costs as much as `get`: DynamoDB charges for the whole item."""
@@ -90,14 +92,34 @@ class DynamoRecordStore:
 
         Needs dynamodb:Scan, which the server's role does not have.
         """
-        start: dict[str, Any] = {}
-        while True:
-            page = await self._dynamodb.call("scan", "Items", TableName=self._table, ConsistentRead=True, **start)
-            for item in page["Items"]:
-                yield _walked(item)
-            if not page.get("LastEvaluatedKey"):
-                return
-            start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
+        async for page in scan(self._dynamodb, self._table):
+            for item in page:
+                if copy_name(item[KEY]["S"]) is None:
+                    yield _walked(item)
+
+    async def keep(self, tenant: str, key_id: str, revision: int, stored: Record) -> None:
+        """See RecordStore."""
+        await self._copies.put(CopyName(tenant, key_id, revision), stored.envelope)
+
+    async def get_copy(self, tenant: str, key_id: str, revision: int) -> bytes | None:
+        """See RecordStore."""
+        return await self._copies.get(CopyName(tenant, key_id, revision))
+
+    def remove(self, tenant: str, key_id: str, revisions: range) -> None:
+        """See RecordStore."""
+        self._copies.remove(tenant, key_id, revisions)
+
+    def walk_copies(self) -> AsyncIterator[CopyName]:
+        """See RecordStore."""
+        return self._copies.walk()
+
+    async def remove_copy(self, tenant: str, key_id: str, revision: int, envelope: bytes) -> bool:
+        """See RecordStore."""
+        return await self._copies.remove_if(CopyName(tenant, key_id, revision), envelope)
+
+    async def aclose(self) -> None:
+        """Wait until no copy is being removed any more."""
+        await self._copies.finish()
 
     async def check(self) -> None:
         """See RecordStore. Reads an item that never exists in both ways, and writes it on condition that it exists.
@@ -158,7 +180,7 @@ class DynamoRecordStore:
 
 def _is_head_of(stored: StoredHead, record: Record) -> bool:
     """Return whether this very write stored it: another attempt at the same envelope has other times."""
-    return stored == StoredHead(record.head, record.ring, record.created, record.updated)
+    return stored == record.stored_head
 
 
 def _is_overtaken(stored: StoredHead, record: Record) -> bool:
@@ -207,6 +229,8 @@ def _item(tenant: str, key_id: str, record: Record) -> dict[str, Any]:
         "ring": {"B": record.ring},
         "created": {"N": str(record.created)},
         "updated": {"N": str(record.updated)},
+        "since": {"N": str(record.since)},
+        "revisions": {"B": record.revisions},
         "body": {"B": record.body},
     }
 
@@ -223,21 +247,27 @@ def _walked(item: Mapping[str, Any]) -> Walked:
 
 
 def _stored_head(item: Mapping[str, Any]) -> StoredHead:
-    return StoredHead(*_columns(item))
+    head, ring, created, updated, since, revisions = _columns(item)
+    return StoredHead(head, ring, created, updated, since=since, revisions=revisions)
 
 
 def _record(item: Mapping[str, Any]) -> Record:
-    head, ring, created, updated = _columns(item)
+    head, ring, created, updated, since, revisions = _columns(item)
     body = binary_of(item, "body")
-    return Record(head, _NO_RING if body is None else ring, created, updated, body or b"")
+    ring = _NO_RING if body is None else ring
+    return Record(head, ring, created, updated, body or b"", since=since, revisions=revisions)
 
 
-def _columns(item: Mapping[str, Any]) -> tuple[bytes, bytes, int, int]:
-    """Return head, ring and times. Raises RecordCorrupt for another release's format: a purge must not touch it."""
+def _columns(item: Mapping[str, Any]) -> tuple[bytes, bytes, int, int, int, bytes]:
+    """Return the attributes of a head, in the order of its fields.
+
+    Raises RecordCorrupt for another release's format: a purge must not touch it.
+    """
     number = item.get("format", {}).get("N")
     if number not in (None, str(FORMAT)):
         raise RecordCorrupt
     ring = binary_of(item, "ring")
     if number is None or ring is None:
         ring = _NO_RING
-    return binary_of(item, "head") or b"", ring, time_of(item, "created"), time_of(item, "updated")
+    times = time_of(item, "created"), time_of(item, "updated")
+    return binary_of(item, "head") or b"", ring, *times, revision_of(item, "since"), binary_of(item, "revisions") or b""

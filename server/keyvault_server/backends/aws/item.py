@@ -28,3 +28,9 @@ def time_of(item: Item, name: str) -> int:
     """Return the attribute, or 0 if it is not a valid time: times are informational."""
     digits = item.get(name, {}).get("N", "")
     return int(digits) if digits.isdecimal() and len(digits) < 19 else 0
+
+
+def revision_of(item: Item, name: str) -> int:
+    """Return the attribute, or 0, which is not a revision, if it is not a number of up to 19 digits."""
+    digits = item.get(name, {}).get("N", "")
+    return int(digits) if digits.isdecimal() and len(digits) < 20 else 0

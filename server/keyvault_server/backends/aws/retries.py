@@ -19,6 +19,7 @@ WITHOUT_EFFECT = frozenset(
     {
         "batch_get_item",
         "decrypt",
+        "delete_item",  # of a copy, which is never put again
         "describe_key",
         "describe_table",
         "describe_time_to_live",

@@ -19,10 +19,14 @@ _SCHEMA = """
 CREATE TABLE record (
     tenant TEXT NOT NULL, key_id TEXT NOT NULL, format INTEGER NOT NULL,
     head BLOB NOT NULL, ring BLOB NOT NULL, created INTEGER NOT NULL, updated INTEGER NOT NULL,
-    kind INTEGER, body BLOB NOT NULL,
+    since INTEGER NOT NULL, revisions BLOB NOT NULL, kind INTEGER, body BLOB NOT NULL,
     PRIMARY KEY (tenant, key_id),
-    CHECK (typeof(head) = 'blob' AND typeof(ring) = 'blob' AND typeof(body) = 'blob'));
-CREATE INDEX names ON record (tenant, kind, key_id, created) WHERE kind IS NOT NULL
+    CHECK (typeof(head) = 'blob' AND typeof(ring) = 'blob' AND typeof(body) = 'blob' AND typeof(revisions) = 'blob'));
+CREATE INDEX names ON record (tenant, kind, key_id, created) WHERE kind IS NOT NULL;
+CREATE TABLE copy (
+    tenant TEXT NOT NULL, key_id TEXT NOT NULL, revision INTEGER NOT NULL, head BLOB NOT NULL, body BLOB NOT NULL,
+    PRIMARY KEY (tenant, key_id, revision),
+    CHECK (typeof(head) = 'blob' AND typeof(body) = 'blob'))
 """
 
 

@@ -57,4 +57,4 @@ class RowCache:
 
 
 def _size(record: Record) -> int:
-    return len(record.head) + len(record.ring) + len(record.body) + _OVERHEAD
+    return len(record.head) + len(record.ring) + len(record.revisions) + len(record.body) + _OVERHEAD

@@ -17,62 +17,44 @@ The rules of this file:
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from keyvault_api.envelope import HEAD_SIZE
 from keyvault_server.backends.embedded.database import open_connections
 from keyvault_server.backends.embedded.names import NAMES, page_of, page_values
 from keyvault_server.backends.embedded.row_cache import RowCache
-from keyvault_server.core.errors import BackendUnavailable, RecordCorrupt, StoreFull, VaultError
+from keyvault_server.backends.embedded.rows import COPY, HEAD, WHOLE, rows_of, select, stored_head, stored_record
+from keyvault_server.backends.embedded.writes import Put, Removal, Write, answer, batch_length, remove_and_commit
+from keyvault_server.core.errors import BackendUnavailable, StoreFull, VaultError
 from keyvault_server.core.meter import Meter
-from keyvault_server.core.ports import HeadChanged, NamePage, Walked
-from keyvault_server.core.records import FORMAT, Record, StoredHead, listed_as
+from keyvault_server.core.ports import CopyName, NamePage, Walked
+from keyvault_server.core.records import FORMAT, Record, StoredHead
 from keyvault_server.disk.group_commit import GroupCommit
 from keyvault_server.disk.stepping_back import Workers
 
-MAX_BATCH = 4 * 1024 * 1024
-"""Bytes of bodies in one transaction, and at most one put more: limits how long the event loop is held."""
 SNAPSHOT_SECONDS = 0.1
 """Maximum seconds for which reads share one view of the database."""
 WALK_PAGE = 32
 """Records that a walk holds at a time, at most 12 MB."""
 
-_HEAD = "SELECT format, head, ring, created, updated FROM record WHERE tenant = ? AND key_id = ?"
-_ALL = "SELECT format, head, ring, created, updated, body FROM record WHERE tenant = ? AND key_id = ?"
 # A writer that bypasses the vault may have stored values of any type, and text that is not UTF-8.
 _PAGE = (
     "SELECT rowid, CAST(tenant AS BLOB), CAST(key_id AS BLOB), typeof(format) = 'integer' AND format = ?,"
-    " CAST(head AS BLOB), CAST(ring AS BLOB), CAST(created AS INTEGER), CAST(updated AS INTEGER), CAST(body AS BLOB)"
+    " CAST(head AS BLOB), CAST(ring AS BLOB), CAST(created AS INTEGER), CAST(updated AS INTEGER),"
+    " CAST(since AS INTEGER), CAST(revisions AS BLOB), CAST(body AS BLOB)"
     " FROM record WHERE rowid > ? ORDER BY rowid LIMIT ?"
 )
-_INSERT = (
-    "INSERT INTO record (format, head, ring, created, updated, kind, body, tenant, key_id)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-    " ON CONFLICT DO NOTHING"
-)
-_UPDATE = (
-    "UPDATE record SET format = ?, head = ?, ring = ?, created = ?, updated = ?, kind = ?, body = ?"
-    " WHERE tenant = ? AND key_id = ? AND head = ?"
+_COPIES = (
+    "SELECT rowid, CAST(tenant AS BLOB), CAST(key_id AS BLOB), revision"
+    " FROM copy WHERE rowid > ? ORDER BY rowid LIMIT ?"
 )
 
 _SURELY_UNDONE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY)
 """Errors of a COMMIT that changed nothing; after any other the batch may be found done after a restart."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(eq=False, slots=True)
-class _Put:
-    """A waiting conditional write, and the future that answers its caller."""
-
-    tenant: str
-    key_id: str
-    record: Record
-    expected: bytes | None
-    answer: "asyncio.Future[None]"
 
 
 class SqliteStore:
@@ -87,7 +69,7 @@ class SqliteStore:
         self._cache = RowCache()
         self._changes_outside = 0
         self._disk = Workers(1, "keyvault-commit")
-        self._puts = GroupCommit(_batch_length, self._commit_and_answer)
+        self._writes = GroupCommit[Write](batch_length, self._commit_and_answer)
         self._failed = False
         self._writing = False
         self._ending: asyncio.TimerHandle | None = None
@@ -96,58 +78,86 @@ class SqliteStore:
         """See RecordStore."""
         snapshot = self._snapshot()
         if kept := self._cache.get((tenant, key_id)):
-            return StoredHead(kept.head, kept.ring, kept.created, kept.updated)
-        row = _select(snapshot, _HEAD, tenant, key_id)
-        return StoredHead(*row) if row else None
+            return kept.stored_head
+        row = select(snapshot, HEAD, tenant, key_id)
+        return stored_head(row) if row else None
 
     async def get(self, tenant: str, key_id: str) -> Record | None:
         """See RecordStore."""
         snapshot = self._snapshot()
         record = self._cache.get((tenant, key_id))
-        if record is None and (row := _select(snapshot, _ALL, tenant, key_id)):
-            record = Record(*row)
+        if record is None and (row := select(snapshot, WHOLE, tenant, key_id)):
+            record = stored_record(row)
             self._cache.keep((tenant, key_id), record)
         return record
 
     async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
         """See RecordStore."""
-        if self._failed:
-            raise BackendUnavailable(
-                "the store stopped writing after a disk error: ask the operator to restart the server"
-            )
+        self._refuse_if_failed()
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._puts.add(_Put(tenant, key_id, record, expected, answer))
+        self._writes.add(Put(tenant, key_id, record, expected, answer))
         await answer
 
     async def list_names(self, tenant: str, prefix: str, after: str, limit: int, *, deleted: bool) -> NamePage:
         """See RecordStore."""
-        rows = _rows(self._snapshot(), NAMES, *page_values(tenant, prefix, after, limit, deleted=deleted))
+        rows = rows_of(self._snapshot(), NAMES, *page_values(tenant, prefix, after, limit, deleted=deleted))
         return page_of(rows, limit)
+
+    async def keep(self, tenant: str, key_id: str, revision: int, stored: Record) -> None:
+        """See RecordStore. Does nothing: `put_if` makes the copy."""
+
+    async def get_copy(self, tenant: str, key_id: str, revision: int) -> bytes | None:
+        """See RecordStore."""
+        rows = rows_of(self._snapshot(), COPY, tenant, key_id, revision)
+        return rows[0][0] + rows[0][1] if rows else None
+
+    def remove(self, tenant: str, key_id: str, revisions: range) -> None:
+        """See RecordStore. Does nothing: `put_if` removes the copies."""
+
+    async def remove_copy(self, tenant: str, key_id: str, revision: int, envelope: bytes) -> bool:
+        """See RecordStore."""
+        self._refuse_if_failed()
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        head, body = envelope[:HEAD_SIZE], envelope[HEAD_SIZE:]
+        self._writes.add(Removal(tenant, key_id, revision, head, body, answer))
+        return await answer
 
     async def walk(self) -> AsyncIterator[Walked]:
         """See RecordStore. Yields in the order of first creation; reads a page at a time."""
         self._end_snapshot()
         last = 0
-        while rows := _rows(self._reader, _PAGE, FORMAT, last, WALK_PAGE):
+        while rows := rows_of(self._reader, _PAGE, FORMAT, last, WALK_PAGE):
             for tenant, key_id, known, *columns in (row[1:] for row in rows):
-                yield Walked(_name(tenant), _name(key_id), Record(*columns) if known else None)
+                yield Walked(_name(tenant), _name(key_id), stored_record(tuple(columns)) if known else None)
+            last = rows[-1][0]
+
+    async def walk_copies(self) -> AsyncIterator[CopyName]:
+        """See RecordStore."""
+        self._end_snapshot()
+        last = 0
+        while rows := rows_of(self._reader, _COPIES, last, WALK_PAGE):
+            for _, tenant, key_id, revision in rows:
+                yield CopyName(_name(tenant), _name(key_id), revision)
             last = rows[-1][0]
 
     async def check(self) -> None:
         """See RecordStore. Raises if the store stopped writing."""
-        if self._failed:
-            raise BackendUnavailable(
-                "the store stopped writing after a disk error: ask the operator to restart the server"
-            )
-        _select(self._snapshot(), _HEAD, "", "")
+        self._refuse_if_failed()
+        select(self._snapshot(), HEAD, "", "")
 
     async def close(self) -> None:
         """Commit what waits, then close."""
-        await self._puts.finish()
+        await self._writes.finish()
         self._end_snapshot()
         self._disk.shutdown()
         self._reader.close()
         self._writer.close()
+
+    def _refuse_if_failed(self) -> None:
+        if self._failed:
+            raise BackendUnavailable(
+                "the store stopped writing after a disk error: ask the operator to restart the server"
+            )
 
     def _snapshot(self) -> sqlite3.Connection:
         """Return the reader, in a transaction that reads share until the next write: else each would lock and unlock.
@@ -162,7 +172,7 @@ class SqliteStore:
 
     def _forget_if_changed_outside(self) -> None:
         """Forget what was read if another process has written since the last look."""
-        (changes,) = _rows(self._writer, "PRAGMA data_version")[0]  # our own writes do not change the writer's
+        (changes,) = rows_of(self._writer, "PRAGMA data_version")[0]  # our own writes do not change the writer's
         if changes != self._changes_outside:
             self._changes_outside = changes
             self._cache.clear()
@@ -174,12 +184,12 @@ class SqliteStore:
         if self._reader.in_transaction:
             self._reader.commit()
 
-    async def _commit_and_answer(self, batch: list[_Put]) -> None:
-        for put, outcome in zip(batch, await self._commit(batch), strict=True):
-            _answer_put(put, outcome)
+    async def _commit_and_answer(self, batch: list[Write]) -> None:
+        for write, outcome in zip(batch, await self._commit(batch), strict=True):
+            answer(write, outcome)
 
-    async def _commit(self, batch: list[_Put]) -> list[Exception | None]:
-        """Run one transaction; return the answer to each put: None, its refusal, or the same failure for all."""
+    async def _commit(self, batch: list[Write]) -> list[Exception | None]:
+        """Run one transaction; return the answer to each write: None, its refusal, or the same failure for all."""
         if self._failed:
             return [BackendUnavailable() for _ in batch]
         self._writing = True
@@ -187,24 +197,29 @@ class SqliteStore:
             return await self._run_transaction(batch)
         finally:
             self._writing = False
-            for put in batch:
-                self._cache.drop((put.tenant, put.key_id))
+            for write in batch:
+                self._cache.drop((write.tenant, write.key_id))
 
-    async def _run_transaction(self, batch: list[_Put]) -> list[Exception | None]:
+    async def _run_transaction(self, batch: list[Write]) -> list[Exception | None]:
         """Write, then commit. What fails before COMMIT changed nothing; a failed COMMIT may be found done later."""
         try:
             self._end_snapshot()  # it would show the past, and keep the write-ahead log from being reused
             self._writer.execute("BEGIN IMMEDIATE")
             self._forget_if_changed_outside()
-            outcomes = [_write_if_expected(self._writer, put) for put in batch]
+            outcomes = [write.write(self._writer) for write in batch]
         except Exception as error:
             failure = self._roll_back("write failed", error)
             return [failure() for _ in batch]
         try:
-            await asyncio.get_running_loop().run_in_executor(self._disk, self._writer.commit)
+            uncommitted = await asyncio.get_running_loop().run_in_executor(
+                self._disk, remove_and_commit, self._writer, batch
+            )
         except Exception as error:
             failure = self._roll_back("commit failed", error)
             self._failed |= getattr(error, "sqlite_errorcode", None) not in _SURELY_UNDONE
+            return [failure() for _ in batch]
+        if uncommitted:
+            failure = self._roll_back("write failed", uncommitted)
             return [failure() for _ in batch]
         self.full = False
         return outcomes
@@ -235,60 +250,5 @@ async def open_store(database: Path, meter: Meter | None = None) -> AsyncIterato
         await store.close()
 
 
-def _select(connection: sqlite3.Connection, query: str, tenant: str, key_id: str) -> tuple[Any, ...] | None:
-    """Return the row without its format number. Raises RecordCorrupt for a format that is not ours."""
-    rows = _rows(connection, query, tenant, key_id)
-    if not rows:
-        return None
-    if rows[0][0] != FORMAT:
-        raise RecordCorrupt
-    columns: tuple[Any, ...] = rows[0][1:]
-    return columns
-
-
-def _rows(connection: sqlite3.Connection, query: str, *values: str | int) -> list[tuple[Any, ...]]:
-    try:
-        return connection.execute(query, values).fetchall()
-    except sqlite3.Error as error:
-        _log.error("read failed", extra={"error": getattr(error, "sqlite_errorname", type(error).__name__)})
-        raise BackendUnavailable from error
-
-
 def _name(stored: bytes) -> str:
     return stored.decode(errors="backslashreplace")
-
-
-def _batch_length(puts: Sequence[_Put]) -> int:
-    """Return how many of the waiting puts make the next transaction."""
-    size = count = 0
-    while count < len(puts) and size < MAX_BATCH:
-        size += len(puts[count].record.body)
-        count += 1
-    return count
-
-
-def _write_if_expected(connection: sqlite3.Connection, put: _Put) -> Exception | None:
-    """Write if the condition holds in the transaction so far; else return the refusal, with what is stored."""
-    record = put.record
-    columns = (FORMAT, record.head, record.ring, record.created, record.updated, listed_as(record), record.body)
-    values = (*columns, put.tenant, put.key_id)
-    if put.expected is None:
-        written = connection.execute(_INSERT, values)
-    else:
-        written = connection.execute(_UPDATE, (*values, put.expected))
-    if written.rowcount:
-        return None
-    try:
-        stored = _select(connection, _HEAD, put.tenant, put.key_id)
-    except RecordCorrupt as corrupt:
-        return corrupt  # the put's condition failed, on a row that another release wrote
-    return HeadChanged(StoredHead(*stored) if stored else None)
-
-
-def _answer_put(put: _Put, outcome: Exception | None) -> None:
-    if put.answer.done():  # its caller was cancelled; the write stands
-        return
-    if outcome is None:
-        put.answer.set_result(None)
-    else:
-        put.answer.set_exception(outcome)

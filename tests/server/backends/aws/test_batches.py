@@ -20,6 +20,7 @@ from tests.server.backends.aws.standins.account import account
 from tests.server.backends.aws.standins.dynamodb import StandInDynamoDb
 from tests.server.backends.aws.wire import Message, Reply
 from tests.support.engines import options
+from tests.support.requests import some_envelope
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("aws_identity")]
 
@@ -28,7 +29,7 @@ READS = ("GetItem", "BatchGetItem")
 
 
 def some_record(before: Record | None = None) -> Record:
-    return successor(before, os.urandom(100), 1, fresh=True)
+    return successor(before, some_envelope(), 1, fresh=True)
 
 
 class LateReplies(StandInDynamoDb):

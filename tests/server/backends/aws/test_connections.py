@@ -10,6 +10,7 @@ from keyvault_server.core.errors import BackendUnavailable
 from keyvault_server.core.records import Record, successor
 from tests.server.backends.aws.conftest import Line, OpenLine
 from tests.server.backends.aws.fault_proxy import FAULTS, Fault
+from tests.support.requests import some_envelope
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +26,7 @@ def key_id() -> str:
 
 
 def some_record() -> Record:
-    return successor(None, os.urandom(100), 1, fresh=True)
+    return successor(None, some_envelope(), 1, fresh=True)
 
 
 async def impatiently(*calls: Awaitable[object]) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,7 +23,15 @@ from tests.support.engines import options
 TENANT = "acme"
 ENVELOPE = bytes.fromhex("4b564501010100000000000000000001") + os.urandom(56 + 23)
 """Revision 1, as far as somebody without a key can say."""
-RECORD = Record(ENVELOPE[:72], os.urandom(32), 1_700_000_000_000_001, 1_700_000_000_000_002, ENVELOPE[72:])
+RECORD = Record(
+    ENVELOPE[:72],
+    os.urandom(32),
+    1_700_000_000_000_001,
+    1_700_000_000_000_002,
+    ENVELOPE[72:],
+    since=1,
+    revisions=os.urandom(12),
+)
 
 
 class Table:
@@ -91,8 +100,17 @@ SPOILT: list[dict[str, dict[str, Any] | None]] = [
     {"ring": {"B": b""}},
     {"ring": {"B": b"r" * 272}},
     {"format": None},
-    {"format": {"S": "1"}},
-    dict.fromkeys(("format", "head", "ring", "created", "updated", "body")),
+    {"format": {"S": "2"}},
+    {"since": None},
+    {"since": {"S": "1"}},
+    {"since": {"N": "0"}},
+    {"since": {"N": "2"}},
+    {"since": {"N": "1.5"}},
+    {"revisions": None},
+    {"revisions": {"S": "text"}},
+    {"revisions": {"B": b"odd"}},
+    {"revisions": {"B": b"r" * 24}},
+    dict.fromkeys(("format", "head", "ring", "created", "updated", "since", "revisions", "body")),
 ]
 
 
@@ -102,11 +120,13 @@ async def test_the_item_has_the_documented_attributes_and_no_other(table: Table)
         "pk": {"S": f"acme#{table.key_id}"},
         "listed": {"S": "acme#live"},
         "key_id": {"S": table.key_id},
-        "format": {"N": "1"},
+        "format": {"N": "2"},
         "head": {"B": RECORD.head},
         "ring": {"B": RECORD.ring},
         "created": {"N": "1700000000000001"},
         "updated": {"N": "1700000000000002"},
+        "since": {"N": "1"},
+        "revisions": {"B": RECORD.revisions},
         "body": {"B": RECORD.body},
     }
 
@@ -149,7 +169,7 @@ async def test_a_record_without_its_body_reads_as_corrupt(table: Table, body: di
 async def test_times_that_are_none_do_not_keep_anybody_from_a_record(table: Table, times: dict[str, Any]) -> None:
     await table.put(**times)
     stored = await table.store.get(TENANT, table.key_id)
-    assert stored == Record(RECORD.head, RECORD.ring, 0, 0, RECORD.body)
+    assert stored == replace(RECORD, created=0, updated=0)
 
 
 @pytest.mark.parametrize("spoilt", SPOILT[:5], ids=str)
@@ -176,7 +196,7 @@ async def test_an_empty_expected_head_matches_nothing_at_all(table: Table) -> No
     assert refused.value.stored.head == RECORD.head
 
 
-@pytest.mark.parametrize("number", ["0", "2", "1.5"])
+@pytest.mark.parametrize("number", ["0", "1", "3", "1.5"])
 async def test_another_releases_format_is_not_read_or_written_over(table: Table, number: str) -> None:
     await table.put(format={"N": number})
     before = await table.item()
@@ -194,7 +214,7 @@ async def test_another_releases_format_is_not_read_or_written_over(table: Table,
 async def test_a_walk_reports_an_invalid_record_and_goes_on(table: Table) -> None:
     foreign = "no-separator-" + os.urandom(8).hex()
     await table.client.call("put_item", TableName="keyvault", Item={"pk": {"S": foreign}, "more": {"N": "1"}})
-    await table.put(format={"N": "2"})
+    await table.put(format={"N": "1"})
     spoilt = Table(table.store, table.client)
     await spoilt.put(head={"S": "text"})
     found = {(tenant, key_id): record async for tenant, key_id, record in table.store.walk()}

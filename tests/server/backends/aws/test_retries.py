@@ -13,6 +13,7 @@ from keyvault_server.core.ports import HeadChanged, WrappedBlob
 from keyvault_server.core.records import Record, StoredHead, successor, vacancy
 from tests.server.backends.aws.conftest import Line, OpenLine
 from tests.server.backends.aws.fault_proxy import FAULTS, Fault, FaultProxy
+from tests.support.requests import some_envelope
 
 pytestmark = pytest.mark.slow
 
@@ -113,11 +114,11 @@ async def test_silence_is_given_up_early_enough_to_ask_again(open_line: OpenLine
 
 
 def first() -> Record:
-    return successor(None, os.urandom(100), 1, fresh=True)
+    return successor(None, some_envelope(), 1, fresh=True)
 
 
 def after(record: StoredHead, *, now: int = 2) -> Record:
-    return successor(record, os.urandom(100), now, fresh=False)
+    return successor(record, some_envelope(), now, fresh=False)
 
 
 async def put_in_trouble(line: Line, key_id: str, record: Record, expected: Record | None, fault: Fault) -> None:
@@ -219,7 +220,7 @@ async def test_a_write_that_was_written_over_is_unknown(line: Line, key_id: str)
 
 
 async def test_another_attempt_with_the_envelope_is_not_this_one(line: Line, key_id: str) -> None:
-    envelope = os.urandom(100)
+    envelope = some_envelope()
     await store(line.records, key_id, successor(None, envelope, 1, fresh=True))
     with pytest.raises(BackendUnavailable):
         await put_in_trouble(line, key_id, successor(None, envelope, 2, fresh=True), None, BEFORE)

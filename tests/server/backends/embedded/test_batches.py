@@ -91,7 +91,7 @@ async def test_a_start_writes_again_what_a_crash_may_have_left(tmp_path: Path) -
     async with open_store(path):
         pass
     with contextlib.closing(sqlite3.connect(path)) as crashed:
-        crashed.execute("INSERT INTO record VALUES ('t', 'k', 1, x'00', x'', 1, 1, NULL, x'')")
+        crashed.execute("INSERT INTO record VALUES ('t', 'k', 2, x'00', x'', 1, 1, 1, x'', NULL, x'')")
         crashed.commit()
         content = log.read_bytes()
         os.utime(log, (1, 1))

@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -232,10 +233,10 @@ async def test_a_row_of_another_format_is_not_written_over(tmp_path: Path, expec
     record = Record(os.urandom(72), os.urandom(16), 1, 1, b"x")
     async with open_store(tmp_path / "records.sqlite3") as store:
         await store.put_if("t", "k", record, None)
-        store._writer.execute("UPDATE record SET format = 2")
+        store._writer.execute("UPDATE record SET format = 3")
         with pytest.raises(RecordCorrupt):
             await store.put_if("t", "k", record, expected)
-        assert store._writer.execute("SELECT format, head, body FROM record").fetchall() == [(2, record.head, b"x")]
+        assert store._writer.execute("SELECT format, head, body FROM record").fetchall() == [(3, record.head, b"x")]
 
 
 async def test_reads_share_a_view_for_a_moment_only(tmp_path: Path) -> None:
@@ -340,29 +341,29 @@ async def test_reads_see_the_writes_and_let_the_log_be_reused(tmp_path: Path) ->
 async def test_a_walk_reports_writes_past_the_vault_and_goes_on(tmp_path: Path) -> None:
     good = Record(os.urandom(72), os.urandom(16), 1, 1, b"x")
     rows = [
-        ("CAST(x'ff' AS TEXT)", "'name is no text'", "1", "1"),
-        ("'t'", "CAST(x'ff' AS BLOB)", "1", "1"),
-        ("'t'", "'other format'", "2", "1"),
+        ("CAST(x'ff' AS TEXT)", "'name is no text'", "2", "1"),
+        ("'t'", "CAST(x'ff' AS BLOB)", "2", "1"),
+        ("'t'", "'other format'", "1", "1"),
         ("'t'", "'format is text'", "CAST(x'ff' AS TEXT)", "1"),
-        ("'t'", "'time is text'", "1", "CAST(x'ff' AS TEXT)"),
+        ("'t'", "'time is text'", "2", "CAST(x'ff' AS TEXT)"),
     ]
     async with open_store(tmp_path / "records.sqlite3") as store:
         await store.put_if("t", "first", good, None)
         for tenant, key_id, number, time in rows:
             store._writer.execute(
-                "INSERT INTO record (tenant, key_id, format, head, ring, created, updated, body)"
-                f" VALUES ({tenant}, {key_id}, {number}, x'00', x'00', {time}, 1, x'00')"
+                "INSERT INTO record (tenant, key_id, format, head, ring, created, updated, since, revisions, body)"
+                f" VALUES ({tenant}, {key_id}, {number}, x'00', x'00', {time}, 1, 1, x'00', x'00')"
             )
         await store.put_if("t", "last", good, None)
         found = {(tenant, key_id): record async for tenant, key_id, record in store.walk()}
-    planted = Record(b"\0", b"\0", 1, 1, b"\0")
+    planted = Record(b"\0", b"\0", 1, 1, b"\0", since=1, revisions=b"\0")
     assert found == {
         ("t", "first"): good,
         ("\\xff", "name is no text"): planted,
         ("t", "\\xff"): planted,
         ("t", "other format"): None,
         ("t", "format is text"): None,
-        ("t", "time is text"): Record(b"\0", b"\0", 0, 1, b"\0"),
+        ("t", "time is text"): replace(planted, created=0),
         ("t", "last"): good,
     }
 

@@ -3,8 +3,8 @@
 With `stale`, a read that does not ask for consistency is answered with what was stored before the last write, which
 AWS allows. The rule of this file: an item is stored only after all of it was checked.
 
-Source: Amazon DynamoDB API Reference "GetItem", "BatchGetItem", "PutItem", "Scan", "CreateTable"; Developer Guide
-"Service, account and table quotas".
+Source: Amazon DynamoDB API Reference "GetItem", "BatchGetItem", "PutItem", "DeleteItem", "Scan", "CreateTable";
+Developer Guide "Service, account and table quotas".
 """
 
 import base64
@@ -82,6 +82,7 @@ class StandInDynamoDb(Service):
             "DescribeContinuousBackups": self._describe_backups,
             "DescribeTable": lambda given: {"Table": self._table(given).describe()},
             "DescribeTimeToLive": self._describe_ttl,
+            "DeleteItem": self._delete_item,
             "GetItem": self._get_item,
             "PutItem": self._put_item,
             "Scan": self._scan,
@@ -144,8 +145,8 @@ class StandInDynamoDb(Service):
         page: list[Item] = []
         size = 0
         for key in sorted(key for key in table.items if key > after):
-            page.append(table.items[key])
-            size += _size(page[-1])
+            page.append(projected(given, table.items[key]))
+            size += _size(table.items[key])
             if size >= MAX_PAGE:
                 return {"Items": page, "Count": len(page), "LastEvaluatedKey": {table.key: page[-1][table.key]}}
         return {"Items": page, "Count": len(page)}
@@ -161,6 +162,16 @@ class StandInDynamoDb(Service):
             more: dict[str, Any] = {"Item": stored} if wanted else {}
             raise AwsError("ConditionalCheckFailedException", "The conditional request failed", **more)
         table.before[key], table.items[key] = stored, item
+        return {}
+
+    def _delete_item(self, given: Parameters) -> dict[str, Any]:
+        table = self._table(given)
+        key = table.key_of(given["Key"])
+        stored = table.items.get(key)
+        if not holds(given, stored):
+            raise AwsError("ConditionalCheckFailedException", "The conditional request failed")
+        if stored is not None:
+            table.before[key] = table.items.pop(key)
         return {}
 
     def _table(self, given: Parameters) -> Table:
