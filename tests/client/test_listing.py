@@ -1,9 +1,11 @@
 """`vault.list`: names over pages, and what a server may not say of them."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -15,6 +17,7 @@ from keyvault_client import BadPageToken, Denied, InvalidRequest, KeyVault, KeyV
 from keyvault_client.listing import MAX_EMPTY_PAGES
 from tests.support.lying import Answer, Refused, lying_server
 from tests.support.servers import grpc_server
+from tests.support.shell import Shell, in_shell, one_line
 
 FORGED = "a\x1b[2J\nkeyvault: all is well"
 
@@ -154,3 +157,41 @@ async def test_an_older_server_is_named_in_one_sentence() -> None:
             await anext(vault.list())
         with pytest.raises(ServerFailure, match="does not know this call: it is an older KeyVault"):
             await vault.revisions("a")
+
+
+# The command.
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_the_command_writes_a_name_a_line_or_json(shell: Shell) -> None:
+    shell.ok("generate-key prod/ --save prod.key")
+    for name in ("prod/b", "prod/a"):
+        shell.ok(f"create {name} --key prod.key", b"x")
+    shell.ok("delete prod/b --key prod.key")
+    assert shell.ok("list prod/") == b"prod/a\n"
+    assert shell.ok("list --deleted") == b"prod/b\n"
+    assert shell.ok("list q") == b""
+    (line,) = shell.ok("list --json").splitlines()
+    assert set(json.loads(line)) == {"key_id", "create_time"}
+    assert "invalid prefix 'prod/*'" in shell.refused("list prod/*", status=2)
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_a_reader_that_has_enough_ends_a_list_quietly(shell: Shell) -> None:
+    shell.ok("generate-key prod/ --save prod.key")
+    shell.ok("create prod/enough --key prod.key", b"x")
+    done = in_shell(shell, "keyvault list | true; exit ${PIPESTATUS[0]}")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert "No space left" in one_line(in_shell(shell, "keyvault list > /dev/full"), 1)
+    assert "closed" in one_line(in_shell(shell, "keyvault list >&-"), 2)
+
+
+@pytest.mark.process
+async def test_the_command_shows_no_forged_name(tmp_path: Path) -> None:
+    async with lying_server({"List": [page("a", token="1"), page(FORGED)]}) as address:
+        done = await asyncio.to_thread(Shell(tmp_path, address).run, "list")
+    assert (done.returncode, done.stdout) == (1, b"a\n")
+    assert done.stderr.startswith(b"keyvault: the server listed 'a\\x1b[2J")
+    assert done.stderr.count(b"\n") == 1
