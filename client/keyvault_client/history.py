@@ -39,7 +39,9 @@ class Revision:
 
     def __str__(self) -> str:
         """Return a line for a person."""
-        return f"revision {self.revision}  {json_time(self.update_time)}  {self.size} bytes sealed"
+        return (
+            f"revision {self.revision}  {json_time(self.update_time.replace(microsecond=0))}  {self.size} bytes sealed"
+        )
 
 
 Revisions: TypeAlias = list[Revision]
