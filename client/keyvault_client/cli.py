@@ -29,7 +29,7 @@ from keyvault_client.cli_parameters import (
     Raw,
 )
 from keyvault_client.connection_options import DEFAULT_CONNECTION, ConnectionOptions
-from keyvault_client.errors import InvalidRequest, KeyVaultError, WrongRevision
+from keyvault_client.errors import InvalidRequest, KeyVaultError, RevisionNotFound, WrongRevision
 from keyvault_client.legacy import open_legacy
 from keyvault_client.records import Written
 from keyvault_client.terminal import (
@@ -272,7 +272,8 @@ def _exit(sentence: str, code: int) -> NoReturn:
 
 def _current(error: KeyVaultError) -> str:
     """Return what the server says about a record that is at another revision."""
-    if not isinstance(error, WrongRevision) or error.vacant or not error.current_revision:
+    vacant = isinstance(error, WrongRevision) and error.vacant
+    if not isinstance(error, WrongRevision | RevisionNotFound) or vacant or not error.current_revision:
         return ""
     return f"; the record is at revision {error.current_revision}"
 

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Any, TypeAlias
 
 from keyvault_api.envelope import MAX_ENVELOPE, MAX_REVISION, MIN_ENVELOPE
-from keyvault_api.names import REMEMBERED_ENVELOPES
+from keyvault_api.names import MAX_HISTORY
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_client.errors import InvalidRequest, RevisionNotFound, ServerFailure
 from keyvault_client.keys import DataKey
@@ -91,6 +91,6 @@ def _checked(key_id: str, revisions: Revisions) -> Revisions:
     numbers = [one.revision for one in revisions]
     ordered = all(newer > older for newer, older in pairwise(numbers))
     possible = all(1 <= one.revision <= MAX_REVISION and MIN_ENVELOPE <= one.size <= MAX_ENVELOPE for one in revisions)
-    if not (ordered and possible and 1 <= len(numbers) <= REMEMBERED_ENVELOPES):
+    if not (ordered and possible and 1 <= len(numbers) <= 1 + MAX_HISTORY):
         raise ServerFailure(f"the server answered ListRevisions of {key_id} with an impossible list: report it")
     return revisions

@@ -1,6 +1,8 @@
 """Earlier revisions: listed, read with the checks of a current one, and restored."""
 
+import json
 import os
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -25,6 +27,8 @@ from keyvault_client import (
     ServerFailure,
 )
 from tests.support.lying import Answer, Refused, lying_server
+from tests.support.servers import Served
+from tests.support.shell import Shell
 
 NAME = "prod/db"
 SECRET = os.urandom(32)
@@ -234,3 +238,76 @@ async def test_a_restore_onto_an_older_record_is_a_rollback() -> None:
 async def test_an_unknown_outcome_of_a_restore_is_reported() -> None:
     error = await refused(restored, Read=[read_as(2), read_as(3)], Update=pb.UpdateResponse(revision=9))
     assert isinstance(error, OutcomeUnknown)
+
+
+# With a real server.
+
+
+async def test_the_past_of_a_record_is_read_and_restored(vault: KeyVault) -> None:
+    key = await vault.generate_key("prod/")
+    await vault.create(NAME, b"one", key=key)
+    for data in (b"two", b"three"):
+        await vault.update(NAME, data, key=key)
+    assert [(one.revision, one.size) for one in await vault.revisions(NAME)] == [(3, 93), (2, 91), (1, 91)]
+    earlier = await vault.read(NAME, key=key, revision=1)
+    assert (earlier.plaintext, earlier.revision, earlier.created) == (b"one", 1, earlier.updated)
+    with pytest.raises(RevisionNotFound) as absent:
+        await vault.read(NAME, key=key, revision=4)
+    assert absent.value.current_revision == 3
+    assert (await vault.restore(NAME, key=key, revision=1)).revision == 4
+    assert (await vault.read(NAME, key=key)).plaintext == b"one"
+    assert (await vault.read(NAME, key=key, revision=3)).plaintext == b"three"
+
+
+async def test_a_fresh_client_restores_and_goes_on(server: Served) -> None:
+    async with KeyVault(server.address) as vault:
+        key = await vault.generate_key(NAME)
+        await vault.create(NAME, b"one", key=key)
+        await vault.update(NAME, b"two", key=key)
+    async with KeyVault(server.address) as fresh:
+        assert (await fresh.restore(NAME, key=key, revision=1)).revision == 3
+        assert (await fresh.update(NAME, b"three", key=key)).revision == 4
+
+
+async def test_a_rotation_and_a_deletion_drop_the_past(vault: KeyVault) -> None:
+    key, new = await vault.generate_key(NAME), await vault.generate_key(NAME)
+    await vault.create(NAME, b"one", key=key)
+    await vault.rotate_key(NAME, key=key, new_key=new)
+    assert [one.revision for one in await vault.revisions(NAME)] == [2]
+    with pytest.raises(RevisionNotFound):
+        await vault.restore(NAME, key=new, revision=1)
+    with pytest.raises(RecordDamaged, match="another key"):
+        await vault.read(NAME, key=key, revision=2)
+    await vault.delete(NAME, key=new)
+    for call in (vault.revisions(NAME), vault.read(NAME, key=new, revision=2)):
+        with pytest.raises(NotFound) as gone:
+            await call
+        assert type(gone.value) is NotFound
+
+
+# The command.
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_the_command_shows_and_restores_the_past(shell: Shell) -> None:
+    shell.ok("generate-key prod/ --save prod.key")
+    shell.ok(f"create {NAME} --key prod.key", b"one")
+    shell.ok(f"update {NAME} --key prod.key", b"two")
+    newest, oldest = shell.ok(f"history {NAME}").decode().splitlines()
+    assert re.fullmatch(r"revision 2  20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ  91 bytes sealed", newest)
+    assert oldest.startswith("revision 1  ")
+    assert shell.ok(f"read {NAME} --key prod.key --revision 1") == b"one"
+    line = shell.refused(f"read {NAME} --key prod.key --revision 3")
+    assert "the record is at revision 2 [REVISION_NOT_FOUND " in line
+    assert "--raw and --json" in shell.refused(f"read {NAME} --key prod.key --raw --json", status=2)
+    assert shell.ok(f"restore {NAME} --key prod.key --revision 1") == b"prod/db is at revision 3\n"
+    # For programs.
+    lines = [json.loads(line) for line in shell.ok(f"history {NAME} --json").splitlines()]
+    assert [(one["key_id"], one["revision"], one["size"]) for one in lines] == [(NAME, n, 91) for n in (3, 2, 1)]
+    record = json.loads(shell.ok(f"read {NAME} --key prod.key --revision 2 --json"))
+    assert set(record) == {"key_id", "revision", "create_time", "update_time", "data"}
+    assert (record["revision"], record["update_time"], record["data"]) == (2, lines[1]["update_time"], "dHdv")
+    done = json.loads(shell.ok(f"restore {NAME} --key prod.key --revision 2 --json"))
+    assert set(done) == {"key_id", "revision", "create_time", "update_time", "replayed"}
+    assert (done["revision"], done["create_time"], done["replayed"]) == (4, record["create_time"], False)
