@@ -28,6 +28,13 @@ ARN = f"arn:aws:kms:{REGION}:111122223333:key/0b6e2c1a-5a53-4d13-8f8c-1f3a2b4c5d
 TABLE = "keyvault"
 _KEY = [{"AttributeName": "pk", "KeyType": "HASH"}]
 _KEY_TYPE = [{"AttributeName": "pk", "AttributeType": "S"}]
+_INDEX_KEYS = [{"AttributeName": "listed", "KeyType": "HASH"}, {"AttributeName": "key_id", "KeyType": "RANGE"}]
+_INDEX = {
+    "IndexName": "names",
+    "IndexStatus": "ACTIVE",
+    "KeySchema": _INDEX_KEYS,
+    "Projection": {"ProjectionType": "INCLUDE", "NonKeyAttributes": ["created"]},
+}
 _BLOB = b"wrapped by the stand-in:"
 
 Json = dict[str, Any]
@@ -52,6 +59,7 @@ class StandIn:
             "GetItem": self._get_item,
             "BatchGetItem": self._batch_get_item,
             "PutItem": self._put_item,
+            "Query": self._query,
             "DescribeKey": lambda _: {"KeyMetadata": {"KeyId": ARN, "KeyState": "Enabled"}},
             "GenerateDataKey": self._generate_data_key,
             "Decrypt": self._decrypt,
@@ -70,6 +78,7 @@ class StandIn:
     @staticmethod
     def _describe_table(request: Json) -> Json:
         described = {"TableStatus": "ACTIVE", "KeySchema": _KEY, "AttributeDefinitions": _KEY_TYPE}
+        described |= {"GlobalSecondaryIndexes": [_INDEX]}
         return {"Table": described | {"TableName": request["TableName"]}}
 
     def _get_item(self, request: Json) -> Json:
@@ -91,6 +100,20 @@ class StandIn:
         names = wanted.get("ExpressionAttributeNames", {})
         shown = {names.get(name.strip(), name.strip()) for name in wanted["ProjectionExpression"].split(",")}
         return {name: value for name, value in item.items() if name in shown}
+
+    def _query(self, request: Json) -> Json:
+        """Return a page of names; it is sorted each time, which DynamoDB's index is already."""
+        values, after = request["ExpressionAttributeValues"], request.get("ExclusiveStartKey", {})
+        names = {name: values.get(f":{name}", {"S": ""})["S"] for name in ("listed", "prefix")}
+        found = sorted(
+            (item["key_id"]["S"], item)
+            for item in self._items.values()
+            if item.get("listed", {}).get("S") == names["listed"] and item["key_id"]["S"].startswith(names["prefix"])
+        )
+        page = [item for name, item in found if name > after.get("key_id", {"S": ""})["S"]][: request["Limit"]]
+        shown = ("pk", "listed", "key_id", "created")
+        more = {"LastEvaluatedKey": {name: page[-1][name] for name in shown[:3]}} if page else {}
+        return {"Items": [{name: item[name] for name in shown} for item in page], **more}
 
     def _put_item(self, request: Json) -> Json:
         pk = request["Item"]["pk"]["S"]

@@ -72,7 +72,7 @@ DEFAULT_RATES: Mapping[str, Rate] = MappingProxyType(
         # that is 32 records of full size, so bytes are counted in addition to calls.
         "Read": Rate(500, 1_000),
         # No request to KMS. DynamoDB gives the names of a tenant 3,000 read units in a second; a page of 1,000 takes
-        # 20 to 88, and a few milliseconds of CPU. Its names count as bytes.
+        # 15 to 83, and a few milliseconds of CPU. Its names count as bytes.
         LIST: Rate(50, 100),
         # No request to a backend; people ask now and then.
         "WhoAmI": Rate(10, 50),

@@ -78,7 +78,7 @@ _KMS: Mapping[str, type[VaultError]] = {
 }
 _RE_ENCRYPT = "kms:ReEncryptFrom and kms:ReEncryptTo"
 """ReEncrypt has no permission of its own name."""
-_RESOURCES = ("KeyId", "SourceKeyId", "DestinationKeyId", "TargetKeyId", "AliasName", "TableName")
+_RESOURCES = ("KeyId", "SourceKeyId", "DestinationKeyId", "TargetKeyId", "AliasName", "TableName", "IndexName")
 """Parameters that name what a permission is for; none is secret."""
 
 

@@ -17,9 +17,13 @@ from keyvault_server.core.records import StoredHead, listed_as
 
 INDEX = "names"
 LISTED, NAME, CREATED = "listed", "key_id", "created"
-INDEX_SCHEMA = [{"AttributeName": LISTED, "KeyType": "HASH"}, {"AttributeName": NAME, "KeyType": "RANGE"}]
 INDEX_TYPES = [{"AttributeName": LISTED, "AttributeType": "S"}, {"AttributeName": NAME, "AttributeType": "S"}]
-PROJECTION: dict[str, Any] = {"ProjectionType": "INCLUDE", "NonKeyAttributes": [CREATED]}
+DEFINITION: dict[str, Any] = {
+    "IndexName": INDEX,
+    "KeySchema": [{"AttributeName": LISTED, "KeyType": "HASH"}, {"AttributeName": NAME, "KeyType": "RANGE"}],
+    "Projection": {"ProjectionType": "INCLUDE", "NonKeyAttributes": [CREATED]},
+}
+"""The index, as CreateTable and UpdateTable take it and DescribeTable shows it."""
 
 _PARTITIONS = {Kind.DATA: "live", Kind.TOMBSTONE: "deleted"}
 _ALL = f"#{LISTED} = :{LISTED}"

@@ -25,6 +25,7 @@ WITHOUT_EFFECT = frozenset(
         "describe_time_to_live",
         "generate_data_key",
         "get_item",
+        "query",
         "re_encrypt",
         "scan",
     }

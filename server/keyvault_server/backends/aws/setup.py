@@ -1,33 +1,46 @@
-"""Makes the table and the KMS key that the AWS backend needs, and keeps what exists: `keyvault-server init`.
+"""Makes the table, its index and the KMS key that the AWS backend needs, and keeps what exists: `keyvault-server init`.
 
 The rule of this file: each step looks first and makes only what is missing, so that the next run completes an
 interrupted one. Nothing is ever deleted or replaced.
 
-Source: DynamoDB API Reference "CreateTable", "UpdateContinuousBackups"; AWS KMS API Reference "CreateKey",
-"CreateAlias".
+Source: DynamoDB API Reference "CreateTable", "UpdateTable", "UpdateContinuousBackups"; AWS KMS API Reference
+"CreateKey", "CreateAlias".
 """
 
 import asyncio
+import contextlib
 import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from keyvault_server.backends.aws.calls import AwsClient, explain_failures
 from keyvault_server.backends.aws.clients import open_clients
 from keyvault_server.backends.aws.faults import AwsFault
+from keyvault_server.backends.aws.name_index import DEFINITION
 from keyvault_server.backends.aws.options import AwsOptions, BadAwsSettings
-from keyvault_server.backends.aws.table import KEY_SCHEMA, KEY_TYPES, NOT_OFFERED, refuse_unsafe_table
+from keyvault_server.backends.aws.table import (
+    ATTRIBUTE_TYPES,
+    KEY_SCHEMA,
+    NOT_OFFERED,
+    has_our_key,
+    index_of,
+    refuse_unsafe_table,
+)
 from keyvault_server.core.errors import MasterKeyUnusable
 
 TABLE_SECONDS = 120.0
-"""Seconds that a new table may take until it is ACTIVE, and as many until its backups are on."""
+"""Seconds that a new table may take until it is ACTIVE, as many until its index is, and until its backups are on."""
 _POLL_SECONDS = 0.2
+_CAPACITY = ("ReadCapacityUnits", "WriteCapacityUnits")
 _CALL_SECONDS = 30.0
 """Time limit of a call here: AWS needs longer to make something than to use it, and a creation is not retried."""
 
 
 async def create_backend(options: AwsOptions, alias: str) -> str:
-    """Make the table and, behind `alias` (such as `alias/keyvault`), a symmetric KMS key; return the key's ARN.
+    """Make the table with its index and, behind `alias` (such as `alias/keyvault`), a symmetric KMS key.
 
-    Ignores `options.master_keys`. What exists is kept, or refused if the server would refuse it. Raises OperatorError.
+    Returns the key's ARN. Ignores `options.master_keys`. What exists is kept, or refused if the server would refuse it.
+    Raises OperatorError.
     """
     if not alias.startswith("alias/"):
         raise BadAwsSettings(f"KEYVAULT_AWS_KEY_ALIAS: {alias!a}: must begin with alias/, such as alias/keyvault")
@@ -35,6 +48,7 @@ async def create_backend(options: AwsOptions, alias: str) -> str:
     async with open_clients(patient, log=False) as (kms, dynamodb):
         with explain_failures(f"table {options.table}"):
             await _create_table(dynamodb, options.table)
+            await _create_index(dynamodb, options.table)
             await _enable_backups(dynamodb, options.table)
         await refuse_unsafe_table(dynamodb, options.table)
         with explain_failures(f"KMS key {alias}"):
@@ -47,21 +61,41 @@ async def _create_table(dynamodb: AwsClient, name: str) -> None:
             "create_table",
             TableName=name,
             KeySchema=KEY_SCHEMA,
-            AttributeDefinitions=KEY_TYPES,
+            AttributeDefinitions=ATTRIBUTE_TYPES,
+            GlobalSecondaryIndexes=[DEFINITION],
             BillingMode="PAY_PER_REQUEST",
             DeletionProtectionEnabled=True,
         )
     except AwsFault as fault:
         if fault.code != "ResourceInUseException":  # it exists
             raise
-    async with asyncio.timeout(TABLE_SECONDS):
-        while await _is_being_made(dynamodb, name):  # noqa: ASYNC110 - AWS sends no event
-            await asyncio.sleep(_POLL_SECONDS)
+    await _wait_until(lambda table: table.get("TableStatus") != "CREATING", dynamodb, name)
 
 
-async def _is_being_made(dynamodb: AwsClient, name: str) -> bool:
+async def _create_index(dynamodb: AwsClient, name: str) -> None:
+    """Add the index to a table that has none of its name. One that takes longer is reported when the table is checked.
+
+    DynamoDB fills it from the items that are there. On a provisioned table it gets the table's capacity.
+    """
     table = (await dynamodb.call("describe_table", "Table", TableName=name))["Table"]
-    return bool(table.get("TableStatus") == "CREATING")
+    if not has_our_key(table):
+        return  # it is refused
+    if index_of(table) is None:
+        capacity = {name: units for name, units in table.get("ProvisionedThroughput", {}).items() if name in _CAPACITY}
+        own = {"ProvisionedThroughput": capacity} if any(capacity.values()) else {}  # a table on demand has zeros
+        made = [{"Create": DEFINITION | own}]
+        await dynamodb.call(
+            "update_table", TableName=name, AttributeDefinitions=ATTRIBUTE_TYPES, GlobalSecondaryIndexUpdates=made
+        )
+    with contextlib.suppress(TimeoutError):
+        await _wait_until(lambda table: (index_of(table) or {}).get("IndexStatus") == "ACTIVE", dynamodb, name)
+
+
+async def _wait_until(done: Callable[[Mapping[str, Any]], bool], dynamodb: AwsClient, name: str) -> None:
+    """Wait until the table is as wanted. Raises TimeoutError after TABLE_SECONDS."""
+    async with asyncio.timeout(TABLE_SECONDS):
+        while not done((await dynamodb.call("describe_table", "Table", TableName=name))["Table"]):  # noqa: ASYNC110
+            await asyncio.sleep(_POLL_SECONDS)
 
 
 async def _enable_backups(dynamodb: AwsClient, name: str) -> None:

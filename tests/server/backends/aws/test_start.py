@@ -13,14 +13,22 @@ from keyvault_server.backends.aws.clients import open_aws, open_clients
 from keyvault_server.backends.aws.options import AwsOptions
 from keyvault_server.backends.aws.setup import create_backend
 from keyvault_server.core.errors import OperatorError
+from tests.server.backends.aws.standins.account import Account
 from tests.server.backends.aws.stub import RESET, Answer, Reply, aws_error, stub
 from tests.support.engines import options
+from tests.support.listed import record_of
 
 Clients = tuple[AwsClient, AwsClient]
 ARN = "arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-555555555555"
 OUR_KEY = {
     "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}],
-    "AttributeDefinitions": [{"AttributeName": "pk", "AttributeType": "S"}],
+    "AttributeDefinitions": [{"AttributeName": name, "AttributeType": "S"} for name in ("listed", "key_id", "pk")],
+}
+OUR_INDEX: dict[str, Any] = {
+    "IndexName": "names",
+    "IndexStatus": "ACTIVE",
+    "KeySchema": [{"AttributeName": "listed", "KeyType": "HASH"}, {"AttributeName": "key_id", "KeyType": "RANGE"}],
+    "Projection": {"ProjectionType": "INCLUDE", "NonKeyAttributes": ["created"]},
 }
 NO_TTL = {"TimeToLiveDescription": {"TimeToLiveStatus": "DISABLED"}}
 
@@ -50,7 +58,8 @@ async def refusal_of(*answers: Answer) -> str | None:
 
 
 def table(**more: object) -> Reply:
-    return answer({"Table": {**OUR_KEY, "TableStatus": "ACTIVE", **more}})
+    ours = {**OUR_KEY, "TableStatus": "ACTIVE", "GlobalSecondaryIndexes": [OUR_INDEX]}
+    return answer({"Table": {**ours, **more}})
 
 
 @pytest.mark.parametrize(
@@ -232,6 +241,65 @@ async def test_a_table_that_is_not_ready_is_refused(aws_identity: None) -> None:
 
 
 @pytest.mark.slow
+async def test_a_table_without_the_index_of_names_is_refused(aws_identity: None) -> None:
+    """An index that shows more would be written by each Update."""
+    other = {"IndexName": "others"}
+    assert await refusal_of(table(GlobalSecondaryIndexes=[other, OUR_INDEX]), answer(NO_TTL)) is None
+    for indexes in ([], None, [other]):
+        said = await refusal_of(table(GlobalSecondaryIndexes=indexes), answer(NO_TTL))
+        assert said == "table keyvault has no index names: `keyvault-server init` makes it"
+    changes: list[dict[str, Any]] = [
+        {"Projection": {"ProjectionType": "ALL"}},
+        {"Projection": {"ProjectionType": "KEYS_ONLY"}},
+        {"Projection": {"ProjectionType": "INCLUDE", "NonKeyAttributes": ["created", "updated"]}},
+        {"KeySchema": OUR_INDEX["KeySchema"][:1]},
+        {"KeySchema": OUR_INDEX["KeySchema"][::-1]},
+    ]
+    for change in changes:
+        said = str(await refusal_of(table(GlobalSecondaryIndexes=[OUR_INDEX | change]), answer(NO_TTL)))
+        assert said.startswith("index names of table keyvault must have the keys listed and key_id and project created")
+    for status in ("CREATING", "UPDATING", "DELETING"):
+        made = OUR_INDEX | {"IndexStatus": status}
+        said = str(await refusal_of(table(GlobalSecondaryIndexes=[made]), answer(NO_TTL)))
+        assert said == f"index names of table keyvault is {status}: wait until it is ACTIVE"
+
+
+async def make_table_without_index(given: AwsOptions, **capacity: Any) -> None:
+    async with open_clients(given) as (_, dynamodb):
+        await dynamodb.call(
+            "create_table",
+            TableName=given.table,
+            KeySchema=OUR_KEY["KeySchema"],
+            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+            **capacity,
+        )
+
+
+async def add_index(given: AwsOptions) -> None:
+    """Let `init` add the index, and list by it."""
+    arn = await create_backend(given, "alias/" + given.table)
+    async with open_aws(dataclasses.replace(given, master_keys={"1": arn})) as (_, records):
+        await records.put_if("acme", "prod/db", record_of("prod/db", created=7), None)
+        assert (await records.list_names("acme", "prod/", "", 10, deleted=False)).names == [("prod/db", 7)]
+
+
+async def test_init_adds_the_index_to_a_table_without_one(standins: Account) -> None:
+    given = options(standins.kms_address, standins.dynamodb_address, table="t" + os.urandom(4).hex())
+    await make_table_without_index(given, BillingMode="PAY_PER_REQUEST")
+    await add_index(given)
+
+
+async def test_an_added_index_has_the_capacity_of_its_table(moto: str) -> None:
+    given = options(moto, moto, table="t" + os.urandom(4).hex())
+    capacity = {"ReadCapacityUnits": 7, "WriteCapacityUnits": 8}
+    await make_table_without_index(given, ProvisionedThroughput=capacity)
+    await add_index(given)
+    async with open_clients(given) as (_, dynamodb):
+        (index,) = (await dynamodb.call("describe_table", TableName=given.table))["Table"]["GlobalSecondaryIndexes"]
+    assert {name: index["ProvisionedThroughput"][name] for name in capacity} == capacity
+
+
+@pytest.mark.slow
 async def test_a_start_while_aws_does_not_answer_is_refused(aws_identity: None) -> None:
     assert "describe_table: ConnectionClosedError" in str(await refusal_of(RESET))
     assert "it needs dynamodb:DescribeTable on" in str(await refusal_of(aws_error("AccessDeniedException")))
@@ -286,7 +354,8 @@ async def test_init_says_in_one_line_what_aws_does_not_allow(aws_identity: None)
 
 async def test_init_makes_no_key_where_it_may_not_look_for_one(aws_identity: None) -> None:
     """An alias that cannot be looked up may exist."""
-    store = answer({}), table(), answer({}), table(), answer(NO_TTL)  # create, wait, enable backups, two looks
+    looks = [table()] * 3  # at the table, for the index, and at the index
+    store = answer({}), *looks, answer({}), table(), answer(NO_TTL)  # create, wait, enable backups, two looks
     async with stub(aws_error("AccessDeniedException")) as kms, stub(*store) as dynamodb:
         with pytest.raises(OperatorError, match="it needs kms:DescribeKey on alias/keyvault"):
             await create_backend(options(kms.address, dynamodb.address), "alias/keyvault")

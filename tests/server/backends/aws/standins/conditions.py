@@ -24,7 +24,18 @@ def holds(given: Parameters, item: Item | None) -> bool:
     """Return whether the call's ConditionExpression is true of what is stored. Raises InvalidInput."""
     if "ConditionExpression" not in given:
         return True
-    condition = _Condition(given, item or {})
+    return _evaluated("ConditionExpression", given, item or {})
+
+
+def selects(given: Parameters, item: Item) -> bool:
+    """Return whether a Query's KeyConditionExpression selects the item. Raises InvalidInput."""
+    if any(value == {"S": ""} for value in given["ExpressionAttributeValues"].values()):
+        raise InvalidInput("One or more parameter values are not valid: an empty value of a key")
+    return _evaluated("KeyConditionExpression", given, item)
+
+
+def _evaluated(expression: str, given: Parameters, item: Item) -> bool:
+    condition = _Condition(expression, given, item)
     result = condition.parse()
     condition.refuse_unused()
     return result
@@ -46,8 +57,8 @@ def projected(given: Parameters, item: Item) -> Item:
 class _Condition:
     """Parses and evaluates in one pass, and always all of it, so that an error is found whatever is stored."""
 
-    def __init__(self, given: Parameters, item: Item) -> None:
-        self._tokens = list(_tokens(given["ConditionExpression"]))
+    def __init__(self, expression: str, given: Parameters, item: Item) -> None:
+        self._tokens = list(_tokens(given[expression]))
         self._names: Mapping[str, str] = given.get("ExpressionAttributeNames", {})
         self._values: Mapping[str, Mapping[str, Any]] = given.get("ExpressionAttributeValues", {})
         self._item = item
@@ -56,7 +67,7 @@ class _Condition:
     def parse(self) -> bool:
         result = self._any()
         if self._tokens:
-            raise InvalidInput("ConditionExpression goes on where it should end")
+            raise InvalidInput("the expression goes on where it should end")
         return result
 
     def refuse_unused(self) -> None:
@@ -94,6 +105,9 @@ class _Condition:
         if name == "attribute_type":
             self._expect(",")
             result = self._value()["S"] in (attribute or {})
+        elif name == "begins_with":
+            self._expect(",")
+            result = (attribute or {}).get("S", "").startswith(self._value()["S"])
         elif name in ("attribute_exists", "attribute_not_exists"):
             result = (attribute is not None) is (name == "attribute_exists")
         else:
@@ -127,7 +141,7 @@ class _Condition:
 
     def _take(self) -> str:
         if not self._tokens:
-            raise InvalidInput("ConditionExpression ends too early")
+            raise InvalidInput("the expression ends too early")
         return self._tokens.pop(0)
 
 
@@ -136,6 +150,6 @@ def _tokens(expression: str) -> Iterator[str]:
     while at < len(expression.rstrip()):
         found = _TOKEN.match(expression, at)
         if found is None:
-            raise InvalidInput("ConditionExpression: invalid token")
+            raise InvalidInput("the expression has an invalid token")
         yield found[1]
         at = found.end()

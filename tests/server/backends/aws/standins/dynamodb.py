@@ -1,10 +1,11 @@
 """DynamoDB as far as the server uses it: tables of one partition key, consistent reads, atomic conditional puts.
 
 With `stale`, a read that does not ask for consistency is answered with what was stored before the last write, which
-AWS allows. The rule of this file: an item is stored only after all of it was checked.
+AWS allows. `behind` says how many writes the replica of an index has not seen that answers the next Query. The rule of
+this file: an item is stored only after all of it was checked.
 
-Source: Amazon DynamoDB API Reference "GetItem", "BatchGetItem", "PutItem", "DeleteItem", "Scan", "CreateTable";
-Developer Guide "Service, account and table quotas".
+Source: Amazon DynamoDB API Reference "GetItem", "BatchGetItem", "PutItem", "DeleteItem", "Scan", "Query",
+"CreateTable", "UpdateTable"; Developer Guide "Service, account and table quotas".
 """
 
 import base64
@@ -13,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tests.server.backends.aws.standins.conditions import Item, holds, projected
+from tests.server.backends.aws.standins.index import Index
 from tests.server.backends.aws.standins.service import (
     ACCOUNT,
     REGION,
@@ -42,8 +44,23 @@ class Table:
         self.items: dict[str, Item] = {}
         self.before: dict[str, Item | None] = {}
         (self.key,) = (entry["AttributeName"] for entry in self.schema)
-        if self.definitions != [{"AttributeName": self.key, "AttributeType": "S"}]:
-            raise InvalidInput("this stand-in has tables with one partition key of type S")
+        self.indexes: dict[str, Index] = {}
+        for index in given.get("GlobalSecondaryIndexes", ()):
+            self.add_index(index)
+        self.check_definitions()
+
+    def add_index(self, given: Parameters) -> None:
+        """Make an index of the items that are there."""
+        index = self.indexes[given["IndexName"]] = Index(given, self.key)
+        for key, item in self.items.items():
+            index.write(key, item)
+
+    def check_definitions(self) -> None:
+        """Raise InvalidInput unless exactly the keys are defined."""
+        keys = {self.key, *(key for index in self.indexes.values() for key in index.keys)}
+        defined = {entry["AttributeName"] for entry in self.definitions if entry["AttributeType"] == "S"}
+        if len(self.definitions) != len(defined) or defined != keys:
+            raise InvalidInput("this stand-in has keys of type S, each defined, and nothing else")
 
     def key_of(self, given: Item) -> str:
         """Return the key of an item. Raises InvalidInput."""
@@ -60,6 +77,7 @@ class Table:
             "KeySchema": self.schema,
             "AttributeDefinitions": self.definitions,
             "BillingModeSummary": {"BillingMode": "PAY_PER_REQUEST"},
+            "GlobalSecondaryIndexes": [index.describe() for index in self.indexes.values()],
         }
 
 
@@ -75,6 +93,8 @@ class StandInDynamoDb(Service):
         self.stale = stale
         self.throttles: Callable[[str], bool] = lambda key: False
         """Whether a batch leaves this key unprocessed."""
+        self.behind: Callable[[], int] = lambda: 0
+        """How many writes the next Query does not see."""
         self._tables: dict[str, Table] = {}
         operations = {
             "BatchGetItem": self._batch_get_item,
@@ -85,8 +105,10 @@ class StandInDynamoDb(Service):
             "DeleteItem": self._delete_item,
             "GetItem": self._get_item,
             "PutItem": self._put_item,
+            "Query": self._query,
             "Scan": self._scan,
             "UpdateContinuousBackups": self._update_backups,
+            "UpdateTable": self._update_table,
         }
         super().__init__(operations)
 
@@ -96,6 +118,20 @@ class StandInDynamoDb(Service):
             raise AwsError("ResourceInUseException")
         self._tables[table.name] = table
         return {"TableDescription": table.describe()}
+
+    def _update_table(self, given: Parameters) -> dict[str, Any]:
+        table = self._table(given)
+        ((create,),) = (update.values() for update in given["GlobalSecondaryIndexUpdates"])
+        table.definitions = given["AttributeDefinitions"]
+        table.add_index(create)
+        table.check_definitions()
+        return {"TableDescription": table.describe()}
+
+    def _query(self, given: Parameters) -> dict[str, Any]:
+        index = self._table(given).indexes.get(text(given, "IndexName"))
+        if index is None:
+            raise InvalidInput("The table does not have the specified index")
+        return index.query(given, self.behind, _size)
 
     def _describe_ttl(self, given: Parameters) -> dict[str, Any]:
         self._table(given)
@@ -161,6 +197,8 @@ class StandInDynamoDb(Service):
             wanted = given.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD" and stored is not None
             more: dict[str, Any] = {"Item": stored} if wanted else {}
             raise AwsError("ConditionalCheckFailedException", "The conditional request failed", **more)
+        for index in table.indexes.values():
+            index.write(key, item)
         table.before[key], table.items[key] = stored, item
         return {}
 
@@ -172,6 +210,8 @@ class StandInDynamoDb(Service):
             raise AwsError("ConditionalCheckFailedException", "The conditional request failed")
         if stored is not None:
             table.before[key] = table.items.pop(key)
+            for index in table.indexes.values():
+                index.write(key, {})
         return {}
 
     def _table(self, given: Parameters) -> Table:
