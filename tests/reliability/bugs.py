@@ -44,7 +44,7 @@ from keyvault_server.core.vault import Found, Vault, Written
 from tests.reliability.clients import ELSEWHERE
 from tests.reliability.deployment import Deployment, Engine, Payer
 from tests.reliability.network import BACKEND_TIMEOUT
-from tests.support.fakes import FakeKeyService
+from tests.support.fakes import FakeKeyService, FakeRecordStore
 
 _T = TypeVar("_T")
 
@@ -106,31 +106,14 @@ class OnRevisionAlone(Engine):
         await super().put_if(tenant, key_id, record, expected)
 
 
-class Remembering(Engine):
-    """Knows what it stored at an earlier time; by itself not a bug."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._written: list[tuple[float, tuple[str, str], Record]] = []
-
-    async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
-        await super().put_if(tenant, key_id, record, expected)
-        self._written.append((_now(), (tenant, key_id), record))
-
-    def earlier(self) -> dict[tuple[str, str], Record]:
-        """What was stored LAG ago."""
-        return {name: record for when, name, record in self._written if when <= _now() - LAG}
-
-
-class Lagging(Remembering):
+class Lagging(Engine):
     async def get(self, tenant: str, key_id: str) -> Record | None:
-        return self.earlier().get((tenant, key_id))
+        return self.earlier(LAG).get((tenant, key_id))
 
 
-class AnsweredBeforeCommit(Remembering):
+class AnsweredBeforeCommit(Engine):
     def crash(self) -> None:
-        self.records = self.earlier()
-        self._written = [one for one in self._written if one[0] <= _now() - LAG]
+        self.forget(LAG)
 
 
 class ReadBeforeCommit(AnsweredBeforeCommit):
@@ -157,6 +140,70 @@ class ForgetfulDelete(Engine):
         await super().put_if(tenant, key_id, record, expected)
         if state_of(record).kind is Kind.TOMBSTONE:
             del self.records[tenant, key_id]
+
+
+class LaggingNames(Engine):
+    """Its index is behind where none may be."""
+
+    def delay_index(self, lag: Callable[[], float]) -> None:
+        super().delay_index(lambda: LAG)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.delay_index(float)
+
+
+class _OtherIndex(Engine):
+    """Lists names by an index of its own, which follows all puts but some."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._index = FakeRecordStore()
+
+    async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
+        await super().put_if(tenant, key_id, record, expected)
+        if not self._overlooks(record):
+            self._index.records[tenant, key_id] = record
+
+    async def list_names(self, tenant: str, prefix: str, after: str, limit: int, *, deleted: bool) -> NamePage:
+        return await self._index.list_names(tenant, prefix, after, limit, deleted=deleted)
+
+    def _overlooks(self, record: Record) -> bool:
+        raise NotImplementedError
+
+
+class ListedForGood(_OtherIndex):
+    def _overlooks(self, record: Record) -> bool:
+        return state_of(record).kind is Kind.TOMBSTONE
+
+
+class ListsVacancies(_OtherIndex):
+    def _overlooks(self, record: Record) -> bool:
+        return state_of(record).kind is None
+
+
+class LostBoundary(Between):
+    """Goes on after the first name that did not fit onto the page."""
+
+    async def list_names(self, tenant: str, prefix: str, after: str, limit: int, *, deleted: bool) -> NamePage:
+        names, more = await super().list_names(tenant, prefix, after, limit + 1, deleted=deleted)
+        return NamePage(names[:limit], names[limit].key_id if len(names) > limit else more)
+
+
+class CountedPages(Between):
+    """Goes on after so many names as there were on the pages before, whatever was created or deleted since."""
+
+    def __init__(self, store: RecordStore) -> None:
+        super().__init__(store)
+        self._counts: dict[str, int] = {}
+
+    async def list_names(self, tenant: str, prefix: str, after: str, limit: int, *, deleted: bool) -> NamePage:
+        begin = self._counts.get(after, 0) if after else 0
+        names, more = await super().list_names(tenant, prefix, "", begin + limit, deleted=deleted)
+        page = [name for name in names[begin:] if name.key_id > after]
+        if more:
+            self._counts[more] = begin + limit
+        return NamePage(page, more)
 
 
 class ForgetfulPurge(Engine):
@@ -480,29 +527,36 @@ def _ring_of(length: int) -> Callable[[RecordStore], RecordStore]:
 
 BUGS = {
     "no-condition": Bug(Deployment(engine=Unconditional), "two writers both get OK for one revision", 0),
-    "revision-only-condition": Bug(Deployment(engine=OnRevisionAlone), "an update brings a purged record back", 4),
-    "no-ring": Bug(Deployment(store=NoRing), "a retry of an applied write gets STALE_REVISION", 1),
+    "revision-only-condition": Bug(Deployment(engine=OnRevisionAlone), "an update brings a purged record back", 0),
+    "no-ring": Bug(Deployment(store=NoRing), "a retry of an applied write gets STALE_REVISION", 0),
     "ring-of-1": Bug(Deployment(store=_ring_of(1)), "the same, once another write came between", 11),
-    "ring-of-15": Bug(Deployment(store=_ring_of(15)), "the same, at the last revision that is promised", 215),
+    "ring-of-15": Bug(Deployment(store=_ring_of(15)), "the same, at the last revision that is promised", 915),
     "eventually-consistent-read": Bug(Deployment(engine=Lagging), "a Read does not show what was answered before", 0),
-    "reply-before-commit": Bug(Deployment(engine=AnsweredBeforeCommit), "an acknowledged write is gone", 5),
-    "read-before-commit": Bug(Deployment(engine=ReadBeforeCommit), "a Read shows a write that is gone later", 110),
-    "blind-retry": Bug(Deployment(store=BlindRetry), "a write is applied, and its caller hears the retry's refusal", 1),
-    "late-joining": Bug(Deployment(store=LateJoining), "a Read shares an answer that was read before it began", 22),
-    "no-second-look": Bug(Deployment(store=NoSecondLook), "bytes that race with themselves are applied and refused", 5),
+    "reply-before-commit": Bug(Deployment(engine=AnsweredBeforeCommit), "an acknowledged write is gone", 7),
+    "read-before-commit": Bug(Deployment(engine=ReadBeforeCommit), "a Read shows a write that is gone later", 36),
+    "blind-retry": Bug(Deployment(store=BlindRetry), "a write is applied, and its caller hears the retry's refusal", 5),
+    "late-joining": Bug(Deployment(store=LateJoining), "a Read shares an answer that was read before it began", 162),
+    "no-second-look": Bug(Deployment(store=NoSecondLook), "bytes that race with themselves are applied and refused", 4),
     "unknown-is-not-done": Bug(Deployment(store=UnknownIsNotDone), "a write is done that was surely not done", 1),
-    "delete-without-tombstone": Bug(Deployment(engine=ForgetfulDelete), "revisions begin again, for any key", 11),
-    "purge-without-vacancy": Bug(Deployment(engine=ForgetfulPurge), "old envelopes fit again", 1),
-    "create-on-foreign-tombstone": Bug(Deployment(vault=OwnerlessTombstone), "another key takes a deleted name", 5),
-    "no-ownership-check": Bug(Deployment(vault=UnownedRecord), "the key of another record changes a record", 3),
-    "wrapped-key-not-bound": Bug(Deployment(key_service=Unbound), "a key of another tenant or scope is accepted", 7),
-    "name-not-bound": Bug(Deployment(vault=UnboundName), "an envelope that is for another record is stored", 0),
+    "delete-without-tombstone": Bug(Deployment(engine=ForgetfulDelete), "revisions begin again, for any key", 2),
+    "purge-without-vacancy": Bug(Deployment(engine=ForgetfulPurge), "old envelopes fit again", 0),
+    "create-on-foreign-tombstone": Bug(Deployment(vault=OwnerlessTombstone), "another key takes a deleted name", 51),
+    "no-ownership-check": Bug(Deployment(vault=UnownedRecord), "the key of another record changes a record", 1),
+    "wrapped-key-not-bound": Bug(Deployment(key_service=Unbound), "a key of another tenant or scope is accepted", 3),
+    "name-not-bound": Bug(Deployment(vault=UnboundName), "an envelope that is for another record is stored", 3),
     "cached-head": Bug(Deployment(store=CachedHead), "a request is refused for what is stored no more", 0),
     "unproved-replay": Bug(Deployment(vault=UnprovedReplay), "someone who only saw an envelope gets OK for it", 0),
-    "joined-batches": Bug(Deployment(read_many=JoinsBatches()), "an item's answer was read before it was asked for", 6),
-    "paid-and-full": Bug(Deployment(read_many=_full_for_money), "what did not fit into a reply is charged", 15),
-    "batch-by-name": Bug(Deployment(read_many=_by_name), "an item gets the answer of another one", 1),
-    "one-error-for-all": Bug(Deployment(read_many=_one_error_for_all), "one absent record hides the others", 15),
+    "page-boundary-lost": Bug(Deployment(store=LostBoundary), "a name between two pages is on none", 22),
+    "counted-pages": Bug(Deployment(store=CountedPages), "a Delete between two pages hides another name", 153),
+    "entry-left-by-delete": Bug(Deployment(engine=ListedForGood), "a deleted name is listed as live", 34),
+    "entry-left-by-purge": Bug(Deployment(engine=ListsVacancies), "a purged name is listed", 12),
+    "lagging-index": Bug(Deployment(engine=LaggingNames), "a name that was created before is missing in a listing", 18),
+    "joined-batches": Bug(
+        Deployment(read_many=JoinsBatches()), "an item's answer was read before it was asked for", 143
+    ),
+    "paid-and-full": Bug(Deployment(read_many=_full_for_money), "what did not fit into a reply is charged", 127),
+    "batch-by-name": Bug(Deployment(read_many=_by_name), "an item gets the answer of another one", 0),
+    "one-error-for-all": Bug(Deployment(read_many=_one_error_for_all), "one absent record hides the others", 0),
     "revision-before-ring": Bug(Deployment(vault=RevisionFirst), "a retry of an applied write gets STALE_REVISION", 0),
 }
 """By name, as `--bug` takes them."""

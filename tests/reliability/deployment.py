@@ -17,11 +17,13 @@ from keyvault_server.core.errors import (
     MasterKeyUnusable,
     VaultError,
 )
+from keyvault_server.core.listing import list_names
 from keyvault_server.core.ports import CopyName, KeyService, NamePage, NewDataKey, RecordStore, Walked, WrappedBlob
 from keyvault_server.core.records import Record, StoredHead
 from keyvault_server.core.vault import Found, Vault, Written
 from tests.reliability.clients import Message, Scene
 from tests.reliability.history import Answer, Done, Got, OperatorError, Read, Rotate, Unknown, Write
+from tests.reliability.listings import Asked, Page
 from tests.reliability.network import CALL_TIMEOUT, CALL_TROUBLES, Fate, Network
 from tests.reliability.readers import FULL, Item, misfit
 from tests.support.callers import Unrestricted
@@ -105,7 +107,38 @@ class FarKeys:
 
 
 class Engine(FakeRecordStore):
-    """The store at the far end."""
+    """The store at the far end. Each page of names comes from an index, which may be behind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lag: Callable[[], float] = float
+        self._puts: list[tuple[float, tuple[str, str], Record]] = []
+
+    def delay_index(self, lag: Callable[[], float]) -> None:
+        """Let each page be by `lag` seconds behind."""
+        self._lag = lag
+
+    async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
+        await super().put_if(tenant, key_id, record, expected)
+        self._puts.append((asyncio.get_running_loop().time(), (tenant, key_id), record))
+
+    async def list_names(self, tenant: str, prefix: str, after: str, limit: int, *, deleted: bool) -> NamePage:
+        if not (lag := self._lag()):
+            return await super().list_names(tenant, prefix, after, limit, deleted=deleted)
+        index = FakeRecordStore()
+        index.records = self.earlier(lag)
+        return await index.list_names(tenant, prefix, after, limit, deleted=deleted)
+
+    def earlier(self, seconds: float) -> dict[tuple[str, str], Record]:
+        """What was stored so long ago."""
+        then = asyncio.get_running_loop().time() - seconds
+        return {name: record for when, name, record in self._puts if when <= then}
+
+    def forget(self, seconds: float) -> None:
+        """Lose what was stored after that."""
+        self.records = self.earlier(seconds)
+        then = asyncio.get_running_loop().time() - seconds
+        self._puts = [put for put in self._puts if put[0] <= then]
 
     def crash(self) -> None:
         """A power cut and a restart: what was answered is there, so nothing changes."""
@@ -203,6 +236,17 @@ async def ask_for_many(deployment: Deployment, vault: Vault, items: Sequence[Ite
     return [OperatorError(f"MISFIT {wrong}")] * len(items) if wrong else answers
 
 
+async def ask_for_page(vault: Vault, asked: Asked) -> Page | OperatorError | Unknown:
+    """One List of a vault."""
+    try:
+        page = await list_names(vault, CALLER, asked.prefix, asked.size, asked.token, deleted=asked.deleted)
+        return Page([name.key_id for name in page.names], page.next_page_token)
+    except VaultError as error:
+        return refusal(error)
+    except Exception as error:  # the wire would say INTERNAL: no model allows that
+        return OperatorError(f"INTERNAL {error!r}")
+
+
 def _item(payer: Payer, found: Found | VaultError, scene: Scene) -> Answer:
     """What a caller makes of an item, and of what it had to pay for it."""
     answer = refusal(found) if isinstance(found, VaultError) else _got(found, scene)
@@ -212,7 +256,7 @@ def _item(payer: Payer, found: Found | VaultError, scene: Scene) -> Answer:
     return OperatorError(f"OVERCHARGED {price}") if answer == FULL and price != (0, 0) else answer
 
 
-def refusal(error: VaultError) -> Answer:
+def refusal(error: VaultError) -> OperatorError | Unknown:
     """What a caller makes of an error."""
     if isinstance(error, (BackendUnavailable, DeadlineExceeded)):
         return Unknown(error.reason)
@@ -262,6 +306,10 @@ class Server:
         """What a client sees of one BatchRead."""
         answers = await self._exchange(lambda: ask_for_many(self._deployment, self._vault, items, scene))
         return answers if isinstance(answers, list) else [answers] * len(items)
+
+    async def list_page(self, asked: Asked) -> Page | OperatorError | Unknown:
+        """What a client sees of one List."""
+        return await self._exchange(lambda: ask_for_page(self._vault, asked))
 
     async def _exchange(self, call: Callable[[], Coroutine[Any, Any, _T]]) -> _T | OperatorError | Unknown:
         fate = self._network.fate(CALL_TROUBLES)

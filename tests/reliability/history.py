@@ -40,9 +40,11 @@ class Write:
     key: str
     """The data key in the wrapped key that is presented; `model.FORGED` begins what does not unwrap."""
     envelope: Sealed
+    history: int = 0
+    """How many earlier revisions the server that is asked keeps readable at an Update."""
 
     def __str__(self) -> str:
-        return f"{self.method} {self.envelope} by {self.key}"
+        return f"{self.method} {self.envelope} by {self.key}{f' keeping {self.history}' * bool(self.history)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +66,31 @@ class Read:
 
     known_revision: int = 0
     include_deleted: bool = False
+    revision: int = 0
+    """0: the current one."""
 
     def __str__(self) -> str:
-        return f"read{f' knowing {self.known_revision}' * bool(self.known_revision)}{' all' * self.include_deleted}"
+        knowing = f" knowing {self.known_revision}" * bool(self.known_revision)
+        return f"read{f' of {self.revision}' * bool(self.revision)}{knowing}{' all' * self.include_deleted}"
+
+
+@dataclass(frozen=True, slots=True)
+class ListRevisions:
+    """ListRevisions."""
+
+    def __str__(self) -> str:
+        return "list_revisions"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a page of a List shows of one of the names between its first and its last one."""
+
+    deleted: bool = False
+    """Whether deleted names are listed."""
+
+    def __str__(self) -> str:
+        return f"list{' deleted' * self.deleted}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +101,9 @@ class Purge:
         return "purge"
 
 
-Request: TypeAlias = Write | Rotate | Read | Purge
+Request: TypeAlias = Write | Rotate | Read | ListRevisions | Look | Purge
+CHANGES = (Write, Rotate, Purge)
+"""Requests that can have an effect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +131,26 @@ class Got:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """The answer to ListRevisions."""
+
+    revisions: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"revisions {', '.join(map(str, self.revisions))}"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Whether a page has the name."""
+
+    listed: bool
+
+    def __str__(self) -> str:
+        return "listed" if self.listed else "not listed"
+
+
+@dataclass(frozen=True, slots=True)
 class OperatorError:
     """A definite refusal, by the reason of its ErrorInfo."""
 
@@ -125,7 +171,7 @@ class Unknown:
         return f"unknown {self.why}".rstrip()
 
 
-Answer: TypeAlias = Done | Got | OperatorError | Unknown
+Answer: TypeAlias = Done | Got | Kept | Seen | OperatorError | Unknown
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tests.reliability.history import History, Operation, OperatorError, Read, Request, Unknown, by_record, readable
+from tests.reliability.history import CHANGES, History, Operation, OperatorError, Request, Unknown, by_record, readable
 from tests.reliability.model import State, apply
 
 SAYS_NOTHING = frozenset(
@@ -128,5 +128,5 @@ def _twins(operations: Sequence[Operation]) -> list[int]:
 
 def _constrains(operation: Operation) -> bool:
     if isinstance(operation.answer, Unknown):
-        return not isinstance(operation.request, Read)
+        return isinstance(operation.request, CHANGES)
     return not isinstance(operation.answer, OperatorError) or operation.answer.reason not in SAYS_NOTHING

@@ -7,7 +7,22 @@ nothing. It is deterministic: a state and a request have exactly one answer and 
 from dataclasses import dataclass
 
 from keyvault_api.envelope import Kind
-from tests.reliability.history import Answer, Done, Got, OperatorError, Purge, Read, Request, Rotate, Sealed, Write
+from tests.reliability.history import (
+    Answer,
+    Done,
+    Got,
+    Kept,
+    ListRevisions,
+    Look,
+    OperatorError,
+    Purge,
+    Read,
+    Request,
+    Rotate,
+    Sealed,
+    Seen,
+    Write,
+)
 
 RING = 16
 """Accepted envelopes, the stored one included, that are known when they come again."""
@@ -31,16 +46,29 @@ class State:
     """None: never used, or purged."""
     ring: tuple[str, ...] = ()
     """The last accepted envelopes, newest first."""
+    since: int = 0
+    """The oldest revision that can be read, if the record is live."""
 
     def __str__(self) -> str:
-        return f"{self.stored or ('vacant' if self.revision else 'absent')} at {self.revision}, ring {list(self.ring)}"
+        stored = self.stored or ("vacant" if self.revision else "absent")
+        return f"{stored} at {self.revision} since {self.since}, ring {list(self.ring)}"
+
+    @property
+    def live(self) -> bool:
+        """Whether Read finds the record."""
+        return self.stored is not None and self.stored.kind is Kind.DATA
 
 
 def apply(record: str, state: State, request: Request) -> tuple[State, Answer]:
     """The next state, equal to this one if nothing changes, and the answer."""
     match request:
         case Read():
-            return state, _read(state, request)
+            return state, _read_earlier(state, request.revision) if request.revision else _read(state, request)
+        case ListRevisions():
+            revisions = Kept(tuple(range(state.revision, state.since - 1, -1)))
+            return state, revisions if state.live else _NOT_FOUND
+        case Look():
+            return state, Seen(state.stored is not None and state.live is not request.deleted)
         case Purge():
             return _purge(state)
         case _:
@@ -55,10 +83,18 @@ def _read(state: State, request: Read) -> Answer:
     return Got(state.revision, envelope, stored.kind is Kind.TOMBSTONE)
 
 
+def _read_earlier(state: State, revision: int) -> Answer:
+    if not state.live:
+        return _NOT_FOUND
+    if not state.since <= revision <= state.revision:
+        return OperatorError("REVISION_NOT_FOUND", state.revision)
+    return Got(revision, state.ring[state.revision - revision])
+
+
 def _purge(state: State) -> tuple[State, Answer]:
     if not state.revision:
         return state, _NOT_FOUND
-    return State(state.revision), Done(state.revision)
+    return State(state.revision, since=state.revision), Done(state.revision)
 
 
 def _mutate(record: str, state: State, request: Write | Rotate) -> tuple[State, Answer]:
@@ -69,7 +105,14 @@ def _mutate(record: str, state: State, request: Write | Rotate) -> tuple[State, 
     if refused:
         return state, refused
     ring = (envelope.name, *state.ring)[:RING]
-    return State(envelope.revision, envelope, ring), Done(envelope.revision)
+    return State(envelope.revision, envelope, ring, _since(state, request)), Done(envelope.revision)
+
+
+def _since(state: State, request: Write | Rotate) -> int:
+    """An Update keeps as many earlier revisions as its server is set to; nothing else keeps any."""
+    if isinstance(request, Write) and request.method == "update":
+        return max(state.since, request.envelope.revision - request.history)
+    return request.envelope.revision
 
 
 def _replay(record: str, request: Write | Rotate) -> Answer:
@@ -82,10 +125,9 @@ def _replay(record: str, request: Write | Rotate) -> Answer:
 
 def _revision(state: State, request: Write | Rotate) -> OperatorError | None:
     creates = isinstance(request, Write) and request.method == "create"
-    live = state.stored is not None and state.stored.kind is Kind.DATA
-    if creates and live:
+    if creates and state.live:
         return OperatorError("RECORD_EXISTS", state.revision)
-    if not creates and not live:
+    if not creates and not state.live:
         return _NOT_FOUND
     if request.envelope.revision != state.revision + 1:
         return OperatorError("STALE_REVISION", state.revision)

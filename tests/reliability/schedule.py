@@ -16,6 +16,7 @@ from keyvault_server.core.wrapped_key import WrappedKey, parse_wrapped_key
 from tests.reliability.clients import Caller, Message, Scene
 from tests.reliability.deployment import CALLER, TENANT, Deployment, FarStore, Server, ask, refusal
 from tests.reliability.history import Answer, Done, History, OperatorError, Purge, Read, Recorder
+from tests.reliability.listings import Lister
 from tests.reliability.network import Network, Weather
 from tests.reliability.readers import Reader
 from tests.reliability.virtual_time import run
@@ -24,8 +25,12 @@ from tests.support.requests import Key
 RECORDS = ("prod/a", "prod/b", "prod/c", "prod/d")
 SMALL, LARGE = 4, 350_000
 """Bytes in an envelope; of the large ones two fit into the reply to a BatchRead."""
-READINGS = 5
-"""Of each reader."""
+READINGS, LISTINGS = 5, 4
+"""Of each reader and of each lister."""
+PREFIXES, SIZES = ("", "prod/"), (1, 2, 3, 10)
+"""What is listed, and how many names of it on a page."""
+LAG = 0.03
+"""Seconds by which an index of names is behind, where it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,10 @@ class Plan:
     purges: int
     readers: int
     """Callers who read all records at a time."""
+    listers: int
+    """Callers who list names."""
+    lag: float
+    """Seconds by which the index of names is behind at most."""
     data: int
     """Bytes in an envelope."""
 
@@ -51,12 +60,15 @@ def plan(rng: random.Random) -> Plan:
     A few have more records, some of such a size that they do not all fit into one reply.
     """
     weather = rng.choice((Weather(0, 0), Weather(0.1, 0.5), Weather(0.3, 2), Weather(0.15, 8)))
+    lag = rng.choice((0.0, LAG))
     if rng.random() < 0.08:
-        return Plan(weather, RECORDS, rng.randint(1, 2), 6, 5, 0, 3, LARGE if rng.random() < 0.4 else SMALL)
+        large = rng.random() < 0.4
+        purges, listers, size = (0, 0, LARGE) if large else (rng.randint(0, 3), 2, SMALL)
+        return Plan(weather, RECORDS, rng.randint(1, 2), 6, 5, purges, 3, listers, lag, size)
     records = RECORDS[:1] if rng.random() < 0.8 else RECORDS[:2]
     callers, operations = rng.choice(((2, 6), (3, 5), (4, 4), (6, 3), (2, 10), (1, 12), (2, 30)))
     servers, purges, readers = rng.randint(1, 3), int(rng.random() < 0.2), rng.choice((0, 0, 1, 2))
-    return Plan(weather, records, servers, callers, operations, purges, readers, SMALL)
+    return Plan(weather, records, servers, callers, operations, purges, readers, rng.choice((0, 0, 0, 1)), lag, SMALL)
 
 
 class Simulation:
@@ -68,6 +80,8 @@ class Simulation:
         self._deployment = deployment
         self.network = Network(rng, self._plan.weather)
         self._engine = deployment.engine()
+        if self._plan.lag:
+            self._engine.delay_index(lambda: rng.uniform(0, self._plan.lag))
         self._keys = deployment.key_service()
         self._servers = [Server(self.network, deployment, self._keys, self._engine) for _ in range(self._plan.servers)]
         self.recorder = Recorder(asyncio.get_running_loop().time)
@@ -83,14 +97,19 @@ class Simulation:
             for number in range(1, self._plan.callers + 1)
         ]
         readings = [partial(server.read_many, scene=scene) for server in self._servers]
+        pages = [server.list_page for server in self._servers]
         recorders = dict.fromkeys(scene.records, self.recorder)
         readers = [
             Reader(f"r{number}", scene.rng, recorders, readings).run(READINGS, think=0.005)
             for number in range(1, self._plan.readers + 1)
         ]
+        listers = [
+            Lister(f"l{number}", scene.rng, recorders, pages, PREFIXES, self._plan.lag).run(LISTINGS, 0.005, SIZES)
+            for number in range(1, self._plan.listers + 1)
+        ]
         operators = [self._operate(scene) for _ in range(self._plan.purges)]
         disaster = asyncio.create_task(self._disaster())
-        await asyncio.gather(*callers, *readers, *operators)
+        await asyncio.gather(*callers, *readers, *listers, *operators)
         disaster.cancel()
         await self.network.quiet()
         await self._look(scene)

@@ -7,7 +7,7 @@ tests.reliability.simulation --bugs` finds others.
 import pytest
 
 from tests.prove import PAGE
-from tests.reliability.bugs import BUGS, Between, Gathering, Remembering
+from tests.reliability.bugs import BUGS, Between, Gathering
 from tests.reliability.deployment import Deployment
 from tests.reliability.linearizability import NotLinearizable, check
 from tests.reliability.schedule import simulate
@@ -27,9 +27,7 @@ def test_the_vault_without_the_bug_is_right_there(seed: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "deployment", [Deployment(store=Between), Deployment(store=Gathering), Deployment(engine=Remembering)]
-)
+@pytest.mark.parametrize("deployment", [Deployment(store=Between), Deployment(store=Gathering)])
 def test_what_carries_the_bugs_is_no_bug_itself(deployment: Deployment) -> None:
     for seed in range(100):
         check(simulate(seed, deployment)[0])

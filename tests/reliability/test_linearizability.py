@@ -14,6 +14,9 @@ from tests.reliability.history import (
     Done,
     Got,
     History,
+    Kept,
+    ListRevisions,
+    Look,
     Operation,
     OperatorError,
     Purge,
@@ -21,6 +24,7 @@ from tests.reliability.history import (
     Request,
     Rotate,
     Sealed,
+    Seen,
     Unknown,
     Write,
 )
@@ -41,8 +45,8 @@ def create(envelope: Sealed, key: str = "") -> Write:
     return Write("create", key or envelope.key, envelope)
 
 
-def update(envelope: Sealed, key: str = "") -> Write:
-    return Write("update", key or envelope.key, envelope)
+def update(envelope: Sealed, key: str = "", keeping: int = 0) -> Write:
+    return Write("update", key or envelope.key, envelope, keeping)
 
 
 def delete(revision: int, key: str = "k1") -> Write:
@@ -63,6 +67,7 @@ def one_after_the_other(*steps: tuple[Request, Answer]) -> History:
     return [op(2 * at, 2 * at + 1, request, answer) for at, (request, answer) in enumerate(steps)]
 
 
+LIST, GONE = ListRevisions(), (Read(revision=1), OperatorError("REVISION_NOT_FOUND", 2))
 E1, E2, E3 = sealed(1), sealed(2), sealed(3)
 STEPS = [(create(E1), Done(1)), *((update(sealed(n)), Done(n)) for n in range(2, RING + 1))]
 """As many writes as a ring holds."""
@@ -90,6 +95,47 @@ GOOD: dict[str, History] = {
     "an item that did not fit into a batch says nothing": [
         op(0, 1, create(E1), Done(1)),
         op(2, 3, Read(), OperatorError("BATCH_FULL")),
+    ],
+    "an update keeps what it replaces": one_after_the_other(
+        (create(E1), Done(1)), (update(E2, keeping=1), Done(2)), (Read(revision=1), Got(1, "e1")), (LIST, Kept((2, 1)))
+    ),
+    "the current revision is read": one_after_the_other((create(E1), Done(1)), (Read(revision=1), Got(1, "e1"))),
+    "an update keeps no more than its server is set to": one_after_the_other(
+        (create(E1), Done(1)), (update(E2, keeping=9), Done(2)), (update(E3, keeping=1), Done(3)), (LIST, Kept((3, 2)))
+    ),
+    "what is not kept cannot be kept again": one_after_the_other(
+        (create(E1), Done(1)), (update(E2), Done(2)), (update(E3, keeping=9), Done(3)), (LIST, Kept((3, 2)))
+    ),
+    "an earlier revision is not found": one_after_the_other((create(E1), Done(1)), (update(E2), Done(2)), GONE),
+    "a rotation drops the history": one_after_the_other(
+        (create(E1), Done(1)), (rotate(2, "k1", "k2"), Done(2)), (LIST, Kept((2,))), GONE
+    ),
+    "a deleted record has no history": one_after_the_other(
+        (create(E1), Done(1)), (delete(2), Done(2)), (Read(revision=2), NOT_FOUND), (LIST, NOT_FOUND)
+    ),
+    "a record begins again without a history": one_after_the_other(
+        (create(E1), Done(1)), (delete(2), Done(2)), (create(E3), Done(3)), (LIST, Kept((3,)))
+    ),
+    "of two updates of unknown outcome the one that keeps landed": [
+        op(0, 1, create(E1), Done(1)),
+        op(2, 3, update(E2), Unknown()),
+        op(2, 3, update(E2, keeping=1), Unknown()),
+        op(4, 5, Read(revision=1), Got(1, "e1")),
+    ],
+    "a live name is listed, and a deleted one elsewhere": one_after_the_other(
+        (Look(), Seen(False)),
+        (create(E1), Done(1)),
+        (Look(), Seen(True)),
+        (Look(deleted=True), Seen(False)),
+        (delete(2), Done(2)),
+        (Look(), Seen(False)),
+        (Look(deleted=True), Seen(True)),
+        (Purge(), Done(2)),
+        (Look(deleted=True), Seen(False)),
+    ),
+    "a new name may be missing in a listing": [
+        op(0, 2, create(E1), Done(1)),
+        op(1, 3, Look(), Seen(False)),
     ],
     "a lost write is never seen": [op(0, 1, create(E1), Unknown()), op(2, 3, Read(), NOT_FOUND)],
     "a write whose reply was lost is seen": [op(0, 1, create(E1), Unknown()), op(2, 3, Read(), Got(1, "e1"))],
@@ -240,6 +286,26 @@ BAD: dict[str, History] = {
     ],
     "an envelope is written twice": one_after_the_other((create(E1), Done(1)), (create(E1), Done(1))),
     "a replay of what was never written": one_after_the_other((create(E1), Done(1, replayed=True))),
+    "a revision is read that is not kept": one_after_the_other(
+        (create(E1), Done(1)), (update(E2), Done(2)), (Read(revision=1), Got(1, "e1"))
+    ),
+    "a kept revision is lost": one_after_the_other((create(E1), Done(1)), (update(E2, keeping=1), Done(2)), GONE),
+    "an earlier revision has the bytes of the current one": one_after_the_other(
+        (create(E1), Done(1)), (update(E2, keeping=1), Done(2)), (Read(revision=1), Got(1, "e2"))
+    ),
+    "the history is readable after a rotation": one_after_the_other(
+        (create(E1), Done(1)), (rotate(2, "k1", "k2"), Done(2)), (Read(revision=1), Got(1, "e1"))
+    ),
+    "the history is readable after a delete and a create": one_after_the_other(
+        (create(E1), Done(1)), (delete(2), Done(2)), (create(E3), Done(3)), (Read(revision=1), Got(1, "e1"))
+    ),
+    "a deleted record is listed": one_after_the_other(
+        (create(E1), Done(1)), (delete(2), Done(2)), (Look(), Seen(True))
+    ),
+    "a live record is missing in a listing": one_after_the_other((create(E1), Done(1)), (Look(), Seen(False))),
+    "a vacancy is listed": one_after_the_other(
+        (create(E1), Done(1)), (delete(2), Done(2)), (Purge(), Done(2)), (Look(deleted=True), Seen(True))
+    ),
     "a replay is known for longer than 16 revisions": one_after_the_other(
         *STEPS, (update(sealed(RING + 1)), Done(RING + 1)), (create(E1), Done(1, replayed=True))
     ),
@@ -341,14 +407,22 @@ def is_accepted(history: Sequence[Operation]) -> bool:
 keys = st.sampled_from(["k1", "k1", "k1", "k2", "x1"])
 
 
+METHODS = ("create", "update", "update", "delete", "rotate", "read", "earlier", "look", "purge", "again")
+
+
 @st.composite
 def requests(draw: st.DrawFn, state: State, sent: list[Request]) -> Request:
     """What a caller may send when this is stored: mostly what fits, sometimes what was sent before."""
-    method = draw(st.sampled_from(["create", "update", "update", "delete", "rotate", "read", "purge", "again"]))
+    method = draw(st.sampled_from(METHODS))
     if method == "again" and sent:
         return draw(st.sampled_from(sent))
     if method in ("read", "again"):
         return Read(draw(st.sampled_from([0, state.revision])), draw(st.booleans()))
+    if method == "look":
+        looks: list[Request] = [ListRevisions(), Look(), Look(deleted=True)]
+        return draw(st.sampled_from(looks))
+    if method == "earlier":
+        return Read(revision=max(1, state.revision - draw(st.integers(-1, 3))))
     if method == "purge":
         return Purge()
     revision = max(1, state.revision + draw(st.sampled_from([0, 1, 1, 1, 2])))
@@ -358,7 +432,8 @@ def requests(draw: st.DrawFn, state: State, sent: list[Request]) -> Request:
         envelope = Sealed(f"e{number}", Kind.DATA, revision, new, record)
         return Rotate(key, Sealed(f"p{number}", Kind.REKEY, revision, key, NAME, envelope.name), new, envelope)
     kind = Kind.TOMBSTONE if method == "delete" else Kind.DATA
-    return Write(method, key, Sealed(f"e{number}", kind, revision, draw(keys), record))
+    keeping = draw(st.integers(0, 2)) if method == "update" else 0
+    return Write(method, key, Sealed(f"e{number}", kind, revision, draw(keys), record), keeping)
 
 
 @st.composite
@@ -400,7 +475,9 @@ def other_answers(history: History) -> st.SearchStrategy[Answer]:
     made_up = st.one_of(
         st.builds(Done, st.integers(1, 4), st.booleans()),
         st.builds(Got, st.integers(1, 4), st.sampled_from(["e0", "e1", "e2", ""]), st.booleans()),
-        st.builds(OperatorError, st.just("STALE_REVISION"), st.integers(0, 4)),
+        st.builds(OperatorError, st.sampled_from(["STALE_REVISION", "REVISION_NOT_FOUND"]), st.integers(0, 4)),
+        st.builds(Kept, st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple)),
+        st.builds(Seen, st.booleans()),
         st.builds(OperatorError, st.sampled_from(["RECORD_NOT_FOUND", "NOT_AUTHORIZED", "BACKEND_THROTTLED"])),
     )
     return st.one_of(st.sampled_from([one.answer for one in history]), made_up)

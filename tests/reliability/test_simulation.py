@@ -21,7 +21,7 @@ def test_no_history_is_wrong_and_every_trouble_is_met() -> None:
     report = examine(range(HISTORIES))
     assert report.histories == HISTORIES
     assert not report.wrong, "python -m tests.reliability.simulation --seed N shows one"
-    answers = {"done", "replayed", "got", "unknown"}
+    answers = {"done", "replayed", "got", "seen", "unknown"}
     definite = {"RECORD_NOT_FOUND", "RECORD_EXISTS", "STALE_REVISION", "NOT_AUTHORIZED", "ENVELOPE_NOT_UNDER_KEY"}
     backends = {
         "SAME_DATA_KEY",

@@ -31,6 +31,7 @@ from tests.reliability.clients import Caller, Message, Scene
 from tests.reliability.history import Answer, Done, Got, History, OperatorError, Read, Recorder, Rotate, Unknown, Write
 from tests.reliability.hosts import Host, hosts
 from tests.reliability.linearizability import NotLinearizable, check
+from tests.reliability.listings import Asked, Lister, Page
 from tests.reliability.readers import Item, Reader, misfit
 from tests.support.refusals import read_failure
 from tests.support.requests import Key, mint
@@ -44,6 +45,8 @@ CALLERS, OPERATIONS = 4, 7
 """Of each record, and of each caller."""
 READERS, READINGS = 2, 10
 """Callers who read many records at a time, and how often each does."""
+LISTINGS, SIZES = 6, (3, 7, 20, 100)
+"""Of a round, in pages of so many names."""
 LARGE, LARGE_ONES = bytes(350_000), 4
 """What some records hold: so many do not fit into one reply."""
 IMPATIENT = 0.15
@@ -96,6 +99,17 @@ class Line:
         wrong = misfit(answers, sizes)
         return [OperatorError(f"MISFIT {wrong}")] * len(items) if wrong else answers
 
+    async def list_page(self, asked: Asked) -> Page | OperatorError | Unknown:
+        """One List."""
+        request = pb.ListRequest(
+            prefix=asked.prefix, page_size=asked.size, page_token=asked.token, deleted=asked.deleted
+        )
+        try:
+            response = await self._stub.List(request, timeout=5.0, wait_for_ready=True)
+        except grpc.aio.AioRpcError as failed:
+            return _refusal(failed)
+        return Page([name.key_id for name in response.names], response.next_page_token)
+
     async def _ask(self, message: Message, seconds: float, scene: Scene) -> Answer:
         key_id, wrapped, envelope = message.key_id, message.wrapped_key, message.envelope
         match message.request:
@@ -138,20 +152,25 @@ def _result(result: pb.BatchReadResponse.Result, scene: Scene) -> Answer:
     return _failed(code_pb2.Code.Name(error.code), error.reason, error.metadata)
 
 
-def _refusal(failed: grpc.aio.AioRpcError) -> Answer:
+def _refusal(failed: grpc.aio.AioRpcError) -> OperatorError | Unknown:
     failure = read_failure(failed)
     return _failed(failure.status, failure.reason, failure.metadata)
 
 
-def _failed(status: str, reason: str, metadata: Mapping[str, str]) -> Answer:
+def _failed(status: str, reason: str, metadata: Mapping[str, str]) -> OperatorError | Unknown:
     if status in _NO_ANSWER:
         return Unknown(reason or status)
     current = metadata.get("current_revision")
     return OperatorError(reason or status, None if current is None else int(current))
 
 
-async def play(addresses: Sequence[str], disturb: Disturb, *, seed: int, records: int = ROUND) -> list[History]:
-    """One round: so many records, a few callers for each, one disturbance. Returns a history for each record."""
+async def play(
+    addresses: Sequence[str], disturb: Disturb, *, seed: int, records: int = ROUND, lists: bool = False
+) -> list[History]:
+    """One round: so many records, a few callers for each, one disturbance. Returns a history for each record.
+
+    `lists`: whether names are listed, by servers whose index is not behind.
+    """
     rng = random.Random(seed)
     async with AsyncExitStack() as channels:
         lines = []
@@ -164,9 +183,17 @@ async def play(addresses: Sequence[str], disturb: Disturb, *, seed: int, records
             for number, data in enumerate(([LARGE] * LARGE_ONES + [b"data"] * records)[:records])
         ]
         readers = (_reader(f"r{number}", rng, tables).run(READINGS, think=0.1) for number in range(1, READERS + 1))
-        await asyncio.gather(disturb(), *readers, *(table.play() for table in tables))
+        listers = [_lister("l1", rng, tables, seed).run(LISTINGS, 0.02, SIZES)] if lists else []
+        await asyncio.gather(disturb(), *readers, *listers, *(table.play() for table in tables))
         await asyncio.gather(*(table.look() for table in tables))
     return [table.recorder.history for table in tables]
+
+
+def _lister(name: str, rng: random.Random, tables: Sequence["_Table"], seed: int) -> Lister:
+    """Sits at all tables."""
+    recorders = {table.record: table.recorder for table in tables}
+    pages = [line.list_page for line in tables[0].lines]
+    return Lister(name, rng, recorders, pages, [f"prod/{seed}-", f"prod/{seed}-1"])
 
 
 def _reader(name: str, rng: random.Random, tables: Sequence["_Table"]) -> Reader:
@@ -250,14 +277,13 @@ def disaster(victims: Sequence[Host], rng: random.Random, times: int) -> Disturb
 
 
 async def rounds(servers: Sequence[Host], histories: int, seed: int, kills: int = 2) -> Figure:
-    """So many histories, in rounds with so many pauses and kills each."""
+    """So many histories, in rounds with so many pauses and kills each. Names are listed if there is one server."""
     figure, rng = Figure(), random.Random(seed)
     while figure.histories < histories:
         records = min(ROUND, histories - figure.histories)
         addresses = [server.address for server in servers]
-        figure.judge(
-            await play(addresses, disaster(servers, rng, kills), seed=seed + figure.histories, records=records)
-        )
+        begin, strike = seed + figure.histories, disaster(servers, rng, kills)
+        figure.judge(await play(addresses, strike, seed=begin, records=records, lists=len(servers) == 1))
     return figure
 
 
