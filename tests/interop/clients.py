@@ -34,8 +34,14 @@ class Client:
         assert not key.exists()
         return self._written(name, self.run("put", name, "--key", key, given=data))
 
-    def read(self, name: str, key: Path) -> bytes:
-        return self._succeeded(self.run(self.reading, name, "--key", key))
+    def read(self, name: str, key: Path, *, revision: int = 0) -> bytes:
+        """Return the data of the current revision, or of an earlier one."""
+        earlier = ("--revision", str(revision)) if revision else ()
+        return self._succeeded(self.run(self.reading, name, "--key", key, *earlier))
+
+    def output(self, *arguments: str | Path) -> str:
+        """Return what the program writes."""
+        return self._succeeded(self.run(*arguments)).decode()
 
     def update(self, name: str, key: Path, data: bytes) -> int:
         return self._written(name, self.run(self.updating, name, "--key", key, given=data))
