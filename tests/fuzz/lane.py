@@ -47,6 +47,8 @@ class Lane:
         self._keys = keys
         self._book = book
         self._report = report
+        self._page = pb.ListRequest()
+        """Asks for the page after the last one."""
         self._written: dict[tuple[str, str], deque[bytes]] = defaultdict(lambda: deque(maxlen=32))
 
     async def run(self, chance: random.Random, messages: int) -> None:
@@ -98,6 +100,18 @@ class Lane:
                 wrong += self._read(self._book.records[tenant, item.key_id], item, result.record)
         return wrong
 
+    def _list(self, tenant: str, request: pb.ListRequest, response: pb.ListResponse) -> list[str]:
+        """Names of other lanes are in it as well."""
+        names, more = [name.key_id for name in response.names], response.next_page_token
+        expected = [name for name in self._book.listed(tenant, request) if not more or name <= names[-1]]
+        known = {name for owner, name in self._book.records if owner == tenant}
+        self._page.CopyFrom(request)
+        self._page.page_token = more
+        if names != sorted(set(names)) or len(names) > min(request.page_size or 100, 1_000):
+            return [f"List shows {names}"]
+        found = [name for name in names if name in known]
+        return [] if found == expected else [f"List shows {found}, expected {expected}"]
+
     def _read(
         self, stored: Stored, request: pb.ReadRequest | pb.BatchReadRequest.Item, response: pb.ReadResponse
     ) -> list[str]:
@@ -124,6 +138,12 @@ class Lane:
             return [] if response.tenant == tenant and len(made.key.plaintext) == 32 else ["GenerateKey gives no key"]
         if method == "BatchRead":
             return self._batch(tenant, request, response)
+        if method == "List":
+            return self._list(tenant, request, response)
+        if method == "ListRevisions":
+            stored, newest = self._book.records[tenant, request.key_id], response.revisions[0]
+            same = (newest.revision, newest.size) == (stored.revision, len(stored.envelope))
+            return [] if same else [f"ListRevisions shows {newest}, expected revision {stored.revision}"]
         if method == "WhoAmI":
             return [] if response.tenant == tenant else [f"WhoAmI says tenant {response.tenant}"]
         known = self._book.keys[request.wrapped_key]
@@ -164,9 +184,19 @@ class Lane:
             )
         if method == "WhoAmI":
             return pb.WhoAmIRequest()
+        if method == "List":
+            size, goes_on = recipe.get("page", (0, False))
+            return pb.ListRequest(
+                prefix=self._page.prefix if goes_on else name.removesuffix("0"),
+                page_size=size,
+                page_token=self._page.page_token if goes_on else "",
+                deleted=recipe.get("include_deleted", False),
+            )
         if method == "BatchRead":
             names = [name, KNOWN_NAME, *(self._name(number) for number in range(recipe.get("old", 0) + 1))]
             return pb.BatchReadRequest(items=[pb.BatchReadRequest.Item(key_id=one) for one in names])
+        if method == "ListRevisions":
+            return pb.ListRevisionsRequest(key_id=name)
         if method in ("RewrapKey", "UnwrapKey"):
             key = self._keys[recipe.get("key", 5 if method == "UnwrapKey" else 0)]
             return REQUESTS[method](wrapped_key=key.wrapped)

@@ -50,6 +50,8 @@ class Recipe(TypedDict, total=False):
     """An envelope that was accepted before, this many writes ago."""
     known_revision: int
     include_deleted: bool
+    page: list[Any]
+    """Of a List: its page size, and whether it goes on with the lane's last token."""
     edits: list[list[Any]]
     """A field, or "message", and an edit of it."""
     raw: str
@@ -116,8 +118,23 @@ def _read(chance: random.Random, recipe: Recipe) -> None:
     recipe["include_deleted"] = chance.random() < 0.5
 
 
+def _page(chance: random.Random, recipe: Recipe) -> None:
+    recipe["page"] = [chance.choice((0, 1, 2, 1_001, 2**31 - 1, -1, -(2**31))), chance.random() < 0.5]
+    recipe["include_deleted"] = chance.random() < 0.5
+
+
 def _edit(chance: random.Random, recipe: Recipe) -> None:
-    fields = ("message", "envelope", "wrapped_key", "authorization", "new_wrapped_key", "key_id", "scope")
+    fields = (
+        "message",
+        "envelope",
+        "wrapped_key",
+        "authorization",
+        "new_wrapped_key",
+        "key_id",
+        "scope",
+        "prefix",
+        "page_token",
+    )
     recipe.setdefault("edits", []).append([chance.choice(fields), *draw_edit(chance)])
 
 
@@ -127,5 +144,5 @@ def _raw(chance: random.Random, recipe: Recipe) -> None:
 
 
 _FAULTS: tuple[Callable[[random.Random, Recipe], None], ...] = (
-    _key, _new_key, _name, _sealed, _sealed, _permit, _old, _read, _edit, _edit, _edit, _raw
+    _key, _new_key, _name, _sealed, _sealed, _permit, _old, _read, _page, _edit, _edit, _edit, _raw
 )  # fmt: skip

@@ -4,6 +4,7 @@ The rules of this file: it judges the bytes that were sent, not what somebody me
 the server, and nothing else. It knows only the names of its own lane, which nobody else writes.
 """
 
+import base64
 import hashlib
 from collections import deque
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ REQUESTS: dict[str, Any] = {
     "RewrapKey": pb.RewrapKeyRequest,
     "UnwrapKey": pb.UnwrapKeyRequest,
     "BatchRead": pb.BatchReadRequest,
+    "List": pb.ListRequest,
     "ListRevisions": pb.ListRevisionsRequest,
     "WhoAmI": pb.WhoAmIRequest,
 }
@@ -42,6 +44,7 @@ RESPONSES: dict[str, Any] = {
     "RewrapKey": pb.RewrapKeyResponse,
     "UnwrapKey": pb.UnwrapKeyResponse,
     "BatchRead": pb.BatchReadResponse,
+    "List": pb.ListResponse,
     "ListRevisions": pb.ListRevisionsResponse,
     "WhoAmI": pb.WhoAmIResponse,
 }
@@ -112,6 +115,12 @@ class Book:
             case "UnwrapKey":
                 known = self._known(tenant, request.wrapped_key)
                 good = known is not None and known.scope == unwrapped
+            case "List":
+                good = (not request.prefix or is_scope(request.prefix)) and request.page_size >= 0
+                good = good and page_start(request) is not None
+            case "ListRevisions":
+                stored = self.records.get((tenant, request.key_id))
+                good = stored is not None and stored.live
             case "Read":
                 good = self._readable(tenant, request)
             case _:
@@ -132,6 +141,16 @@ class Book:
     def readable(self, tenant: str, items: Sequence[Any]) -> list[bool]:
         """Which items of a BatchRead find a record."""
         return [self._readable(tenant, item) for item in items]
+
+    def listed(self, tenant: str, request: pb.ListRequest) -> list[str]:
+        """The known names of the listing from this page on."""
+        after = page_start(request)
+        assert after is not None
+        return sorted(
+            name
+            for (owner, name), stored in self.records.items()
+            if owner == tenant and name.startswith(request.prefix) and name > after and stored.live != request.deleted
+        )
 
     def _readable(self, tenant: str, request: pb.ReadRequest | pb.BatchReadRequest.Item) -> bool:
         stored = self.records.get((tenant, request.key_id))
@@ -165,6 +184,20 @@ class Book:
     def _covering(self, tenant: str, key_id: str, wrapped_key: bytes) -> Known | None:
         known = self._known(tenant, wrapped_key)
         return known if known and is_key_id(key_id) and covers(known.scope, key_id) else None
+
+
+def page_start(request: pb.ListRequest) -> str | None:
+    """The name after which the page begins, empty for the first one; None for a token of no such listing."""
+    if not request.page_token:
+        return ""
+    try:
+        place = base64.b64decode(request.page_token.encode(), b"-_", validate=True)
+        kind, prefix, last = place.decode("ascii").split("#")
+    except ValueError:
+        return None
+    good = kind == ("deleted" if request.deleted else "live") and prefix == request.prefix
+    good = good and last.startswith(prefix) and is_key_id(last)
+    return last if good and base64.urlsafe_b64encode(place).decode() == request.page_token else None
 
 
 def _digest(envelope: bytes) -> bytes:

@@ -60,6 +60,7 @@ async def _valid_requests(stub: KeyVaultStub) -> dict[str, list[bytes]]:
         "RewrapKey": [pb.RewrapKeyRequest(wrapped_key=key.wrapped)],
         "UnwrapKey": [pb.UnwrapKeyRequest(wrapped_key=key.wrapped)],
         "BatchRead": [pb.BatchReadRequest(items=[pb.BatchReadRequest.Item(key_id=name) for name in ("g/a", "g/none")])],
+        "List": [pb.ListRequest(prefix="g/", page_size=1), pb.ListRequest(deleted=True, page_token="bGl2ZSMjYQ==")],
         "ListRevisions": [pb.ListRevisionsRequest(key_id="g/a"), pb.ListRevisionsRequest(key_id="g/none")],
         "WhoAmI": [pb.WhoAmIRequest()],
     }
