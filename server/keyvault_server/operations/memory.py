@@ -30,6 +30,8 @@ GROWTH = 16 * MIB
 
 _PROCESS, _AWS = 90 * MIB, 60 * MIB
 _CONNECTION, _CALL, _LOG_LINE = 48 * 1024, 32 * 1024, 512
+_PAGE = 6 * MIB
+"""1,000 of the longest names: DynamoDB's reply, what is parsed of it, and the answer. 2 MiB without DynamoDB."""
 _REQUEST_COPIES, _REPLY_COPIES, _BATCH_COPIES = 3, 2, 3
 
 Part = tuple[str, int]
@@ -42,6 +44,7 @@ def parts(settings: Settings) -> list[Part]:
     process = _PROCESS + (_AWS if settings.backend == "aws" else 0)
     workers = settings.workers
     batches = limits.divided(workers).batch_reads * workers
+    pages = batches if settings.backend == "aws" else 0  # the embedded store makes one after the other
     processes = [("process", process)]
     if workers > 1:  # which divide all limits
         processes = [("parent", _PROCESS), (f"{workers} workers' processes", workers * process)]
@@ -51,6 +54,7 @@ def parts(settings: Settings) -> list[Part]:
         (f"{limits.receiving_calls} messages on their way", limits.receiving_calls * MAX_MESSAGE),
         (f"requests in flight, {_REQUEST_COPIES} copies", limits.request_bytes * _REQUEST_COPIES),
         (f"{batches} BatchReads, {_BATCH_COPIES} copies", batches * MAX_ENVELOPES * _BATCH_COPIES),
+        (f"{pages} Lists", pages * _PAGE),
         (f"replies not taken, {_REPLY_COPIES} copies", ALL_CONNECTIONS * _REPLY_COPIES),
         (f"{limits.unanswered_calls} calls, from headers to reply", limits.unanswered_calls * _CALL),
         (f"{connections} connections", connections * _CONNECTION),

@@ -71,7 +71,7 @@ class Limits:
     unanswered_calls: int = 3_000
     """Maximum calls from their headers until their reply was taken, refused ones included."""
     batch_reads: int = 8
-    """Maximum BatchReads that are worked on at a time; the next ones wait."""
+    """Maximum BatchReads, and Lists, that are worked on at a time; the next ones wait."""
     receiving_calls: int = 80
     """Calls whose message may be slow to come; the next one ends the one that has taken longest."""
     receive_seconds: float = 10.0

@@ -14,7 +14,7 @@ from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultServicer
 from keyvault_server.core.batch import Item, read_many
 from keyvault_server.core.caller import ANONYMOUS
 from keyvault_server.core.errors import BatchFull, VaultError
-from keyvault_server.core.listing import list_names
+from keyvault_server.core.listing import Page, list_names
 from keyvault_server.core.vault import Found, Vault, Written
 from keyvault_server.rpc.gatekeeper import Visitor, current_caller
 from keyvault_server.rpc.slots import Slots
@@ -31,10 +31,10 @@ class KeyVaultService(KeyVaultServicer):
     """The methods of the contract."""
 
     def __init__(self, vault: Vault, version: str = "", batch_reads: int = 8) -> None:
-        """`version` is the server's; `batch_reads` is how many BatchReads it works on at a time."""
+        """`version` is the server's; `batch_reads` is how many BatchReads, and Lists, it works on at a time."""
         self._vault = vault
         self._version = version
-        self._batches = Slots(batch_reads)
+        self._batches, self._listings = Slots(batch_reads), Slots(batch_reads)
 
     async def GenerateKey(self, request: pb.GenerateKeyRequest, context: Context) -> pb.GenerateKeyResponse:
         key = await self._vault.generate_key(current_caller.get(), request.scope)
@@ -96,18 +96,19 @@ class KeyVaultService(KeyVaultServicer):
         return pb.UnwrapKeyResponse(tenant=key.tenant, scope=key.scope, plaintext_key=key.plaintext)
 
     async def List(self, request: pb.ListRequest, context: Context) -> pb.ListResponse:
-        page = await list_names(
-            self._vault,
-            current_caller.get(),
-            request.prefix,
-            request.page_size,
-            request.page_token,
-            deleted=request.deleted,
-        )
-        response = pb.ListResponse(next_page_token=page.next_page_token)
-        for name in page.names:
-            _set(response.names.add(key_id=name.key_id).create_time, name.created)
-        return response
+        await self._listings.take()  # a page of DynamoDB takes several megabytes while it is parsed
+        try:
+            page = await list_names(
+                self._vault,
+                current_caller.get(),
+                request.prefix,
+                request.page_size,
+                request.page_token,
+                deleted=request.deleted,
+            )
+            return _name_page(page)
+        finally:
+            self._listings.free()
 
     async def ListRevisions(self, request: pb.ListRevisionsRequest, context: Context) -> pb.ListRevisionsResponse:
         response = pb.ListRevisionsResponse()
@@ -139,6 +140,13 @@ async def _item_result(author: Visitor, answer: Found | VaultError) -> pb.BatchR
     except VaultError as unrecorded:
         answer = unrecorded
     return pb.BatchReadResponse.Result(error=error_of_item(answer))
+
+
+def _name_page(page: Page) -> pb.ListResponse:
+    response = pb.ListResponse(next_page_token=page.next_page_token)
+    for name in page.names:
+        _set(response.names.add(key_id=name.key_id).create_time, name.created)
+    return response
 
 
 def _record(tenant: str, found: Found) -> pb.ReadResponse:

@@ -1,10 +1,12 @@
 """List over the wire: what it answers, who may ask for it, what it costs, and its audit line."""
 
+import asyncio
 from pathlib import Path
 
 from keyvault_api.names import MAX_MESSAGE
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
+from keyvault_server.rpc.guard import Limits
 from tests.support.audit_server import audit_server
 from tests.support.fakes import FakeKeyService, FakeRecordStore
 from tests.support.listed import record_of
@@ -104,6 +106,26 @@ async def test_names_count_as_bytes_that_were_read(tmp_path: Path) -> None:
             stub.Read(pb.ReadRequest(key_id=names[0])),
         ):
             assert (await failure_of(call)).reason == "RATE_LIMITED"
+
+
+async def test_few_lists_are_in_flight() -> None:
+    """Their pages hold more memory than other calls; the next ones wait."""
+    keys, records = FakeKeyService(), FakeRecordStore()
+    go_on, most = asyncio.Event(), Limits().batch_reads
+    for _ in range(most):
+        records.before("list_names", go_on.wait)
+    async with asyncio.timeout(20), on_ports(keys, records) as server:
+        calls = [asyncio.create_task(_listed(server.stub)) for _ in range(most + 4)]
+        while records.calls["list_names"] < most:
+            await asyncio.sleep(0.01)
+        await server.stub.WhoAmI(pb.WhoAmIRequest())
+        assert records.calls["list_names"] == most
+        go_on.set()
+        assert await asyncio.gather(*calls) == [[]] * (most + 4)
+
+
+async def _listed(stub: KeyVaultStub) -> list[str]:
+    return shown(await stub.List(pb.ListRequest()))
 
 
 async def test_no_names_are_shown_without_an_audit_line(tmp_path: Path) -> None:
