@@ -55,19 +55,25 @@ class AwsClient:
         self._log = log
 
     async def call(
-        self, operation: str, *needed: str, until: float | None = None, **parameters: Any
+        self,
+        operation: str,
+        *needed: str,
+        until: float | None = None,
+        repeatable: bool = False,
+        **parameters: Any,
     ) -> Mapping[str, Any]:
         """Call `operation` (such as `get_item`) and return its reply, which has all keys of `needed`.
 
         The time limit, which ends at `until` of the loop's clock if that is given, covers the wait for credentials
-        and for a connection, which the SDK does not bound, and all attempts. A cancelled write may still be done.
+        and for a connection, which the SDK does not bound, and all attempts. A cancelled write may still be done. A
+        `repeatable` one has the same effect however often it is done, and is retried as a read is.
         Raises a VaultError, caused by an AwsFault; or the AwsFault.
         """
         if until is None:
             until = asyncio.get_running_loop().time() + self.seconds
         try:
             return await self._retries.run(
-                operation, partial(self._attempt, operation, needed, parameters, until), until
+                operation, partial(self._attempt, operation, needed, parameters, until), until, repeatable=repeatable
             )
         except TimeoutError:
             code = "Timeout" if self._credentials.usable else "credentials: Timeout"

@@ -42,7 +42,7 @@ class Copies:
     async def put(self, name: CopyName, envelope: bytes) -> None:
         """Write a copy."""
         item = {KEY: {"S": _key_of(name)}, "format": {"N": str(FORMAT)}, _ENVELOPE: {"B": envelope}}
-        await self._dynamodb.call("put_item", TableName=self._table, Item=item)
+        await self._dynamodb.call("put_item", repeatable=True, TableName=self._table, Item=item)
 
     async def get(self, name: CopyName) -> bytes | None:
         """Return the envelope; None if there is no copy, or its item has another shape."""
@@ -53,7 +53,8 @@ class Copies:
         """Begin to remove copies."""
         if len(self._removing) >= MOST_REMOVALS:
             _log.warning(
-                "too many removals at a time: keyvault-server sweep removes the rest", extra={"copies": len(revisions)}
+                "too many removals at a time: keyvault-server sweep removes these copies",
+                extra={"copies": len(revisions)},
             )
             return
         task = asyncio.create_task(self._remove_each([CopyName(tenant, key_id, revision) for revision in revisions]))
@@ -96,13 +97,19 @@ class Copies:
                 fault = error if isinstance(error, AwsFault) else error.__cause__
                 why = str(fault or type(error).__name__)
                 _log.warning(
-                    "copies were not removed: keyvault-server sweep does",
+                    "copies were not removed: keyvault-server sweep removes them",
                     extra={"copies": len(names) - done, "error": why},
                 )
                 return
 
     async def _delete(self, name: CopyName, **condition: Any) -> None:
-        await self._dynamodb.call("delete_item", TableName=self._table, Key={KEY: {"S": _key_of(name)}}, **condition)
+        await self._dynamodb.call(
+            "delete_item",
+            repeatable=not condition,
+            TableName=self._table,
+            Key={KEY: {"S": _key_of(name)}},
+            **condition,
+        )
 
 
 async def scan(dynamodb: AwsClient, table: str, **projection: Any) -> AsyncIterator[list[Mapping[str, Any]]]:

@@ -1,8 +1,9 @@
 """When a failed call to AWS is retried, and when not.
 
-The rules of this file. Only an operation without effect is retried; a write never is. Pauses are random over their
-whole length ("full jitter"), so that calls that failed together do not come back together. A budget keeps retries from
-multiplying an outage: however much fails, retries are at most one for ten answered calls, and BUDGET more.
+The rules of this file. Only an operation without effect is retried, and a write that may be done twice, such as that
+of a copy; a conditional write never is. Pauses are random over their whole length ("full jitter"), so that calls that
+failed together do not come back together. A budget keeps retries from multiplying an outage: however much fails,
+retries are at most one for ten answered calls, and BUDGET more.
 
 Source: AWS Builders' Library "Timeouts, retries, and backoff with jitter"; gRPC proposal A6, "Throttling".
 """
@@ -19,7 +20,6 @@ WITHOUT_EFFECT = frozenset(
     {
         "batch_get_item",
         "decrypt",
-        "delete_item",  # of a copy, which is never put again
         "describe_key",
         "describe_table",
         "describe_time_to_live",
@@ -53,8 +53,11 @@ class Retries:
         self._credit = BUDGET * ANSWERS
         """The budget, counted in answered calls: fractions of a retry would not add up to one."""
 
-    async def run(self, operation: str, attempt: Callable[[], Awaitable[_T]], until: float) -> _T:
+    async def run(
+        self, operation: str, attempt: Callable[[], Awaitable[_T]], until: float, *, repeatable: bool = False
+    ) -> _T:
         """Return or raise the outcome of the last attempt; none begins after `until` (of the loop's clock)."""
+        repeatable |= operation in WITHOUT_EFFECT
         for number in range(1, ATTEMPTS + 1):
             try:
                 reply = await attempt()
@@ -63,7 +66,7 @@ class Retries:
             except (BackendUnavailable, BackendThrottled) as error:
                 pause = _pause(number, error)
                 late = asyncio.get_running_loop().time() + pause >= until
-                if operation not in WITHOUT_EFFECT or number == ATTEMPTS or late or not self._spend():
+                if not repeatable or number == ATTEMPTS or late or not self._spend():
                     raise
                 await self._sleep(pause)
             else:

@@ -49,7 +49,7 @@ class Cancelled:
 
 async def cancelled_calls(fault: Fault) -> Cancelled:
     """Send Reads through the server in waves, each with a deadline before the answer; return what they cost."""
-    async with site(CALL_SECONDS, CONNECTIONS) as opened:
+    async with site(CALL_SECONDS, CONNECTIONS, history=0) as opened:
         before = opened.connections
         opened.dynamodb.break_with(fault)
         statuses = await _waves(lambda: status_of(_read(opened, IMPATIENCE)))
@@ -93,7 +93,7 @@ async def _waves(call: Callable[[], Awaitable[str]]) -> Counter[str]:
 
 async def recovery(fault: Fault, seconds: float = 3.0) -> float:
     """Return the seconds from the end of a fault of both services until every caller had an OK."""
-    async with site(CALL_SECONDS, CONNECTIONS) as opened:
+    async with site(CALL_SECONDS, CONNECTIONS, history=0) as opened:
         key = await _stored(opened)
         opened.break_with(fault)
         healed: asyncio.Future[float] = asyncio.get_running_loop().create_future()
@@ -116,7 +116,7 @@ async def _until_ok(opened: Site, key: Key, healed: "asyncio.Future[float]", num
 
 async def longest_wait(deadline: float = 1.0) -> tuple[float, Counter[str]]:
     """Send many more calls than connections to a slow backend; return the longest overrun in seconds, and statuses."""
-    async with site(CALL_SECONDS, connections=4) as opened:
+    async with site(CALL_SECONDS, connections=4, history=0) as opened:
         await _stored(opened)
         opened.dynamodb.break_with(Fault(delay=0.3))
 
@@ -131,7 +131,7 @@ async def longest_wait(deadline: float = 1.0) -> tuple[float, Counter[str]]:
 
 async def reads_during_a_hang_of_kms(*, rate: int = 75, seconds: float = 8.0) -> Counter[str]:
     """Return what Reads get while mutations hang on KMS; the server has a quarter of the default limits."""
-    async with site(CALL_SECONDS, CONNECTIONS, concurrent_calls=64) as opened:
+    async with site(CALL_SECONDS, CONNECTIONS, concurrent_calls=64, history=0) as opened:
         key = await _stored(opened)
         opened.kms.break_with(BLACK_HOLE)
         request, reads, mutations = update(key, NAME, 2), [], []

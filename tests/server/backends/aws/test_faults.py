@@ -21,7 +21,7 @@ SLACK = 1.7
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 async def test_a_fault_is_survived_or_reported_truly(fault: Fault) -> None:
     """What is stored is what was reported."""
-    async with site(CALL_SECONDS) as opened:
+    async with site(CALL_SECONDS, history=0) as opened:
         judge(fault, await hit_once(opened, fault, DEADLINE), once=True)
         judge(fault, await hit_always(opened, fault, DEADLINE), once=False)
 
@@ -33,7 +33,7 @@ def judge(fault: Fault, seen: list[Seen], *, once: bool) -> None:
 
 @pytest.mark.parametrize("name", SLOW)
 async def test_callers_who_leave_get_no_answer_and_lose_nothing(name: str) -> None:
-    async with site(CALL_SECONDS) as opened:
+    async with site(CALL_SECONDS, history=0) as opened:
         seen = await hit_always(opened, FAULTS[name], IMPATIENCE)
     assert {one.status for one in seen} <= UNKNOWN
     assert [one for one in seen if one.seconds > IMPATIENCE + SLACK] == []

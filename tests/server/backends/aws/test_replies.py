@@ -276,7 +276,7 @@ async def test_a_failed_condition_without_item_is_looked_up(say: Say) -> None:
     stored = {
         name: {"B": base64.b64encode(value).decode()} for name, value in (("head", b"x" * 72), ("ring", b"r" * 16))
     }
-    item = {**stored, "format": {"N": "1"}, "created": {"N": "5"}, "updated": {"N": "6"}}
+    item = {**stored, "format": {"N": "2"}, "created": {"N": "5"}, "updated": {"N": "6"}}
     answers = aws_error("ConditionalCheckFailedException"), Reply(body=json.dumps({"Item": item}).encode())
     _, records, served = say(*answers)
     with pytest.raises(HeadChanged) as refused:
