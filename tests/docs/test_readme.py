@@ -48,6 +48,9 @@ def test_the_tour_runs_from_top_to_bottom(tour: Tour, checkout: Path, moto: str)
             "prod/db-password is at revision 3",
             "prod/db-password is at revision 4",
         ]
+        *_, listed, newest, oldest, restored, data = tour.run("keyvault history").splitlines()
+        assert (listed, newest.split("  ")[0], oldest.split("  ")[0]) == ("prod/motd", "revision 2", "revision 1")
+        assert (restored, data) == ("prod/motd is at revision 3", "one")
         tour.save("import asyncio")
         assert tour.run("python api_token.py") == "b's3cret'\n"
         grpcurl_shows(tour.run("grpcurl"))
