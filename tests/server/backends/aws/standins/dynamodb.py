@@ -214,6 +214,10 @@ class StandInDynamoDb(Service):
                 index.write(key, {})
         return {}
 
+    def table(self, name: str) -> Table:
+        """Return a table, which a test may look at and write past its operations."""
+        return self._tables[name]
+
     def _table(self, given: Parameters) -> Table:
         name = text(given, "TableName")
         if name not in self._tables:

@@ -27,6 +27,9 @@ class Index:
         self._table_key = table_key
         self._shown = {table_key, *self.keys, *projection["NonKeyAttributes"]}
         self._writes: list[tuple[str, Item | None]] = []
+        self._newest: dict[str, Item | None] = {}
+        self.units = 0
+        """Write units so far, each for an entry of up to 1 KB that was put or deleted."""
 
     def describe(self) -> dict[str, Any]:
         """Return what DescribeTable shows."""
@@ -37,7 +40,13 @@ class Index:
         listed = all(name in item for name in self.keys)
         if listed and not all(item[name].get("S") for name in self.keys):
             raise InvalidInput("a key of the index is of another type or empty")
-        self._writes.append((key, {name: item[name] for name in self._shown if name in item} if listed else None))
+        entry = {name: item[name] for name in self._shown if name in item} if listed else None
+        before = self._newest.get(key)
+        if entry != before:
+            moved = entry and before and any(entry[name] != before[name] for name in self.keys)
+            self.units += 2 if moved else 1
+        self._newest[key] = entry
+        self._writes.append((key, entry))
 
     def query(self, given: Parameters, behind: Callable[[], int], size: Callable[[Item], int]) -> dict[str, Any]:
         """Return a page in the order of the sort key, from a replica that is so many writes behind."""
