@@ -131,7 +131,7 @@ def dev_certs(folder: Annotated[Path, Parameter(help="Created if it does not exi
 @policy_app.command(name="test")
 def policy_test(
     method: Annotated[str, Parameter(help="An RPC, such as Read.")],
-    name: Annotated[str, Parameter(help='A key_id or scope; "" for the empty scope.')],
+    name: Annotated[str, Parameter(help='A key_id, a scope, or the prefix of a List; "" for an empty one.')],
     /,
     *,
     identity: Annotated[str, Parameter(name="--as", help="Such as spiffe://example.org/billing or jwt:SUBJECT.")],

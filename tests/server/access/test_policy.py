@@ -1,5 +1,6 @@
 """The policy against an oracle that tries every pattern by itself, and files that are refused, line by line."""
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from keyvault_api.names import LIST, METHODS, POLICY_METHODS
 from keyvault_api.v1 import keyvault_pb2 as pb
-from keyvault_server.access.policy import BadPolicy, Policy
+from keyvault_server.access.policy import BadPolicy, CallerEntry, Policy
 from keyvault_server.access.quotas import READ_BYTES, Limits, Rate
 from keyvault_server.access.spiffe import is_spiffe_id, is_spiffe_prefix
 from keyvault_server.disk.watched import LOOK_SECONDS, Watched
@@ -206,6 +207,74 @@ def test_unwrap_key_is_granted_by_name_and_by_no_wildcard(
         assert any("UnwrapKey" in rule.methods and name in rule.names for rule in caller.rules)
 
 
+LISTING = """
+[[caller]]
+identity = "jwt:a"
+tenant = "acme"
+[[caller.allow]]
+methods = ["*"]
+names = ["prod/db", "prod/billing/*"]
+"""
+
+
+def check_listings(policy: Policy) -> None:
+    """Check that a List which is allowed shows no name that the same rules do not let its caller read."""
+    entry = policy.caller("jwt:a")
+    assert entry is not None
+    allowed = []
+    for name in ("prod/db", "prod/db-2", "prod/billing/", "prod/billing/web", "prod/billing", "test"):
+        for end in range(len(name) + 1):
+            prefix = name[:end]
+            if entry.allows(LIST, prefix):
+                allowed.append(prefix)
+                assert entry.allows("Read", prefix + "-2"), f"List of {prefix!r} shows its neighbours"
+    assert allowed == ["prod/billing/", *("prod/billing/web"[:end] for end in range(13, 17))]
+
+
+def test_a_list_shows_no_name_that_its_rules_do_not_cover() -> None:
+    check_listings(Policy.parse(LISTING))
+
+
+class ExactRuleLists(CallerEntry):
+    """Lets an exact name list the names that begin with it: the rule prod/db shows prod/db-2."""
+
+    def allows(self, method: str, name: str) -> bool:
+        return super().allows("Read" if method == LIST else method, name)
+
+
+def test_an_exact_rule_that_lists_its_neighbours_is_caught() -> None:
+    entry = Policy.parse(LISTING).caller("jwt:a")
+    assert entry is not None
+    wrong = ExactRuleLists(**{field.name: getattr(entry, field.name) for field in dataclasses.fields(entry)})
+    with pytest.raises(AssertionError, match="List of 'prod/db' shows its neighbours"):
+        check_listings(Policy([wrong]))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "prefix", "allowed"),
+    [
+        ("*", "", True),
+        ("*", "a", True),
+        ("a*", "", False),
+        ("a*", "a", True),
+        ("a*", "ab", True),
+        ("ab*", "a", False),
+        ("a", "a", False),
+        ("a", "", False),
+        ("a/*", "a", False),
+        ("a/*", "a/", True),
+        ("b*", "a", False),
+    ],
+)
+def test_a_list_is_allowed_by_an_open_pattern_that_begins_it(pattern: str, prefix: str, allowed: bool) -> None:
+    for methods in ("*", LIST):
+        rule = WrittenRule((methods,), (pattern, "zz", "zz/*"))
+        policy = Policy.parse(written([WrittenCaller("jwt:a", "acme", (rule,))]).text)
+        entry = policy.caller("jwt:a")
+        assert entry is not None
+        assert entry.allows(LIST, prefix) is policy.decide("jwt:a", LIST, prefix).allowed is allowed
+
+
 def test_a_method_that_is_listed_twice_is_listed_once() -> None:
     for methods in (("UnwrapKey",), ("UnwrapKey", "UnwrapKey")):
         callers = [WrittenCaller("jwt:a", "acme", (WrittenRule(methods, ("a/",)),))]
@@ -359,7 +428,11 @@ def test_a_multi_line_string_may_end_in_many_quotes() -> None:
 def test_a_decision_says_why() -> None:
     rule = WrittenRule(("Read",), ("prod/billing/*",))
     member = "spiffe://example.org/billing/web"
-    callers = [WrittenCaller("spiffe://example.org/billing/*", "acme", (rule,)), WrittenCaller("jwt:alice", "acme", ())]
+    callers = [
+        WrittenCaller("spiffe://example.org/billing/*", "acme", (rule,)),
+        WrittenCaller("jwt:alice", "acme", ()),
+        WrittenCaller("jwt:carol", "acme", (WrittenRule((LIST,), ("x",)),)),
+    ]
     policy = Policy.parse(written(callers).text)
     assert policy.decide(member, "Read", "prod/billing/x") == (
         True,
@@ -377,6 +450,8 @@ def test_a_decision_says_why() -> None:
             1,
             f"unknown RPC 'Purge': expected {', '.join(POLICY_METHODS[:-1])} or {POLICY_METHODS[-1]}",
         ),
+        (member, "List", "prod/billing/", 1, "but no rule of this entry lists List"),
+        ("jwt:carol", "List", "x", 10, 'but no rule of this entry covers this prefix by a pattern that ends in "*"'),
         ("jwt:alice", "Read", "prod/billing/x", 7, "but no rule of this entry lists Read"),
         ("jwt:bob", "Read", "prod/billing/x", None, "no [[caller]] matches this identity"),
     ]:

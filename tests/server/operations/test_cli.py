@@ -192,13 +192,15 @@ def test_a_non_loopback_server_names_what_is_missing(tmp_path: Path) -> None:
 def test_a_policy_is_asked_before_it_is_used(tmp_path: Path) -> None:
     policy = tmp_path / "policy.toml"
     policy.write_text(
-        '[[caller]]\nidentity = "dns:a.example"\ntenant = "a"\n[[caller.allow]]\nmethods = ["Read"]\nnames = ["x/*"]\n'
+        '[[caller]]\nidentity = "dns:a.example"\ntenant = "a"\n[[caller.allow]]\nmethods = ["Read", "List"]\n'
+        'names = ["x/*"]\n'
     )
     ask = ("policy", "test", "--policy", policy, "--as", "dns:a.example")
     yes, no = run(*ask, "Read", "x/y"), run(*ask, "Update", "x/y")
     assert (yes.returncode, no.returncode) == (0, 1)
     assert yes.stdout.startswith("allowed: line 4: ")
     assert no.stdout.startswith("denied: line 1: ")
+    assert "covers this prefix by a pattern" in run(*ask, "List", "x").stdout
     policy.write_text("[[caller]]\n")
     bad = run(*ask, "Read", "x/y")
     assert (bad.returncode, bad.stderr.count("\n")) == (1, 1)
