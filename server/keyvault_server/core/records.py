@@ -128,6 +128,15 @@ def readable_revisions(stored: StoredHead) -> Iterator[Readable]:
     return (Readable(newest - age, updated, size) for age, (updated, size) in enumerate(entries))
 
 
+def oldest_needed(stored: StoredHead) -> int:
+    """Return the oldest revision of which a copy may be needed. Raises RecordCorrupt.
+
+    That is `since`; but a vacancy needs none, also not of its own revision, which an Update that failed may have left.
+    """
+    state = state_of(stored)
+    return state.revision + 1 if state.kind is None else stored.since
+
+
 def digest_of(stored: StoredHead, revision: int, current: int) -> bytes:
     """Return the digest that the ring of a record at revision `current` has of one that can be read."""
     at = (current - revision) * DIGEST_SIZE

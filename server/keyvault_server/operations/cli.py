@@ -34,7 +34,7 @@ from keyvault_server.operations.memory import MIB, parts
 from keyvault_server.operations.open_files import COMMAND, allow_open_files, needed_by
 from keyvault_server.operations.settings import Settings, check_address
 from keyvault_server.operations.shares import describe_shares
-from keyvault_server.operations.store_cli import NAME_RULE, Backend, Data, backup, init, purge, rotate_master_key
+from keyvault_server.operations.store_cli import NAME_RULE, Backend, Data, backup, init, purge, rotate_master_key, sweep
 from keyvault_server.operations.supervisor import supervise
 from keyvault_server.operations.worker import Worker
 from keyvault_server.rpc.access_log import accepts_more
@@ -53,7 +53,7 @@ app = App(
 policy_app = App(name="policy", help="Test a policy file.")
 app.command(policy_app)
 app.command(audit_app(load_settings, lambda: open_records(load_settings())))
-for command in (init, backup, rotate_master_key, purge):
+for command in (init, backup, rotate_master_key, purge, sweep):
     app.command(command)
 
 

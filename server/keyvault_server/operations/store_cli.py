@@ -1,4 +1,4 @@
-"""The commands that change or copy a store while an operator looks on: init, backup, rotate-master-key, purge.
+"""The commands that change or copy a store while an operator looks on: init, backup, rotate-master-key, purge, sweep.
 
 The rules of this file are those of `cli.py`, which catches what is raised here: bad usage is a CycloptsError.
 """
@@ -17,8 +17,10 @@ from keyvault_api.names import is_key_id, is_tenant
 from keyvault_server.audit.entry import Origin
 from keyvault_server.core.caller import DEFAULT_TENANT
 from keyvault_server.core.errors import OperatorError, StaleRevision, VaultError
-from keyvault_server.core.ports import HeadChanged
+from keyvault_server.core.ports import CopyName, HeadChanged
 from keyvault_server.core.purge import purge as purge_record
+from keyvault_server.core.sweep import Swept
+from keyvault_server.core.sweep import sweep as sweep_copies
 from keyvault_server.disk.files import explain, replace_durably
 from keyvault_server.operations.composition import backup_records, initialise, open_audit_log, open_records
 from keyvault_server.operations.composition import rotate_master_key as rotate_keyring
@@ -74,10 +76,8 @@ def purge(
     data: Data = None,
 ) -> None:
     """Destroy a record and free its name. Cannot be undone."""
-    if not is_key_id(key_id):
-        raise CycloptsError(msg=f'invalid key_id {key_id!r}: {NAME_RULE}, not ending in "/"')
-    if not is_tenant(tenant):
-        raise CycloptsError(msg=f"invalid tenant {tenant!r}: 1 to 63 characters of [a-z0-9-], not beginning with -")
+    _refuse_bad_key_id(key_id)
+    _refuse_bad_tenant(tenant)
     if not yes:
         raise CycloptsError(msg=f"purging {key_id} cannot be undone; add --yes to confirm")
     settings = load_settings(backend=backend, data=data, insecure_no_audit=insecure_no_audit)
@@ -85,6 +85,29 @@ def purge(
         raise CycloptsError(msg="the purge would not be audited: set KEYVAULT_AUDIT_FILE, or add --insecure-no-audit")
     revision = asyncio.run(_purge(settings, tenant, key_id, last_revision))
     print(f"{key_id} is vacant at revision {revision}: a new owner creates it with --revision {revision}")
+
+
+def sweep(
+    key_id: Annotated[str | None, Parameter(help="A record's name (default: all records).")] = None,
+    /,
+    *,
+    tenant: Annotated[str | None, Parameter(help=f"Tenant (default: all; of one record: {DEFAULT_TENANT}).")] = None,
+    backend: Backend = None,
+    data: Data = None,
+) -> None:
+    """Remove copies of earlier revisions that cannot be read any more, which a crash can leave.
+
+    With DynamoDB servers may run; it reads the whole table, also for one record.
+    """
+    if key_id is not None:
+        _refuse_bad_key_id(key_id)
+        tenant = tenant or DEFAULT_TENANT
+    if tenant is not None:
+        _refuse_bad_tenant(tenant)
+    swept = asyncio.run(_sweep(load_settings(backend=backend, data=data), tenant, key_id))
+    print(f"{swept.copies} copies of earlier revisions, {swept.removed} removed")
+    if swept.unclear:
+        print(f"{swept.unclear} left: they are of names without a record, or with a corrupt one")
 
 
 def backup(
@@ -96,6 +119,24 @@ def backup(
     """Copy the embedded records to one file, while the server runs or not. Keep keyring.json apart from it."""
     records = backup_records(load_settings(data=data), file)
     print(f"{records} records saved in {file}, checked and synced. The keyring is not in it: back it up apart")
+
+
+def _refuse_bad_key_id(key_id: str) -> None:
+    if not is_key_id(key_id):
+        raise CycloptsError(msg=f'invalid key_id {key_id!r}: {NAME_RULE}, not ending in "/"')
+
+
+def _refuse_bad_tenant(tenant: str) -> None:
+    if not is_tenant(tenant):
+        raise CycloptsError(msg=f"invalid tenant {tenant!r}: 1 to 63 characters of [a-z0-9-], not beginning with -")
+
+
+async def _sweep(settings: Settings, tenant: str | None, key_id: str | None) -> Swept:
+    def belongs(name: CopyName) -> bool:
+        return tenant in (None, name.tenant) and key_id in (None, name.key_id)
+
+    async with open_records(settings) as records:
+        return await sweep_copies(records, belongs)
 
 
 async def _purge(settings: Settings, tenant: str, key_id: str, last_revision: int | None) -> int:

@@ -237,7 +237,7 @@ def test_an_identity_of_no_caller_is_refused(identity: str) -> None:
 def test_every_command_and_parameter_is_explained() -> None:
     groups = [app, app["policy"], app["audit"]]
     commands = [group[name] for group in groups for name in group if not name.startswith("-")]
-    assert len(commands) == 13
+    assert len(commands) == 14
     for command in commands:
         assert command.help, command.name
         for argument in () if command in groups else command.assemble_argument_collection(parse_docstring=True):

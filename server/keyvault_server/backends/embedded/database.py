@@ -24,9 +24,9 @@ CREATE TABLE record (
     CHECK (typeof(head) = 'blob' AND typeof(ring) = 'blob' AND typeof(body) = 'blob' AND typeof(revisions) = 'blob'));
 CREATE INDEX names ON record (tenant, kind, key_id, created) WHERE kind IS NOT NULL;
 CREATE TABLE copy (
-    tenant TEXT NOT NULL, key_id TEXT NOT NULL, revision INTEGER NOT NULL, head BLOB NOT NULL, body BLOB NOT NULL,
+    tenant TEXT NOT NULL, key_id TEXT NOT NULL, revision INTEGER NOT NULL, envelope BLOB NOT NULL,
     PRIMARY KEY (tenant, key_id, revision),
-    CHECK (typeof(head) = 'blob' AND typeof(body) = 'blob'))
+    CHECK (typeof(envelope) = 'blob'))
 """
 
 

@@ -14,7 +14,7 @@ HEAD = "SELECT format, head, ring, created, updated, since, revisions FROM recor
 WHOLE = (
     "SELECT format, head, ring, created, updated, since, revisions, body FROM record WHERE tenant = ? AND key_id = ?"
 )
-COPY = "SELECT head, body FROM copy WHERE tenant = ? AND key_id = ? AND revision = ?"
+COPY = "SELECT envelope FROM copy WHERE tenant = ? AND key_id = ? AND revision = ?"
 
 _log = logging.getLogger(__name__)
 

@@ -21,7 +21,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from keyvault_api.envelope import HEAD_SIZE
 from keyvault_server.backends.embedded.database import open_connections
 from keyvault_server.backends.embedded.names import NAMES, page_of, page_values
 from keyvault_server.backends.embedded.row_cache import RowCache
@@ -109,7 +108,8 @@ class SqliteStore:
     async def get_copy(self, tenant: str, key_id: str, revision: int) -> bytes | None:
         """See RecordStore."""
         rows = rows_of(self._snapshot(), COPY, tenant, key_id, revision)
-        return rows[0][0] + rows[0][1] if rows else None
+        copy: bytes | None = rows[0][0] if rows else None
+        return copy
 
     def remove(self, tenant: str, key_id: str, revisions: range) -> None:
         """See RecordStore. Does nothing: `put_if` removes the copies."""
@@ -118,8 +118,7 @@ class SqliteStore:
         """See RecordStore."""
         self._refuse_if_failed()
         answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        head, body = envelope[:HEAD_SIZE], envelope[HEAD_SIZE:]
-        self._writes.add(Removal(tenant, key_id, revision, head, body, answer))
+        self._writes.add(Removal(tenant, key_id, revision, envelope, answer))
         return await answer
 
     async def walk(self) -> AsyncIterator[Walked]:

@@ -27,11 +27,11 @@ _UPDATE = (
     " body = ? WHERE tenant = ? AND key_id = ? AND head = ?"
 )
 _KEEP = (
-    "INSERT OR REPLACE INTO copy (tenant, key_id, revision, head, body)"
-    " SELECT tenant, key_id, ?, head, body FROM record WHERE tenant = ? AND key_id = ? AND head = ?"
+    "INSERT OR REPLACE INTO copy (tenant, key_id, revision, envelope)"
+    " SELECT tenant, key_id, ?, CAST(head || body AS BLOB) FROM record WHERE tenant = ? AND key_id = ? AND head = ?"
 )
 _REMOVE_BELOW = "DELETE FROM copy WHERE tenant = ? AND key_id = ? AND revision < ?"
-_REMOVE = "DELETE FROM copy WHERE tenant = ? AND key_id = ? AND revision = ? AND head = ? AND body = ?"
+_REMOVE = "DELETE FROM copy WHERE tenant = ? AND key_id = ? AND revision = ? AND envelope = ?"
 
 
 @dataclass(eq=False, slots=True)
@@ -88,19 +88,18 @@ class Removal:
     tenant: str
     key_id: str
     revision: int
-    head: bytes
-    body: bytes
+    envelope: bytes
     answer: "asyncio.Future[bool]"
     removed: bool = False
 
     @property
     def size(self) -> int:
         """Bytes that it removes."""
-        return len(self.body)
+        return len(self.envelope)
 
     def write(self, connection: sqlite3.Connection) -> None:
         """Remove the copy if it has the bytes."""
-        values = (self.tenant, self.key_id, self.revision, self.head, self.body)
+        values = (self.tenant, self.key_id, self.revision, self.envelope)
         self.removed = connection.execute(_REMOVE, values).rowcount > 0
 
     def remove_unreadable(self, connection: sqlite3.Connection) -> None:
