@@ -19,12 +19,13 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
+from keyvault_server.audit.kept import find_wrong_copy
 from keyvault_server.audit.key import AuditKey
 from keyvault_server.audit.line import VACANCY, Fields, envelope_value, head_value, name_value
 from keyvault_server.audit.reading import PATIENCE, LogReader, Place, open_logs
 from keyvault_server.core.errors import RecordCorrupt
 from keyvault_server.core.ports import RecordStore, Walked
-from keyvault_server.core.records import DIGEST_SIZE, VACANCY_SIZE, Record, State, digest, state_of
+from keyvault_server.core.records import DIGEST_SIZE, VACANCY_SIZE, Record, State, digest, digests, state_of
 
 _UNKNOWN = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "INTERNAL", "UNKNOWN"})
 """Statuses after which a write may be stored; after any other, except OK, it is not."""
@@ -123,7 +124,7 @@ async def against_store(
     """Compare the store with these logs, which must be all that were ever written about it.
 
     1. Read the logs. What they have now, the store must have during the walk.
-    2. Walk over the records, and keep those that differ from the logs.
+    2. Walk over the records, and keep those that differ from the logs; look at the copies of the others.
     3. Read what was added to the logs, and judge the kept ones again.
     4. Find records that the walk did not meet, and lines that contradict each other.
 
@@ -141,6 +142,8 @@ async def against_store(
             sighting = _sight(walked)
             if history.judge(sighting, report) is not None:
                 doubts.append(sighting)
+            elif wrong := await find_wrong_copy(records, walked):
+                report.findings.append(Finding(f"{walked.tenant} {walked.key_id}", wrong))
         # 3.
         history.read(readers)
     for sighting in doubts:
@@ -258,7 +261,7 @@ class _History:
             return f"its bytes do not match its digest: revision {revision} was changed in place"
         if revision <= max(name.purged, default=0):
             return f"revision {revision} is stored, the logs have its purge: it was put back"
-        for age, digest_of_ring in enumerate(_digests(met.ring)):
+        for age, digest_of_ring in enumerate(digests(met.ring)):
             possible = name.possible(revision - age)
             if not possible and age == 0:
                 return f"revision {revision} is in no log: it was not written by the vault, or a log is missing"
@@ -282,12 +285,6 @@ def _state(record: Record) -> State | None:
         return state_of(record)
     except RecordCorrupt:
         return None
-
-
-def _digests(ring: bytes) -> Iterator[bytes]:
-    """Return the digests of a ring, newest first."""
-    for at in range(0, len(ring), DIGEST_SIZE):
-        yield ring[at : at + DIGEST_SIZE]
 
 
 def _written_twice(attempts: Sequence[_Attempt]) -> str:

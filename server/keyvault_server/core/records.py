@@ -158,9 +158,14 @@ def digest(envelope: bytes) -> bytes:
     return hashlib.sha256(envelope).digest()[:DIGEST_SIZE]
 
 
+def digests(ring: bytes) -> Iterator[bytes]:
+    """Return the digests of a ring, newest first."""
+    return (ring[at : at + DIGEST_SIZE] for at in range(0, len(ring), DIGEST_SIZE))
+
+
 def in_ring(wanted: bytes, ring: bytes) -> bool:
     """Return whether one of the remembered envelopes has this digest."""
-    return any(wanted == ring[at : at + DIGEST_SIZE] for at in range(0, len(ring), DIGEST_SIZE))
+    return wanted in digests(ring)
 
 
 def successor(stored: StoredHead | None, envelope: bytes, now: int, *, fresh: bool, history: int = 0) -> Record:

@@ -23,7 +23,7 @@ from keyvault_server.backends.embedded.sqlite import SqliteStore, open_store
 from keyvault_server.core.errors import BackendThrottled, BackendUnavailable, VaultError
 from keyvault_server.core.ports import CopyName, NamePage, RecordStore, Walked
 from keyvault_server.core.purge import purge
-from keyvault_server.core.records import Record, StoredHead, digest, state_of, successor
+from keyvault_server.core.records import Record, StoredHead, digest, readable_revisions, state_of, successor
 from keyvault_server.core.vault import Vault, Written
 from keyvault_server.rpc.status import status_of
 from tests.support.callers import Unrestricted
@@ -113,7 +113,7 @@ class Replica:
     def __init__(self, audit: Audit, keys: FakeKeyService, records: SqliteStore) -> None:
         self.audit = audit
         self.records = AuditedStore(audit, records)
-        self.vault = Vault(keys, self.records)
+        self.vault = Vault(keys, self.records, history=2)
 
     async def mint(self, scope: str = "prod/") -> Key:
         made = await self.vault.generate_key(CALLER, scope)
@@ -210,7 +210,8 @@ class Site:
         return finding
 
     def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        """Past the vault."""
+        """Past the vault, which sees it at once: else reads share a view for a moment."""
+        self.records._end_snapshot()
         with closing(sqlite3.connect(self.folder / "records.sqlite3")) as connection, connection:
             return connection.execute(statement, values).fetchall()
 
@@ -329,7 +330,7 @@ async def test_a_write_that_was_surely_refused_may_not_be_there(site: Site) -> N
     site.one.records.fail_before("put_if", BackendThrottled())
     assert await site.one.update(key, 6, sealed=sealed) == "RESOURCE_EXHAUSTED"
     assert await site.findings() == []
-    site.set(head=sealed[:72], ring=digest(sealed) + site.save()[4], since=6, body=sealed[72:])
+    site.set(head=sealed[:72], ring=digest(sealed) + site.save()[4], since=6, revisions=bytes(12), body=sealed[72:])
     assert "revision 6 is in no log" in await site.the_finding()
 
 
@@ -425,6 +426,32 @@ async def random_step(site: Site, dice: random.Random, key: Key, new: Key) -> No
         used.records.forget_faults()
 
 
+async def test_copies_of_earlier_revisions_are_compared(site: Site) -> None:
+    await five_revisions(site)
+    assert [one[2] for one in site.sql("SELECT * FROM copy")] == [3, 4]
+    assert await site.findings() == []
+    copy = site.sql("SELECT envelope FROM copy WHERE revision = 3")[0][0]
+    for change in (
+        "DELETE FROM copy WHERE revision = 3",
+        "INSERT INTO copy SELECT tenant, key_id, 3, envelope FROM copy",
+        "UPDATE copy SET envelope = x'00' WHERE revision = 3",
+    ):
+        site.sql(change)
+        wrong = "acme prod/db: the copy of revision 3 is missing or does not match its digest"
+        assert await site.findings() == [wrong]
+    site.sql("UPDATE copy SET envelope = ? WHERE revision = 3", copy)
+    assert await site.findings() == []
+
+
+async def test_a_copy_removed_during_the_walk_is_no_finding(site: Site) -> None:
+    key = await five_revisions(site)
+    walk = asyncio.create_task(site.report())
+    for revision in range(6, 30):
+        assert await site.one.update(key, revision) == "OK"
+        await asyncio.sleep(0)
+    assert (await walk).findings == []
+
+
 # What was done past the vault is found
 
 
@@ -467,7 +494,7 @@ def change_the_body(site: Site) -> None:
 
 def write_on(site: Site) -> None:
     head, body = other_bytes(NAME, 6)
-    site.set(head=head, body=body, ring=digest(head + body) + site.save()[4], since=6)
+    site.set(head=head, body=body, ring=digest(head + body) + site.save()[4], since=6, revisions=bytes(12))
 
 
 def change_the_ring(site: Site) -> None:
@@ -585,7 +612,7 @@ async def test_a_takeover_is_found_after_a_write_over_the_swapped_head(site: Sit
     other = await site.two.mint(NAME)
     for ring in (site.save()[4], b"\0" * 16):
         head = other.seal(NAME, 5)[:72]
-        site.set(head=head, ring=ring)
+        site.set(head=head, ring=ring, since=5, revisions=bytes(12))
         before = site.save()
         assert await site.two.update(other, 6) == "OK"
         findings = await site.findings()
@@ -652,6 +679,9 @@ async def test_what_is_planted_during_the_walk_is_found(site: Site) -> None:
     async for tenant, key_id, record in site.records.walk():
         assert record is not None
         fake.records[tenant, key_id] = record
+        for earlier in list(readable_revisions(record))[1:]:
+            copy = await site.records.get_copy(tenant, key_id, earlier.revision)
+            fake.copies[CopyName(tenant, key_id, earlier.revision)] = copy or b""
 
     async def plant_one() -> None:
         fake.records[TENANT, "prod/planted"] = fake.records[TENANT, NAME]
