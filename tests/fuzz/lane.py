@@ -116,6 +116,10 @@ class Lane:
         self, stored: Stored, request: pb.ReadRequest | pb.BatchReadRequest.Item, response: pb.ReadResponse
     ) -> list[str]:
         same = request.known_revision == stored.revision
+        if isinstance(request, pb.ReadRequest) and request.revision:
+            earlier = stored.readable[request.revision]
+            right = (response.revision, response.envelope) == (request.revision, earlier)
+            return [] if right else [f"Read shows revision {response.revision}, expected {request.revision}"]
         expected = (stored.revision, b"" if same else stored.envelope, same, not stored.live)
         found = (response.revision, response.envelope, response.not_modified, response.deleted)
         return [] if found == expected else [f"Read shows revision {found[0]}, expected {expected[0]}"]
@@ -141,9 +145,10 @@ class Lane:
         if method == "List":
             return self._list(tenant, request, response)
         if method == "ListRevisions":
-            stored, newest = self._book.records[tenant, request.key_id], response.revisions[0]
-            same = (newest.revision, newest.size) == (stored.revision, len(stored.envelope))
-            return [] if same else [f"ListRevisions shows {newest}, expected revision {stored.revision}"]
+            stored = self._book.records[tenant, request.key_id]
+            expected = [(revision, len(envelope)) for revision, envelope in stored.readable.items()]
+            found = [(one.revision, one.size) for one in response.revisions]
+            return [] if found == expected else [f"ListRevisions shows {found}, expected {expected}"]
         if method == "WhoAmI":
             return [] if response.tenant == tenant else [f"WhoAmI says tenant {response.tenant}"]
         known = self._book.keys[request.wrapped_key]
@@ -178,10 +183,7 @@ class Lane:
         if method == "GenerateKey":
             return pb.GenerateKeyRequest(scope=name)
         if method == "Read":
-            known = recipe.get("known_revision", 0)
-            return pb.ReadRequest(
-                key_id=name, known_revision=known, include_deleted=recipe.get("include_deleted", False)
-            )
+            return self._reading(tenant, name, recipe)
         if method == "WhoAmI":
             return pb.WhoAmIRequest()
         if method == "List":
@@ -201,6 +203,17 @@ class Lane:
             key = self._keys[recipe.get("key", 5 if method == "UnwrapKey" else 0)]
             return REQUESTS[method](wrapped_key=key.wrapped)
         return self._mutation(method, tenant, name, recipe)
+
+    def _reading(self, tenant: str, name: str, recipe: Recipe) -> pb.ReadRequest:
+        stored, revision = self._book.records.get((tenant, name)), 0
+        if "back" in recipe:
+            revision = (stored.revision if stored else 0) - recipe["back"]
+        return pb.ReadRequest(
+            key_id=name,
+            known_revision=recipe.get("known_revision", 0),
+            include_deleted=recipe.get("include_deleted", False),
+            revision=revision,
+        )
 
     def _name(self, name: int | str) -> str:
         if name == KNOWN:

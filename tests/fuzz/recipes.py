@@ -50,6 +50,8 @@ class Recipe(TypedDict, total=False):
     """An envelope that was accepted before, this many writes ago."""
     known_revision: int
     include_deleted: bool
+    back: int
+    """Of a Read: how many revisions before the stored one it asks for."""
     page: list[Any]
     """Of a List: its page size, and whether it goes on with the lane's last token."""
     edits: list[list[Any]]
@@ -118,6 +120,10 @@ def _read(chance: random.Random, recipe: Recipe) -> None:
     recipe["include_deleted"] = chance.random() < 0.5
 
 
+def _back(chance: random.Random, recipe: Recipe) -> None:
+    recipe["back"] = chance.choice((-1, 0, 1, 1, 2, 3, 9, 10, 11, 16, MAX_REVISION))
+
+
 def _page(chance: random.Random, recipe: Recipe) -> None:
     recipe["page"] = [chance.choice((0, 1, 2, 1_001, 2**31 - 1, -1, -(2**31))), chance.random() < 0.5]
     recipe["include_deleted"] = chance.random() < 0.5
@@ -144,5 +150,5 @@ def _raw(chance: random.Random, recipe: Recipe) -> None:
 
 
 _FAULTS: tuple[Callable[[random.Random, Recipe], None], ...] = (
-    _key, _new_key, _name, _sealed, _sealed, _permit, _old, _read, _page, _edit, _edit, _edit, _raw
+    _key, _new_key, _name, _sealed, _sealed, _permit, _old, _read, _back, _back, _page, _edit, _edit, _edit, _raw
 )  # fmt: skip

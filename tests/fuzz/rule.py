@@ -50,6 +50,8 @@ RESPONSES: dict[str, Any] = {
 }
 KINDS = {"Create": Kind.DATA, "Update": Kind.DATA, "Delete": Kind.TOMBSTONE, "RotateKey": Kind.DATA}
 RING_LENGTH = 16
+HISTORY = 10
+"""Earlier revisions that can be read: the default of the setting."""
 
 
 class Fate(Enum):
@@ -78,13 +80,17 @@ class Stored:
     revision: int = 0
     live: bool = False
     ring: deque[bytes] = field(default_factory=lambda: deque(maxlen=RING_LENGTH))
+    readable: dict[int, bytes] = field(default_factory=dict)
+    """Envelopes by revision, newest first."""
 
-    def write(self, known: Known, envelope: bytes) -> None:
+    def write(self, known: Known, envelope: bytes, *, updates: bool = False) -> None:
         """The next revision."""
         header = kve1.parse(envelope)
         self.known, self.envelope = known, envelope
         self.revision, self.live = header.revision, header.kind is Kind.DATA
         self.ring.append(_digest(envelope))
+        earlier = list(self.readable.items())[: HISTORY if updates else 0]
+        self.readable = {self.revision: envelope, **dict(earlier)}
 
 
 class Book:
@@ -132,7 +138,9 @@ class Book:
         request = REQUESTS[method].FromString(message)
         sealing = request.new_wrapped_key if method == "RotateKey" else request.wrapped_key
         known = self.keys[sealing]
-        self.records.setdefault((tenant, request.key_id), Stored(known)).write(known, request.envelope)
+        self.records.setdefault((tenant, request.key_id), Stored(known)).write(
+            known, request.envelope, updates=method == "Update"
+        )
 
     def _known(self, tenant: str, wrapped_key: bytes) -> Known | None:
         known = self.keys.get(wrapped_key) if len(wrapped_key) <= MAX_WRAPPED_KEY else None
@@ -154,6 +162,9 @@ class Book:
 
     def _readable(self, tenant: str, request: pb.ReadRequest | pb.BatchReadRequest.Item) -> bool:
         stored = self.records.get((tenant, request.key_id))
+        if isinstance(request, pb.ReadRequest) and request.revision:
+            alone = not request.known_revision and not request.include_deleted
+            return stored is not None and stored.live and alone and request.revision in stored.readable
         return (
             stored is not None
             and request.known_revision >= 0

@@ -23,6 +23,7 @@ from keyvault_server.rpc.access_log import AccessLog
 from keyvault_server.rpc.guard import SERVICE, CallGuard, Limits
 from keyvault_server.rpc.metrics import Metrics
 from keyvault_server.rpc.service import KeyVaultService
+from tests.fuzz.rule import HISTORY
 from tests.support.certificates import LOCALHOST, Authority, uri
 from tests.support.production_server import TENANTS, UNWRAPPED, ProductionServer, identity, policy
 from tests.support.refusals import read_failure
@@ -171,7 +172,7 @@ async def in_process(folder: Path, spoilt: Spoil = lambda *ports: ports) -> Asyn
     async with open_backend(settings) as (keys, records), open_gate(settings, metrics) as gate:
         nowhere: Any = _Nowhere()
         access_log = AccessLog(nowhere)
-        service: Any = KeyVaultService(Vault(*spoilt(keys, records), unwrap_scopes=[UNWRAPPED]))
+        service: Any = KeyVaultService(Vault(*spoilt(keys, records), unwrap_scopes=[UNWRAPPED], history=HISTORY))
         server: Any = handlers
         add_KeyVaultServicer_to_server(service, server)
         yield InProcess(CallGuard(Limits(10_000, SECONDS), gate, metrics, access_log), handlers.by_name)

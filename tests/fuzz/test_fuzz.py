@@ -114,6 +114,14 @@ class Forgetful(Instead):
         return head and dataclasses.replace(head, ring=bytes(16))
 
 
+class WrongCopies(Instead):
+    """A store whose copies are those of the record before."""
+
+    async def get_copy(self, tenant: str, key_id: str, revision: int) -> bytes | None:
+        copy: bytes | None = await self._real.get_copy(tenant, key_id, revision - 1)
+        return copy
+
+
 class Fragile(Instead):
     """A key service that no blob of another length had reached in its tests."""
 
@@ -137,6 +145,7 @@ class Careless(Instead):
     ("store", "keys", "sentence"),
     [
         (Forgetful, Instead, "not replayed"),
+        (WrongCopies, Instead, "DATA_LOSS RECORD_CORRUPT, not answered"),
         (Instead, Fragile, "INTERNAL: internal error"),
         (Instead, Careless, "ENVELOPE_NOT_UNDER_KEY, not written"),
     ],
