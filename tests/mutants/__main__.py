@@ -47,6 +47,9 @@ CORE = {
     f"{_SERVER}/rpc/gatekeeper.py": f"{_RPC} tests/server/audit tests/docs/test_audit_page.py",
     f"{_CLIENT}/seen_revisions.py": "tests/client",
     f"{_CLIENT}/vault.py": "tests/client",
+    f"{_CLIENT}/writing.py": "tests/client",
+    f"{_CLIENT}/history.py": "tests/client",
+    f"{_CLIENT}/listing.py": "tests/client",
     f"{_CLIENT}/transport.py": "tests/client",
 }
 """The files that are mutated, or the folders that have them, and their near tests, the nearest first."""
