@@ -137,6 +137,12 @@ async def test_an_impossible_revision_is_not_asked_for(method: str, revision: in
             await getattr(vault, method)(NAME, key=KEY, revision=revision)
 
 
+async def test_a_key_of_another_scope_reads_no_past() -> None:
+    async with KeyVault("127.0.0.1:1") as vault:
+        with pytest.raises(InvalidRequest, match="scope prod/ does not cover dev/db"):
+            await vault.read("dev/db", key=KEY, revision=1)
+
+
 @pytest.mark.parametrize("revision", [-1, 0, 1, 3, MAX_REVISION])
 @pytest.mark.parametrize("call", [second, restored])
 async def test_a_server_that_ignores_the_revision_is_older(call: Call, revision: int) -> None:

@@ -72,6 +72,17 @@ async def test_create_on_a_live_record_says_so(vault: KeyVault) -> None:
     assert (exists.value.reason, bool(exists.value.request_id)) == ("RECORD_EXISTS", True)
 
 
+async def test_a_named_revision_is_one_that_another_can_follow(vault: KeyVault) -> None:
+    key = await vault.generate_key(NAME)
+    for revision in (-1, MAX_REVISION):
+        with pytest.raises(InvalidRequest, match=f"invalid revision {revision}: must be 0 to 2"):
+            await vault.create(NAME, b"x", key=key, revision=revision)
+    for revision in (0, MAX_REVISION):
+        with pytest.raises(InvalidRequest, match=f"invalid revision {revision}: must be 1 to 2"):
+            await vault.update(NAME, b"x", key=key, revision=revision)
+    assert (await vault.create(NAME, b"x", key=key, revision=0)).revision == 1
+
+
 async def test_another_revision_than_the_named_one_is_a_conflict(vault: KeyVault) -> None:
     key, new = await vault.generate_key(NAME), await vault.generate_key(NAME)
     await vault.create(NAME, b"one", key=key)
