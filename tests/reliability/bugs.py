@@ -8,7 +8,7 @@ of them and patches nothing, and no switch for it is in the code that ships.
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -28,14 +28,16 @@ from keyvault_server.core.errors import (
     StaleRevision,
     VaultError,
 )
-from keyvault_server.core.mutation import Mutation
+from keyvault_server.core.mutation import Mutation, Rotation
 from keyvault_server.core.ports import CopyName, HeadChanged, NamePage, NewDataKey, RecordStore, Walked, WrappedBlob
 from keyvault_server.core.records import (
     DIGEST_SIZE,
+    Readable,
     Record,
     StoredHead,
     digest,
     in_ring,
+    readable_revisions,
     remembered_since,
     state_of,
     vacancy,
@@ -206,6 +208,105 @@ class CountedPages(Between):
         return NamePage(page, more)
 
 
+class CopyAfterHead(Between):
+    """Writes the copy of an envelope once another one has taken its place."""
+
+    def __init__(self, store: RecordStore) -> None:
+        super().__init__(store)
+        self._replaced: dict[CopyName, Record] = {}
+
+    async def keep(self, tenant: str, key_id: str, revision: int, stored: Record) -> None:
+        self._replaced[CopyName(tenant, key_id, revision)] = stored
+
+    async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
+        await super().put_if(tenant, key_id, record, expected)
+        if replaced := self._replaced.pop(CopyName(tenant, key_id, record.superseded), None):
+            await super().keep(tenant, key_id, record.superseded, replaced)
+
+
+class NoSecondHead(Between):
+    """Does not look for another head when it finds no copy."""
+
+    def __init__(self, store: RecordStore) -> None:
+        super().__init__(store)
+        self._heads: dict[tuple[str, str], StoredHead | None] = {}
+        self._missed: set[tuple[str, str]] = set()
+
+    async def get_head(self, tenant: str, key_id: str) -> StoredHead | None:
+        if (tenant, key_id) in self._missed:
+            self._missed.discard((tenant, key_id))
+            return self._heads[tenant, key_id]
+        self._heads[tenant, key_id] = await super().get_head(tenant, key_id)
+        return self._heads[tenant, key_id]
+
+    async def get_copy(self, tenant: str, key_id: str, revision: int) -> bytes | None:
+        found = await super().get_copy(tenant, key_id, revision)
+        if found is None:
+            self._missed.add((tenant, key_id))
+        return found
+
+
+class RemovesOneMore(Between):
+    """Removes the oldest copy that can still be read, too."""
+
+    def remove(self, tenant: str, key_id: str, revisions: range) -> None:
+        super().remove(tenant, key_id, range(revisions.start, revisions.stop + 1))
+
+
+class _VisibleFor(Between):
+    """Shows so many earlier revisions of each record, whatever its head says."""
+
+    def __init__(self, history: int, store: RecordStore) -> None:
+        super().__init__(store)
+        self._history = history
+
+    async def get_head(self, tenant: str, key_id: str) -> StoredHead | None:
+        stored = await super().get_head(tenant, key_id)
+        if stored is None or not state_of(stored).live:
+            return stored
+        shown = min(self._history + 1, len(stored.ring) // DIGEST_SIZE)
+        kept = list(readable_revisions(stored))
+        entry = len(stored.revisions) // len(kept)
+        revisions = (stored.revisions + stored.revisions[:entry] * shown)[: entry * shown]
+        return replace(stored, since=kept[0].revision + 1 - shown, revisions=revisions)
+
+
+class VisibleByReader(Vault):
+    """Decides by its own setting which revisions can be read."""
+
+    async def read(self, *arguments: Any, **named: Any) -> Found:
+        return await Vault(self._keys, _VisibleFor(self._history, self._records)).read(*arguments, **named)
+
+    async def list_revisions(self, caller: Caller, key_id: str) -> list[Readable]:
+        return await Vault(self._keys, _VisibleFor(self._history, self._records)).list_revisions(caller, key_id)
+
+
+class _Keeps(Mutation):
+    """Keeps what can be read readable, whatever it does."""
+
+    updates = True
+
+
+class _KeepsRotation(Rotation):
+    updates = True
+
+
+class DropForgotten(Vault):
+    """Drops the history at a RotateKey, and neither at a Delete nor at a Create."""
+
+    async def _apply(self, caller: Caller, mutation: Mutation) -> Written:
+        if isinstance(mutation, Rotation):
+            return await super()._apply(caller, mutation)
+        return await super()._apply(caller, _Keeps(**_fields(mutation)))
+
+
+class KeptByRotation(Vault):
+    async def _apply(self, caller: Caller, mutation: Mutation) -> Written:
+        if isinstance(mutation, Rotation):
+            mutation = _KeepsRotation(**_fields(mutation))
+        return await super()._apply(caller, mutation)
+
+
 class ForgetfulPurge(Engine):
     async def put_if(self, tenant: str, key_id: str, record: Record, expected: bytes | None) -> None:
         await super().put_if(tenant, key_id, record, expected)
@@ -292,7 +393,7 @@ class JoinsTheLeft(GatheredReads[Any]):
 
     async def read(self, name: str) -> Any:
         for joiners in self._left.values():
-            if name in joiners:
+            if name in joiners and not joiners[name][0].answer.done():
                 answer = asyncio.get_running_loop().create_future()
                 joiners[name].append(joiners[name][0]._replace(answer=answer))
                 return await answer
@@ -488,6 +589,10 @@ async def _one_error_for_all(
     return [(payer, errors[0]) for payer, _ in found] if errors else found
 
 
+def _fields(mutation: Mutation) -> dict[str, Any]:
+    return {field.name: getattr(mutation, field.name) for field in fields(mutation)}
+
+
 def _now() -> float:
     return asyncio.get_running_loop().time()
 
@@ -526,33 +631,39 @@ def _ring_of(length: int) -> Callable[[RecordStore], RecordStore]:
 
 
 BUGS = {
-    "no-condition": Bug(Deployment(engine=Unconditional), "two writers both get OK for one revision", 0),
+    "no-condition": Bug(Deployment(engine=Unconditional), "two writers both get OK for one revision", 1),
     "revision-only-condition": Bug(Deployment(engine=OnRevisionAlone), "an update brings a purged record back", 0),
-    "no-ring": Bug(Deployment(store=NoRing), "a retry of an applied write gets STALE_REVISION", 0),
-    "ring-of-1": Bug(Deployment(store=_ring_of(1)), "the same, once another write came between", 11),
-    "ring-of-15": Bug(Deployment(store=_ring_of(15)), "the same, at the last revision that is promised", 915),
+    "no-ring": Bug(Deployment(store=NoRing, histories=(0,)), "a retry of an applied write gets STALE_REVISION", 0),
+    "ring-of-1": Bug(Deployment(store=_ring_of(1), histories=(0,)), "the same, once another write came between", 4),
+    "ring-of-15": Bug(Deployment(store=_ring_of(15), histories=(0,)), "the same, at the last revision promised", 82),
     "eventually-consistent-read": Bug(Deployment(engine=Lagging), "a Read does not show what was answered before", 0),
-    "reply-before-commit": Bug(Deployment(engine=AnsweredBeforeCommit), "an acknowledged write is gone", 7),
-    "read-before-commit": Bug(Deployment(engine=ReadBeforeCommit), "a Read shows a write that is gone later", 36),
-    "blind-retry": Bug(Deployment(store=BlindRetry), "a write is applied, and its caller hears the retry's refusal", 5),
-    "late-joining": Bug(Deployment(store=LateJoining), "a Read shares an answer that was read before it began", 162),
-    "no-second-look": Bug(Deployment(store=NoSecondLook), "bytes that race with themselves are applied and refused", 4),
-    "unknown-is-not-done": Bug(Deployment(store=UnknownIsNotDone), "a write is done that was surely not done", 1),
-    "delete-without-tombstone": Bug(Deployment(engine=ForgetfulDelete), "revisions begin again, for any key", 2),
+    "reply-before-commit": Bug(Deployment(engine=AnsweredBeforeCommit), "an acknowledged write is gone", 0),
+    "read-before-commit": Bug(Deployment(engine=ReadBeforeCommit), "a Read shows a write that is gone later", 41),
+    "blind-retry": Bug(Deployment(store=BlindRetry), "a write is applied, and its caller hears the retry's refusal", 3),
+    "late-joining": Bug(Deployment(store=LateJoining), "a Read shares an answer that was read before it began", 41),
+    "no-second-look": Bug(Deployment(store=NoSecondLook), "bytes that race with themselves are applied and refused", 1),
+    "unknown-is-not-done": Bug(Deployment(store=UnknownIsNotDone), "a write is done that was surely not done", 3),
+    "delete-without-tombstone": Bug(Deployment(engine=ForgetfulDelete), "revisions begin again, for any key", 1),
     "purge-without-vacancy": Bug(Deployment(engine=ForgetfulPurge), "old envelopes fit again", 0),
-    "create-on-foreign-tombstone": Bug(Deployment(vault=OwnerlessTombstone), "another key takes a deleted name", 51),
-    "no-ownership-check": Bug(Deployment(vault=UnownedRecord), "the key of another record changes a record", 1),
-    "wrapped-key-not-bound": Bug(Deployment(key_service=Unbound), "a key of another tenant or scope is accepted", 3),
-    "name-not-bound": Bug(Deployment(vault=UnboundName), "an envelope that is for another record is stored", 3),
+    "create-on-foreign-tombstone": Bug(Deployment(vault=OwnerlessTombstone), "another key takes a deleted name", 5),
+    "no-ownership-check": Bug(Deployment(vault=UnownedRecord), "the key of another record changes a record", 7),
+    "wrapped-key-not-bound": Bug(Deployment(key_service=Unbound), "a key of another tenant or scope is accepted", 8),
+    "name-not-bound": Bug(Deployment(vault=UnboundName), "an envelope that is for another record is stored", 2),
     "cached-head": Bug(Deployment(store=CachedHead), "a request is refused for what is stored no more", 0),
-    "unproved-replay": Bug(Deployment(vault=UnprovedReplay), "someone who only saw an envelope gets OK for it", 0),
-    "page-boundary-lost": Bug(Deployment(store=LostBoundary), "a name between two pages is on none", 22),
-    "counted-pages": Bug(Deployment(store=CountedPages), "a Delete between two pages hides another name", 153),
+    "unproved-replay": Bug(Deployment(vault=UnprovedReplay), "someone who only saw an envelope gets OK for it", 2),
+    "page-boundary-lost": Bug(Deployment(store=LostBoundary), "a name between two pages is on none", 0),
+    "counted-pages": Bug(Deployment(store=CountedPages), "a Delete between two pages hides another name", 208),
     "entry-left-by-delete": Bug(Deployment(engine=ListedForGood), "a deleted name is listed as live", 34),
-    "entry-left-by-purge": Bug(Deployment(engine=ListsVacancies), "a purged name is listed", 12),
-    "lagging-index": Bug(Deployment(engine=LaggingNames), "a name that was created before is missing in a listing", 18),
+    "entry-left-by-purge": Bug(Deployment(engine=ListsVacancies), "a purged name is listed", 0),
+    "lagging-index": Bug(Deployment(engine=LaggingNames), "a name that was created before is missing in a listing", 42),
+    "copy-after-head": Bug(Deployment(store=CopyAfterHead), "a revision that can be read has no copy", 13),
+    "no-second-head": Bug(Deployment(store=NoSecondHead), "a copy that was just removed is taken for a lost one", 240),
+    "one-copy-too-many": Bug(Deployment(store=RemovesOneMore), "a copy is removed that can still be read", 3),
+    "visible-by-reader": Bug(Deployment(vault=VisibleByReader), "replicas do not agree on what can be read", 0),
+    "drop-forgotten": Bug(Deployment(vault=DropForgotten), "a revision is read that a Delete dropped", 1),
+    "kept-by-rotation": Bug(Deployment(vault=KeptByRotation), "what the old key sealed is read after a RotateKey", 8),
     "joined-batches": Bug(
-        Deployment(read_many=JoinsBatches()), "an item's answer was read before it was asked for", 143
+        Deployment(read_many=JoinsBatches()), "an item's answer was read before it was asked for", 175
     ),
     "paid-and-full": Bug(Deployment(read_many=_full_for_money), "what did not fit into a reply is charged", 127),
     "batch-by-name": Bug(Deployment(read_many=_by_name), "an item gets the answer of another one", 0),

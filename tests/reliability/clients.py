@@ -13,9 +13,12 @@ from typing import TypeAlias
 
 from keyvault_api.envelope import Kind
 from tests.reliability.history import (
+    CHANGES,
     Answer,
     Done,
     Got,
+    Kept,
+    ListRevisions,
     OperatorError,
     Read,
     Recorder,
@@ -44,6 +47,21 @@ class Message:
 
 
 Send: TypeAlias = Callable[[Message], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to a server."""
+
+    send: Send
+    history: int = 0
+    """How many earlier revisions the server keeps readable at an Update."""
+
+    def asked(self, request: Request) -> Request:
+        """The request as this server is asked."""
+        if isinstance(request, Write) and request.method == "update":
+            return replace(request, history=self.history)
+        return request
 
 
 class Scene:
@@ -131,7 +149,7 @@ class Caller:
         name: str,
         scene: Scene,
         recorder: Recorder,
-        servers: Sequence[Send],
+        servers: Sequence[Way],
         *,
         think: float,
         wait: float,
@@ -156,14 +174,15 @@ class Caller:
 
     async def perform(self, message: Message) -> None:
         """Sends until there is a definite answer or patience ends."""
-        if not isinstance(message.request, Read) and message not in self._scene.sent[-8:]:
+        if isinstance(message.request, CHANGES) and message not in self._scene.sent[-8:]:
             self._scene.sent.append(message)
         for attempt in range(self._patience):
             if attempt:
                 await asyncio.sleep(self._rng.expovariate(1 / self._wait))
             at = self._rng.randrange(len(self._servers))
-            call = self._servers[at](message)
-            answer = await self._recorder.record(f"{self._name}>s{at + 1}", message.key_id, message.request, call)
+            way, who = self._servers[at], f"{self._name}>s{at + 1}"
+            request = way.asked(message.request)
+            answer = await self._recorder.record(who, message.key_id, request, way.send(message))
             if not isinstance(answer, Unknown):
                 self._learn(message, answer)
                 return
@@ -175,6 +194,10 @@ class Caller:
                 envelope = _envelope(message)
                 belief.revision, belief.live = revision, envelope.kind is Kind.DATA
                 self._scene.owner[record] = envelope.key
+            case Got() if isinstance(message.request, Read) and message.request.revision:
+                pass  # an earlier one
+            case Kept(revisions):
+                belief.revision, belief.live = revisions[0], True
             case Got(revision, name, deleted):
                 belief.revision, belief.live = revision, not deleted
                 if sealed := self._scene.sealed(name):
@@ -182,6 +205,8 @@ class Caller:
             case OperatorError("STALE_REVISION" | "RECORD_EXISTS", int(revision)):
                 exists = answer.reason == "RECORD_EXISTS"
                 belief.revision, belief.live = revision, exists or not _creates(message)
+            case OperatorError("REVISION_NOT_FOUND", int(revision)):
+                belief.revision, belief.live = revision, True
             case OperatorError("RECORD_NOT_FOUND"):
                 belief.live = False
 
@@ -195,6 +220,12 @@ class Caller:
         return self._mutation(record)
 
     def _read(self, record: str) -> Message:
+        chance = self._rng.random()
+        if chance < 0.2:
+            return Message(ListRevisions(), record)
+        if chance < 0.5:
+            age = self._rng.choice((-1, 0, 1, 1, 1, 2, 3, 10, 15, 16))
+            return Message(Read(revision=max(1, self._beliefs[record].revision - age)), record)
         known = self._rng.choice((0, self._beliefs[record].revision))
         return Message(Read(known, self._rng.random() < 0.5), record)
 

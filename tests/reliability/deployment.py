@@ -22,9 +22,20 @@ from keyvault_server.core.ports import CopyName, KeyService, NamePage, NewDataKe
 from keyvault_server.core.records import Record, StoredHead
 from keyvault_server.core.vault import Found, Vault, Written
 from tests.reliability.clients import Message, Scene
-from tests.reliability.history import Answer, Done, Got, OperatorError, Read, Rotate, Unknown, Write
+from tests.reliability.history import (
+    Answer,
+    Done,
+    Got,
+    Kept,
+    ListRevisions,
+    OperatorError,
+    Read,
+    Rotate,
+    Unknown,
+    Write,
+)
 from tests.reliability.listings import Asked, Page
-from tests.reliability.network import CALL_TIMEOUT, CALL_TROUBLES, Fate, Network
+from tests.reliability.network import CALL_TIMEOUT, CALL_TROUBLES, Fate, Network, regardless
 from tests.reliability.readers import FULL, Item, misfit
 from tests.support.callers import Unrestricted
 from tests.support.fakes import FakeKeyService, FakeRecordStore
@@ -66,7 +77,12 @@ class FarStore:
         return await self._network.backend(lambda: self._engine.get_copy(tenant, key_id, revision))
 
     def remove(self, tenant: str, key_id: str, revisions: range) -> None:
-        self._engine.remove(tenant, key_id, revisions)
+        """Nobody waits for it, so nobody hears what becomes of it."""
+
+        async def effect() -> None:
+            self._engine.remove(tenant, key_id, revisions)
+
+        self._network.background(regardless(self._network.backend(effect)))
 
     def walk_copies(self) -> AsyncIterator[CopyName]:
         return self._engine.walk_copies()
@@ -186,12 +202,14 @@ class Deployment:
     """What a server puts before the far store; a new one at each start."""
     vault: type[Vault] = Vault
     """In each server; a new one at each start."""
+    histories: Sequence[int] = (0, 1, 2, 3, 10, 15)
+    """How many earlier revisions a server may be set to keep readable."""
     read_many: ReadMany = batch.read_many
     """What answers a BatchRead."""
 
-    def start(self, keys: KeyService, records: RecordStore) -> Vault:
+    def start(self, keys: KeyService, records: RecordStore, history: int) -> Vault:
         """A server's vault. Its clock is the loop's."""
-        return self.vault(keys, self.store(records), clock=asyncio.get_running_loop().time)
+        return self.vault(keys, self.store(records), history=history, clock=asyncio.get_running_loop().time)
 
 
 async def ask(vault: Vault, message: Message, scene: Scene) -> Answer:
@@ -199,8 +217,11 @@ async def ask(vault: Vault, message: Message, scene: Scene) -> Answer:
     caller, request = CALLER, message.request
     try:
         match request:
-            case Read(known, include_deleted):
-                return _got(await vault.read(caller, message.key_id, known, include_deleted=include_deleted), scene)
+            case Read(known, deleted, revision):
+                found = await vault.read(caller, message.key_id, known, include_deleted=deleted, revision=revision)
+                return _got(found, scene)
+            case ListRevisions():
+                return Kept(tuple(one.revision for one in await vault.list_revisions(caller, message.key_id)))
             case Write(method):
                 mutate = {"create": vault.create, "update": vault.update, "delete": vault.delete}[method]
                 return _done(await mutate(caller, message.key_id, message.wrapped_key, message.envelope))
@@ -276,11 +297,12 @@ class Server:
     """A process with a vault in it: it starts, works, crashes, and starts again."""
 
     def __init__(self, network: Network, deployment: Deployment, keys: KeyService, engine: RecordStore) -> None:
+        self.history = network.rng.choice(deployment.histories)
         self._network = network
         self._deployment = deployment
         self._keys = FarKeys(network, keys)
         self._records = FarStore(network, engine)
-        self._vault = deployment.start(self._keys, self._records)
+        self._vault = deployment.start(self._keys, self._records, self.history)
         self._working: dict[asyncio.Task[Any], None] = {}  # in order, so that a seed is a schedule
         self._up = True
 
@@ -292,7 +314,7 @@ class Server:
 
     def restart(self) -> None:
         """With nothing in memory."""
-        self._vault = self._deployment.start(self._keys, self._records)
+        self._vault = self._deployment.start(self._keys, self._records, self.history)
         self._up = True
 
     def _ended(self, task: asyncio.Task[Any]) -> None:

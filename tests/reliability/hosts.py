@@ -42,9 +42,11 @@ sys.stdin.read()
 class Host:
     """A place where a server runs: its address and its data stay when the process dies."""
 
-    def __init__(self, data: Path, **environment: str) -> None:
+    def __init__(self, data: Path, history: int, **environment: str) -> None:
+        self.history = history
+        """How many earlier revisions the server keeps readable."""
         self._data = data
-        self._environment = {"KEYVAULT_ACCESS_LOG": "false"} | environment
+        self._environment = {"KEYVAULT_ACCESS_LOG": "false", "KEYVAULT_HISTORY": str(history)} | environment
         self._life = ExitStack()
         self.kills = 0
         self._start(f"127.0.0.1:{_lasting_port()}")
@@ -91,13 +93,16 @@ def _lasting_port() -> int:
 
 @contextmanager
 def hosts(deployment: str, directory: Path) -> Iterator[Sequence[Host]]:
-    """The servers of a deployment by name: `embedded` is one, `replicas` are two on one DynamoDB stand-in."""
+    """The servers of a deployment by name: `embedded` is one, `replicas` are two on one DynamoDB stand-in.
+
+    One replica keeps more earlier revisions than the other.
+    """
     with ExitStack() as open_ones:
         if deployment == "embedded":
-            servers = [Host(directory / "data")]
+            servers = [Host(directory / "data", 3)]
         else:
             environment = open_ones.enter_context(stand_ins())
-            servers = [Host(directory / f"replica-{number}", **environment) for number in (1, 2)]
+            servers = [Host(directory / f"replica-{history}", history, **environment) for history in (10, 1)]
         for server in servers:
             open_ones.callback(server.close)
         yield servers

@@ -78,7 +78,7 @@ class Network:
 
         async def arrive() -> None:
             await asyncio.sleep(timeout + self.rng.uniform(0, LATE))
-            await _regardless(effect())
+            await regardless(effect())
 
         self.background(arrive())
 
@@ -107,7 +107,7 @@ class Network:
             finally:
                 await self.hop(fate)
         if fate is Fate.REPLY_LOST:
-            await _regardless(effect())
+            await regardless(effect())
         await asyncio.sleep(BACKEND_TIMEOUT)
         raise BackendUnavailable
 
@@ -121,7 +121,8 @@ class Network:
             raise
 
 
-async def _regardless(effect: Awaitable[Any]) -> None:
+async def regardless(effect: Awaitable[Any]) -> None:
+    """Awaits it, whatever it answers."""
     try:
         await effect
     except (HeadChanged, VaultError):

@@ -26,6 +26,8 @@ from tests.server.backends.aws.standins.account import account
 from tests.server.backends.aws.standins.dynamodb import StandInDynamoDb
 from tests.support.engines import stand_in_identity
 
+HISTORIES = 10, 1
+"""How many earlier revisions each replica keeps readable."""
 CALL_SECONDS = 1.5
 CONNECTIONS = 32
 MOMENTS = 16
@@ -46,8 +48,8 @@ async def replicas(
     async with account(dynamodb or StandInDynamoDb(stale=True)) as made:
         arn = await master_key(made)
         async with (
-            server_on(made, arn, CALL_SECONDS, CONNECTIONS, seed, store) as one,
-            server_on(made, arn, CALL_SECONDS, CONNECTIONS, seed + 2, store) as two,
+            server_on(made, arn, CALL_SECONDS, CONNECTIONS, seed, store, history=HISTORIES[0]) as one,
+            server_on(made, arn, CALL_SECONDS, CONNECTIONS, seed + 2, store, history=HISTORIES[1]) as two,
         ):
             yield one, two
 
@@ -89,7 +91,7 @@ def _change(proxy: FaultProxy, rng: random.Random) -> None:
 async def rounds(sites: Sequence[Site], histories: int, seed: int) -> Figure:
     """So many histories."""
     figure, rng = Figure(), random.Random(seed)
-    addresses = [site.address for site in sites]
+    addresses = [(site.address, history) for site, history in zip(sites, HISTORIES, strict=True)]
     while figure.histories < histories:
         records = min(ROUND, histories - figure.histories)
         disturb = trouble(sites, rng, records)

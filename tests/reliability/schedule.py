@@ -13,9 +13,20 @@ from keyvault_server.core.errors import VaultError
 from keyvault_server.core.ports import HeadChanged, WrappedBlob
 from keyvault_server.core.purge import purge
 from keyvault_server.core.wrapped_key import WrappedKey, parse_wrapped_key
-from tests.reliability.clients import Caller, Message, Scene
+from tests.reliability.clients import Caller, Message, Scene, Way
 from tests.reliability.deployment import CALLER, TENANT, Deployment, FarStore, Server, ask, refusal
-from tests.reliability.history import Answer, Done, History, OperatorError, Purge, Read, Recorder
+from tests.reliability.history import (
+    Answer,
+    Done,
+    History,
+    Kept,
+    ListRevisions,
+    OperatorError,
+    Purge,
+    Read,
+    Recorder,
+    Request,
+)
 from tests.reliability.listings import Lister
 from tests.reliability.network import Network, Weather
 from tests.reliability.readers import Reader
@@ -89,7 +100,7 @@ class Simulation:
     async def run(self) -> History:
         """Callers, an operator and disaster side by side; then, when all has landed, one look at each record."""
         scene = await self._scene()
-        sends = [lambda message, to=server: to.send(message, scene) for server in self._servers]
+        sends = [Way(partial(server.send, scene=scene), server.history) for server in self._servers]
         callers = [
             Caller(f"c{number}", scene, self.recorder, sends, think=0.01, wait=0.01, patience=3).run(
                 self._plan.operations
@@ -162,11 +173,17 @@ class Simulation:
             server.restart()
 
     async def _look(self, scene: Scene) -> None:
-        """Reads what is stored in the end, past the network."""
-        vault = self._deployment.start(self._keys, self._engine)
+        """Reads what is stored in the end, earlier revisions too, past the network."""
+        vault = self._deployment.start(self._keys, self._engine, 0)
+
+        async def end(record: str, request: Request) -> Answer:
+            return await self.recorder.record("end", record, request, ask(vault, Message(request, record), scene))
+
         for record in scene.records:
-            message = Message(Read(0, include_deleted=True), record)
-            await self.recorder.record("end", record, message.request, ask(vault, message, scene))
+            await end(record, Read(0, include_deleted=True))
+            kept = await end(record, ListRevisions())
+            for revision in kept.revisions if isinstance(kept, Kept) else ():
+                await end(record, Read(revision=revision))
 
 
 def simulate(seed: int, deployment: Deployment) -> tuple[History, Counter[str]]:

@@ -21,7 +21,7 @@ def test_no_history_is_wrong_and_every_trouble_is_met() -> None:
     report = examine(range(HISTORIES))
     assert report.histories == HISTORIES
     assert not report.wrong, "python -m tests.reliability.simulation --seed N shows one"
-    answers = {"done", "replayed", "got", "seen", "unknown"}
+    answers = {"done", "replayed", "got", "kept", "seen", "unknown"}
     definite = {"RECORD_NOT_FOUND", "RECORD_EXISTS", "STALE_REVISION", "NOT_AUTHORIZED", "ENVELOPE_NOT_UNDER_KEY"}
     backends = {
         "SAME_DATA_KEY",
@@ -29,6 +29,7 @@ def test_no_history_is_wrong_and_every_trouble_is_met() -> None:
         "RATE_LIMITED",
         "MASTER_KEY_UNUSABLE",
         "HEAD_CHANGED",
+        "REVISION_NOT_FOUND",
         "BATCH_FULL",
     }
     assert set(report.answers) == answers | definite | backends

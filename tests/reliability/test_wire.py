@@ -28,7 +28,9 @@ def test_histories_of_servers_that_are_killed_are_right(tmp_path: Path, deployme
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["no-ring", "eventually-consistent-read", "page-boundary-lost", None])
+@pytest.mark.parametrize(
+    "name", ["no-ring", "eventually-consistent-read", "page-boundary-lost", "one-copy-too-many", None]
+)
 async def test_a_bug_is_caught_over_the_wire(name: str | None) -> None:
     async def undisturbed() -> None:
         pass
@@ -36,6 +38,6 @@ async def test_a_bug_is_caught_over_the_wire(name: str | None) -> None:
     deployment = BUGS[name].deployment if name else Deployment()
     records = deployment.store(deployment.engine())
     figure = Figure()
-    async with on_ports(FakeKeyService(), records) as server:
-        figure.judge(await play([server.address], undisturbed, seed=1, records=20, lists=True))
+    async with on_ports(FakeKeyService(), records, history=3) as server:
+        figure.judge(await play([(server.address, 3)], undisturbed, seed=1, records=20, lists=True))
     assert bool(figure.wrong) is bool(name)

@@ -27,8 +27,22 @@ from google.rpc import code_pb2
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
 from keyvault_server.core.wrapped_key import WrappedKey, parse_wrapped_key
-from tests.reliability.clients import Caller, Message, Scene
-from tests.reliability.history import Answer, Done, Got, History, OperatorError, Read, Recorder, Rotate, Unknown, Write
+from tests.reliability.clients import Caller, Message, Scene, Way
+from tests.reliability.history import (
+    Answer,
+    Done,
+    Got,
+    History,
+    Kept,
+    ListRevisions,
+    OperatorError,
+    Read,
+    Recorder,
+    Request,
+    Rotate,
+    Unknown,
+    Write,
+)
 from tests.reliability.hosts import Host, hosts
 from tests.reliability.linearizability import NotLinearizable, check
 from tests.reliability.listings import Asked, Lister, Page
@@ -65,7 +79,8 @@ _NO_ANSWER = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"}
 class Line:
     """One channel to one server."""
 
-    def __init__(self, stub: KeyVaultStub, rng: random.Random) -> None:
+    def __init__(self, stub: KeyVaultStub, rng: random.Random, history: int) -> None:
+        self.history = history
         self._stub = stub
         self._rng = rng
 
@@ -113,8 +128,15 @@ class Line:
     async def _ask(self, message: Message, seconds: float, scene: Scene) -> Answer:
         key_id, wrapped, envelope = message.key_id, message.wrapped_key, message.envelope
         match message.request:
-            case Read(known, include_deleted):
-                request = pb.ReadRequest(key_id=key_id, known_revision=known, include_deleted=include_deleted)
+            case ListRevisions():
+                kept = await self._stub.ListRevisions(
+                    pb.ListRevisionsRequest(key_id=key_id), timeout=seconds, wait_for_ready=True
+                )
+                return Kept(tuple(one.revision for one in kept.revisions))
+            case Read(known, include_deleted, revision):
+                request = pb.ReadRequest(
+                    key_id=key_id, known_revision=known, include_deleted=include_deleted, revision=revision
+                )
                 return _got(await self._stub.Read(request, timeout=seconds, wait_for_ready=True), scene)
             case Write("create"):
                 create = pb.CreateRequest(key_id=key_id, wrapped_key=wrapped, envelope=envelope)
@@ -165,18 +187,19 @@ def _failed(status: str, reason: str, metadata: Mapping[str, str]) -> OperatorEr
 
 
 async def play(
-    addresses: Sequence[str], disturb: Disturb, *, seed: int, records: int = ROUND, lists: bool = False
+    servers: Sequence[tuple[str, int]], disturb: Disturb, *, seed: int, records: int = ROUND, lists: bool = False
 ) -> list[History]:
     """One round: so many records, a few callers for each, one disturbance. Returns a history for each record.
 
-    `lists`: whether names are listed, by servers whose index is not behind.
+    Of each server the address, and how many earlier revisions it keeps. `lists`: whether names are listed, by servers
+    whose index is not behind.
     """
     rng = random.Random(seed)
     async with AsyncExitStack() as channels:
         lines = []
-        for address in addresses:
+        for address, history in servers:
             channel = await channels.enter_async_context(grpc.aio.insecure_channel(address, options=_OPTIONS))
-            lines.append(Line(KeyVaultStub(channel), rng))
+            lines.append(Line(KeyVaultStub(channel), rng, history))
         keys, forged = await _keys(KeyVaultStub(channel))
         tables = [
             _Table(Scene(rng, [f"prod/{seed}-{number}"], keys, forged, data), Recorder(time.monotonic), lines)
@@ -224,22 +247,28 @@ class _Table:
         return self.scene.records[0]
 
     async def play(self) -> None:
-        sends = [lambda message, line=line: line.send(message, self.scene) for line in self.lines]
+        sends = [Way(partial(line.send, scene=self.scene), line.history) for line in self.lines]
         await asyncio.gather(*(self._caller(f"c{number}", sends) for number in range(1, CALLERS + 1)))
 
-    async def _caller(self, name: str, sends: Sequence[Callable[[Message], Awaitable[Answer]]]) -> None:
+    async def _caller(self, name: str, sends: Sequence[Way]) -> None:
         await Caller(name, self.scene, self.recorder, sends, think=0.05, wait=0.2, patience=6).run(OPERATIONS)
 
     async def look(self) -> None:
-        """Reads until there is an answer: what is stored in the end."""
-        message = Message(Read(0, include_deleted=True), self.record)
-        async with asyncio.timeout(30):
-            call = self.lines[0].send
-            while isinstance(await self._record(message, call(message, self.scene)), Unknown):
-                await asyncio.sleep(0.1)
+        """What is stored in the end, earlier revisions too."""
+        async with asyncio.timeout(60):
+            await self._ask(Read(0, include_deleted=True))
+            kept = await self._ask(ListRevisions())
+            for revision in kept.revisions if isinstance(kept, Kept) else ():
+                await self._ask(Read(revision=revision))
 
-    async def _record(self, message: Message, call: Awaitable[Answer]) -> Answer:
-        return await self.recorder.record("end", message.key_id, message.request, call)
+    async def _ask(self, request: Request) -> Answer:
+        """Asks until there is an answer."""
+        while True:
+            call = self.lines[0].send(Message(request, self.record), self.scene)
+            answer = await self.recorder.record("end", self.record, request, call)
+            if not isinstance(answer, Unknown):
+                return answer
+            await asyncio.sleep(0.1)
 
 
 @dataclass
@@ -281,7 +310,7 @@ async def rounds(servers: Sequence[Host], histories: int, seed: int, kills: int 
     figure, rng = Figure(), random.Random(seed)
     while figure.histories < histories:
         records = min(ROUND, histories - figure.histories)
-        addresses = [server.address for server in servers]
+        addresses = [(server.address, server.history) for server in servers]
         begin, strike = seed + figure.histories, disaster(servers, rng, kills)
         figure.judge(await play(addresses, strike, seed=begin, records=records, lists=len(servers) == 1))
     return figure
