@@ -1,7 +1,7 @@
 """Sweep: remove the copies of earlier envelopes that nothing can need any more, which a crash or a late writer left.
 
 The rule of this file: a copy is removed only if the record's head, read after the copy was seen, shows that it cannot
-be read, and only while it has the bytes that were looked at. `since` never goes back, so it never can be read again.
+be read, and only while it has the bytes that were looked at. `since` never goes back, so it stays unreadable.
 Copies of a name that has no record, or a corrupt one, stay: no head says what they are.
 """
 
