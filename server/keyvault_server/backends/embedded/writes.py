@@ -19,12 +19,17 @@ MAX_BATCH = 4 * 1024 * 1024
 """Bytes of bodies and copies in one transaction, and at most one put more: limits how long the event loop is held."""
 
 _INSERT = (
-    "INSERT INTO record (format, head, ring, created, updated, since, revisions, kind, body, tenant, key_id)"
+    "INSERT INTO record (format, head, ring, updated, since, revisions, body, created, kind, tenant, key_id)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 )
+# SQLite writes an index again if a column of it is set, whatever to: a page more in the log for each Update.
 _UPDATE = (
-    "UPDATE record SET format = ?, head = ?, ring = ?, created = ?, updated = ?, since = ?, revisions = ?, kind = ?,"
-    " body = ? WHERE tenant = ? AND key_id = ? AND head = ?"
+    "UPDATE record SET format = ?, head = ?, ring = ?, updated = ?, since = ?, revisions = ?, body = ?"
+    " WHERE created = ? AND kind IS ? AND tenant = ? AND key_id = ? AND head = ?"
+)
+_UPDATE_INDEXED = (
+    "UPDATE record SET format = ?, head = ?, ring = ?, updated = ?, since = ?, revisions = ?, body = ?,"
+    " created = ?, kind = ? WHERE tenant = ? AND key_id = ? AND head = ?"
 )
 _KEEP = (
     "INSERT OR REPLACE INTO copy (tenant, key_id, revision, envelope)"
@@ -54,14 +59,16 @@ class Put:
     def write(self, connection: sqlite3.Connection) -> Exception | None:
         """Write if the condition holds in the transaction so far; else return the refusal, with what is stored."""
         record = self.record
-        columns = (FORMAT, record.head, record.ring, record.created, record.updated, record.since, record.revisions)
-        values = (*columns, listed_as(record), record.body, self.tenant, self.key_id)
+        columns = (FORMAT, record.head, record.ring, record.updated, record.since, record.revisions, record.body)
+        values = (*columns, record.created, listed_as(record), self.tenant, self.key_id)
         if self.expected is None:
             written = connection.execute(_INSERT, values)
         else:
             if record.superseded:
                 connection.execute(_KEEP, (record.superseded, self.tenant, self.key_id, self.expected))
             written = connection.execute(_UPDATE, (*values, self.expected))
+            if not written.rowcount:
+                written = connection.execute(_UPDATE_INDEXED, (*values, self.expected))
         self.accepted = written.rowcount > 0
         if self.accepted:
             return None
