@@ -5,7 +5,7 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import pytest
 
 from keyvault_server.backends.embedded.sqlite import SqliteStore, open_store
 from keyvault_server.core.errors import BackendUnavailable
-from keyvault_server.core.records import Record
+from keyvault_server.core.records import Record, successor
+from tests.support.requests import some_envelope
 
 RECORD = Record(bytes(72), bytes(16), 1, 1, b"body")
 
@@ -26,9 +27,15 @@ class SlowWriter:
         self.disk = threading.Event()
         self.failure: Exception | None = None
         self.transactions = 0
+        self.refused = ""
+        """How a statement begins that fails."""
+        self.seen: Callable[[str], object] = lambda statement: None
 
     def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        self.seen(statement)
         self.transactions += statement.startswith("BEGIN")
+        if self.refused and statement.startswith(self.refused):
+            raise sqlite3.OperationalError
         return self._connection.execute(statement, *values)
 
     def commit(self) -> None:
@@ -83,6 +90,81 @@ async def test_large_waiting_puts_do_not_share_one_transaction(opened: tuple[Sql
     writer.disk.set()
     await asyncio.gather(*puts)
     assert writer.transactions == 4, "of 12, 12, 12 and 1"
+
+
+def revisions(count: int, size: int = 100) -> list[Record]:
+    """The first revisions of a record, each of which keeps the one before it."""
+    made: list[Record] = []
+    for revision in range(1, count + 1):
+        before = made[-1] if made else None
+        made.append(successor(before, some_envelope(revision, size), 1, fresh=False, history=2))
+    return made
+
+
+async def write(store: SqliteStore, key_id: str, *records: Record, after: Record | None = None) -> None:
+    for record in records:
+        await store.put_if("t", key_id, record, after.head if after else None)
+        after = record
+
+
+async def test_copies_count_in_the_size_of_a_transaction(opened: tuple[SqliteStore, SlowWriter]) -> None:
+    store, writer = opened
+    writer.disk.set()
+    pairs = [revisions(2, 380_000) for _ in range(13)]
+    for number, (first, _) in enumerate(pairs):
+        await write(store, str(number), first)
+    writer.disk.clear()
+    writer.transactions = 0
+    puts = [asyncio.create_task(write(store, str(n), second, after=first)) for n, (first, second) in enumerate(pairs)]
+    await asyncio.sleep(0)
+    writer.disk.set()
+    await asyncio.gather(*puts)
+    assert writer.transactions == 3, "of 6, 6 and 1"
+
+
+@pytest.mark.parametrize("refused", ["INSERT OR REPLACE INTO copy", "UPDATE record", "DELETE FROM copy"])
+async def test_a_copy_is_in_the_transaction_of_its_head(opened: tuple[SqliteStore, SlowWriter], refused: str) -> None:
+    """What fails before the COMMIT changed nothing, and writes go on."""
+    store, writer = opened
+    writer.disk.set()
+    *stored, new = revisions(5)
+    await write(store, "a", *stored)
+    writer.refused = refused
+    with pytest.raises(BackendUnavailable):
+        await write(store, "a", new, after=stored[-1])
+    assert await store.get("t", "a") == stored[-1]
+    copies = [await store.get_copy("t", "a", revision) for revision in range(1, 6)]
+    assert copies == [None, stored[1].envelope, stored[2].envelope, None, None]
+    writer.refused = ""
+    await write(store, "a", new, after=stored[-1])
+    copies = [await store.get_copy("t", "a", revision) for revision in range(1, 6)]
+    assert copies == [None, None, stored[2].envelope, stored[3].envelope, None]
+
+
+async def test_a_failed_commit_leaves_neither_head_nor_copy(opened: tuple[SqliteStore, SlowWriter]) -> None:
+    store, writer = opened
+    writer.disk.set()
+    *stored, new = revisions(5)
+    await write(store, "a", *stored)
+    writer.failure = MemoryError()
+    with pytest.raises(BackendUnavailable):
+        await write(store, "a", new, after=stored[-1])
+    assert await store.get("t", "a") == stored[-1]
+    copies = [await store.get_copy("t", "a", revision) for revision in range(1, 6)]
+    assert copies == [None, stored[1].envelope, stored[2].envelope, None, None]
+
+
+async def test_copies_are_removed_on_the_thread_of_the_disk(opened: tuple[SqliteStore, SlowWriter]) -> None:
+    """To free large ones would hold the event loop for longer than it takes to write them."""
+    store, writer = opened
+    writer.disk.set()
+    first, second = revisions(2)
+    await write(store, "a", first)
+    threads: list[threading.Thread] = []
+    writer.seen = lambda statement: threads.append(threading.current_thread()) if "DELETE" in statement else None
+    await write(store, "a", second, after=first)
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 async def test_a_start_writes_again_what_a_crash_may_have_left(tmp_path: Path) -> None:
