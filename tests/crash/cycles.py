@@ -33,6 +33,8 @@ from tests.support.servers import Served, embedded
 
 WRITERS = 16
 EVER = 2**63
+HISTORY = 10
+"""Earlier revisions that can be read: the default of the setting."""
 
 
 @dataclass(slots=True)
@@ -42,6 +44,8 @@ class Write:
     envelope: bytes
     key: Key
     """The key that it is under."""
+    updates: bool
+    """Whether it keeps the revisions before it readable."""
     acknowledged: int = EVER
     """How long the recording was when the answer came; EVER if none came."""
 
@@ -56,6 +60,14 @@ class Ledger:
         """The highest revision of a name that had been acknowledged by then."""
         times = [write.acknowledged for write in self.writes[name]]
         return max((revision for revision, at in enumerate(times, 1) if at <= moment), default=0)
+
+
+def readable(writes: list[Write], current: int) -> list[int]:
+    """The revisions that can be read of a record at this one, newest first."""
+    since = current
+    while current - since < HISTORY and writes[since - 1].updates:
+        since -= 1
+    return list(range(current, since - 1, -1))
 
 
 @dataclass(slots=True)
@@ -88,7 +100,7 @@ class Writer:
         """Returns when a call fails: whether that write was done is unknown."""
         live = False
         while True:
-            step = self._random.choice(("update", "update", "rotate", "delete")) if live else "create"
+            step = self._random.choice((*["update"] * 6, "rotate", "delete")) if live else "create"
             try:
                 await self._send(step)
             except grpc.aio.AioRpcError:
@@ -101,18 +113,18 @@ class Writer:
         data = self._random.randbytes(self._random.choice((0, 40, 1_000, 20_000)))
         if step == "create":
             created = requests.create(self._present, self._name, data, revision)
-            await self._note(self._stub.Create, created)
+            await self._note(self._stub.Create, created, step)
         elif step == "update":
-            await self._note(self._stub.Update, requests.update(self._present, self._name, revision, data))
+            await self._note(self._stub.Update, requests.update(self._present, self._name, revision, data), step)
         elif step == "delete":
-            await self._note(self._stub.Delete, requests.delete(self._present, self._name, revision))
+            await self._note(self._stub.Delete, requests.delete(self._present, self._name, revision), step)
         else:
             request = requests.rotate(self._present, self._other, self._name, revision, data)
             self._present, self._other = self._other, self._present
-            await self._note(self._stub.RotateKey, request)
+            await self._note(self._stub.RotateKey, request, step)
 
-    async def _note(self, call: Callable[..., Any], request: Any) -> None:
-        self.writes.append(Write(request.envelope, self._present))
+    async def _note(self, call: Callable[..., Any], request: Any, step: str) -> None:
+        self.writes.append(Write(request.envelope, self._present, step == "update"))
         await call(request, timeout=10)
 
 
@@ -175,9 +187,27 @@ async def _look_at(served: Served, name: str, writes: list[Write], acknowledged:
     verdict.lost = max(0, acknowledged - found.revision)
     if found.revision > len(writes) or found.envelope != writes[found.revision - 1].envelope:
         verdict.wrong.append(f"{name}: revision {found.revision} is not what was sent")
-    elif found.revision < 2**62:
+    else:
+        verdict.wrong += [] if found.deleted else await _wrong_revisions(served, name, writes, found.revision)
         verdict.wrong += await _still_owned(served, name, writes[found.revision - 1], found.revision + 1)
     return verdict
+
+
+async def _wrong_revisions(served: Served, name: str, writes: list[Write], current: int) -> list[str]:
+    """Exactly what an Update kept can be read, as it was sent."""
+    listed = await served.stub.ListRevisions(pb.ListRevisionsRequest(key_id=name), timeout=10)
+    expected = readable(writes, current)
+    if [one.revision for one in listed.revisions] != expected:
+        return [f"{name}: ListRevisions does not show {expected}"]
+    wrong = []
+    for revision in range(max(1, expected[-1] - 1), current + 1):
+        try:
+            read = await served.stub.Read(pb.ReadRequest(key_id=name, revision=revision), timeout=10)
+            right = revision in expected and read.envelope == writes[revision - 1].envelope
+        except grpc.aio.AioRpcError as failed:
+            right = revision not in expected and failed.code() is grpc.StatusCode.NOT_FOUND
+        wrong += [] if right else [f"{name}: Read of revision {revision} is wrong"]
+    return wrong
 
 
 async def _still_owned(served: Served, name: str, write: Write, revision: int) -> list[str]:
