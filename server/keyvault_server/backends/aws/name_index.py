@@ -12,6 +12,7 @@ from typing import Any
 from keyvault_api.envelope import Kind
 from keyvault_server.backends.aws.calls import AwsClient
 from keyvault_server.backends.aws.item import KEY, SEPARATOR, Item, partition_key, time_of
+from keyvault_server.core.errors import RecordCorrupt
 from keyvault_server.core.ports import ListedName, NamePage
 from keyvault_server.core.records import StoredHead, listed_as
 
@@ -41,7 +42,7 @@ async def query_names(
 ) -> NamePage:
     """Return a page of names; see RecordStore. One eventually consistent Query of at most 1 MB.
 
-    DynamoDB gives a place to go on from also where nothing follows.
+    DynamoDB gives a place to go on from also where nothing follows. Raises RecordCorrupt.
     """
     listed = _partition(tenant, Kind.TOMBSTONE if deleted else Kind.DATA)
     names, values = {f"#{LISTED}": LISTED}, {f":{LISTED}": listed}
@@ -63,7 +64,7 @@ async def query_names(
         **start,
     )
     more = reply.get("LastEvaluatedKey")
-    return NamePage([_listed_name(item) for item in reply["Items"]], more[NAME]["S"] if more else None)
+    return NamePage([_listed_name(item) for item in reply["Items"]], _name_in(more) if more else None)
 
 
 def _partition(tenant: str, kind: Kind) -> dict[str, str]:
@@ -71,4 +72,12 @@ def _partition(tenant: str, kind: Kind) -> dict[str, str]:
 
 
 def _listed_name(item: Item) -> ListedName:
-    return ListedName(item[NAME]["S"], time_of(item, CREATED))
+    return ListedName(_name_in(item), time_of(item, CREATED))
+
+
+def _name_in(item: Item) -> str:
+    """Return the item's name. Raises RecordCorrupt for what the index cannot hold."""
+    name = item.get(NAME, {}).get("S")
+    if not isinstance(name, str):
+        raise RecordCorrupt
+    return name

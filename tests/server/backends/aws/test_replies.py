@@ -60,9 +60,13 @@ NO_ANSWERS: list[Answer] = [
     Reply(headers={"x-amzn-RequestId": "\x80"}),
 ]
 NONSENSE = [
-    b'{"Plaintext": "?", "CiphertextBlob": 1, "KeyMetadata": 1, "Item": 1}',
-    b'{"Plaintext": "\\ud800", "CiphertextBlob": [], "KeyMetadata": [], "Item": []}',
+    b'{"Plaintext": "?", "CiphertextBlob": 1, "KeyMetadata": 1, "Item": 1, "Items": 1}',
+    b'{"Plaintext": "\\ud800", "CiphertextBlob": [], "KeyMetadata": [], "Item": [], "Items": [1]}',
     b'{"Plaintext": {}, "CiphertextBlob": {}, "KeyMetadata": {"KeyState": {}}, "Item": {"head": 1}}',
+    b'{"Items": [{"key_id": 1}]}',
+    b'{"Items": [{}]}',
+    b'{"Items": [{"key_id": {"N": "1"}}]}',
+    b'{"Items": [{"key_id": {"S": "prod/a"}, "created": {"S": "now"}}], "LastEvaluatedKey": {"pk": {"S": "acme#a"}}}',
 ]
 """JSON objects whose members have other types than AWS gives them."""
 THROTTLES = [
@@ -80,6 +84,7 @@ NEEDS = {
     "describe_key": f"kms:DescribeKey on {ARN}",
     "get_item": "dynamodb:GetItem on keyvault",
     "put_item": "dynamodb:PutItem on keyvault",
+    "query": "dynamodb:Query on keyvault and names",
 }
 """The permission of each operation, as policies name it."""
 
@@ -124,6 +129,7 @@ async def outcomes(keys: KmsKeyService, records: DynamoRecordStore) -> list[obje
         records.get_head("acme", "k"),
         records.put_if("acme", "k", RECORD, None),
         records.put_if("acme", "k", RECORD, RECORD.head),
+        records.list_names("acme", "prod/", "", 10, deleted=False),
         records.check(),
         return_exceptions=True,
     )
@@ -132,7 +138,7 @@ async def outcomes(keys: KmsKeyService, records: DynamoRecordStore) -> list[obje
 @pytest.mark.parametrize("answer", NO_ANSWERS, ids=str)
 async def test_an_unclear_answer_of_aws_is_unavailable_never_absent(answer: Answer, say: Say) -> None:
     keys, records, _ = say(answer)
-    assert [type(outcome) for outcome in await outcomes(keys, records)] == [BackendUnavailable] * 9
+    assert [type(outcome) for outcome in await outcomes(keys, records)] == [BackendUnavailable] * 10
 
 
 @pytest.mark.parametrize("body", NONSENSE, ids=str)
@@ -145,7 +151,7 @@ async def test_nonsense_raises_nothing_but_errors_of_the_vault(body: bytes, say:
 @pytest.mark.parametrize("answer", THROTTLES, ids=str)
 async def test_a_throttle_is_reported_as_one(answer: Reply, say: Say) -> None:
     keys, records, _ = say(answer)
-    assert [type(outcome) for outcome in await outcomes(keys, records)] == [BackendThrottled] * 9
+    assert [type(outcome) for outcome in await outcomes(keys, records)] == [BackendThrottled] * 10
 
 
 @pytest.mark.parametrize("answer", [*NO_ANSWERS, *THROTTLES], ids=str)
@@ -365,7 +371,7 @@ async def test_nobody_listening_is_unavailable() -> None:
         pass
     async with open_clients(options(gone.address, gone.address)) as (kms, dynamodb):
         keys, records = KmsKeyService(kms, {"1": ARN}), DynamoRecordStore(dynamodb, "keyvault")
-        assert [type(outcome) for outcome in await outcomes(keys, records)] == [BackendUnavailable] * 9
+        assert [type(outcome) for outcome in await outcomes(keys, records)] == [BackendUnavailable] * 10
 
 
 async def test_the_log_names_operation_and_code_and_no_text_of_aws(caplog: pytest.LogCaptureFixture, say: Say) -> None:
