@@ -129,6 +129,11 @@ async def test_an_earlier_revision_is_read() -> None:
     assert (record.plaintext, record.revision) == (b"earlier", 2)
 
 
+async def test_the_last_revision_can_be_asked_for() -> None:
+    async with client_of(Read=read_as(MAX_REVISION)) as vault:
+        assert (await vault.read(NAME, key=KEY, revision=MAX_REVISION)).revision == MAX_REVISION
+
+
 @pytest.mark.parametrize("revision", [0, -1, MAX_REVISION + 1])
 @pytest.mark.parametrize("method", ["read", "restore"])
 async def test_an_impossible_revision_is_not_asked_for(method: str, revision: int) -> None:

@@ -18,6 +18,7 @@ from keyvault_api.names import MAX_REPLY, MAX_WRAPPED_KEY
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_client import (
     AlreadyExists,
+    BadPageToken,
     Busy,
     Conflict,
     DataKey,
@@ -30,6 +31,7 @@ from keyvault_client import (
     NotFound,
     OutcomeUnknown,
     RecordDamaged,
+    RevisionNotFound,
     RolledBack,
     ServerFailure,
     Unavailable,
@@ -377,6 +379,8 @@ Code = grpc.StatusCode
 REASONS = [
     (Code.INVALID_ARGUMENT, "WRONG_SCOPE", InvalidRequest),
     (Code.NOT_FOUND, "RECORD_NOT_FOUND", NotFound),
+    (Code.NOT_FOUND, "REVISION_NOT_FOUND", RevisionNotFound),
+    (Code.INVALID_ARGUMENT, "BAD_PAGE_TOKEN", BadPageToken),
     (Code.ALREADY_EXISTS, "RECORD_EXISTS", AlreadyExists),
     (Code.ABORTED, "STALE_REVISION", Conflict),
     (Code.PERMISSION_DENIED, "NOT_AUTHORIZED", NotAuthorized),

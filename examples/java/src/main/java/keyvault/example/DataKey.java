@@ -13,7 +13,9 @@ import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
 import java.nio.file.attribute.PosixFilePermissions;
 import java.util.Set;
+import io.github.keyvaultgrpc.v1.GenerateKeyRequest;
 import io.github.keyvaultgrpc.v1.GenerateKeyResponse;
+import io.github.keyvaultgrpc.v1.KeyVaultGrpc;
 
 /**
  * A data key in its two forms: the 32 bytes that read, and the wrapped form that together with them writes.
@@ -23,6 +25,18 @@ import io.github.keyvaultgrpc.v1.GenerateKeyResponse;
 record DataKey(String tenant, byte[] plaintext, ByteString wrapped) {
 
     private static final int MAX_WRAPPED_KEY = 8192; // bytes, keyvault.proto
+
+    /** Reads a file, or makes it with a fresh key for this key_id alone. */
+    static DataKey loadOrGenerate(Vault vault, String keyId, Path file)
+            throws Vault.Refused, IOException, InterruptedException {
+        if (!Files.exists(file)) {
+            var request = GenerateKeyRequest.newBuilder().setScope(keyId).build();
+            var generated = vault.call(KeyVaultGrpc.getGenerateKeyMethod(), request);
+            check(generated, keyId);
+            save(generated, file);
+        }
+        return load(file);
+    }
 
     /** Reads a file whose fields may be spelt plaintext_key or plaintextKey. */
     static DataKey load(Path file) throws Vault.Refused, IOException {
@@ -40,7 +54,7 @@ record DataKey(String tenant, byte[] plaintext, ByteString wrapped) {
     }
 
     /** Refuses an answer that is not a key for this key_id alone: a wider one lets its holder change other records. */
-    static void check(GenerateKeyResponse key, String keyId) throws Vault.Refused {
+    private static void check(GenerateKeyResponse key, String keyId) throws Vault.Refused {
         int wrapped = key.getWrappedKey().size();
         boolean valid = key.getPlaintextKey().size() == 32 && wrapped > 0 && wrapped <= MAX_WRAPPED_KEY;
         if (!valid || key.getTenant().isEmpty() || !key.getScope().equals(keyId)) {
@@ -49,7 +63,7 @@ record DataKey(String tenant, byte[] plaintext, ByteString wrapped) {
     }
 
     /** For its owner only, never over another file, and on the disk when this returns: it cannot be regenerated. */
-    static void save(GenerateKeyResponse key, Path file) throws IOException {
+    private static void save(GenerateKeyResponse key, Path file) throws IOException {
         String json = JsonFormat.printer().preservingProtoFieldNames().print(key) + "\n";
         var fresh = Set.of(StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE);
         var ownerOnly = PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rw-------"));

@@ -9,8 +9,6 @@ import java.io.IOException;
 import java.io.InputStream;
 import java.io.OutputStream;
 import java.io.PrintStream;
-import java.nio.file.Files;
-import java.nio.file.Path;
 import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
 import java.util.Map;
@@ -21,7 +19,6 @@ import keyvault.example.Vault.BadUsage;
 import keyvault.example.Vault.Refused;
 import io.github.keyvaultgrpc.v1.CreateRequest;
 import io.github.keyvaultgrpc.v1.DeleteRequest;
-import io.github.keyvaultgrpc.v1.GenerateKeyRequest;
 import io.github.keyvaultgrpc.v1.KeyVaultGrpc;
 import io.github.keyvaultgrpc.v1.ReadRequest;
 import io.github.keyvaultgrpc.v1.ReadResponse;
@@ -87,10 +84,11 @@ public final class Kv {
             return switch (asked.verb()) {
                 case "list" -> Past.list(vault, asked.keyId()).getBytes(UTF_8);
                 case "history" -> Past.history(vault, asked.keyId()).getBytes(UTF_8);
-                case "put" -> kv.report(kv.put(kv.loadOrGenerate(asked.file("--key")), input));
+                case "put" -> kv.report(kv.put(DataKey.loadOrGenerate(vault, asked.keyId(), asked.file("--key")), input));
                 case "get" -> kv.get(DataKey.load(asked.file("--key")), revision);
                 case "rotate" -> kv.report(kv.rotate(
-                        DataKey.load(asked.file("--key")), kv.loadOrGenerate(asked.file("--new-key"))));
+                        DataKey.load(asked.file("--key")),
+                        DataKey.loadOrGenerate(vault, asked.keyId(), asked.file("--new-key"))));
                 default -> kv.report(kv.delete(DataKey.load(asked.file("--key"))));
             };
         }
@@ -106,16 +104,6 @@ public final class Kv {
 
     private byte[] report(long revision) {
         return (keyId + " is at revision " + revision + "\n").getBytes(UTF_8);
-    }
-
-    private DataKey loadOrGenerate(Path file) throws Refused, IOException, InterruptedException {
-        if (!Files.exists(file)) {
-            var request = GenerateKeyRequest.newBuilder().setScope(keyId).build();
-            var generated = vault.call(KeyVaultGrpc.getGenerateKeyMethod(), request);
-            DataKey.check(generated, keyId);
-            DataKey.save(generated, file);
-        }
-        return DataKey.load(file);
     }
 
     /** Returns the data at a revision, 0 for the current one. An older server ignores the revision. */
