@@ -1,11 +1,13 @@
 """List over the wire: what it answers, who may ask for it, what it costs, and its audit line."""
 
 import asyncio
+import json
 from pathlib import Path
 
 from keyvault_api.names import MAX_MESSAGE
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
+from keyvault_server.rpc.access_log import AccessLog
 from keyvault_server.rpc.guard import Limits
 from tests.support.audit_server import audit_server
 from tests.support.fakes import FakeKeyService, FakeRecordStore
@@ -90,6 +92,18 @@ async def test_only_an_open_pattern_lists_and_nothing_is_filtered(tmp_path: Path
         lines = [line for line in server.lines() if line.get("method") == "List"]
         assert [line.get("reason") or "OK" for line in lines] == ["POLICY_DENIED"] * 4 + ["OK", "OK", "RATE_LIMITED"]
         assert lines[4]["name"] == lines[6]["name"] != lines[5]["name"]
+
+
+async def test_the_access_log_names_the_prefix(tmp_path: Path) -> None:
+    with (tmp_path / "access").open("w+") as stream:
+        log = AccessLog(stream)
+        async with audit_server(tmp_path, access_log=log) as server:
+            await server.stub.List(pb.ListRequest(prefix="prod/"))
+            await failure_of(server.stub.List(pb.ListRequest(prefix="a b")))
+        log.flush()
+        stream.seek(0)
+        names = [json.loads(line)["name"] for line in stream]
+    assert names == ["prod/", ""]
 
 
 async def test_names_count_as_bytes_that_were_read(tmp_path: Path) -> None:
