@@ -105,7 +105,7 @@ def sweep(
     if tenant is not None:
         _refuse_bad_tenant(tenant)
     swept = asyncio.run(_sweep(load_settings(backend=backend, data=data), tenant, key_id))
-    print(f"{swept.copies} copies of earlier revisions, {swept.removed} removed")
+    print(f"{swept.copies} {'copy' if swept.copies == 1 else 'copies'} of earlier revisions, {swept.removed} removed")
     if swept.unclear:
         print(f"{swept.unclear} left: they are of names without a record, or with a corrupt one")
 
