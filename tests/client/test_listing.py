@@ -195,3 +195,14 @@ async def test_the_command_shows_no_forged_name(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (1, b"a\n")
     assert done.stderr.startswith(b"keyvault: the server listed 'a\\x1b[2J")
     assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("reason", ["POLICY_DENIED", "UNAUTHENTICATED"])
+async def test_the_command_says_what_a_list_needs(tmp_path: Path, reason: str) -> None:
+    denied = Refused(grpc.StatusCode.PERMISSION_DENIED, "not allowed", reason, {"request_id": "r-1"})
+    async with lying_server({"List": denied}) as address:
+        line = await asyncio.to_thread(Shell(tmp_path, address).refused, "list")
+    assert line.startswith("keyvault: not allowed")
+    assert line.endswith(f" [{reason} r-1]\n")
+    assert ("`keyvault whoami` shows them" in line) == (reason == "POLICY_DENIED")
