@@ -9,11 +9,11 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 from weakref import WeakKeyDictionary
 
 from keyvault_api import envelope as kve1
-from keyvault_api.envelope import HEAD_SIZE, Kind
+from keyvault_api.envelope import HEAD_SIZE, Kind, parse_head
 from keyvault_api.names import REMEMBERED_ENVELOPES
 from keyvault_server.backends.aws.gathered_reads import GatheredReads
 from keyvault_server.core.batch import Item, read_many
@@ -42,14 +42,18 @@ from keyvault_server.core.records import (
     state_of,
     vacancy,
 )
+from keyvault_server.core.sweep import Swept, sweep
 from keyvault_server.core.vault import Found, Vault, Written
 from tests.reliability.clients import ELSEWHERE
 from tests.reliability.deployment import Deployment, Engine, Payer
+from tests.reliability.history import Answer, History, OperatorError
 from tests.reliability.network import BACKEND_TIMEOUT
 from tests.support.fakes import FakeKeyService, FakeRecordStore
 
 _T = TypeVar("_T")
 
+OF_NO_MODEL = frozenset({"INTERNAL", "RECORD_CORRUPT", "LEFTOVER", "MISFIT", "MISPLACED", "OVERCHARGED"})
+"""Reasons that are wrong in any history."""
 LAG = 0.03
 """Seconds by which a replica is behind, and until what was written is on the disk."""
 
@@ -281,6 +285,36 @@ class VisibleByReader(Vault):
         return await Vault(self._keys, _VisibleFor(self._history, self._records)).list_revisions(caller, key_id)
 
 
+class _HeadOnly(Between):
+    """Shows that no earlier revision can be read."""
+
+    async def get_head(self, tenant: str, key_id: str) -> StoredHead | None:
+        stored = await super().get_head(tenant, key_id)
+        return replace(stored, since=_revision(stored.head), revisions=stored.revisions[:12]) if stored else None
+
+
+async def _sweep_all_but_current(records: RecordStore) -> Swept:
+    return await sweep(_HeadOnly(records))
+
+
+class _OneLess(Between):
+    """Shows that the oldest revision that can be read cannot."""
+
+    async def get_head(self, tenant: str, key_id: str) -> StoredHead | None:
+        stored = await super().get_head(tenant, key_id)
+        if stored is None or stored.since >= _revision(stored.head):
+            return stored
+        return replace(stored, since=stored.since + 1, revisions=stored.revisions[:-12])
+
+
+async def _sweep_since(records: RecordStore) -> Swept:
+    return await sweep(_OneLess(records))
+
+
+async def _sweep_nothing(records: RecordStore) -> Swept:
+    return Swept()
+
+
 class _Keeps(Mutation):
     """Keeps what can be read readable, whatever it does."""
 
@@ -476,7 +510,7 @@ class OwnerlessTombstone(Vault):
         known = stored and in_ring(digest(mutation.envelope), stored.ring)
         if not (stored and state_of(stored).kind is Kind.TOMBSTONE and mutation.creates and not known):
             return await super()._apply(caller, mutation)
-        shown = replace(stored, head=vacancy(_revision(stored.head), 0).head, ring=b"")
+        shown = replace(stored, head=vacancy(_revision(stored.head), 0).head, ring=b"", revisions=b"")
         return await Vault(self._keys, _Shown(self._records, stored, shown))._apply(caller, mutation)
 
 
@@ -598,7 +632,7 @@ def _now() -> float:
 
 
 def _revision(head: bytes) -> int:
-    return state_of(StoredHead(head, bytes(DIGEST_SIZE) if len(head) == HEAD_SIZE else b"", 0, 0)).revision
+    return parse_head(head).revision if len(head) == HEAD_SIZE else int.from_bytes(head, "big")
 
 
 def _without_ring(stored: StoredHead | None) -> StoredHead | None:
@@ -607,12 +641,16 @@ def _without_ring(stored: StoredHead | None) -> StoredHead | None:
 
 def _conflict(stored: StoredHead | None, expected: bytes | None) -> VaultError:
     """What the vault would say, if it did not look whether the record holds the very envelope."""
-    live = expected is not None and state_of(StoredHead(expected, bytes(DIGEST_SIZE), 0, 0)).live
+    live = expected is not None and len(expected) == HEAD_SIZE and parse_head(expected).kind is Kind.DATA
     now = state_of(stored) if stored else None
     since = remembered_since(stored)
     if live:
         return StaleRevision(now.revision, since) if now and now.live else RecordNotFound()
     return RecordExists(now.revision, since) if now and now.live else StaleRevision(now.revision if now else 0, since)
+
+
+def _of_no_model(answer: Answer) -> TypeGuard[OperatorError]:
+    return isinstance(answer, OperatorError) and answer.reason.split()[0] in OF_NO_MODEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -624,6 +662,14 @@ class Bug:
     """What goes wrong."""
     seed: int
     """The first whose history shows it."""
+    reason: str = ""
+    """Of the answer that no model gives, if the bug shows itself by one; no other such answer counts as caught."""
+
+    def evidence(self, history: History) -> History:
+        """What of a history may show the bug: not what breaks in a store or a vault since the bug is badly made."""
+        return [
+            one for one in history if not _of_no_model(one.answer) or one.answer.reason.startswith(self.reason or " ")
+        ]
 
 
 def _ring_of(length: int) -> Callable[[RecordStore], RecordStore]:
@@ -631,41 +677,52 @@ def _ring_of(length: int) -> Callable[[RecordStore], RecordStore]:
 
 
 BUGS = {
-    "no-condition": Bug(Deployment(engine=Unconditional), "two writers both get OK for one revision", 1),
-    "revision-only-condition": Bug(Deployment(engine=OnRevisionAlone), "an update brings a purged record back", 0),
+    "no-condition": Bug(Deployment(engine=Unconditional), "two writers both get OK for one revision", 0),
+    "revision-only-condition": Bug(Deployment(engine=OnRevisionAlone), "an update brings a purged record back", 38),
     "no-ring": Bug(Deployment(store=NoRing, histories=(0,)), "a retry of an applied write gets STALE_REVISION", 0),
-    "ring-of-1": Bug(Deployment(store=_ring_of(1), histories=(0,)), "the same, once another write came between", 4),
-    "ring-of-15": Bug(Deployment(store=_ring_of(15), histories=(0,)), "the same, at the last revision promised", 82),
+    "ring-of-1": Bug(Deployment(store=_ring_of(1), histories=(0,)), "the same, once another write came between", 2),
+    "ring-of-15": Bug(Deployment(store=_ring_of(15), histories=(0,)), "the same, at the last revision promised", 975),
     "eventually-consistent-read": Bug(Deployment(engine=Lagging), "a Read does not show what was answered before", 0),
     "reply-before-commit": Bug(Deployment(engine=AnsweredBeforeCommit), "an acknowledged write is gone", 0),
-    "read-before-commit": Bug(Deployment(engine=ReadBeforeCommit), "a Read shows a write that is gone later", 41),
+    "read-before-commit": Bug(Deployment(engine=ReadBeforeCommit), "a Read shows a write that is gone later", 81),
     "blind-retry": Bug(Deployment(store=BlindRetry), "a write is applied, and its caller hears the retry's refusal", 3),
-    "late-joining": Bug(Deployment(store=LateJoining), "a Read shares an answer that was read before it began", 41),
+    "late-joining": Bug(Deployment(store=LateJoining), "a Read shares an answer that was read before it began", 127),
     "no-second-look": Bug(Deployment(store=NoSecondLook), "bytes that race with themselves are applied and refused", 1),
     "unknown-is-not-done": Bug(Deployment(store=UnknownIsNotDone), "a write is done that was surely not done", 3),
-    "delete-without-tombstone": Bug(Deployment(engine=ForgetfulDelete), "revisions begin again, for any key", 1),
+    "delete-without-tombstone": Bug(Deployment(engine=ForgetfulDelete), "revisions begin again, for any key", 0),
     "purge-without-vacancy": Bug(Deployment(engine=ForgetfulPurge), "old envelopes fit again", 0),
-    "create-on-foreign-tombstone": Bug(Deployment(vault=OwnerlessTombstone), "another key takes a deleted name", 5),
-    "no-ownership-check": Bug(Deployment(vault=UnownedRecord), "the key of another record changes a record", 7),
+    "create-on-foreign-tombstone": Bug(Deployment(vault=OwnerlessTombstone), "another key takes a deleted name", 56),
+    "no-ownership-check": Bug(Deployment(vault=UnownedRecord), "the key of another record changes a record", 19),
     "wrapped-key-not-bound": Bug(Deployment(key_service=Unbound), "a key of another tenant or scope is accepted", 8),
-    "name-not-bound": Bug(Deployment(vault=UnboundName), "an envelope that is for another record is stored", 2),
+    "name-not-bound": Bug(Deployment(vault=UnboundName), "an envelope that is for another record is stored", 42),
     "cached-head": Bug(Deployment(store=CachedHead), "a request is refused for what is stored no more", 0),
-    "unproved-replay": Bug(Deployment(vault=UnprovedReplay), "someone who only saw an envelope gets OK for it", 2),
-    "page-boundary-lost": Bug(Deployment(store=LostBoundary), "a name between two pages is on none", 0),
-    "counted-pages": Bug(Deployment(store=CountedPages), "a Delete between two pages hides another name", 208),
-    "entry-left-by-delete": Bug(Deployment(engine=ListedForGood), "a deleted name is listed as live", 34),
-    "entry-left-by-purge": Bug(Deployment(engine=ListsVacancies), "a purged name is listed", 0),
-    "lagging-index": Bug(Deployment(engine=LaggingNames), "a name that was created before is missing in a listing", 42),
-    "copy-after-head": Bug(Deployment(store=CopyAfterHead), "a revision that can be read has no copy", 13),
-    "no-second-head": Bug(Deployment(store=NoSecondHead), "a copy that was just removed is taken for a lost one", 240),
-    "one-copy-too-many": Bug(Deployment(store=RemovesOneMore), "a copy is removed that can still be read", 3),
-    "visible-by-reader": Bug(Deployment(vault=VisibleByReader), "replicas do not agree on what can be read", 0),
-    "drop-forgotten": Bug(Deployment(vault=DropForgotten), "a revision is read that a Delete dropped", 1),
-    "kept-by-rotation": Bug(Deployment(vault=KeptByRotation), "what the old key sealed is read after a RotateKey", 8),
-    "joined-batches": Bug(
-        Deployment(read_many=JoinsBatches()), "an item's answer was read before it was asked for", 175
+    "unproved-replay": Bug(Deployment(vault=UnprovedReplay), "someone who only saw an envelope gets OK for it", 4),
+    "page-boundary-lost": Bug(Deployment(store=LostBoundary), "a name between two pages is on none", 22),
+    "counted-pages": Bug(Deployment(store=CountedPages), "a Delete between two pages hides another name", 153),
+    "entry-left-by-delete": Bug(Deployment(engine=ListedForGood), "a deleted name is listed as live", 0),
+    "entry-left-by-purge": Bug(Deployment(engine=ListsVacancies), "a purged name is listed", 21),
+    "lagging-index": Bug(Deployment(engine=LaggingNames), "a name that was created before is missing in a listing", 14),
+    "copy-after-head": Bug(
+        Deployment(store=CopyAfterHead), "a revision that can be read has no copy", 18, "RECORD_CORRUPT"
     ),
-    "paid-and-full": Bug(Deployment(read_many=_full_for_money), "what did not fit into a reply is charged", 127),
+    "no-second-head": Bug(
+        Deployment(store=NoSecondHead), "a copy that was just removed is taken for a lost one", 146, "RECORD_CORRUPT"
+    ),
+    "one-copy-too-many": Bug(
+        Deployment(store=RemovesOneMore), "a copy is removed that can still be read", 3, "RECORD_CORRUPT"
+    ),
+    "visible-by-reader": Bug(Deployment(vault=VisibleByReader), "replicas do not agree on what can be read", 1),
+    "sweep-at-since": Bug(
+        Deployment(sweep=_sweep_since), "a sweep takes the oldest copy that can be read", 1, "RECORD_CORRUPT"
+    ),
+    "sweep-above-since": Bug(Deployment(sweep=_sweep_all_but_current), "a sweep takes all copies", 1, "RECORD_CORRUPT"),
+    "no-sweep": Bug(Deployment(sweep=_sweep_nothing), "a copy that a late writer left stays for ever", 5, "LEFTOVER"),
+    "drop-forgotten": Bug(Deployment(vault=DropForgotten), "a revision is read that a Delete dropped", 13),
+    "kept-by-rotation": Bug(Deployment(vault=KeptByRotation), "what the old key sealed is read after a RotateKey", 2),
+    "joined-batches": Bug(Deployment(read_many=JoinsBatches()), "an item's answer was read before it was asked for", 0),
+    "paid-and-full": Bug(
+        Deployment(read_many=_full_for_money), "what did not fit into a reply is charged", 127, "OVERCHARGED"
+    ),
     "batch-by-name": Bug(Deployment(read_many=_by_name), "an item gets the answer of another one", 0),
     "one-error-for-all": Bug(Deployment(read_many=_one_error_for_all), "one absent record hides the others", 0),
     "revision-before-ring": Bug(Deployment(vault=RevisionFirst), "a retry of an applied write gets STALE_REVISION", 0),

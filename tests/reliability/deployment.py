@@ -20,6 +20,7 @@ from keyvault_server.core.errors import (
 from keyvault_server.core.listing import list_names
 from keyvault_server.core.ports import CopyName, KeyService, NamePage, NewDataKey, RecordStore, Walked, WrappedBlob
 from keyvault_server.core.records import Record, StoredHead
+from keyvault_server.core.sweep import Swept, sweep
 from keyvault_server.core.vault import Found, Vault, Written
 from tests.reliability.clients import Message, Scene
 from tests.reliability.history import (
@@ -206,6 +207,8 @@ class Deployment:
     """How many earlier revisions a server may be set to keep readable."""
     read_many: ReadMany = batch.read_many
     """What answers a BatchRead."""
+    sweep: Callable[[RecordStore], Awaitable[Swept]] = sweep
+    """What an operator runs now and then."""
 
     def start(self, keys: KeyService, records: RecordStore, history: int) -> Vault:
         """A server's vault. Its clock is the loop's."""

@@ -6,6 +6,7 @@ Only the random bytes in envelopes and keys differ from run to run, and nothing 
 import asyncio
 import random
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -55,6 +56,7 @@ class Plan:
     operations: int
     """Of each caller."""
     purges: int
+    sweeps: int
     readers: int
     """Callers who read all records at a time."""
     listers: int
@@ -75,11 +77,12 @@ def plan(rng: random.Random) -> Plan:
     if rng.random() < 0.08:
         large = rng.random() < 0.4
         purges, listers, size = (0, 0, LARGE) if large else (rng.randint(0, 3), 2, SMALL)
-        return Plan(weather, RECORDS, rng.randint(1, 2), 6, 5, purges, 3, listers, lag, size)
+        return Plan(weather, RECORDS, rng.randint(1, 2), 6, 5, purges, rng.randint(0, 2), 3, listers, lag, size)
     records = RECORDS[:1] if rng.random() < 0.8 else RECORDS[:2]
     callers, operations = rng.choice(((2, 6), (3, 5), (4, 4), (6, 3), (2, 10), (1, 12), (2, 30)))
+    sweeps, listers = rng.choice((0, 1, 3)), rng.choice((0, 0, 0, 1))
     servers, purges, readers = rng.randint(1, 3), int(rng.random() < 0.2), rng.choice((0, 0, 1, 2))
-    return Plan(weather, records, servers, callers, operations, purges, readers, rng.choice((0, 0, 0, 1)), lag, SMALL)
+    return Plan(weather, records, servers, callers, operations, purges, sweeps, readers, listers, lag, SMALL)
 
 
 class Simulation:
@@ -119,6 +122,7 @@ class Simulation:
             for number in range(1, self._plan.listers + 1)
         ]
         operators = [self._operate(scene) for _ in range(self._plan.purges)]
+        operators += [self._sweep() for _ in range(self._plan.sweeps)]
         disaster = asyncio.create_task(self._disaster())
         await asyncio.gather(*callers, *readers, *listers, *operators)
         disaster.cancel()
@@ -157,6 +161,13 @@ class Simulation:
         except VaultError as error:
             return refusal(error)
 
+    async def _sweep(self) -> None:
+        """An operator removes copies that are not needed."""
+        await asyncio.sleep(self.network.rng.uniform(0, 0.4))
+        with suppress(VaultError):
+            swept = await self._deployment.sweep(FarStore(self.network, self._engine))
+            self.network.met["copy swept"] += swept.removed
+
     async def _disaster(self) -> None:
         """Servers crash and come again, and so does the store."""
         rng, rate = self.network.rng, self._plan.weather.crashes
@@ -173,7 +184,8 @@ class Simulation:
             server.restart()
 
     async def _look(self, scene: Scene) -> None:
-        """Reads what is stored in the end, earlier revisions too, past the network."""
+        """Reads what is stored in the end, earlier revisions too, past the network, and after a last sweep."""
+        await self._deployment.sweep(self._engine)
         vault = self._deployment.start(self._keys, self._engine, 0)
 
         async def end(record: str, request: Request) -> Answer:
@@ -184,6 +196,14 @@ class Simulation:
             kept = await end(record, ListRevisions())
             for revision in kept.revisions if isinstance(kept, Kept) else ():
                 await end(record, Read(revision=revision))
+            self._note_leftovers(record, kept)
+
+    def _note_leftovers(self, record: str, kept: Answer) -> None:
+        """After a sweep there are copies of what can be read, and no others."""
+        copies = {name.revision for name in self._engine.copies if name.key_id == record}
+        if copies - set(kept.revisions if isinstance(kept, Kept) else ()):
+            wrong = OperatorError(f"LEFTOVER {sorted(copies)}")
+            self.recorder.note("end", record, ListRevisions(), wrong, self.recorder.now())
 
 
 def simulate(seed: int, deployment: Deployment) -> tuple[History, Counter[str]]:

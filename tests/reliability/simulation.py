@@ -58,7 +58,7 @@ def examine(seeds: Iterable[int], bug: str | None = None) -> Report:
         report.met.update(met)
         report.answers.update(_name(one.answer) for one in history)
         try:
-            check(history)
+            check(BUGS[bug].evidence(history) if bug else history)
         except NotLinearizable:
             report.wrong.append(seed)
     return report

@@ -18,7 +18,7 @@ def test_a_seeded_bug_is_caught(name: str) -> None:
     bug = BUGS[name]
     history, _ = simulate(bug.seed, bug.deployment)
     with pytest.raises(NotLinearizable):
-        check(history)
+        check(bug.evidence(history))
 
 
 @pytest.mark.parametrize("seed", sorted({bug.seed for bug in BUGS.values()}))

@@ -33,7 +33,11 @@ def test_no_history_is_wrong_and_every_trouble_is_met() -> None:
         "BATCH_FULL",
     }
     assert set(report.answers) == answers | definite | backends
-    assert set(report.met) == {fate.value for fate in BACKEND_TROUBLES} | {"server crashed", "store crashed"}
+    assert set(report.met) == {fate.value for fate in BACKEND_TROUBLES} | {
+        "server crashed",
+        "store crashed",
+        "copy swept",
+    }
 
 
 @pytest.mark.slow
