@@ -59,6 +59,7 @@ class StandIn:
             "GetItem": self._get_item,
             "BatchGetItem": self._batch_get_item,
             "PutItem": self._put_item,
+            "DeleteItem": self._delete_item,
             "Query": self._query,
             "DescribeKey": lambda _: {"KeyMetadata": {"KeyId": ARN, "KeyState": "Enabled"}},
             "GenerateDataKey": self._generate_data_key,
@@ -121,6 +122,10 @@ class StandIn:
         if not _holds(request, stored):
             raise Fault("ConditionalCheckFailedException", **({"Item": stored} if stored else {}))
         self._items[pk] = request["Item"]
+        return {}
+
+    def _delete_item(self, request: Json) -> Json:
+        self._items.pop(request["Key"]["pk"]["S"], None)
         return {}
 
     @staticmethod

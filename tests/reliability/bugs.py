@@ -61,6 +61,8 @@ LAG = 0.03
 class Between:
     """A RecordStore before another one; what a bug does not touch goes through."""
 
+    copies_itself = False
+
     def __init__(self, store: RecordStore) -> None:
         self._store = store
 

@@ -50,6 +50,8 @@ _T = TypeVar("_T")
 class FarStore:
     """A RecordStore over the network."""
 
+    copies_itself = False
+
     def __init__(self, network: Network, engine: RecordStore) -> None:
         self._network = network
         self._engine = engine

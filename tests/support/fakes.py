@@ -148,6 +148,8 @@ class FakeKeyService(Hooks):
 class FakeRecordStore(Hooks):
     """Records and copies in two dictionaries, `records` and `copies`, which a test may read and change."""
 
+    copies_itself = False
+
     def __init__(self) -> None:
         super().__init__()
         self.records: dict[tuple[str, str], Record] = {}

@@ -22,6 +22,9 @@ from keyvault_server.core.records import (
     state_of,
 )
 
+MOST_HELD = 32
+"""Updates that hold the record that they replace, to make a copy of it, at a time; the next ones wait."""
+
 
 def check_revision_alone(revision: int, known_revision: int, *, include_deleted: bool) -> None:
     """Raise InvalidRequest unless a Read may ask for this revision (0: the current one)."""

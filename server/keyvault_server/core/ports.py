@@ -103,6 +103,9 @@ class RecordStore(Protocol):
     record's `since` decides which of them are looked for, and its ring whether one is believed.
     """
 
+    copies_itself: bool
+    """Whether `put_if` makes and removes copies, in its own transaction; `keep` and `remove` then do nothing."""
+
     async def get_head(self, tenant: str, key_id: str) -> StoredHead | None:
         """Return what is stored, without the body; None if the name was never used."""
 
@@ -115,8 +118,8 @@ class RecordStore(Protocol):
         Atomic, and durable when it returns. Otherwise raises HeadChanged with what is stored; but if an attempt of its
         own may have changed the head, BackendUnavailable, unless the stored record shows the outcome.
 
-        A store of which `keep` does nothing copies the envelope of `record.superseded` here, in the same transaction,
-        and removes the copies below `record.since`.
+        A store that copies itself makes a copy of the envelope of `record.superseded` here, and removes those below
+        `record.since`.
         """
 
     async def list_names(self, tenant: str, prefix: str, after: str, limit: int, *, deleted: bool) -> NamePage:

@@ -9,10 +9,11 @@ scope; what the caller may; the envelope's shape; the caller's quota; then the s
 a data key for the length of one request and stores none.
 """
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from contextlib import nullcontext
 from typing import NamedTuple
 
 from keyvault_api.envelope import Kind
@@ -28,6 +29,7 @@ from keyvault_server.core.errors import (
     RecordNotFound,
 )
 from keyvault_server.core.history import (
+    MOST_HELD,
     check_revision_alone,
     find_revision,
     keep_superseded,
@@ -49,17 +51,7 @@ from keyvault_server.core.mutation import (
 )
 from keyvault_server.core.ports import HeadChanged, KeyService, NamePage, RecordStore
 from keyvault_server.core.records import DIGEST_SIZE, Readable, StoredHead, digest, state_of, successor
-from keyvault_server.core.wrapped_key import WrappedKey, parse_wrapped_key
-
-
-@dataclass(frozen=True, slots=True)
-class DataKey:
-    """What GenerateKey and UnwrapKey return."""
-
-    tenant: str
-    scope: str
-    plaintext: bytes = field(repr=False)
-    wrapped_key: bytes = field(repr=False)
+from keyvault_server.core.wrapped_key import DataKey, WrappedKey, parse_wrapped_key
 
 
 class Written(NamedTuple):
@@ -99,6 +91,7 @@ class Vault:
         self._records = records
         self._unwrap_scopes = frozenset(unwrap_scopes)
         self._history = history
+        self._holding = asyncio.Semaphore(MOST_HELD)
         self._clock = clock
 
     async def generate_key(self, caller: Caller, scope: str) -> DataKey:
@@ -222,12 +215,18 @@ class Vault:
         caller.permit(key_id)
         header = parse_envelope(envelope, kind)
         caller.spend()
-        return await self._apply(caller, Mutation(caller.tenant, key_id, wrapped, envelope, header, creates))
+        mutation = Mutation(caller.tenant, key_id, wrapped, envelope, header, creates)
+        async with self._holding if self._copies(mutation) else nullcontext():
+            return await self._apply(caller, mutation)
+
+    def _copies(self, mutation: Mutation) -> bool:
+        """Return whether a copy of what the mutation replaces has to be made of the whole record."""
+        return self._history > 0 and mutation.updates and not self._records.copies_itself
 
     async def _apply(self, caller: Caller, mutation: Mutation) -> Written:
         """Check a well-formed mutation against what is stored, and write it.
 
-        1. Load head and ring; the whole record, if a copy of its envelope is to be kept.
+        1. Load head and ring; the whole record, if a copy is to be made of it.
         2. A digest in the ring is a replay: it has to open under the presented key, and nothing is written.
         3. The RPC and the revision have to fit what is stored.
         4. The stored head has to commit to the presented data key, and the envelope has to open under it.
@@ -236,8 +235,7 @@ class Vault:
            written twice. Then copies that cannot be read any more are removed.
         """
         # 1.
-        history = self._history if mutation.updates else 0
-        load = self._records.get if history else self._records.get_head
+        load = self._records.get if self._copies(mutation) else self._records.get_head
         stored = await load(mutation.tenant, mutation.key_id)
         # 2.
         if stored is not None and is_replay(mutation, stored):
@@ -251,6 +249,7 @@ class Vault:
             prove_ownership(mutation, stored, keys)
         prove_envelope(mutation, keys)
         # 5.
+        history = self._history if mutation.updates else 0
         record = successor(stored, mutation.envelope, self._now(), fresh=mutation.creates, history=history)
         expected = stored.head if stored else None
         await keep_superseded(self._records, mutation, record, stored, caller.intend(record, expected))

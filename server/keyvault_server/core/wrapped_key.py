@@ -7,7 +7,7 @@ to callers.
 """
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from keyvault_api.names import MAX_WRAPPED_KEY, is_scope
 from keyvault_server.core.errors import MalformedWrappedKey, TooLarge
@@ -26,6 +26,16 @@ class WrappedKey:
     def __bytes__(self) -> bytes:
         label, scope = self.wrapped.label.encode(), self.scope.encode()
         return b"".join((_VERSION, bytes([len(label)]), label, struct.pack(">H", len(scope)), scope, self.wrapped.blob))
+
+
+@dataclass(frozen=True, slots=True)
+class DataKey:
+    """What GenerateKey and UnwrapKey return."""
+
+    tenant: str
+    scope: str
+    plaintext: bytes = field(repr=False)
+    wrapped_key: bytes = field(repr=False)
 
 
 def parse_wrapped_key(data: bytes, field: str = "wrapped_key") -> WrappedKey:

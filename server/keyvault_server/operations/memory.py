@@ -12,9 +12,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from keyvault_api.envelope import MAX_ENVELOPE
 from keyvault_api.names import MAX_MESSAGE
 from keyvault_server.backends.embedded.row_cache import CACHED_BYTES
 from keyvault_server.core.batch import MAX_ENVELOPES
+from keyvault_server.core.history import MOST_HELD
 from keyvault_server.operations.open_files import room_for_connections
 from keyvault_server.operations.settings import Settings
 from keyvault_server.rpc.access_log import MAX_LINES
@@ -32,7 +34,7 @@ _PROCESS, _AWS = 90 * MIB, 60 * MIB
 _CONNECTION, _CALL, _LOG_LINE = 48 * 1024, 32 * 1024, 512
 _PAGE = 6 * MIB
 """1,000 of the longest names: DynamoDB's reply, what is parsed of it, and the answer. 2 MiB without DynamoDB."""
-_REQUEST_COPIES, _REPLY_COPIES, _BATCH_COPIES = 3, 2, 3
+_REQUEST_COPIES, _REPLY_COPIES, _BATCH_COPIES, _HELD_COPIES = 3, 2, 3, 4
 
 Part = tuple[str, int]
 
@@ -45,6 +47,7 @@ def parts(settings: Settings) -> list[Part]:
     workers = settings.workers
     batches = limits.divided(workers).batch_reads * workers
     pages = batches if settings.backend == "aws" else 0  # the embedded store makes one after the other
+    held = MOST_HELD * workers if settings.backend == "aws" and settings.history else 0
     processes = [("process", process)]
     if workers > 1:  # which divide all limits
         processes = [("parent", _PROCESS), (f"{workers} workers' processes", workers * process)]
@@ -55,6 +58,7 @@ def parts(settings: Settings) -> list[Part]:
         (f"requests in flight, {_REQUEST_COPIES} copies", limits.request_bytes * _REQUEST_COPIES),
         (f"{batches} BatchReads, {_BATCH_COPIES} copies", batches * MAX_ENVELOPES * _BATCH_COPIES),
         (f"{pages} Lists", pages * _PAGE),
+        (f"{held} Updates with a copy, {_HELD_COPIES} copies", held * MAX_ENVELOPE * _HELD_COPIES),
         (f"replies not taken, {_REPLY_COPIES} copies", ALL_CONNECTIONS * _REPLY_COPIES),
         (f"{limits.unanswered_calls} calls, from headers to reply", limits.unanswered_calls * _CALL),
         (f"{connections} connections", connections * _CONNECTION),

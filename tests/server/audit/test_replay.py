@@ -58,6 +58,8 @@ _noted: ContextVar[Noted] = ContextVar("noted")
 class AuditedStore(Hooks):
     """A store whose writes are preceded by an intent, as the vault's are."""
 
+    copies_itself = True
+
     def __init__(self, audit: Audit, records: RecordStore) -> None:
         super().__init__()
         self._audit = audit

@@ -1,5 +1,6 @@
 """Which earlier revisions can be read, through fakes of the two ports: the head alone decides, a copy has to fit it."""
 
+import asyncio
 from collections.abc import Awaitable
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from keyvault_server.core.errors import (
     RevisionNotFound,
     VaultError,
 )
+from keyvault_server.core.history import MOST_HELD
 from keyvault_server.core.ports import CopyName
 from keyvault_server.core.purge import purge
 from keyvault_server.core.records import Record, state_of
@@ -181,6 +183,28 @@ async def test_an_update_whose_copy_cannot_be_written_changes_nothing(failure: V
     assert await readable(world) == [2, 1]
     await world.update(key, 3)
     assert await readable(world) == [3, 2, 1]
+
+
+async def test_few_updates_hold_what_they_replace_at_a_time() -> None:
+    """It is of the largest size whatever the caller sends: without a limit, small requests would take much memory."""
+    world, _ = await written(10, 1)
+    names = [f"{NAME}/{number}" for number in range(MOST_HELD + 8)]
+    keys = [await world.mint(name) for name in names]
+    for name, one in zip(names, keys, strict=True):
+        await world.create(one, name=name)
+    world.records.calls.clear()
+    release = asyncio.Event()
+    for _ in names:
+        world.keys.before("unwrap", release.wait)
+    updates = [
+        asyncio.create_task(world.vault.update(CALLER, name, one.wrapped, one.seal(name, 2)))
+        for name, one in zip(names, keys, strict=True)
+    ]
+    await asyncio.sleep(0.01)
+    assert world.records.calls == {"get": MOST_HELD}
+    await world.vault.read(CALLER, NAME)
+    release.set()
+    assert {done.revision for done in await asyncio.gather(*updates)} == {2}
 
 
 async def test_a_copy_of_a_failed_update_goes_with_the_next_change() -> None:

@@ -24,6 +24,8 @@ def test_the_bound_of_the_defaults_is_under_400_mib() -> None:
 def test_the_bound_follows_the_settings() -> None:
     assert bound(connections=2_000) > bound(connections=1_000)
     assert bound(access_log=False) < bound()
+    assert bound(backend="aws", history=1) == bound(backend="aws") > bound(backend="aws", history=0)
+    assert bound(history=0) == bound(), "the embedded store makes copies in its database"
     assert bound(connections=0) > bound(), "as many as open files allow"
 
 

@@ -39,6 +39,8 @@ _NO_RING = b"\0"
 class DynamoRecordStore:
     """The records of one table."""
 
+    copies_itself = False
+
     def __init__(self, dynamodb: AwsClient, table: str) -> None:
         self._dynamodb = dynamodb
         self._table = table

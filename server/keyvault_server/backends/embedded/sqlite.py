@@ -59,6 +59,7 @@ _log = logging.getLogger(__name__)
 class SqliteStore:
     """The records of one open database. Made by `open_store`; belongs to one event loop."""
 
+    copies_itself = True
     full = False
     """Whether the last write found no space on the disk."""
 
