@@ -7,7 +7,10 @@ import pytest
 from keyvault_api.envelope import Kind
 from keyvault_server.core.errors import BadPageToken, InvalidKeyId, InvalidRequest, RecordCorrupt, VaultError
 from keyvault_server.core.listing import Page, list_names
+from keyvault_server.core.ports import ListedName, NamePage
 from keyvault_server.core.purge import purge
+from keyvault_server.core.vault import Vault
+from tests.support.fakes import FakeKeyService, FakeRecordStore
 from tests.support.listed import record_of
 from tests.support.refusals import refused
 from tests.support.world import CALLER, NAME, TENANT, World
@@ -165,6 +168,45 @@ async def test_the_longest_names_go_on_to_the_next_page(world: World) -> None:
     fill(world, longest)
     assert await all_pages(world, "a" * 254, 1) == [[name] for name in longest]
     assert await all_pages(world, longest[1], 1) == [[longest[1]]]
+
+
+class Answering(FakeRecordStore):
+    """Answers what a test says, as an index may that was written past the vault."""
+
+    def __init__(self, page: NamePage) -> None:
+        super().__init__()
+        self._page = page
+
+    async def list_names(self, tenant: str, prefix: str, after: str, limit: int, *, deleted: bool) -> NamePage:
+        return self._page
+
+
+@pytest.mark.parametrize(
+    ("names", "more"),
+    [
+        (["prod/c", "prod/b"], None),
+        (["prod/b", "prod/b"], None),
+        (["prod/a"], None),
+        (["prod/0"], None),
+        (["prod/b", "test/a"], None),
+        (["prod/b", "prod/c d"], None),
+        (["prod/b"], "prod/"),
+        ([], "test/a"),
+    ],
+)
+async def test_a_page_that_no_store_can_have_is_corrupt(names: list[str], more: str | None) -> None:
+    """It would show a name twice, or one that the caller may not see."""
+    token = base64.urlsafe_b64encode(b"live#prod/#prod/a").decode()
+    store = Answering(NamePage([ListedName(name, 1) for name in names], more))
+    error = await refused(list_names(Vault(FakeKeyService(), store), CALLER, "prod/", 10, token))
+    assert type(error) is RecordCorrupt
+
+
+async def test_a_page_can_be_empty_and_not_the_last() -> None:
+    store = Answering(NamePage([], "prod/b"))
+    page = await list_names(Vault(FakeKeyService(), store), CALLER, "prod/")
+    assert page.names == []
+    assert page.next_page_token
 
 
 async def test_a_planted_name_is_a_corrupt_record(world: World) -> None:

@@ -92,6 +92,8 @@ async def test_only_an_open_pattern_lists_and_nothing_is_filtered(tmp_path: Path
         lines = [line for line in server.lines() if line.get("method") == "List"]
         assert [line.get("reason") or "OK" for line in lines] == ["POLICY_DENIED"] * 4 + ["OK", "OK", "RATE_LIMITED"]
         assert lines[4]["name"] == lines[6]["name"] != lines[5]["name"]
+        await failure_of(stub.List(pb.ListRequest(prefix="a b")))
+        assert server.lines()[-1]["name"], "as it was sent, whatever it was"
 
 
 async def test_the_access_log_names_the_prefix(tmp_path: Path) -> None:

@@ -65,6 +65,14 @@ async def test_a_listing_shows_a_write_that_was_answered(tmp_path: Path) -> None
         assert await names_of(store, deleted=True) == ["a"]
 
 
+async def test_no_page_follows_the_last_name(tmp_path: Path) -> None:
+    async with open_store(tmp_path / "records.sqlite3") as store:
+        for name in ("a", "b", "c"):
+            await store.put_if("t", name, record_of(name), None)
+        found = [(await store.list_names("t", "", "", limit, deleted=False)).more for limit in (1, 2, 3, 4)]
+    assert found == ["a", "b", None, None]
+
+
 async def test_names_are_there_after_a_restart(tmp_path: Path) -> None:
     async with open_store(tmp_path / "records.sqlite3") as store:
         await store.put_if("t", "a", record_of("a"), None)
