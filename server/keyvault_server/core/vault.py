@@ -84,14 +84,15 @@ class Vault:
         *,
         unwrap_scopes: Collection[str] = (),
         history: int = 0,
+        most_held: int = MOST_HELD,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`history` is how many earlier revisions of a record an Update keeps readable, at most 15."""
+        """`history` is how many earlier revisions an Update keeps readable, at most 15; `most_held`: see history.py."""
         self._keys = keys
         self._records = records
         self._unwrap_scopes = frozenset(unwrap_scopes)
         self._history = history
-        self._holding = asyncio.Semaphore(MOST_HELD)
+        self._holding = asyncio.Semaphore(most_held)
         self._clock = clock
 
     async def generate_key(self, caller: Caller, scope: str) -> DataKey:

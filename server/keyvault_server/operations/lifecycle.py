@@ -145,7 +145,13 @@ async def serving(
         guard = CallGuard(limits, gate, metrics, access_log)
         readiness = Readiness(*_backends(keys, records, gate), interval=settings.readiness_seconds)
         metrics.gauge("ready", "1: the backends answered lately.", lambda: readiness.ready, "min")
-        vault = Vault(keys, records, unwrap_scopes=settings.unwrap_scopes, history=settings.history)
+        vault = Vault(
+            keys,
+            records,
+            unwrap_scopes=settings.unwrap_scopes,
+            history=settings.history,
+            most_held=limits.held_records,
+        )
         room = room_for_connections(settings)
         accepted = replace(CONNECTION_LIMITS, accepted=room.service)
         server = main_server(

@@ -16,7 +16,6 @@ from keyvault_api.envelope import MAX_ENVELOPE
 from keyvault_api.names import MAX_MESSAGE
 from keyvault_server.backends.embedded.row_cache import CACHED_BYTES
 from keyvault_server.core.batch import MAX_ENVELOPES
-from keyvault_server.core.history import MOST_HELD
 from keyvault_server.operations.open_files import room_for_connections
 from keyvault_server.operations.settings import Settings
 from keyvault_server.rpc.access_log import MAX_LINES
@@ -47,7 +46,7 @@ def parts(settings: Settings) -> list[Part]:
     workers = settings.workers
     batches = limits.divided(workers).batch_reads * workers
     pages = batches if settings.backend == "aws" else 0  # the embedded store makes one after the other
-    held = MOST_HELD * workers if settings.backend == "aws" and settings.history else 0
+    held = limits.divided(workers).held_records * workers if settings.backend == "aws" and settings.history else 0
     processes = [("process", process)]
     if workers > 1:  # which divide all limits
         processes = [("parent", _PROCESS), (f"{workers} workers' processes", workers * process)]

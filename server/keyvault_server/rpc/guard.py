@@ -34,6 +34,7 @@ from keyvault_server.core.errors import (
     Unauthenticated,
     VaultError,
 )
+from keyvault_server.core.history import MOST_HELD
 from keyvault_server.rpc.access_log import AccessLog
 from keyvault_server.rpc.call import GuardedCall
 from keyvault_server.rpc.gatekeeper import Gatekeeper, current_caller
@@ -72,6 +73,8 @@ class Limits:
     """Maximum calls from their headers until their reply was taken, refused ones included."""
     batch_reads: int = 8
     """Maximum BatchReads, and Lists, that are worked on at a time; the next ones wait."""
+    held_records: int = MOST_HELD
+    """Maximum Updates that hold the record that they replace, to make a copy of it; the next ones wait."""
     receiving_calls: int = 80
     """Calls whose message may be slow to come; the next one ends the one that has taken longest."""
     receive_seconds: float = 10.0
@@ -88,6 +91,7 @@ class Limits:
             request_bytes=self.request_bytes // shares,
             unanswered_calls=self.unanswered_calls // shares,
             batch_reads=max(1, self.batch_reads // shares),
+            held_records=max(1, self.held_records // shares),
             receiving_calls=self.receiving_calls // shares,
             reply_bytes=self.reply_bytes // shares,
             waiting_refusals=self.waiting_refusals // shares,

@@ -42,14 +42,14 @@ class Attempts:
     async def sleep(self, seconds: float) -> None:
         self.pauses.append(seconds)
 
-    async def run(self, operation: str = "decrypt", until: float = LATER) -> int:
+    async def run(self, operation: str = "decrypt", until: float = LATER, *, repeatable: bool = False) -> int:
         """Make one call; return how many attempts it had."""
         before = self.number
         if self.failure is None:
             assert await self.retries.run(operation, self.attempt, until) == "reply"
         else:
             with pytest.raises(type(self.failure)):
-                await self.retries.run(operation, self.attempt, until)
+                await self.retries.run(operation, self.attempt, until, repeatable=repeatable)
         return self.number - before
 
 
@@ -63,7 +63,13 @@ async def test_an_operation_without_effect_has_three_attempts(operation: str) ->
     assert await Attempts(BackendUnavailable()).run(operation) == ATTEMPTS
 
 
-@pytest.mark.parametrize("operation", ["put_item", "create_table", "create_key", "create_alias"])
+@pytest.mark.parametrize("operation", ["put_item", "delete_item"])
+async def test_a_repeatable_write_has_three_attempts(operation: str) -> None:
+    """That of a copy is one, and its removal."""
+    assert await Attempts(BackendUnavailable()).run(operation, repeatable=True) == ATTEMPTS
+
+
+@pytest.mark.parametrize("operation", ["delete_item", "put_item", "create_table", "create_key", "create_alias"])
 async def test_an_operation_with_an_effect_has_one(operation: str) -> None:
     assert await Attempts(BackendUnavailable()).run(operation) == 1
 
