@@ -45,7 +45,7 @@ async def test_names_come_in_the_order_of_their_bytes(store: RecordStore, tenant
     assert [name.key_id for name in await listing(store, tenant)] == sorted(names)
 
 
-@pytest.mark.parametrize("limit", [1, 2, 5, 9, 10, 11])
+@pytest.mark.parametrize("limit", [1, 3, 5, 10])
 async def test_a_listing_has_each_name_once(store: RecordStore, tenant: str, limit: int) -> None:
     names = [f"prod/{number}" for number in range(10)]
     await fill(store, tenant, *names)

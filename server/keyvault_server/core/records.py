@@ -1,7 +1,7 @@
 """Records as the stores keep them, and what a mutation has to know of one.
 
 A stored `head` is one of two things: the first 72 bytes of the stored envelope, or, after a purge, the 8 bytes of the
-last revision (a vacancy: it has no owner). Revision and kind are read from the head, never stored next to it.
+last revision (a vacancy: it has no owner). Revision and kind are read from the head alone.
 The ring is SHA-256(envelope)[0:16] of the last 16 envelopes, newest first: an envelope is its own idempotency token.
 `since` alone decides which revisions can be read: those from it to the current one. Every put moves it (`successor`).
 """
