@@ -81,6 +81,9 @@ def serve_command(
     listen: Annotated[str | None, Parameter(help="host:port or unix:/path (KEYVAULT_LISTEN).")] = None,
     admin_listen: Annotated[str | None, Parameter(help="host:port for health only (KEYVAULT_ADMIN_LISTEN).")] = None,
     policy: PolicyFile = None,
+    history: Annotated[
+        int | None, Parameter(help="Earlier revisions of a record that can be read, 0 to 15 (KEYVAULT_HISTORY).")
+    ] = None,
     workers: Annotated[
         int | None, Parameter(help="Processes on one port, with --backend aws (KEYVAULT_WORKERS).")
     ] = None,
@@ -90,7 +93,7 @@ def serve_command(
 ) -> None:
     """Serve until SIGTERM or SIGINT. The embedded backend is created on first use."""
     given = {"backend": backend, "data": data, "listen": listen, "admin_listen": admin_listen, "policy": policy}
-    given |= {"workers": workers} | asdict(waivers)
+    given |= {"history": history, "workers": workers} | asdict(waivers)
     if (worker is None) is not (channel is None):
         refuse("--worker and --channel are for the parent of workers: give --workers", 2)
     if worker is not None and channel is not None:

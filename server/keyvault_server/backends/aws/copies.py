@@ -84,9 +84,15 @@ class Copies:
                     yield name
 
     async def finish(self) -> None:
-        """Return when no removal is running any more: each call has its time limit."""
-        if self._removing:
-            await asyncio.wait(self._removing)
+        """Wait for the removals, for as long as one call may take, so that a slow DynamoDB does not hold up a stop."""
+        if not self._removing:
+            return
+        _, slow = await asyncio.wait(self._removing, timeout=self._dynamodb.seconds)
+        for task in slow:
+            task.cancel()
+        if slow:
+            await asyncio.wait(slow)
+            _log.warning("stopped while copies were removed: keyvault-server sweep removes the rest")
 
     async def _remove_each(self, names: list[CopyName]) -> None:
         """Remove copies one after the other, so that they take one connection; stop at a failure."""

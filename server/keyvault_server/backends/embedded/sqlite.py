@@ -46,7 +46,7 @@ _PAGE = (
     " FROM record WHERE rowid > ? ORDER BY rowid LIMIT ?"
 )
 _COPIES = (
-    "SELECT rowid, CAST(tenant AS BLOB), CAST(key_id AS BLOB), revision"
+    "SELECT rowid, CAST(tenant AS BLOB), CAST(key_id AS BLOB), CAST(revision AS INTEGER)"
     " FROM copy WHERE rowid > ? ORDER BY rowid LIMIT ?"
 )
 

@@ -45,7 +45,8 @@ that led to another status than the others is named."""
 _ONE = """
 ## One request is hit
 
-Operations without effect are retried. A write (`PutItem`) never is; the server looks at the record instead.
+Operations without effect are retried. The conditional write (`PutItem`) never is; the server looks at the record
+instead. It keeps no earlier revisions here (`KEYVAULT_HISTORY=0`): the write of a copy is retried as a read is.
 """
 _EVERY = """
 ## Every request to the operation is hit

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import time
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from keyvault_server.core.ports import CopyName
 from keyvault_server.core.records import Record, successor
 from keyvault_server.core.vault import Vault
 from tests.server.backends.aws.conftest import Line, OpenLine
-from tests.server.backends.aws.fault_proxy import FAULTS
+from tests.server.backends.aws.fault_proxy import FAULTS, Fault
 from tests.support.callers import Unrestricted
 from tests.support.requests import Key, some_envelope
 
@@ -115,6 +116,18 @@ async def test_a_removal_is_repeated_and_a_stop_waits_for_it(open_line: OpenLine
     async with open_line() as line:
         copies = [await line.records.get_copy(TENANT, key_id, revision) for revision in range(1, 4)]
     assert copies == [None] * 3
+
+
+async def test_a_stop_does_not_wait_long_for_a_slow_dynamodb(
+    open_line: OpenLine, key_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_line(call_timeout=1.0) as line:
+        line.dynamodb.break_with(Fault(delay=0.15), "DeleteItem")
+        line.records.remove(TENANT, key_id, range(1, 16))
+        began = time.monotonic()
+        await line.records.aclose()
+        assert time.monotonic() - began < 1.8, "fifteen removals take 2.2 s"
+        assert "stopped while copies were removed" in caplog.text
 
 
 async def test_what_is_too_much_to_remove_is_left_and_logged(
