@@ -67,6 +67,8 @@ class SqliteStore:
         self._reader = reader
         self._writer = writer
         self._cache = RowCache()
+        self._has_copies = bool(rows_of(writer, "SELECT 1 FROM copy LIMIT 1"))
+        """Whether there may be a copy to remove: a store that never kept one spares itself the look."""
         self._changes_outside = 0
         self._disk = Workers(1, "keyvault-commit")
         self._writes = GroupCommit[Write](batch_length, self._commit_and_answer)
@@ -207,12 +209,13 @@ class SqliteStore:
             self._writer.execute("BEGIN IMMEDIATE")
             self._forget_if_changed_outside()
             outcomes = [write.write(self._writer) for write in batch]
+            self._has_copies |= any(write.keeps for write in batch)
         except Exception as error:
             failure = self._roll_back("write failed", error)
             return [failure() for _ in batch]
         try:
             uncommitted = await asyncio.get_running_loop().run_in_executor(
-                self._disk, remove_and_commit, self._writer, batch
+                self._disk, remove_and_commit, self._writer, batch if self._has_copies else ()
             )
         except Exception as error:
             failure = self._roll_back("commit failed", error)

@@ -51,9 +51,14 @@ class Put:
     accepted: bool = False
 
     @property
+    def keeps(self) -> bool:
+        """Whether it makes a copy."""
+        return self.record.superseded > 0
+
+    @property
     def size(self) -> int:
         """Bytes that it writes."""
-        copied = [one.size for one in readable_revisions(self.record)][1] if self.record.superseded else 0
+        copied = [one.size for one in readable_revisions(self.record)][1] if self.keeps else 0
         return len(self.record.body) + copied
 
     def write(self, connection: sqlite3.Connection) -> Exception | None:
@@ -64,7 +69,7 @@ class Put:
         if self.expected is None:
             written = connection.execute(_INSERT, values)
         else:
-            if record.superseded:
+            if self.keeps:
                 connection.execute(_KEEP, (record.superseded, self.tenant, self.key_id, self.expected))
             written = connection.execute(_UPDATE, (*values, self.expected))
             if not written.rowcount:
@@ -98,6 +103,8 @@ class Removal:
     envelope: bytes
     answer: "asyncio.Future[bool]"
     removed: bool = False
+
+    keeps = False
 
     @property
     def size(self) -> int:

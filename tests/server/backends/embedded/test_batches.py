@@ -6,6 +6,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,23 @@ async def test_a_failed_commit_leaves_neither_head_nor_copy(opened: tuple[Sqlite
     assert await store.get("t", "a") == stored[-1]
     copies = [await store.get_copy("t", "a", revision) for revision in range(1, 6)]
     assert copies == [None, stored[1].envelope, stored[2].envelope, None, None]
+
+
+async def test_without_history_a_put_has_one_statement(tmp_path: Path) -> None:
+    """A store with copies looks for those that it has to remove, also after a restart without history."""
+    path = tmp_path / "records.sqlite3"
+    first, second, third = revisions(3)
+    async with open_store(path) as store:
+        seen: list[str] = []
+        store._writer.set_trace_callback(seen.append)
+        await write(store, "a", first)
+        await write(store, "a", replace(second, since=2, revisions=second.revisions[:12]), after=first)
+        assert [statement.split()[0] for statement in seen if "copy" in statement] == []
+        await write(store, "b", first, second)
+    async with open_store(path) as store:
+        assert await store.get_copy("t", "b", 1) == first.envelope
+        await write(store, "b", replace(third, since=3, revisions=third.revisions[:12]), after=second)
+        assert await store.get_copy("t", "b", 1) is None
 
 
 async def test_copies_are_removed_on_the_thread_of_the_disk(opened: tuple[SqliteStore, SlowWriter]) -> None:
