@@ -61,7 +61,7 @@ async def test_a_prefix_is_compared_byte_by_byte(store: RecordStore, tenant: str
 
 
 async def test_a_name_is_live_or_deleted_or_in_neither_listing(store: RecordStore, tenant: str) -> None:
-    """An Update changes nothing; a Create after a Delete changes the time."""
+    """The vault's Updates keep the create time; a store keeps whatever it is given."""
     states: list[tuple[Record, bool, bool]] = [
         (record_of("k", created=1), True, False),
         (record_of("k", created=1, revision=2), True, False),
@@ -70,7 +70,8 @@ async def test_a_name_is_live_or_deleted_or_in_neither_listing(store: RecordStor
         (record_of("k", Kind.TOMBSTONE, 4, revision=5), False, True),
         (vacancy(5, 6), False, False),
         (record_of("k", created=7, revision=6), True, False),
-        (vacancy(6, 8), False, False),
+        (record_of("k", created=8, revision=7), True, False),
+        (vacancy(7, 9), False, False),
     ]
     expected = None
     for record, live, deleted in states:

@@ -81,7 +81,9 @@ async def test_names_are_there_after_a_restart(tmp_path: Path) -> None:
         assert (await names_of(store), await names_of(store, deleted=True)) == (["a"], ["b"])
 
 
-@pytest.mark.parametrize("planted", ["CAST(x'70726f642fff' AS TEXT)", "'prod/a b'", "'prod/' || char(27)"])
+@pytest.mark.parametrize(
+    "planted", ["CAST(x'70726f642f61ff' AS TEXT)", "CAST(x'70726f642fff' AS TEXT)", "'prod/a b'", "'prod/' || char(27)"]
+)
 async def test_a_planted_name_is_reported_and_breaks_nothing(tmp_path: Path, planted: str) -> None:
     async with open_store(tmp_path / "records.sqlite3") as store:
         await store.put_if("t", "prod/a", record_of("prod/a"), None)
