@@ -115,8 +115,10 @@ class OnRevisionAlone(Engine):
 
 
 class Lagging(Engine):
+    seconds = LAG
+
     async def get(self, tenant: str, key_id: str) -> Record | None:
-        return self.earlier(LAG).get((tenant, key_id))
+        return self.earlier(self.seconds).get((tenant, key_id))
 
 
 class AnsweredBeforeCommit(Engine):

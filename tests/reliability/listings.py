@@ -74,9 +74,10 @@ class Lister:
         """So many listings in pages of these sizes; `think` mean seconds before each page."""
         for _ in range(listings):
             asked = Asked(self._rng.choice(self._prefixes), self._rng.choice(sizes), "", self._rng.random() < 0.3)
-            await self._list(asked, think)
+            await self.list(asked, think)
 
-    async def _list(self, asked: Asked, think: float) -> None:
+    async def list(self, asked: Asked, think: float) -> None:
+        """One listing, page by page."""
         place, since = "", None
         while True:
             called, page = await self._turn(asked, think)

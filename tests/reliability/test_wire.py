@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.bugs import BUGS
+from tests.reliability.bugs import BUGS, Lagging
 from tests.reliability.deployment import Deployment
 from tests.reliability.hosts import hosts
 from tests.reliability.wire import Figure, play, rounds
@@ -24,20 +24,30 @@ def test_histories_of_servers_that_are_killed_are_right(tmp_path: Path, deployme
         assert sum(server.kills for server in servers) == 1
     assert figure.histories == histories
     assert figure.unknown > histories, "nobody was disturbed"
+    assert figure.named > histories, "hardly a name was listed"
+    assert figure.earlier > histories / 2, "hardly an earlier revision was read"
     assert not figure.wrong, figure.wrong[0]
 
 
+class FarBehind(Lagging):
+    """By more than a call takes on a busy machine."""
+
+    seconds = 0.5
+
+
+DEPLOYMENTS = {name: BUGS[name].deployment for name in ("no-ring", "page-boundary-lost", "one-copy-too-many")}
+DEPLOYMENTS["eventually-consistent-read"] = Deployment(engine=FarBehind)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["no-ring", "eventually-consistent-read", "page-boundary-lost", "one-copy-too-many", None]
-)
+@pytest.mark.parametrize("name", [*DEPLOYMENTS, None])
 async def test_a_bug_is_caught_over_the_wire(name: str | None) -> None:
     async def undisturbed() -> None:
         pass
 
-    deployment = BUGS[name].deployment if name else Deployment()
+    deployment = DEPLOYMENTS[name] if name else Deployment()
     records = deployment.store(deployment.engine())
     figure = Figure()
     async with on_ports(FakeKeyService(), records, history=3) as server:
-        figure.judge(await play([(server.address, 3)], undisturbed, seed=1, records=20, lists=True))
+        figure.judge(await play([(server.address, 3)], undisturbed, seed=1, records=20, lag=0.0))
     assert bool(figure.wrong) is bool(name)

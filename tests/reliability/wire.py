@@ -40,6 +40,7 @@ from tests.reliability.history import (
     Recorder,
     Request,
     Rotate,
+    Seen,
     Unknown,
     Write,
 )
@@ -61,6 +62,8 @@ READERS, READINGS = 2, 10
 """Callers who read many records at a time, and how often each does."""
 LISTINGS, SIZES = 6, (3, 7, 20, 100)
 """Of a round, in pages of so many names."""
+LAG = 1.0
+"""Seconds by which the index of a DynamoDB stand-in is behind at most."""
 LARGE, LARGE_ONES = bytes(350_000), 4
 """What some records hold: so many do not fit into one reply."""
 IMPATIENT = 0.15
@@ -187,12 +190,12 @@ def _failed(status: str, reason: str, metadata: Mapping[str, str]) -> OperatorEr
 
 
 async def play(
-    servers: Sequence[tuple[str, int]], disturb: Disturb, *, seed: int, records: int = ROUND, lists: bool = False
+    servers: Sequence[tuple[str, int]], disturb: Disturb, *, seed: int, records: int = ROUND, lag: float | None = None
 ) -> list[History]:
     """One round: so many records, a few callers for each, one disturbance. Returns a history for each record.
 
-    Of each server the address, and how many earlier revisions it keeps. `lists`: whether names are listed, by servers
-    whose index is not behind.
+    Of each server the address, and how many earlier revisions it keeps. `lag` is by how many seconds an index of names
+    is behind at most; with None no names are listed.
     """
     rng = random.Random(seed)
     async with AsyncExitStack() as channels:
@@ -206,17 +209,20 @@ async def play(
             for number, data in enumerate(([LARGE] * LARGE_ONES + [b"data"] * records)[:records])
         ]
         readers = (_reader(f"r{number}", rng, tables).run(READINGS, think=0.1) for number in range(1, READERS + 1))
-        listers = [_lister("l1", rng, tables, seed).run(LISTINGS, 0.02, SIZES)] if lists else []
+        lister = _lister("l1", rng, tables, f"prod/{seed}-", lag or 0.0)
+        listers = [] if lag is None else [lister.run(LISTINGS, 0.02, SIZES)]
         await asyncio.gather(disturb(), *readers, *listers, *(table.play() for table in tables))
         await asyncio.gather(*(table.look() for table in tables))
+        for deleted in () if lag is None else (False, True):
+            await lister.list(Asked(f"prod/{seed}-", SIZES[0], "", deleted), 0.001)
     return [table.recorder.history for table in tables]
 
 
-def _lister(name: str, rng: random.Random, tables: Sequence["_Table"], seed: int) -> Lister:
+def _lister(name: str, rng: random.Random, tables: Sequence["_Table"], prefix: str, lag: float) -> Lister:
     """Sits at all tables."""
     recorders = {table.record: table.recorder for table in tables}
     pages = [line.list_page for line in tables[0].lines]
-    return Lister(name, rng, recorders, pages, [f"prod/{seed}-", f"prod/{seed}-1"])
+    return Lister(name, rng, recorders, pages, [prefix, f"{prefix}1"], lag)
 
 
 def _reader(name: str, rng: random.Random, tables: Sequence["_Table"]) -> Reader:
@@ -278,6 +284,10 @@ class Figure:
     histories: int = 0
     attempts: int = 0
     unknown: int = 0
+    named: int = 0
+    """Looks at a name on a page."""
+    earlier: int = 0
+    """Reads of a revision by its number that found it."""
     wrong: list[NotLinearizable] = field(default_factory=list)
 
     def judge(self, played: Sequence[History]) -> None:
@@ -286,10 +296,16 @@ class Figure:
             self.histories += 1
             self.attempts += len(history)
             self.unknown += sum(isinstance(one.answer, Unknown) for one in history)
+            self.named += sum(isinstance(one.answer, Seen) for one in history)
+            self.earlier += sum(isinstance(one.answer, Got) and _is_earlier(one.request) for one in history)
             try:
                 check(history)
             except NotLinearizable as wrong:
                 self.wrong.append(wrong)
+
+
+def _is_earlier(request: Request) -> bool:
+    return isinstance(request, Read) and request.revision > 0
 
 
 def disaster(victims: Sequence[Host], rng: random.Random, times: int) -> Disturb:
@@ -306,13 +322,13 @@ def disaster(victims: Sequence[Host], rng: random.Random, times: int) -> Disturb
 
 
 async def rounds(servers: Sequence[Host], histories: int, seed: int, kills: int = 2) -> Figure:
-    """So many histories, in rounds with so many pauses and kills each. Names are listed if there is one server."""
+    """So many histories, in rounds with so many pauses and kills each. One server's index is its database."""
     figure, rng = Figure(), random.Random(seed)
     while figure.histories < histories:
         records = min(ROUND, histories - figure.histories)
         addresses = [(server.address, server.history) for server in servers]
         begin, strike = seed + figure.histories, disaster(servers, rng, kills)
-        figure.judge(await play(addresses, strike, seed=begin, records=records, lists=len(servers) == 1))
+        figure.judge(await play(addresses, strike, seed=begin, records=records, lag=0 if len(servers) == 1 else LAG))
     return figure
 
 
@@ -329,6 +345,7 @@ def main(arguments: list[str] | None = None) -> int:
         kills = sum(server.kills for server in servers)
     print(f"histories over the wire, {chosen.deployment}: {figure.histories:,} from seed {chosen.seed}")
     print(f"attempts: {figure.attempts:,}, {figure.unknown:,} of unknown outcome; pauses and kill -9: {kills} each")
+    print(f"names looked for on pages: {figure.named:,}; revisions read by their number: {figure.earlier:,}")
     print(f"not linearizable: {len(figure.wrong)}")
     print(f"seconds: {time.monotonic() - started:.0f}")
     for wrong in figure.wrong[:3]:
