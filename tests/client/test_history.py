@@ -90,6 +90,7 @@ async def test_revisions_are_listed_newest_first() -> None:
     assert [one.revision for one in listed] == [5, 4, 3]
     assert listed[0].to_json() == {"revision": 5, "update_time": "1970-01-01T00:00:00Z", "size": 100}
     assert isinstance(listed[0], Revision)
+    assert str(listed[0]) == "revision 5  1970-01-01T00:00:00Z  100 bytes sealed"
 
 
 LISTS = {
@@ -112,6 +113,8 @@ async def test_a_list_of_revisions_that_cannot_be_is_refused(lie: str) -> None:
 async def test_the_longest_list_of_revisions_is_taken() -> None:
     async with client_of(ListRevisions=revisions(*range(16, 0, -1), size=MAX_ENVELOPE)) as vault:
         assert len(await vault.revisions(NAME)) == 16
+    async with client_of(ListRevisions=revisions(MAX_REVISION, size=MIN_ENVELOPE)) as vault:
+        assert len(await vault.revisions(NAME)) == 1
 
 
 async def test_an_invalid_name_has_no_revisions() -> None:

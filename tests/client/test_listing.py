@@ -14,7 +14,6 @@ import pytest
 from keyvault_api.names import MAX_PAGE
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_client import BadPageToken, Denied, InvalidRequest, KeyVault, KeyVaultError, ListedName, ServerFailure
-from keyvault_client.listing import MAX_EMPTY_PAGES
 from tests.support.lying import Answer, Refused, lying_server
 from tests.support.servers import grpc_server
 from tests.support.shell import Shell, in_shell, one_line
@@ -125,12 +124,15 @@ async def test_a_listing_whose_token_stays_the_same_is_given_up() -> None:
 
 async def test_a_listing_without_names_comes_to_an_end() -> None:
     """Pages without a name are counted in a row."""
-    pages = [page(token=str(number)) for number in range(MAX_EMPTY_PAGES)]
-    for before in ([], [page(token="x"), page("a", token="y")]):
+    pages = [page(token=str(number)) for number in range(100)]
+    for prefix, wanted, before in (
+        ("", "all names", []),
+        ("a", "names that begin with 'a'", [page(token="x"), page("a", token="y")]),
+    ):
         async with serving(*before, *pages) as (vault, sent):
-            with pytest.raises(ServerFailure, match="does not go on"):
-                [name async for name in vault.list()]
-        assert len(sent) == len(before) + MAX_EMPTY_PAGES
+            with pytest.raises(ServerFailure, match=f"list of {wanted} does not go on"):
+                [name async for name in vault.list(prefix)]
+        assert len(sent) == len(before) + 100
 
 
 async def test_a_full_page_and_a_page_of_none_are_taken() -> None:

@@ -294,6 +294,13 @@ async def test_a_named_revision_of_a_rotation_is_the_one_that_opens() -> None:
     assert error.current_revision == 5
 
 
+async def test_a_rotation_at_a_named_revision_is_sealed_once() -> None:
+    live = pb.ReadResponse(envelope=sealed(5), revision=5)
+    async with client_of(Read=live, RotateKey=[STALE, pb.RotateKeyResponse(revision=6)]) as vault:
+        with pytest.raises(Conflict, match="stale"):
+            await vault.rotate_key(NAME, key=KEY, new_key=NEW, revision=5)
+
+
 async def test_a_live_record_in_the_way_exists() -> None:
     live = pb.ReadResponse(envelope=sealed(7), revision=7)
     assert isinstance(await failure(create, Create=STALE, Read=live), AlreadyExists)
