@@ -227,7 +227,7 @@ async def test_a_current_revision_below_the_proved_one_is_a_rollback(
 # Restored.
 
 
-async def test_a_restore_is_sealed_for_the_revision_after_the_current_one() -> None:
+async def test_a_restore_is_sealed_after_the_current_revision() -> None:
     """Though nothing is remembered but the earlier one: no attempt is wasted."""
     async with client_of(Read=[read_as(2), read_as(7)], Update=[pb.UpdateResponse(revision=8), STALE]) as vault:
         assert (await vault.restore(NAME, key=KEY, revision=2)).revision == 8
