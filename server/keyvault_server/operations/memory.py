@@ -39,7 +39,7 @@ Part = tuple[str, int]
 
 
 def parts(settings: Settings) -> list[Part]:
-    """Return what the bound is made of, in bytes."""
+    """Return what the bound is made of, in bytes; what these settings leave out is not in it."""
     limits = Limits()
     connections = settings.connections or room_for_connections(settings).service
     process = _PROCESS + (_AWS if settings.backend == "aws" else 0)
@@ -50,7 +50,7 @@ def parts(settings: Settings) -> list[Part]:
     processes = [("process", process)]
     if workers > 1:  # which divide all limits
         processes = [("parent", _PROCESS), (f"{workers} workers' processes", workers * process)]
-    return [
+    made = [
         *processes,
         ("records that were read", CACHED_BYTES if settings.backend == "embedded" else 0),
         (f"{limits.receiving_calls} messages on their way", limits.receiving_calls * MAX_MESSAGE),
@@ -63,6 +63,7 @@ def parts(settings: Settings) -> list[Part]:
         (f"{connections} connections", connections * _CONNECTION),
         ("access log that nobody reads", workers * MAX_LINES * _LOG_LINE if settings.access_log else 0),
     ]
+    return [part for part in made if part[1]]
 
 
 async def give_back(trim: Callable[[], None] | None = None) -> None:

@@ -21,6 +21,14 @@ def test_the_bound_of_the_defaults_is_under_400_mib() -> None:
     assert bound() < 400 * MIB
 
 
+def test_the_bound_names_what_the_settings_ask_for() -> None:
+    named = {backend: dict(parts(Settings(backend=backend))) for backend in ("embedded", "aws")}
+    assert "records that were read" in named["embedded"]
+    assert "8 Lists" not in named["embedded"]
+    assert named["aws"]["8 Lists"] == 48 * MIB
+    assert all(size for part in named.values() for size in part.values())
+
+
 def test_the_bound_follows_the_settings() -> None:
     assert bound(connections=2_000) > bound(connections=1_000)
     assert bound(access_log=False) < bound()
