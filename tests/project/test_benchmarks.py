@@ -56,6 +56,22 @@ def test_the_stand_in_refuses_a_write_whose_condition_fails(condition: dict[str,
     assert ask(stand_in, "PutItem", Item=ITEM, **same)[0] == HTTPStatus.OK
 
 
+def test_the_stand_in_lists_names_page_by_page() -> None:
+    stand_in = StandIn()
+    for name, listed in (("b", "live"), ("a", "live"), ("c", "deleted"), ("other", "live")):
+        shown = {"listed": {"S": f"acme#{listed}"}, "key_id": {"S": name}, "created": {"N": "1"}}
+        ask(stand_in, "PutItem", Item={"pk": {"S": f"acme#{name}"}, "body": {"B": ""}, **shown})
+    found: list[list[str]] = []
+    start: dict[str, Any] = {}
+    for _ in range(3):
+        wanted = {"Limit": 1, "ExpressionAttributeValues": {":listed": {"S": "acme#live"}}, **start}
+        page = ask(stand_in, "Query", **wanted)[1]
+        found.append([item["key_id"]["S"] for item in page["Items"]])
+        start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
+    assert found == [["a"], ["b"], ["other"]]
+    assert ask(stand_in, "Query", **wanted | start)[1] == {"Items": []}
+
+
 def test_the_stand_in_unwraps_the_data_keys_that_it_made() -> None:
     stand_in = StandIn()
     made = ask(stand_in, "GenerateDataKey")[1]
