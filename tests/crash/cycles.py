@@ -37,6 +37,13 @@ HISTORY = 10
 """Earlier revisions that can be read: the default of the setting."""
 
 
+_COPIES = "SELECT tenant, key_id, count(*), min(revision) FROM copy GROUP BY 1, 2 ORDER BY 1, 2"
+_NEEDED = (
+    "SELECT tenant, key_id, length(revisions) / 12 - 1, since FROM record WHERE length(revisions) > 12 ORDER BY 1, 2"
+)
+"""Of each record that has earlier revisions: how many, and the oldest."""
+
+
 @dataclass(slots=True)
 class Write:
     """One envelope that was sent."""
@@ -160,7 +167,7 @@ async def look(data: Path, ledger: Ledger, moment: int = EVER - 1) -> Verdict:
 
 
 def whole(database: Path) -> bool:
-    """SQLite's own check of a database as a crash left it, on a copy."""
+    """SQLite's own check of a database as a crash left it, on a copy; and whether it has the copies that it needs."""
     if not database.exists():
         return False
     with tempfile.TemporaryDirectory() as folder:
@@ -168,7 +175,10 @@ def whole(database: Path) -> bool:
             shutil.copy(path, folder)
         connection = sqlite3.connect(Path(folder, database.name))
         try:
-            return bool(connection.execute("PRAGMA integrity_check").fetchone() == ("ok",))
+            sound = connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'copy'").fetchone()
+            kept = [connection.execute(query).fetchall() for query in (_COPIES, _NEEDED)] if made else [[], []]
+            return bool(sound and kept[0] == kept[1])
         except sqlite3.DatabaseError:
             return False
         finally:

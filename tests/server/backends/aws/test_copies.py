@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from keyvault_server.backends.aws.copies import MOST_REMOVALS, copy_name
 from keyvault_server.core.errors import BackendUnavailable
 from keyvault_server.core.ports import CopyName
+from keyvault_server.core.purge import purge
 from keyvault_server.core.records import Record, successor
 from keyvault_server.core.vault import Vault
 from tests.server.backends.aws.conftest import Line, OpenLine
@@ -143,6 +144,14 @@ async def test_what_is_too_much_to_remove_is_left_and_logged(
         assert vars(caplog.records[0])["copies"] == 1
         await line.records.aclose()
         assert await line.records.get_copy(TENANT, key_id, 5) is not None
+
+
+async def test_a_purge_removes_what_was_kept(fresh_line: Line, key_id: str) -> None:
+    await written(fresh_line, key_id, 10, 4)
+    await fresh_line.records.keep(TENANT, key_id, 4, some_record())  # as an Update does that fails afterwards
+    await purge(fresh_line.records, CALLER, key_id)
+    await fresh_line.records.aclose()
+    assert [name async for name in fresh_line.records.walk_copies() if name.key_id == key_id] == []
 
 
 async def test_an_item_in_place_of_a_copy_is_not_one(fresh_line: Line, key_id: str) -> None:
