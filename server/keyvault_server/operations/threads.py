@@ -37,9 +37,10 @@ def lower_grpc_threads() -> None:
     only.
     """
     pollers = {thread.native_id for thread in threading.enumerate() if _POLLER in thread.name}
+    niceness = os.getpriority(os.PRIO_PROCESS, os.getpid()) + NICENESS  # of the main thread; the system lowers 20 to 19
     tasks = Path("/proc/self/task")
     for task in tasks.iterdir() if tasks.is_dir() else ():
         with contextlib.suppress(OSError):  # it has just ended, or it may not be lowered
             number = int(task.name)
             if number in pollers or (task / "comm").read_text().strip() in _NAMES:
-                os.setpriority(os.PRIO_PROCESS, number, NICENESS)
+                os.setpriority(os.PRIO_PROCESS, number, niceness)
