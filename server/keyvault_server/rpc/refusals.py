@@ -20,6 +20,8 @@ UNIDENTIFIED = Rate(per_second=200, burst=500)
 """Refusals of all callers without an identity, or with one that the policy does not know."""
 LONGEST_SECONDS = 5.0
 """Longest wait of a refused call."""
+_GOLDEN = 0.618_034
+"""Multiples of the golden ratio, modulo 1, lie evenly, however many there are."""
 MOST = 2_000
 """Refused calls that may wait; the connection of the next one is cut."""
 
@@ -38,6 +40,7 @@ class Refusals:
         self._most = most
         self._waiting: set[asyncio.Future[None]] = set()
         self._closed = False
+        self._part = 0.0
 
     def __len__(self) -> int:
         """Return the number of refused calls that wait for their turn."""
@@ -59,15 +62,22 @@ class Refusals:
     def turn(self, identity: str, rate: Rate | None, address: str) -> float:
         """Return the seconds until the next refusal of this caller may be answered, and count it."""
         if rate is not None:
-            return self._quotas.draw(identity, REFUSED, rate, LONGEST_SECONDS)
+            return self._spread(self._quotas.draw(identity, REFUSED, rate, LONGEST_SECONDS))
         one = self._quotas.draw(address, "address", ADDRESS, LONGEST_SECONDS)
-        return max(one, self._quotas.draw("", "unidentified", UNIDENTIFIED, LONGEST_SECONDS))
+        return self._spread(max(one, self._quotas.draw("", "unidentified", UNIDENTIFIED, LONGEST_SECONDS)))
 
     def close(self) -> None:
         """Let nobody wait from now on: the server stops."""
         self._closed = True
         for turn in self._waiting:
             _set(turn)
+
+    def _spread(self, seconds: float) -> float:
+        """Shorten the longest wait by up to half, each by another part: calls that waited for it would be one wave."""
+        if seconds < LONGEST_SECONDS:
+            return seconds
+        self._part = (self._part + _GOLDEN) % 1
+        return LONGEST_SECONDS * (1 - self._part / 2)
 
     async def _wait(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()

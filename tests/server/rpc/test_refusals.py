@@ -65,6 +65,15 @@ def test_no_wait_is_longer_than_the_longest() -> None:
     assert max(drawn) == LONGEST_SECONDS
 
 
+def test_the_longest_waits_do_not_end_at_the_same_time() -> None:
+    """A flood of calls that come back at once would be a wave, in which other callers wait."""
+    longest = turns(Refusals(Counter(), Quotas(Clock())), 1_000)[-500:]
+    assert min(longest) >= LONGEST_SECONDS / 2
+    assert max(longest) <= LONGEST_SECONDS
+    most_in_a_tenth = max(Counter(int(wait * 10) for wait in longest).values())
+    assert most_in_a_tenth <= 22  # of 20 on average
+
+
 def test_a_token_too_far_away_is_not_taken() -> None:
     clock = Clock()
     quotas = Quotas(clock)
