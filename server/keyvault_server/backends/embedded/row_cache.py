@@ -1,10 +1,12 @@
 """Records that were read lately, in memory: a look-up in SQLite costs a sixth of a Read.
 
-The rule of this file: what is kept is what the database says. The store drops what it writes before it answers the
-write, and everything once another process has written.
+The rule of this file: what is kept is what the database says. While the store writes a record, it is not kept: a COMMIT
+can be seen before the store learns that it is done, and other tables, such as that of the copies, would then be newer
+than the record. Everything is dropped once another process has written.
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from keyvault_server.core.records import Record
 
@@ -24,6 +26,7 @@ class RowCache:
         self._records: OrderedDict[Name, Record] = OrderedDict()
         self._most = most
         self._size = 0
+        self._changing: frozenset[Name] = frozenset()
 
     def __len__(self) -> int:
         """Return the number of records that are kept."""
@@ -37,12 +40,20 @@ class RowCache:
         return record
 
     def keep(self, name: Name, record: Record) -> None:
-        """Keep a record that was read just now."""
+        """Keep a record that was read just now, unless it is being written."""
+        if name in self._changing:
+            return
         self.drop(name)
         self._records[name] = record
         self._size += _size(record)
         while self._size > self._most:
             self.drop(next(iter(self._records)))
+
+    def set_changing(self, names: Iterable[Name]) -> None:
+        """Forget the records that are written from now on, until the next call; others are no longer written."""
+        self._changing = frozenset(names)
+        for name in self._changing:
+            self.drop(name)
 
     def drop(self, name: Name) -> None:
         """Forget a record, if it is kept."""

@@ -9,7 +9,7 @@ The rules of this file:
   nothing was done, and reads and writes go on.
 - What a restart finds is made durable before it is shown. A cancelled put still commits.
 - Records that were read are kept in memory (row_cache.py). That is exact: the directory is locked to one process, the
-  records of a batch are dropped before its puts are answered, and a write by another process is looked for.
+  records of a batch are not kept while it is written, and a write by another process is looked for.
 - Statements run on the event loop's thread: they touch memory and the page cache, and a hop to another thread costs
   several times as much. Only COMMIT, which waits for the disk, runs on its own thread.
 """
@@ -195,12 +195,12 @@ class SqliteStore:
         if self._failed:
             return [BackendUnavailable() for _ in batch]
         self._writing = True
+        self._cache.set_changing((write.tenant, write.key_id) for write in batch)
         try:
             return await self._run_transaction(batch)
         finally:
             self._writing = False
-            for write in batch:
-                self._cache.drop((write.tenant, write.key_id))
+            self._cache.set_changing(())
 
     async def _run_transaction(self, batch: list[Write]) -> list[Exception | None]:
         """Write, then commit. What fails before COMMIT changed nothing; a failed COMMIT may be found done later."""

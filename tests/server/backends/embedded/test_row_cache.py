@@ -4,15 +4,18 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
 
 from keyvault_server.backends.embedded.row_cache import RowCache
 from keyvault_server.backends.embedded.sqlite import SqliteStore, open_store
-from keyvault_server.core.errors import BackendUnavailable
-from keyvault_server.core.records import Record
+from keyvault_server.core.errors import BackendUnavailable, RevisionNotFound
+from keyvault_server.core.history import find_revision
+from keyvault_server.core.records import Record, state_of, successor
 from tests.server.backends.embedded.test_batches import SlowWriter, opened
+from tests.support.requests import some_envelope
 
 __all__ = ["opened"]
 
@@ -81,6 +84,38 @@ async def test_a_read_within_a_commit_leaves_nothing_old_behind(opened: tuple[Sq
         writer.disk.set()
         await put
     assert await store.get("t", "k") == new
+
+
+async def test_an_earlier_revision_is_not_missed_at_the_end_of_a_commit(tmp_path: Path) -> None:
+    """The disk's thread has committed, and the event loop has not heard of it: the copies are newer than the cache."""
+    path = tmp_path / "records.sqlite3"
+    async with open_store(path) as store, asyncio.timeout(20):
+        records = await revisions_of(store, 3)
+        assert await store.get("t", "k") == records[-1]
+        assert (await find_revision(store, "t", "k", 2))[1].revision == 2
+        put = asyncio.create_task(store.put_if("t", "k", following(records[-1]), records[-1].head))
+        with contextlib.closing(sqlite3.connect(path)) as other:
+            while other.execute("SELECT since FROM record").fetchone() != (3,):
+                await asyncio.sleep(0)
+                time.sleep(0.001)  # noqa: ASYNC251 - nothing else of the loop may run when it is committed
+        with pytest.raises(RevisionNotFound):
+            await find_revision(store, "t", "k", 2)
+        await put
+
+
+async def revisions_of(store: SqliteStore, number: int) -> list[Record]:
+    """Store so many revisions of a record, of which the last two can be read."""
+    records = [successor(None, some_envelope(revision=1), 1, fresh=True)]
+    await store.put_if("t", "k", records[0], None)
+    while len(records) < number:
+        records.append(following(records[-1]))
+        await store.put_if("t", "k", records[-1], records[-2].head)
+    return records
+
+
+def following(record: Record) -> Record:
+    envelope = some_envelope(revision=state_of(record).revision + 1)
+    return successor(record, envelope, 1, fresh=False, history=1)
 
 
 async def test_a_read_after_a_failed_commit_has_what_is_stored(opened: tuple[SqliteStore, SlowWriter]) -> None:
