@@ -110,6 +110,14 @@ def test_bytes_go_into_debt_that_the_next_call_waits_for() -> None:
     assert not refused(quotas, MEMBER, READ_BYTES, rate)
 
 
+def test_less_than_a_token_is_charged_too() -> None:
+    clock = Clock()
+    quotas, rate = Quotas(clock), Rate(per_second=1, burst=2)
+    for _ in range(2):
+        quotas.charge(MEMBER, READ_BYTES, rate, 0.75)
+    assert refused(quotas, MEMBER, READ_BYTES, rate) == 0.5
+
+
 def test_nothing_is_given_back() -> None:
     with pytest.raises(ValueError, match="must not be negative"):
         Quotas(Clock()).charge(MEMBER, READ_BYTES, Rate(1, 1), -1)
@@ -291,7 +299,18 @@ def test_a_call_beyond_the_burst_takes_as_many_as_all_buckets(most: int, burst: 
 
 @pytest.mark.parametrize(
     ("per_second", "burst"),
-    [(0, 1), (-1, 1), (math.nan, 1), (math.inf, 1), (2e9, 1), (1, 0), (1, 0.5), (1, math.nan), (1, math.inf), (1, 1e7)],
+    [
+        (0, 1),
+        (-1, 1),
+        (math.nan, 1),
+        (math.inf, 1),
+        (1e9 + 1, 1),
+        (1, 0),
+        (1, 0.5),
+        (1, math.nan),
+        (1, math.inf),
+        (1, 1e7),
+    ],
 )
 def test_a_rate_that_no_bucket_has_is_refused(per_second: float, burst: float) -> None:
     with pytest.raises(ValueError, match="must be"):

@@ -309,6 +309,7 @@ async def test_a_create_whose_outcome_is_unknown_may_be_there_or_not(site: Site)
 
 async def test_a_replay_shows_that_an_unknown_write_was_done(site: Site) -> None:
     key = await five_revisions(site)
+    fifth = site.save()
     sealed, lost = key.seal(NAME, 6), key.seal(NAME, 6)
     site.one.records.fail_before("put_if", BackendUnavailable())
     assert await site.one.update(key, 6, sealed=lost) == "UNAVAILABLE"
@@ -318,12 +319,23 @@ async def test_a_replay_shows_that_an_unknown_write_was_done(site: Site) -> None
     for replica in (site.two, site.one):
         assert await replica.update(key, 6, sealed=sealed) == "OK"
     assert await site.findings() == []
-    site.restore(site.saved["r4"])
+    site.restore(fifth)
     assert "rolled back" in await site.the_finding()
     site.restore(before)
     record = Record(lost[:72], digest(lost) + before[4][16:], 1, 1, lost[72:])
     site.set(head=record.head, ring=record.ring[:256], body=record.body)
     assert "another envelope is stored for revision 6" in await site.the_finding()
+
+
+async def test_a_replay_of_two_attempts_is_no_second_write(site: Site) -> None:
+    """The replay's line has no intent, and so it is taken for the first attempt, which was not written."""
+    key = await five_revisions(site)
+    sealed = key.seal(NAME, 6)
+    site.one.records.fail_before("put_if", BackendUnavailable())
+    assert await site.one.update(key, 6, sealed=sealed) == "UNAVAILABLE"
+    for replica in (site.one, site.two):
+        assert await replica.update(key, 6, sealed=sealed) == "OK"
+    assert await site.findings() == []
 
 
 async def test_a_write_that_was_surely_refused_may_not_be_there(site: Site) -> None:
@@ -589,6 +601,19 @@ async def test_a_rollback_is_found_after_a_retry_of_the_same_bytes(site: Site) -
     assert "revision 2 was written twice" in await site.the_finding()
 
 
+async def test_a_rollback_is_found_where_only_a_replay_is_known(site: Site) -> None:
+    key = await site.one.mint()
+    sealed = key.seal(NAME, 2)
+    assert await site.one.create(key) == "OK"
+    before = site.save()
+    site.one.records.fail_after("put_if", BackendUnavailable())
+    assert await site.one.update(key, 2, sealed=sealed) == "UNAVAILABLE"
+    assert await site.one.update(key, 2, sealed=sealed) == "OK"
+    site.restore(before)
+    assert await site.two.update(key, 2) == "OK"
+    assert "revision 2 was written twice" in await site.the_finding()
+
+
 async def test_two_rollbacks_of_one_revision_are_one_finding(site: Site) -> None:
     key = await site.one.mint()
     assert await site.one.create(key) == "OK"
@@ -671,6 +696,17 @@ async def test_a_store_written_during_the_walk_is_no_complaint(site: Site) -> No
         assert report.findings == []
     stop.set()
     await writing
+
+
+async def test_a_record_created_behind_the_walk_is_no_finding(site: Site) -> None:
+    key, passed = await site.one.mint(), FakeRecordStore()
+
+    async def create_one() -> None:
+        assert await site.one.create(key) == "OK"
+
+    passed.before("walk", create_one)
+    report = await against_store([trail.path for trail in site.trails], site.trails[0].key, passed, patience=0)
+    assert report == StoreReport()
 
 
 async def test_what_is_planted_during_the_walk_is_found(site: Site) -> None:

@@ -1,6 +1,7 @@
 """A log of several files: FILE, and what it was before. Nothing is lost between them, and no file goes unmissed."""
 
 import asyncio
+import errno
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from keyvault_api.v1 import keyvault_pb2 as pb
+from keyvault_server.audit.file import UnusableAuditFile
 from keyvault_server.audit.key import AuditKey, load_key
 from keyvault_server.audit.reading import open_logs
 from keyvault_server.audit.replay import against_store
@@ -90,6 +92,32 @@ async def test_a_file_that_is_kept_is_not_kept_open(trail: Trail) -> None:
         await note(audit, 60)
         assert open_below(trail.folder) == {trail.path.name, trail.checkpoints.name}
     assert len(trail.archives()) >= 2
+
+
+async def test_no_file_is_replaced_before_its_checkpoint_is_copied(trail: Trail) -> None:
+    """Or a crash in between would leave a FILE without the last copied checkpoint, which stops every start."""
+    await write(trail, 20)
+    lines, copies = trail.archives()[0].read_bytes(), trail.checkpoints.read_bytes()
+    for path in trail.archives():
+        path.unlink()
+    trail.path.write_bytes(lines)
+    without_the_last = copies[: copies.index(lines.splitlines(True)[-1])]
+    trail.checkpoints.write_bytes(without_the_last)
+    syncs = []
+
+    def fail_to_copy(file: int) -> None:
+        syncs.append(os.path.realpath(f"/proc/self/fd/{file}"))
+        if syncs.count(str(trail.checkpoints)) == 2:  # the first one is of what was found
+            raise OSError(errno.EIO, "failed")
+
+    with pytest.raises(UnusableAuditFile, match="cannot be written"):
+        async with trail.open(sync=fail_to_copy):
+            pass
+    trail.checkpoints.write_bytes(without_the_last)
+    async with trail.open() as audit:
+        await audit.outcome(CALL, "OK")
+    assert [path.name for path in trail.archives()] == ["audit.jsonl.000000000001"]
+    trail.verified()
 
 
 def test_the_files_of_another_log_are_not_ours(tmp_path: Path) -> None:

@@ -94,6 +94,20 @@ async def test_a_torn_copy_of_a_checkpoint_is_copied_again(tmp_path: Path) -> No
     assert trail.verified().whole
 
 
+async def test_many_copies_of_checkpoints_are_read_from_within_a_line(tmp_path: Path) -> None:
+    """A start reads only the last MiB of them; the line at which that begins lacks its beginning."""
+    trail = Trail(tmp_path)
+    async with trail.open() as audit:
+        await audit.outcome(CALL, "OK")
+    copies = trail.checkpoints.read_bytes()
+    (first, *_) = copies.splitlines(True)
+    earlier = first * (1024 * 1024 // len(first))
+    trail.checkpoints.write_bytes(earlier + copies)
+    async with trail.open():
+        pass
+    assert trail.checkpoints.read_bytes().startswith(earlier + copies)
+
+
 def flipped(path: Path, at: int) -> None:
     content = bytearray(path.read_bytes())
     content[at] ^= 0xFF

@@ -237,6 +237,25 @@ def test_a_request_that_goes_on_for_ever_is_cancelled_in_the_end() -> None:
     run(main())
 
 
+async def test_a_closed_pool_has_nothing_in_flight() -> None:
+    """The SDK's client is closed next, under requests that would still end theirs."""
+    connections, running, ended = pool(1), asyncio.Event(), []
+
+    async def end_slowly() -> None:
+        running.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.01)
+            ended.append(1)
+
+    caller = asyncio.create_task(connections.run(end_slowly, LATER))
+    await running.wait()
+    caller.cancel()
+    await connections.aclose()
+    assert ended == [1]
+
+
 def test_a_caller_who_leaves_does_not_cancel_the_request() -> None:
     async def main() -> None:
         connections, request = pool(1), Request()

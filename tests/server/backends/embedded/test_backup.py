@@ -68,6 +68,23 @@ async def test_a_damaged_database_is_not_saved_as_a_backup(tmp_path: Path) -> No
     assert not target.exists()
 
 
+async def test_a_database_of_another_format_is_refused(tmp_path: Path) -> None:
+    directory = DataDirectory(tmp_path)
+    directory.database.write_bytes(bytes(range(256)) * 32)
+    with pytest.raises(UnusableData, match="backup failed: file is not a database"):
+        backup(directory, tmp_path / "backup")
+    assert names(tmp_path) == ["records.sqlite3"]
+
+
+async def test_a_dangling_link_is_not_replaced_by_a_backup(tmp_path: Path) -> None:
+    directory, target = DataDirectory(tmp_path), tmp_path / "backup"
+    target.symlink_to("absent")
+    async with open_store(directory.database):
+        with pytest.raises(UnusableData, match="backup failed: File exists"):
+            backup(directory, target)
+    assert target.is_symlink()
+
+
 def test_a_missing_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnusableData, match="has no records"):
         backup(DataDirectory(tmp_path / "mistyped"), tmp_path / "backup")
