@@ -36,7 +36,7 @@ class Mutation:
     wrapped: WrappedKey
     envelope: bytes
     header: Header
-    creates: bool = False
+    creates: bool
 
     @property
     def updates(self) -> bool:
