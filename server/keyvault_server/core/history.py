@@ -7,7 +7,7 @@ earlier envelope is believed only if the ring has its digest. It is written befo
 import asyncio
 from collections.abc import Awaitable
 
-from keyvault_api.envelope import Kind
+from keyvault_api.envelope import MAX_ENVELOPE, MIN_ENVELOPE, Kind
 from keyvault_server.core.caller import Caller
 from keyvault_server.core.errors import InvalidRequest, RecordCorrupt, RecordNotFound, RevisionNotFound
 from keyvault_server.core.mutation import Mutation, check_key_id
@@ -41,7 +41,11 @@ async def list_revisions(records: RecordStore, caller: Caller, key_id: str) -> l
     check_key_id(key_id)
     caller.permit(key_id)
     caller.spend()
-    return list(readable_revisions(_live(await records.get_head(caller.tenant, key_id))))
+    head = _live(await records.get_head(caller.tenant, key_id))
+    readable = list(readable_revisions(head))
+    if not all(MIN_ENVELOPE <= one.size <= MAX_ENVELOPE for one in readable):
+        raise RecordCorrupt(state_of(head).revision)
+    return readable
 
 
 async def find_revision(
@@ -80,10 +84,16 @@ async def find_revision(
 async def keep_superseded(
     records: RecordStore, mutation: Mutation, record: Record, stored: StoredHead | None, intent: Awaitable[None]
 ) -> None:
-    """Await the intent; at the same time, write a copy of the envelope that `record` replaces, if it stays readable."""
+    """Await the intent; at the same time, write a copy of the envelope that `record` replaces, if it stays readable.
+
+    Both have ended when it returns or raises: the outcome in the audit log refers to the intent, and nothing of a call
+    outlives it.
+    """
     if record.superseded and isinstance(stored, Record):
         keeping = records.keep(mutation.tenant, mutation.key_id, record.superseded, stored)
-        await asyncio.gather(keeping, intent)
+        for outcome in await asyncio.gather(keeping, intent, return_exceptions=True):
+            if outcome is not None:
+                raise outcome
     else:
         await intent
 

@@ -8,6 +8,7 @@ import pytest
 
 from keyvault_api import envelope as kve1
 from keyvault_server.core.errors import (
+    AuditUnavailable,
     BackendThrottled,
     BackendUnavailable,
     InvalidKeyId,
@@ -21,7 +22,7 @@ from keyvault_server.core.errors import (
 from keyvault_server.core.history import MOST_HELD
 from keyvault_server.core.ports import CopyName
 from keyvault_server.core.purge import purge
-from keyvault_server.core.records import Record, state_of
+from keyvault_server.core.records import Record, StoredHead, state_of
 from keyvault_server.core.vault import Vault
 from tests.support.callers import Unrestricted
 from tests.support.refusals import refused
@@ -185,6 +186,32 @@ async def test_an_update_whose_copy_cannot_be_written_changes_nothing(failure: V
     assert await readable(world) == [3, 2, 1]
 
 
+@pytest.mark.parametrize("failing", ["copy", "intent", "both"])
+async def test_a_failed_update_ends_after_its_intent_and_its_copy(failing: str) -> None:
+    """Or the audit log's outcome could not refer to the intent, and a copy would be held beyond what is allowed."""
+    ended = []
+
+    class Intending(Unrestricted):
+        async def intend(self, record: StoredHead, expected: bytes | None) -> None:
+            await asyncio.sleep(0.02 if failing == "copy" else 0)
+            ended.append("intent")
+            if failing != "copy":
+                raise AuditUnavailable
+
+    async def keep() -> None:
+        await asyncio.sleep(0.02 if failing == "intent" else 0)
+        ended.append("copy")
+        if failing != "intent":
+            raise BackendThrottled
+
+    world, key = await written(10, 2)
+    world.records.before("keep", keep)
+    failed = await refused(world.vault.update(Intending(TENANT), NAME, key.wrapped, key.seal(NAME, 3)))
+    assert type(failed) is (AuditUnavailable if failing == "intent" else BackendThrottled)
+    assert sorted(ended) == ["copy", "intent"]
+    assert await readable(world) == [2, 1]
+
+
 async def test_few_updates_hold_what_they_replace_at_a_time() -> None:
     """It is of the largest size whatever the caller sends: without a limit, small requests would take much memory."""
     world, _ = await written(10, 1)
@@ -247,6 +274,17 @@ async def test_a_corrupt_head_has_no_revisions() -> None:
     world.records.records[TENANT, NAME] = replace(stored, since=2)
     for call in (world.vault.list_revisions(CALLER, NAME), world.vault.read(CALLER, NAME, revision=1)):
         assert type(await refused(call)) is RecordCorrupt
+
+
+@pytest.mark.parametrize("size", [0, 87, 380_457, 2**31, 2**32 - 1])
+async def test_an_impossible_size_in_the_store_is_corrupt(size: int) -> None:
+    """A head whose list of revisions was changed; the largest sizes do not fit the answer."""
+    world, _ = await written(10, 2)
+    stored = world.records.records[TENANT, NAME]
+    revisions = stored.revisions[:-4] + size.to_bytes(4, "big")
+    world.records.records[TENANT, NAME] = replace(stored, revisions=revisions)
+    corrupt = await refused(world.vault.list_revisions(CALLER, NAME))
+    assert (type(corrupt), corrupt.metadata) == (RecordCorrupt, {"current_revision": "2"})
 
 
 async def test_what_is_read_is_charged_by_its_own_size() -> None:
