@@ -86,7 +86,7 @@ async def test_a_read_within_a_commit_leaves_nothing_old_behind(opened: tuple[Sq
     assert await store.get("t", "k") == new
 
 
-async def test_an_earlier_revision_is_not_missed_at_the_end_of_a_commit(tmp_path: Path) -> None:
+async def test_no_earlier_revision_is_missed_as_a_commit_ends(tmp_path: Path) -> None:
     """The disk's thread has committed, and the event loop has not heard of it: the copies are newer than the cache."""
     path = tmp_path / "records.sqlite3"
     async with open_store(path) as store, asyncio.timeout(20):
