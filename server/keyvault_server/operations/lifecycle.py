@@ -1,18 +1,13 @@
-"""Lifecycle: open the backend, serve, and stop in order without losing a call.
-
-The steps of a stop are in `_drain`. Calls that arrive after draining began get UNAVAILABLE (or CANCELLED if gRPC never
-delivered them). They had no effect and may be retried. A second signal cuts the waits short.
-"""
+"""Lifecycle: open the backend, serve, and stop in order (drain.py)."""
 
 import asyncio
 import contextlib
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import grpc
 
@@ -24,6 +19,7 @@ from keyvault_server.core.vault import Vault
 from keyvault_server.disk.stepping_back import Workers
 from keyvault_server.disk.watched import Reloadable
 from keyvault_server.operations.composition import open_backend, open_gate, server_tls
+from keyvault_server.operations.drain import Drain, drain
 from keyvault_server.operations.listening import bind, refuse_taken
 from keyvault_server.operations.memory import give_back
 from keyvault_server.operations.open_files import Room, room_for_connections
@@ -38,9 +34,6 @@ from keyvault_server.rpc.health import Backend, Readiness
 from keyvault_server.rpc.metrics import Metrics
 from keyvault_server.rpc.metrics_port import serve_metrics
 from keyvault_server.rpc.server import CONNECTION_LIMITS, admin_server, main_server
-
-_GOODBYE_SECONDS = 1.0  # for GOAWAY and a ping back; an open health Watch takes all of it
-_CLEANUP_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -93,16 +86,6 @@ class Orders:
         (self.hurry if self.stop.is_set() else self.stop).set()
 
 
-@dataclass(frozen=True, slots=True)
-class Drain:
-    """How long a stopping server waits, in seconds."""
-
-    delay: float
-    """While it is NOT_SERVING but still accepts calls."""
-    longest: float
-    """For the in-flight calls to finish."""
-
-
 @contextlib.asynccontextmanager
 async def running(
     settings: Settings,
@@ -139,7 +122,7 @@ async def serving(
     """
     metrics = metrics or Metrics()
     limits = Limits(settings.concurrent_calls, settings.call_seconds).divided(settings.workers)
-    drain = Drain(0.0, 0.0)  # until it serves: a start that fails has nobody to wait for
+    waits = Drain(0.0, 0.0)  # until it serves: a start that fails has nobody to wait for
     async with open_gate(settings, metrics) as gate:
         access_log = AccessLog(sys.stderr) if settings.access_log else None
         guard = CallGuard(limits, gate, metrics, access_log)
@@ -169,12 +152,12 @@ async def serving(
             with serve_metrics(metrics, settings.metrics_listen) as metrics_port:
                 try:
                     port, admin_port = await _listen(settings, server, admin, tls, turn)
-                    drain = Drain(settings.drain_delay_seconds, settings.drain_seconds)
+                    waits = Drain(settings.drain_delay_seconds, settings.drain_seconds)
                     async with connections.watching(_most(settings, room, port, admin_port)):
                         followed = _followed(gate, tls)
                         yield Running(port, admin_port, metrics_port, followed, lambda: readiness.ready)
                 finally:
-                    await _drain(drain, server, guard, readiness, hurry or asyncio.Event())
+                    await drain(waits, server, guard, readiness, hurry or asyncio.Event())
                     await admin.stop(None)
                     if access_log:
                         access_log.close()
@@ -275,35 +258,3 @@ def _followed(gate: Gatekeeper, tls: ServerTls | None) -> tuple[Reloadable, ...]
 async def _reload(followed: Sequence[Reloadable]) -> None:
     _log.info("SIGHUP: reloading" if followed else "SIGHUP: this server follows no files")
     await asyncio.gather(*(one.reload() for one in followed))
-
-
-async def _drain(
-    drain: Drain, server: grpc.aio.Server, guard: CallGuard, readiness: Readiness, hurry: asyncio.Event
-) -> None:
-    """Stop the server without losing a call.
-
-    1. Say NOT_SERVING and wait, so that load balancers send new calls elsewhere.
-    2. Refuse the calls that arrive from now on; wait for the in-flight ones, cleanup and replies included. The guard
-       counts them, because `Server.stop` does not wait for cleanup.
-    3. Close the connections last: `stop` closes each right behind its last reply, which a TCP reset may then overtake
-       (RFC 1122, 4.2.2.13).
-    4. Wait for the cleanup of the calls that `stop` cancelled.
-    """
-    # 1.
-    readiness.leave()
-    await _first_of(hurry.wait(), seconds=drain.delay)
-    # 2.
-    guard.close()
-    await _first_of(guard.wait_idle(), hurry.wait(), seconds=drain.longest)
-    # 3.
-    await server.stop(0 if hurry.is_set() else _GOODBYE_SECONDS)
-    # 4.
-    await _first_of(guard.wait_idle(), seconds=_CLEANUP_SECONDS)
-
-
-async def _first_of(*waits: Coroutine[Any, Any, Any], seconds: float) -> None:
-    """Return when one of them is done, or after so many seconds."""
-    tasks = [asyncio.create_task(wait) for wait in waits]
-    await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    for task in tasks:
-        task.cancel()
