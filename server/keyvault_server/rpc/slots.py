@@ -35,6 +35,9 @@ class Slots:
         timer = loop.call_later(self._seconds, _refuse, turn)
         try:
             await turn
+        except RateLimited:
+            self._waiting.remove(turn)  # its error holds the call's frames, and with them the request
+            raise
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
                 self.free()  # it came at the same moment

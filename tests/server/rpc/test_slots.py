@@ -1,6 +1,8 @@
 """Calls beyond what a server works on at a time wait for their turn, and not for ever."""
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
@@ -29,6 +31,27 @@ async def test_a_call_that_gets_no_slot_in_time_is_rate_limited() -> None:
         await asyncio.wait_for(slots.take(), 10)
     slots.free()
     await asyncio.wait_for(slots.take(), 10)
+
+
+async def test_nothing_is_held_of_calls_that_got_no_slot() -> None:
+    """While no slot is freed, such as by Lists of a store that hangs, one call after the other may come and go."""
+    slots, held = Slots(1, seconds=0.01), weakref.WeakSet[Message]()
+    await slots.take()
+
+    async def call() -> None:
+        message = Message()
+        held.add(message)
+        await slots.take()
+
+    refused = await asyncio.wait_for(asyncio.gather(*(call() for _ in range(50)), return_exceptions=True), 10)
+    assert {type(error) for error in refused} == {RateLimited}
+    del refused
+    gc.collect()
+    assert not len(held)
+
+
+class Message:
+    """A request, which a call holds while it waits."""
 
 
 @pytest.mark.parametrize("freed_first", [False, True])
