@@ -239,6 +239,22 @@ async def test_a_row_of_another_format_is_not_written_over(tmp_path: Path, expec
         assert store._writer.execute("SELECT format, head, body FROM record").fetchall() == [(3, record.head, b"x")]
 
 
+@pytest.mark.parametrize("planted", ["a time", b"bytes", 1.5, 1e300])
+async def test_times_of_another_type_are_no_obstacle(tmp_path: Path, planted: object) -> None:
+    """They are informational: a record whose times were changed is read, changed and deleted like any other."""
+    async with embedded(tmp_path) as server:
+        key = await mint(server.stub, "prod/db")
+        await server.stub.Create(create(key, "prod/db"))
+        with contextlib.closing(sqlite3.connect(tmp_path / "records.sqlite3", timeout=10)) as other, other:
+            other.execute("UPDATE record SET created = ?, updated = ?", (planted, planted))
+        await asyncio.sleep(2 * SNAPSHOT_SECONDS)
+        for known in (0, 1):
+            read = await server.stub.Read(pb.ReadRequest(key_id="prod/db", known_revision=known))
+            assert read.revision == 1
+        assert (await server.stub.Update(update(key, "prod/db", 2))).revision == 2
+        assert (await server.stub.Read(pb.ReadRequest(key_id="prod/db", revision=1))).revision == 1
+
+
 async def test_reads_share_a_view_for_a_moment_only(tmp_path: Path) -> None:
     """What another process wrote is seen soon, and its log can be reused: no view stays open."""
     path, record = tmp_path / "records.sqlite3", Record(os.urandom(72), os.urandom(16), 1, 1, b"x")
