@@ -339,6 +339,21 @@ async def test_a_busy_server_is_retried_after_the_time_it_names() -> None:
         assert busy.value.retry_after == 0.5
 
 
+async def test_a_token_that_could_not_be_fetched_is_fetched_again() -> None:
+    """Nothing was sent, and the source may answer the next time."""
+    fetched = []
+
+    async def source() -> str:
+        fetched.append(1)
+        if len(fetched) == 1:
+            raise ConnectionError
+        return "token"
+
+    async with on_ports(FakeKeyService(), FakeRecordStore()) as server, KeyVault(server.address, token=source) as vault:
+        await vault.generate_key(NAME)
+    assert len(fetched) == 2
+
+
 async def test_a_fault_of_the_server_is_its_own_exception() -> None:
     keys = FakeKeyService()
     keys.fail_before("generate", RuntimeError("s3cret"))

@@ -13,8 +13,10 @@ from typing import Any
 import grpc
 import pytest
 
+from keyvault_api.envelope import MAX_PLAINTEXT
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_server.core.errors import BackendUnavailable, OperatorError
+from keyvault_server.rpc.guard import Limits
 from keyvault_server.rpc.metrics_port import SCRAPE_SECONDS
 from tests.server.backends.aws.stub import Reply, stub
 from tests.support import requests
@@ -217,6 +219,28 @@ async def test_a_caller_has_half_of_the_calls_in_flight(tmp_path: Path) -> None:
         await requests.mint(billing, "prod/billing/a")
         outcomes = [line for line in gate.lines() if line["phase"] == "outcome" and line.get("reason")]
         assert {(line["caller"], line["tenant"]) for line in outcomes} == {("spiffe://test.example/billing", "acme")}
+
+
+async def test_a_caller_has_half_of_the_bytes_of_requests(tmp_path: Path) -> None:
+    """No large ones lock out the others."""
+    text = SLOW + "[caller.limits]\nCreate = { per_second = 1000, burst = 1000 }\n"
+    async with (
+        policy_server(tmp_path, policy_text=text) as gate,
+        gate.stub(gate.authority.issue(BILLING)) as billing,
+        gate.stub(gate.authority.issue(uri("spiffe://test.example/web"))) as web,
+    ):
+        large = requests.create(await requests.mint(billing, "prod/"), "prod/large", bytes(MAX_PLAINTEXT))
+        fitting, go_on = Limits().request_bytes // 2 // large.ByteSize(), asyncio.Event()
+        for _ in range(fitting):
+            gate.keys.before("unwrap", go_on.wait)
+        calls = [asyncio.ensure_future(billing.Create(large)) for _ in range(fitting)]
+        async with asyncio.timeout(20):
+            while gate.keys.calls["unwrap"] < fitting:
+                await asyncio.sleep(0.01)
+            assert (await failure_of(billing.Create(large))).reason == "RATE_LIMITED"
+            await web.Create(large)
+            go_on.set()
+            await asyncio.gather(*calls)
 
 
 async def test_the_policy_says_how_many_calls_may_be_in_flight(tmp_path: Path) -> None:
