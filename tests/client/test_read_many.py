@@ -4,6 +4,7 @@ import asyncio
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_client import (
@@ -22,6 +23,7 @@ from tests.support.lying import lying_server
 SIZE = 200_000
 FULL = pb.BatchReadResponse.Error(code=8, reason="BATCH_FULL", message="no room")
 BUSY = pb.BatchReadResponse.Error(code=8, reason="RATE_LIMITED", message="too many requests")
+GONE = pb.BatchReadResponse.Error(code=grpc.StatusCode.NOT_FOUND.value[0], reason="RECORD_NOT_FOUND")
 
 
 def answer(*errors: pb.BatchReadResponse.Error) -> bytes:
@@ -77,9 +79,26 @@ async def test_an_answer_that_cannot_be_is_refused(lie: bytes) -> None:
 
 async def test_a_busy_item_is_asked_for_until_the_deadline() -> None:
     key = DataKey("default", "a/", b"wrapped", bytes(32))
-    gone = pb.BatchReadResponse.Error(code=grpc.StatusCode.NOT_FOUND.value[0], reason="RECORD_NOT_FOUND")
-    async with lying_server({"BatchRead": [answer(BUSY, gone), answer(gone)]}) as address, KeyVault(address) as vault:
+    async with lying_server({"BatchRead": [answer(BUSY, GONE), answer(GONE)]}) as address, KeyVault(address) as vault:
         found = await vault.read_many({"a/1": key, "a/2": key})
     assert [type(result) for result in found.values()] == [NotFound, NotFound]
     async with lying_server({"BatchRead": answer(BUSY)}) as address, KeyVault(address) as vault:
         assert isinstance((await vault.read_many({"a/1": key}, timeout=1.0))["a/1"], Busy)
+
+
+async def test_a_busy_item_is_asked_for_after_the_time_it_names() -> None:
+    key, loop = DataKey("default", "a/", b"wrapped", bytes(32)), asyncio.get_running_loop()
+    later = pb.BatchReadResponse.Error(code=8, reason="RATE_LIMITED", retry_delay=Duration(nanos=200_000_000))
+    async with lying_server({"BatchRead": [answer(later), answer(GONE)]}) as address, KeyVault(address) as vault:
+        began = loop.time()
+        assert isinstance((await vault.read_many({"a/1": key}))["a/1"], NotFound)
+    assert loop.time() - began >= 0.2
+
+
+async def test_what_had_no_room_is_asked_for_at_once() -> None:
+    """Or each answer that is full would cost a wait: this timeout has no room for six."""
+    key, names = DataKey("default", "a/", b"wrapped", bytes(32)), [f"a/{number}" for number in range(7)]
+    answers = [answer(GONE, *[FULL] * left) for left in reversed(range(len(names)))]
+    async with lying_server({"BatchRead": answers}) as address, KeyVault(address) as vault:
+        found = await vault.read_many(dict.fromkeys(names, key), timeout=5)
+    assert {type(result) for result in found.values()} == {NotFound}
