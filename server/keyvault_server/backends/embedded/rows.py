@@ -11,9 +11,14 @@ from keyvault_server.core.errors import BackendUnavailable, RecordCorrupt
 from keyvault_server.core.records import FORMAT, Record, StoredHead
 
 # A writer that bypasses the vault may have stored times of any type. The schema checks the types of bytes.
-_COLUMNS = "format, head, ring, CAST(created AS INTEGER), CAST(updated AS INTEGER), since, revisions"
-HEAD = f"SELECT {_COLUMNS} FROM record WHERE tenant = ? AND key_id = ?"
-WHOLE = f"SELECT {_COLUMNS}, body FROM record WHERE tenant = ? AND key_id = ?"
+HEAD = (
+    "SELECT format, head, ring, CAST(created AS INTEGER), CAST(updated AS INTEGER), since, revisions"
+    " FROM record WHERE tenant = ? AND key_id = ?"
+)
+WHOLE = (
+    "SELECT format, head, ring, CAST(created AS INTEGER), CAST(updated AS INTEGER), since, revisions, body"
+    " FROM record WHERE tenant = ? AND key_id = ?"
+)
 COPY = "SELECT envelope FROM copy WHERE tenant = ? AND key_id = ? AND revision = ?"
 
 _log = logging.getLogger(__name__)
