@@ -84,13 +84,25 @@ class GatheredReads(Generic[T]):
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
         expiry = loop.call_later(self._patience, _refuse, answer)
-        self._waiting.setdefault(name, []).append(_Joiner(answer, expiry, loop.time()))
+        joiner = _Joiner(answer, expiry, loop.time())
+        self._waiting.setdefault(name, []).append(joiner)
         try:
             return await answer
+        except NotSent:
+            self._forget(name, joiner)  # its error holds the call's frames, and with them its request
+            raise
         except asyncio.CancelledError:
             expiry.cancel()
             self._drop_deserted()
             raise
+
+    def _forget(self, name: str, joiner: _Joiner) -> None:
+        """Take a read out of those that wait, if it is there: what waits would otherwise stay until a place is free."""
+        waiting = self._waiting.get(name, [])
+        if joiner in waiting:
+            waiting.remove(joiner)
+            if not waiting:
+                del self._waiting[name]
 
     def _has_place(self) -> bool:
         return len(self._quick) < self._most_out and self._out < MOST_OUT_WITH_SLOW

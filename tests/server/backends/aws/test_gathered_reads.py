@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
@@ -303,6 +304,36 @@ def test_a_read_without_a_place_in_time_is_not_sent() -> None:
         assert len(store.requests) == MOST_OUT_WITH_SLOW + 1
 
     run(main())
+
+
+def test_nothing_is_held_of_reads_that_got_no_place() -> None:
+    """While all requests that are out hang, one call after the other may come and go."""
+
+    async def main() -> None:
+        store, held = Store(PATIENCE), weakref.WeakSet[Request]()
+        for _ in range(MOST_OUT_WITH_SLOW):
+            store.read("hangs")
+            await asyncio.sleep(PATIENCE * SLOW * 1.1)
+
+        async def call(name: str) -> None:
+            request = Request()
+            held.add(request)
+            await store.reads.read(name)
+
+        failed = await asyncio.gather(*map(call, "abcabc"), return_exceptions=True)
+        assert {type(error) for error in failed} == {NotSent}
+        del failed
+        await turn()  # the loop holds what it runs
+        gc.collect()
+        assert not len(held)
+        await store.give_all_back()
+        assert len(store.requests) == MOST_OUT_WITH_SLOW
+
+    run(main())
+
+
+class Request:
+    """What a call holds while it reads, such as the envelope of an Update."""
 
 
 def test_patience_ends_with_the_wait_for_a_place() -> None:
