@@ -57,6 +57,7 @@ COMMANDS = {
     "backup {0}/saved --data {0}/data": "saved",
     "rotate-master-key --data {0}/data": "keyring.json",
     "purge prod/none --yes --data {0}/data": "keyring.json",
+    "sweep --data {0}/data": "keyring.json",
     "audit verify {0}/audit.jsonl": "audit.jsonl.key",
     "audit public-key --key {0}/audit.jsonl.key": "audit.jsonl.key",
     "check-config": "server.key",
