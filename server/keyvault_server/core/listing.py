@@ -13,6 +13,7 @@ from keyvault_api.names import DEFAULT_PAGE, MAX_PAGE, is_key_id, is_scope
 from keyvault_server.core.caller import Caller
 from keyvault_server.core.errors import BadPageToken, InvalidKeyId, InvalidRequest, RecordCorrupt
 from keyvault_server.core.ports import ListedName, NamePage
+from keyvault_server.core.turn import NO_WAIT, Turn
 from keyvault_server.core.vault import Vault
 
 _SEPARATOR = "#"
@@ -29,9 +30,18 @@ class Page(NamedTuple):
 
 
 async def list_names(
-    vault: Vault, caller: Caller, prefix: str, page_size: int = 0, page_token: str = "", *, deleted: bool = False
+    vault: Vault,
+    caller: Caller,
+    prefix: str,
+    page_size: int = 0,
+    page_token: str = "",
+    *,
+    deleted: bool = False,
+    turn: Turn = NO_WAIT,
 ) -> Page:
     """Return the page that begins after the place of the token ("": the first page).
+
+    The store is asked in `turn`, which only a List that may be answered waits for.
 
     Raises InvalidKeyId, InvalidRequest, BadPageToken.
     """
@@ -42,7 +52,7 @@ async def list_names(
         raise InvalidRequest(f"page_size must not be negative, got {page_size}", field="page_size")
     after = _place(page_token, prefix, deleted=deleted) if page_token else ""
     limit = min(page_size or DEFAULT_PAGE, MAX_PAGE)
-    found = await vault.list_names(caller, prefix, after, limit, deleted=deleted)
+    found = await vault.list_names(caller, prefix, after, limit, deleted=deleted, turn=turn)
     _check(found, prefix, after)
     return Page(found.names, "" if found.more is None else _token(found.more, prefix, deleted=deleted))
 

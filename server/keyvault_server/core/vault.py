@@ -13,7 +13,6 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Collection
-from contextlib import nullcontext
 from typing import NamedTuple
 
 from keyvault_api.envelope import Kind
@@ -51,6 +50,7 @@ from keyvault_server.core.mutation import (
 )
 from keyvault_server.core.ports import HeadChanged, KeyService, NamePage, RecordStore
 from keyvault_server.core.records import DIGEST_SIZE, Readable, StoredHead, digest, state_of, successor
+from keyvault_server.core.turn import NO_WAIT, Turn
 from keyvault_server.core.wrapped_key import DataKey, WrappedKey, parse_wrapped_key
 
 
@@ -157,11 +157,14 @@ class Vault:
         caller.charge(len(envelope))
         return _found(record, envelope, include_deleted=include_deleted)
 
-    async def list_names(self, caller: Caller, prefix: str, after: str, limit: int, *, deleted: bool) -> NamePage:
-        """Return a page of names, as RecordStore does; `listing.py` checks what the caller sent."""
+    async def list_names(
+        self, caller: Caller, prefix: str, after: str, limit: int, *, deleted: bool, turn: Turn = NO_WAIT
+    ) -> NamePage:
+        """Return a page of names, as RecordStore does, in `turn`; `listing.py` checks what the caller sent."""
         caller.permit(prefix)
         caller.spend()
-        page = await self._records.list_names(caller.tenant, prefix, after, limit, deleted=deleted)
+        async with turn:
+            page = await self._records.list_names(caller.tenant, prefix, after, limit, deleted=deleted)
         caller.charge(sum(len(name.key_id) for name in page.names))
         return page
 
@@ -217,7 +220,7 @@ class Vault:
         header = parse_envelope(envelope, kind)
         caller.spend()
         mutation = Mutation(caller.tenant, key_id, wrapped, envelope, header, creates)
-        async with self._holding if self._copies(mutation) else nullcontext():
+        async with self._holding if self._copies(mutation) else NO_WAIT:
             return await self._apply(caller, mutation)
 
     def _copies(self, mutation: Mutation) -> bool:

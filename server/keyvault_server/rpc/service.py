@@ -96,19 +96,16 @@ class KeyVaultService(KeyVaultServicer):
         return pb.UnwrapKeyResponse(tenant=key.tenant, scope=key.scope, plaintext_key=key.plaintext)
 
     async def List(self, request: pb.ListRequest, context: Context) -> pb.ListResponse:
-        await self._listings.take()  # a page of DynamoDB takes several megabytes while it is parsed
-        try:
-            page = await list_names(
-                self._vault,
-                current_caller.get(),
-                request.prefix,
-                request.page_size,
-                request.page_token,
-                deleted=request.deleted,
-            )
-            return _name_page(page)
-        finally:
-            self._listings.free()
+        page = await list_names(
+            self._vault,
+            current_caller.get(),
+            request.prefix,
+            request.page_size,
+            request.page_token,
+            deleted=request.deleted,
+            turn=self._listings,  # a page of DynamoDB takes several megabytes while it is parsed
+        )
+        return _name_page(page)
 
     async def ListRevisions(self, request: pb.ListRevisionsRequest, context: Context) -> pb.ListRevisionsResponse:
         response = pb.ListRevisionsResponse()

@@ -45,6 +45,12 @@ class Slots:
         finally:
             timer.cancel()
 
+    async def __aenter__(self) -> None:
+        await self.take()
+
+    async def __aexit__(self, *_error: object) -> None:
+        self.free()
+
     def free(self) -> None:
         """Give a slot back."""
         while self._waiting:

@@ -140,6 +140,22 @@ async def test_few_lists_are_in_flight() -> None:
         assert await asyncio.gather(*calls) == [[]] * (most + 4)
 
 
+async def test_a_list_that_is_refused_waits_for_no_other() -> None:
+    """Or callers who may list nothing would hold the places of all calls while the store is slow."""
+    keys, records = FakeKeyService(), FakeRecordStore()
+    go_on, most = asyncio.Event(), Limits().batch_reads
+    for _ in range(most):
+        records.before("list_names", go_on.wait)
+    async with asyncio.timeout(20), on_ports(keys, records) as server:
+        calls = [asyncio.create_task(_listed(server.stub)) for _ in range(most)]
+        while records.calls["list_names"] < most:
+            await asyncio.sleep(0.01)
+        for request in (pb.ListRequest(prefix="a b"), pb.ListRequest(page_size=-1), pb.ListRequest(page_token="x")):
+            assert (await failure_of(server.stub.List(request))).status == "INVALID_ARGUMENT"
+        go_on.set()
+        assert await asyncio.gather(*calls) == [[]] * most
+
+
 async def _listed(stub: KeyVaultStub) -> list[str]:
     return shown(await stub.List(pb.ListRequest()))
 
