@@ -84,6 +84,7 @@ async def test_the_admin_port_serves_nothing_but_health(tmp_path: Path) -> None:
         assert failure.status == "UNIMPLEMENTED"
 
 
+@pytest.mark.slow
 async def test_a_server_is_not_ready_until_its_backend_answers() -> None:
     keys, records = FakeKeyService(), FakeRecordStore()
     for _ in range(20):

@@ -115,6 +115,7 @@ def test_reads_need_the_audit_log_unless_the_operator_says_so() -> None:
     assert not Gatekeeper().reads_without_audit
 
 
+@pytest.mark.slow
 async def test_as_many_calls_are_in_flight_as_the_limit_says(tmp_path: Path) -> None:
     """And as many again, once they are done."""
     async with asyncio.timeout(20), audit_server(tmp_path, limits=Limits(concurrent_calls=2)) as server:

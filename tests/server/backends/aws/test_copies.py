@@ -119,6 +119,7 @@ async def test_a_removal_is_repeated_and_a_stop_waits_for_it(open_line: OpenLine
     assert copies == [None] * 3
 
 
+@pytest.mark.slow
 async def test_a_stop_does_not_wait_long_for_a_slow_dynamodb(
     open_line: OpenLine, key_id: str, caplog: pytest.LogCaptureFixture
 ) -> None:
