@@ -18,6 +18,7 @@ from benchmarks.plan import Plan
 from benchmarks.report import block, machine, write
 from benchmarks.sections import SECTIONS
 from benchmarks.servers import pin_generator
+from keyvault_api.names import MAX_BATCH_ITEMS
 
 SECONDS = 1.5
 """Of one round."""
@@ -52,7 +53,7 @@ def main() -> None:
     if arguments.quick and arguments.write:
         parser.error("--write: not with --quick, whose numbers are not figures")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the servers
-    how_much = (1, 0.1, 64) if arguments.quick else (arguments.rounds, SECONDS, NAMES)
+    how_much = (1, 0.1, MAX_BATCH_ITEMS) if arguments.quick else (arguments.rounds, SECONDS, NAMES)
     uvloop.run(measure(arguments.sections or known, *how_much, to_page=arguments.write))
 
 

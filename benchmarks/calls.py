@@ -16,6 +16,7 @@ from benchmarks.generator import closed_loop
 from benchmarks.http2 import Call
 from benchmarks.servers import DENIED, KNOWN, LIMITED, UNIDENTIFIED, Server
 from keyvault_api import envelope
+from keyvault_api.names import BATCH_READ, MAX_BATCH_ITEMS
 from keyvault_api.v1 import keyvault_pb2 as pb
 
 KIB = 1024
@@ -42,6 +43,7 @@ class Kind:
 
 KINDS = {
     "Read": Kind("Read"),
+    BATCH_READ: Kind(BATCH_READ),
     "GenerateKey": Kind("GenerateKey"),
     "Create": Kind("Create"),
     "Update": Kind("Update"),
@@ -64,6 +66,7 @@ class Requests:
         self._key = pb.GenerateKeyResponse()
         self._count = 0
         self._revisions: dict[int, int] = {}
+        self._names: list[str] = []
         self._reads: list[bytes] = []
         self._made: dict[str, deque[bytes]] = {"Create": deque(), "Delete": deque()}
         self._order = random.Random(1)
@@ -71,10 +74,10 @@ class Requests:
     async def prepare(self, names: int = NAMES) -> None:
         """Get a data key, and create the records that are read."""
         self.set_key(pb.GenerateKeyResponse.FromString(await one_call(self._server, "GenerateKey", self._scope())))
-        wanted = [f"{SCOPE}read/{number}" for number in range(names)]
-        ready = deque(self._create(name) for name in wanted)
-        await self._store(ready, len(wanted))
-        self._reads = [pb.ReadRequest(key_id=name).SerializeToString() for name in wanted]
+        self._names = [f"{SCOPE}read/{number}" for number in range(names)]
+        ready = deque(self._create(name) for name in self._names)
+        await self._store(ready, names)
+        self._reads = [pb.ReadRequest(key_id=name).SerializeToString() for name in self._names]
 
     def set_key(self, key: pb.GenerateKeyResponse) -> None:
         """Seal what follows under this data key."""
@@ -108,12 +111,21 @@ class Requests:
         if method == "Delete":
             deletes = self._made[method]
             return lambda _: deletes.popleft() if deletes else b""
+        if method == BATCH_READ:
+            batches = self._batches()
+            return lambda _: self._order.choice(batches)
         return lambda _: self._order.choice(self._reads)
 
     async def answer(self, kind: str) -> bytes:
         """Return the server's reply to one call."""
         await self.make(kind, 1)
         return await one_call(self._server, KINDS[kind].method, self.source(kind)(0))
+
+    def _batches(self) -> list[bytes]:
+        """Return requests that together ask for all records, as many in each as one may ask for."""
+        items = [pb.BatchReadRequest.Item(key_id=name) for name in self._names]
+        starts = range(0, len(items) - MAX_BATCH_ITEMS + 1, MAX_BATCH_ITEMS)
+        return [pb.BatchReadRequest(items=items[at : at + MAX_BATCH_ITEMS]).SerializeToString() for at in starts]
 
     async def _store(self, ready: deque[bytes], count: int) -> None:
         if not count:
