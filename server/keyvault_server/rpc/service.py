@@ -60,13 +60,10 @@ class KeyVaultService(KeyVaultServicer):
     async def BatchRead(self, request: pb.BatchReadRequest, context: Context) -> pb.BatchReadResponse:
         caller = current_caller.get()
         items = [Item(item.key_id, item.known_revision, item.include_deleted) for item in request.items]
-        await self._batches.take()  # they hold more memory than other calls
-        try:
+        async with self._batches:  # they hold more memory than other calls
             answers = await read_many(self._vault, items, caller.reading_item)
             results = await asyncio.gather(*(_item_result(visitor, found) for visitor, found in answers))
             return pb.BatchReadResponse(results=results)
-        finally:
-            self._batches.free()
 
     async def Update(self, request: pb.UpdateRequest, context: Context) -> pb.UpdateResponse:
         done = await self._vault.update(current_caller.get(), request.key_id, request.wrapped_key, request.envelope)
