@@ -26,11 +26,14 @@ def binary_of(item: Item, name: str) -> bytes | None:
 
 def time_of(item: Item, name: str) -> int:
     """Return the attribute, or 0 if it is not a valid time: times are informational."""
-    digits = item.get(name, {}).get("N", "")
-    return int(digits) if digits.isdecimal() and len(digits) < 19 else 0
+    return _number_of(item, name, 18)
 
 
 def revision_of(item: Item, name: str) -> int:
-    """Return the attribute, or 0, which is not a revision, if it is not a number of up to 19 digits."""
+    """Return the attribute, or 0, which is not a revision, if it is not one."""
+    return _number_of(item, name, 19)
+
+
+def _number_of(item: Item, name: str, most_digits: int) -> int:
     digits = item.get(name, {}).get("N", "")
-    return int(digits) if digits.isdecimal() and len(digits) < 20 else 0
+    return int(digits) if digits.isdecimal() and len(digits) <= most_digits else 0
