@@ -47,9 +47,12 @@ class CallerEntry:
         For a List, `name` is its prefix, and a pattern has to cover all names that begin with it.
         """
         names = self._names.get(method)
-        if names is None:
-            return False
-        return names.covers_all(name) if method == LIST else names.matches(name)
+        return names is not None and _covers(names, method, name)
+
+
+def _covers(names: AnyOf | Pattern, method: str, name: str) -> bool:
+    """Return whether these names are granted: for a List, all that begin with its prefix."""
+    return names.covers_all(name) if method == LIST else names.matches(name)
 
 
 class Decision(NamedTuple):
@@ -105,7 +108,7 @@ class Policy:
         rules = [rule for rule in caller.rules if method in rule.methods]
         for rule in rules:
             for pattern in rule.names:
-                if pattern.covers_all(name) if method == LIST else pattern.matches(name):
+                if _covers(pattern, method, name):
                     return Decision(True, rule.line, f'{entry}, and this rule allows {method} on "{pattern}"')
         covers = 'covers this prefix by a pattern that ends in "*"' if method == LIST else "covers this name"
         missing = covers if rules else f"lists {method}"
