@@ -136,16 +136,7 @@ async def serving(
             most_held=limits.held_records,
         )
         room = room_for_connections(settings)
-        accepted = replace(CONNECTION_LIMITS, accepted=room.service)
-        server = main_server(
-            vault,
-            guard,
-            readiness.servicer,
-            reflects=_reflects(settings),
-            connections=accepted,
-            shares_port=turn is not None,
-        )
-        admin = admin_server(readiness.servicer, guard.metadata, replace(CONNECTION_LIMITS, accepted=room.admin))
+        server, admin = _servers(settings, vault, guard, readiness, room, shares_port=turn is not None)
         connections = _counted(guard, metrics)
         # The files of TLS come first: a start that they refuse must not say that it is ready.
         async with _followed_tls(settings, metrics) as tls, readiness.watching():
@@ -161,6 +152,22 @@ async def serving(
                     await admin.stop(None)
                     if access_log:
                         access_log.close()
+
+
+def _servers(
+    settings: Settings, vault: Vault, guard: CallGuard, readiness: Readiness, room: Room, *, shares_port: bool
+) -> tuple[grpc.aio.Server, grpc.aio.Server]:
+    """Return the servers of the service and of health alone, which do not listen yet."""
+    service, admin = (replace(CONNECTION_LIMITS, accepted=accepted) for accepted in (room.service, room.admin))
+    server = main_server(
+        vault,
+        guard,
+        readiness.servicer,
+        reflects=_reflects(settings),
+        connections=service,
+        shares_port=shares_port,
+    )
+    return server, admin_server(readiness.servicer, guard.metadata, admin)
 
 
 async def _listen(
