@@ -31,8 +31,7 @@ class Written:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON has them."""
-        times = {"create_time": json_time(self.created), "update_time": json_time(self.updated)}
-        return {"revision": self.revision, **times, "replayed": self.replayed}
+        return {"revision": self.revision, **_json_times(self.created, self.updated), "replayed": self.replayed}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +48,7 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON has them, with the plaintext as `data` in base64."""
-        times = {"create_time": json_time(self.created), "update_time": json_time(self.updated)}
-        data = base64.b64encode(self.plaintext).decode()
+        times, data = _json_times(self.created, self.updated), base64.b64encode(self.plaintext).decode()
         return {"key_id": self.key_id, "revision": self.revision, **times, "data": data}
 
 
@@ -121,6 +119,10 @@ def _open(key_id: str, answer: pb.ReadResponse, key: DataKey, kind: Kind) -> byt
     if header != (kind, answer.revision):
         raise RecordDamaged(f"the server's answer for {key_id} contradicts its envelope")
     return plaintext
+
+
+def _json_times(created: datetime, updated: datetime) -> dict[str, str]:
+    return {"create_time": json_time(created), "update_time": json_time(updated)}
 
 
 def json_time(time: datetime) -> str:
