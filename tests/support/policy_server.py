@@ -37,6 +37,23 @@ names = ["*"]
 BILLING = uri("spiffe://test.example/billing")
 
 
+def policy_of_reads(burst: int) -> str:
+    """Return a policy under which BILLING may read records below prod/ so many times."""
+    return f"""
+[[caller]]
+identity = "spiffe://test.example/billing"
+tenant = "acme"
+[[caller.allow]]
+methods = ["GenerateKey", "Create"]
+names = ["*"]
+[[caller.allow]]
+methods = ["Read"]
+names = ["prod/*"]
+[caller.limits]
+Read = {{ per_second = 0.001, burst = {burst} }}
+"""
+
+
 @dataclass
 class PolicyServer:
     """The server, and what its callers need."""

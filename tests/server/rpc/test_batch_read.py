@@ -12,24 +12,10 @@ from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
 from keyvault_server.rpc.guard import Limits
 from tests.support.audit_server import audit_server
 from tests.support.fakes import FakeKeyService, FakeRecordStore
-from tests.support.policy_server import BILLING, policy_server
+from tests.support.policy_server import BILLING, policy_of_reads, policy_server
 from tests.support.refusals import failure_of
 from tests.support.requests import Key, create, delete, mint
 from tests.support.servers import on_ports
-
-POLICY = """
-[[caller]]
-identity = "spiffe://test.example/billing"
-tenant = "acme"
-[[caller.allow]]
-methods = ["GenerateKey", "Create"]
-names = ["*"]
-[[caller.allow]]
-methods = ["Read"]
-names = ["prod/*"]
-[caller.limits]
-Read = { per_second = 0.001, burst = 12 }
-"""
 
 
 MOST = Limits().batch_reads
@@ -94,7 +80,7 @@ async def test_what_does_not_fit_is_asked_for_again(stub: KeyVaultStub) -> None:
 
 async def test_policy_and_quota_judge_each_item(tmp_path: Path) -> None:
     async with (
-        policy_server(tmp_path, policy_text=POLICY) as server,
+        policy_server(tmp_path, policy_text=policy_of_reads(12)) as server,
         server.stub(server.authority.issue(BILLING)) as stub,
     ):
         await fill(stub, await mint(stub, "prod/"), "prod/a")
@@ -110,7 +96,7 @@ async def test_policy_and_quota_judge_each_item(tmp_path: Path) -> None:
 
 async def test_what_did_not_fit_costs_nothing(tmp_path: Path) -> None:
     async with (
-        policy_server(tmp_path, policy_text=POLICY) as server,
+        policy_server(tmp_path, policy_text=policy_of_reads(12)) as server,
         server.stub(server.authority.issue(BILLING)) as stub,
     ):
         names = [f"prod/{number}" for number in range(8)]

@@ -4,25 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from keyvault_api.v1 import keyvault_pb2 as pb
-from tests.support.policy_server import BILLING, policy_server
+from tests.support.policy_server import BILLING, policy_of_reads, policy_server
 from tests.support.refusals import failure_of
 from tests.support.requests import create, delete, mint, rotate, update
 from tests.support.servers import embedded
 
 NAME = "prod/db"
-POLICY = """
-[[caller]]
-identity = "spiffe://test.example/billing"
-tenant = "acme"
-[[caller.allow]]
-methods = ["GenerateKey", "Create"]
-names = ["*"]
-[[caller.allow]]
-methods = ["Read"]
-names = ["prod/*"]
-[caller.limits]
-Read = { per_second = 0.001, burst = 3 }
-"""
 
 
 def revisions(name: str = NAME) -> pb.ListRevisionsRequest:
@@ -78,7 +65,7 @@ async def test_what_cannot_be_read_is_answered_with_its_reason(tmp_path: Path) -
 
 async def test_a_listing_of_revisions_needs_and_costs_a_read(tmp_path: Path) -> None:
     async with (
-        policy_server(tmp_path, policy_text=POLICY) as server,
+        policy_server(tmp_path, policy_text=policy_of_reads(3)) as server,
         server.stub(server.authority.issue(BILLING)) as stub,
     ):
         key = await mint(stub, "prod/")
