@@ -17,7 +17,6 @@ from tests.support.refusals import failure_of
 from tests.support.requests import Key, create, delete, mint
 from tests.support.servers import on_ports
 
-
 MOST = Limits().batch_reads
 
 
