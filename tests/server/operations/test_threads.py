@@ -8,7 +8,7 @@ import pytest
 pytestmark = pytest.mark.process
 
 SERVER = """
-import asyncio, os, threading
+import asyncio, ctypes, os, threading, time
 from concurrent.futures import ThreadPoolExecutor
 import grpc
 from keyvault_server.core.background import in_background
@@ -17,8 +17,14 @@ from keyvault_server.operations.threads import keep_lowered
 def priorities(threads):
     return {os.getpriority(os.PRIO_PROCESS, one) for one in threads}
 
+def named_late():
+    time.sleep(0.3)
+    ctypes.CDLL(None).prctl(15, b"event_engine")  # PR_SET_NAME
+    time.sleep(60)
+
 async def main():
     first = priorities([0])
+    threading.Thread(target=named_late, daemon=True).start()
     lower = {min(19, 10 + one) for one in first}
     server = grpc.aio.server()
     port = server.add_insecure_port("127.0.0.1:0")
