@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants.__main__ import CORE, core, known, near_tests
+from tests.mutants.__main__ import CORE, core, known, near_tests, sample_of
 from tests.mutants.executed import Executed
 from tests.mutants.source import mutants_of
 from tests.support.repository import ROOT
@@ -157,3 +157,15 @@ def test_a_mutant_is_killed_by_a_failing_test_alone(tmp_path: Path) -> None:
         f"False {logging} pass",
         f"False {logging} print(2)",
     ]
+
+
+def test_a_sample_keeps_its_mutants_when_other_code_changes() -> None:
+    """A figure of before stays comparable: what was chosen stays chosen until its own code changes."""
+    mutants = core(["client/keyvault_client"])
+    sample = sample_of(mutants, 1, 100)
+    assert len(sample) == 100
+    changed = [mutant for mutant in mutants[::-1] if not mutant.path.endswith("listing.py")]
+    assert [mutant.name for mutant in sample if mutant in changed] == [
+        mutant.name for mutant in sample_of(changed, 1, 100) if mutant in sample
+    ]
+    assert {mutant.name for mutant in sample_of(mutants, 2, 100)} != {mutant.name for mutant in sample}
