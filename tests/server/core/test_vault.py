@@ -375,7 +375,7 @@ async def test_a_corrupt_body_is_answered_with_the_revision(world: World) -> Non
     await world.update(key, 2)
     stored = await world.records.get(TENANT, NAME)
     assert stored is not None
-    rotten = replace(stored, body=stored.body[:-1] + b"!")
+    rotten = replace(stored, body=stored.body[:-1] + bytes([stored.body[-1] ^ 1]))
     await world.records.put_if(TENANT, NAME, rotten, stored.head)
     corrupt = await refused(world.vault.read(CALLER, NAME))
     assert (corrupt.reason, corrupt.metadata) == ("RECORD_CORRUPT", {"current_revision": "2"})

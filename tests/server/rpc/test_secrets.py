@@ -52,6 +52,11 @@ def spellings(secret: bytes) -> Iterator[bytes]:
     yield escaped.encode()
 
 
+def changed(sealed: bytes) -> bytes:
+    """Return the bytes with another last one."""
+    return sealed[:-1] + bytes([sealed[-1] ^ 1])
+
+
 async def session(address: str, ca: bytes, token: str) -> list[bytes]:
     """Every method, and every way to fail that holds a secret; returns all secrets that were used."""
     credentials = grpc.ssl_channel_credentials(ca)
@@ -68,9 +73,9 @@ async def session(address: str, ca: bytes, token: str) -> list[bytes]:
         await failure_of(stub.Update(requests.update(key, NAME, 9, NEWER), metadata=mine))
         await failure_of(stub.Update(requests.update(other, NAME, 3, NEWER), metadata=mine))
         broken = requests.update(key, NAME, 3, NEWER)
-        broken.envelope = broken.envelope[:-1] + b"?"
+        broken.envelope = changed(broken.envelope)
         await failure_of(stub.Update(broken, metadata=mine))
-        broken.wrapped_key = broken.wrapped_key[:-1] + b"?"
+        broken.wrapped_key = changed(broken.wrapped_key)
         await failure_of(stub.Update(broken, metadata=mine))
         broken.envelope = PLAINTEXT
         await failure_of(stub.Update(broken, metadata=mine))
