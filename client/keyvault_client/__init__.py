@@ -8,6 +8,7 @@ from keyvault_client.errors import (
     Conflict,
     Denied,
     InvalidRequest,
+    KeyNotFound,
     KeyVaultError,
     MasterKeyUnusable,
     NotAuthorized,
@@ -22,6 +23,8 @@ from keyvault_client.errors import (
     WrongRevision,
 )
 from keyvault_client.history import Revision
+from keyvault_client.key_folder import StoredKey
+from keyvault_client.key_ring import KeyRing
 from keyvault_client.keys import DataKey
 from keyvault_client.listing import ListedName
 from keyvault_client.records import Record, Written
@@ -38,6 +41,8 @@ __all__ = [
     "DataKey",
     "Denied",
     "InvalidRequest",
+    "KeyNotFound",
+    "KeyRing",
     "KeyVault",
     "KeyVaultError",
     "ListedName",
@@ -52,6 +57,7 @@ __all__ = [
     "RevisionNotFound",
     "RolledBack",
     "ServerFailure",
+    "StoredKey",
     "Unavailable",
     "Written",
     "WrongEventLoop",

@@ -6,6 +6,7 @@ retry may help, is asked for again until the deadline.
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from keyvault_api.names import MAX_BATCH_ITEMS
 from keyvault_api.v1 import keyvault_pb2 as pb
@@ -19,7 +20,7 @@ from keyvault_client.transport import Backoff, Transport, remaining, retry_after
 
 _FULL = "BATCH_FULL"
 
-Results = dict[str, Record | KeyVaultError]
+Results: TypeAlias = dict[str, Record | KeyVaultError]
 
 
 class BatchReader:

@@ -3,6 +3,7 @@
 KeyVaultError
   InvalidRequest      the request can never succeed as it is; often found before it is sent
     BadPageToken      a listing cannot go on from where it was
+    KeyNotFound       no key of the key ring covers the name
   NotFound            no such record, or it was deleted
     RevisionNotFound  the record exists, but the server does not keep this revision of it
   AlreadyExists       Create on a live record
@@ -39,6 +40,10 @@ class InvalidRequest(KeyVaultError):
 
 class BadPageToken(InvalidRequest):
     """The server does not continue a listing from the page before: list again from the beginning."""
+
+
+class KeyNotFound(InvalidRequest):
+    """The key ring has no key whose scope covers the name."""
 
 
 class NotFound(KeyVaultError):

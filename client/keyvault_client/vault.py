@@ -4,7 +4,7 @@ The rule of this file: a mutation never generates a key, so the caller has store
 mutation is sealed for which revision, writing.py says.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,8 @@ from keyvault_client.batch_reading import BatchReader
 from keyvault_client.caller_identity import CallerIdentity, caller_identity
 from keyvault_client.errors import InvalidRequest, KeyVaultError, quote
 from keyvault_client.history import History, Revisions
+from keyvault_client.key_choice import KeyChoice
+from keyvault_client.key_ring import KeyRing
 from keyvault_client.keys import DataKey
 from keyvault_client.listing import ListedName, check_prefix, list_names
 from keyvault_client.reading import Reader
@@ -36,6 +38,7 @@ MAX_TIMEOUT = 86_400
 class KeyVault:
     """A client of one server; use it as an async context manager, from one event loop.
 
+    Every method that opens or changes a record takes the record's `key`, or finds it in the constructor's `keys`.
     Every method takes `timeout`, the seconds for the whole call, retries included: at most a day, by default what the
     constructor was given. Every method raises KeyVaultError and nothing else, except when the caller cancels it. What
     the server answers is checked first: an answer that does not fit the request is a ServerFailure.
@@ -49,6 +52,7 @@ class KeyVault:
         insecure: bool = False,
         token_file: str | Path | None = None,
         token: TokenSource | None = None,
+        keys: KeyRing | None = None,
         timeout: float = 10.0,
         remember: int = 10_000,
         state_file: str | Path | None = None,
@@ -58,6 +62,8 @@ class KeyVault:
         `token_file` holds a bearer token and is reloaded when it changes. `token` is an `async` function instead that
         returns one, called before every attempt. A token goes to another machine only in TLS. Raises InvalidRequest for
         unusable files.
+
+        `keys` has the keys of names, so that no method needs `key`. A `key` that is given nevertheless is used alone.
 
         `remember` is the number of names whose highest seen revision is kept in memory, to notice a rolled back store.
         `state_file` keeps them across runs, too. It is written whenever a revision rises, and waits up to 2 s for other
@@ -69,6 +75,7 @@ class KeyVault:
             token = TokenFile(token_file)
         self._transport = Transport(address, tls, insecure=insecure, token=token)
         self._timeout = timeout
+        self._keys = KeyChoice(keys)
         self._seen = SeenRevisions(remember, RevisionFile(state_file, address) if state_file else None)
         self._reader = Reader(self._transport, self._seen)
         self._writer = Writer(self._transport, self._reader, self._seen)
@@ -100,7 +107,13 @@ class KeyVault:
         return generated_key(answer, scope)
 
     async def create(
-        self, key_id: str, plaintext: bytes, *, key: DataKey, revision: int | None = None, timeout: float | None = None
+        self,
+        key_id: str,
+        plaintext: bytes,
+        *,
+        key: DataKey | None = None,
+        revision: int | None = None,
+        timeout: float | None = None,
     ) -> Written:
         """Store a new record of at most 380,000 bytes. Raises AlreadyExists, RecordDamaged, Conflict.
 
@@ -108,69 +121,110 @@ class KeyVault:
         open under the key. A purged name has nothing that opens. It takes `revision`, the last one that it had, as the
         operator knows it; without that, it is a Conflict that is `vacant`.
         """
-        return await self._writer.create(key_id, plaintext, key, revision, self._deadline(timeout))
+        deadline = self._deadline(timeout)
+        return await self._keys.create(
+            key_id, key, lambda owner: self._writer.create(key_id, plaintext, owner, revision, deadline)
+        )
 
     async def read(
-        self, key_id: str, *, key: DataKey, revision: int | None = None, timeout: float | None = None
+        self, key_id: str, *, key: DataKey | None = None, revision: int | None = None, timeout: float | None = None
     ) -> Record:
         """Read and open a record. Raises NotFound, RolledBack, RecordDamaged (also for a key not its own).
 
         With `revision`, read that one, which `revisions` lists. Raises RevisionNotFound if the server does not keep it.
         """
+        deadline = self._deadline(timeout)
         if revision is None:
-            return await self._reader.read(key_id, key, self._deadline(timeout))
-        return await self._history.read(key_id, key, revision, self._deadline(timeout))
+            return await self._keys.use(key_id, key, lambda owner: self._reader.read(key_id, owner, deadline))
+        return await self._keys.use(key_id, key, lambda owner: self._history.read(key_id, owner, revision, deadline))
 
     async def read_many(
-        self, keys: Mapping[str, DataKey], *, timeout: float | None = None
+        self, keys: Mapping[str, DataKey] | Iterable[str], *, timeout: float | None = None
     ) -> dict[str, Record | KeyVaultError]:
         """Read and open many records, each under its key, in few calls: `read_many({"prod/a": key, "prod/b": key})`.
+
+        With `KeyVault(keys=)` the names are enough: `read_many(["prod/a", "prod/b"])`.
 
         The result has, for each name, its record or the error that `read` would have raised; together they are no
         snapshot. Raises KeyVaultError only if a call fails as a whole, such as for want of a connection.
         """
-        return await self._batches.read(keys, self._deadline(timeout))
+        deadline = self._deadline(timeout)
+        if isinstance(keys, Mapping):
+            return await self._batches.read(keys, deadline)
+        return await self._keys.read_many(keys, lambda owners: self._batches.read(owners, deadline))
 
     async def read_if_changed(
-        self, key_id: str, *, key: DataKey, known_revision: int, timeout: float | None = None
+        self, key_id: str, *, known_revision: int, key: DataKey | None = None, timeout: float | None = None
     ) -> Record | None:
         """Read as `read` does, or return None without data if the record is still at `known_revision`."""
         if not 1 <= known_revision <= MAX_REVISION:
             raise InvalidRequest(f"invalid known_revision {known_revision}: must be 1 to 2^63-1")
-        return await self._reader.read_if_changed(key_id, key, self._deadline(timeout), known_revision)
+        deadline = self._deadline(timeout)
+        return await self._keys.use(
+            key_id, key, lambda owner: self._reader.read_if_changed(key_id, owner, deadline, known_revision)
+        )
 
     async def update(
-        self, key_id: str, plaintext: bytes, *, key: DataKey, revision: int | None = None, timeout: float | None = None
+        self,
+        key_id: str,
+        plaintext: bytes,
+        *,
+        key: DataKey | None = None,
+        revision: int | None = None,
+        timeout: float | None = None,
     ) -> Written:
         """Replace the record if it is at `revision`; without a revision, replace it in any case.
 
         Raises NotFound, and Conflict if the record is at another revision than the named one.
         """
-        return await self._writer.update(key_id, plaintext, key, revision, self._deadline(timeout))
+        deadline = self._deadline(timeout)
+        return await self._keys.use(
+            key_id, key, lambda owner: self._writer.update(key_id, plaintext, owner, revision, deadline)
+        )
 
-    async def restore(self, key_id: str, *, key: DataKey, revision: int, timeout: float | None = None) -> Written:
+    async def restore(
+        self, key_id: str, *, revision: int, key: DataKey | None = None, timeout: float | None = None
+    ) -> Written:
         """Store the data of an earlier revision as the next one; the last writer wins, as in `update`.
 
         Raises RevisionNotFound if the server does not keep that revision, and what `read` and `update` raise.
         """
         deadline = self._deadline(timeout)
-        earlier = await self._history.read(key_id, key, revision, deadline)
-        return await self._writer.restore(key_id, earlier, key, deadline)
+
+        async def restore(owner: DataKey) -> Written:
+            earlier = await self._history.read(key_id, owner, revision, deadline)
+            return await self._writer.restore(key_id, earlier, owner, deadline)
+
+        return await self._keys.use(key_id, key, restore)
 
     async def delete(
-        self, key_id: str, *, key: DataKey, revision: int | None = None, timeout: float | None = None
+        self, key_id: str, *, key: DataKey | None = None, revision: int | None = None, timeout: float | None = None
     ) -> Written:
         """Delete the record; its name stays reserved for its owner. Raises as `update` does."""
-        return await self._writer.delete(key_id, key, revision, self._deadline(timeout))
+        deadline = self._deadline(timeout)
+        return await self._keys.use(key_id, key, lambda owner: self._writer.delete(key_id, owner, revision, deadline))
 
     async def rotate_key(
-        self, key_id: str, *, key: DataKey, new_key: DataKey, revision: int | None = None, timeout: float | None = None
+        self,
+        key_id: str,
+        *,
+        new_key: DataKey,
+        key: DataKey | None = None,
+        revision: int | None = None,
+        timeout: float | None = None,
     ) -> Written:
         """Hand the record from `key` to `new_key`, which must be stored safely before. Raises as `update` does.
 
-        If `new_key` opens the record already, an earlier attempt rotated it: the result is then `replayed`.
+        If `new_key` opens the record already, an earlier attempt rotated it: the result is then `replayed`. A client
+        with `keys` takes the one that this name would have without `new_key`.
         """
-        return await self._writer.rotate(key_id, key, new_key, revision, self._deadline(timeout))
+        deadline = self._deadline(timeout)
+        return await self._keys.use(
+            key_id,
+            key,
+            lambda owner: self._writer.rotate(key_id, owner, new_key, revision, deadline),
+            without=new_key,
+        )
 
     async def rewrap_key(self, key: DataKey, *, timeout: float | None = None) -> DataKey:
         """Wrap the data key under the server's current master key, and return it so."""

@@ -1,13 +1,11 @@
 """The examples of docs/client.md run, in Python and in a shell."""
 
-import ast
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from keyvault_client import KeyVault
-from tests.support.pages import PORT, Reader, blocks_of
+from tests.support.pages import PORT, Reader, blocks_of, run_awaiting
 from tests.support.processes import server_process
 from tests.support.servers import Served
 
@@ -16,16 +14,10 @@ FIRST, LIST, PAST, _ = (text for language, text in blocks_of(PAGE) if language =
 SAVE, SHELL = (text for language, text in blocks_of(PAGE) if language == "sh")
 
 
-async def run(block: str, **names: object) -> None:
-    """Run a block that awaits at its top level, as a reader's coroutine has it."""
-    code: Any = compile(block, PAGE, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    await eval(code, dict(names))
-
-
 async def test_the_first_example_runs(server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert PORT in FIRST
-    await run(FIRST.replace(PORT, server.address))
+    await run_awaiting(FIRST.replace(PORT, server.address))
     assert (tmp_path / "prod.key").exists()
 
 
@@ -34,8 +26,8 @@ async def test_the_examples_of_names_and_the_past_run(vault: KeyVault, capsys: p
     await vault.create("prod/db", b"1", key=key)
     for data in (b"2", b"3", b"4"):
         await vault.update("prod/db", data, key=key)
-    await run(LIST, vault=vault)
-    await run(PAST, vault=vault, key=key)
+    await run_awaiting(LIST, vault=vault)
+    await run_awaiting(PAST, vault=vault, key=key)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["prod/db", "4", "3", "2", "1"]
     assert (await vault.read("prod/db", key=key)).plaintext == b"3"

@@ -3,6 +3,7 @@
 What is changed for a test: the port that a page names, for a free one; the folder, for a new one.
 """
 
+import ast
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.support.processes import BIN, announced
 from tests.support.repository import ROOT
@@ -24,6 +26,12 @@ Block = tuple[str, str]
 def blocks_of(page: str) -> list[Block]:
     """Return the fenced blocks of a page, whose path starts at the root."""
     return re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
+
+
+async def run_awaiting(block: str, **names: object) -> None:
+    """Run a block of Python that awaits at its top level, as a reader's coroutine has it."""
+    code: Any = compile(block, "block", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    await eval(code, dict(names))
 
 
 def with_commands(**environment: str) -> dict[str, str]:
