@@ -1,7 +1,7 @@
 """The command `keyvault`: the client library from a shell.
 
 The rules of this file: a secret goes through files, standard input and standard output, never through an argument. A
-failure is one line on standard error and exit 1, bad usage one line and exit 2. There is no traceback.
+failure is one line on standard error and an exit code that exit_codes.py chooses. There is no traceback.
 """
 
 import sys
@@ -29,7 +29,8 @@ from keyvault_client.cli_parameters import (
     Raw,
 )
 from keyvault_client.connection_options import DEFAULT_CONNECTION, ConnectionOptions
-from keyvault_client.errors import InvalidRequest, KeyVaultError, RevisionNotFound, WrongRevision
+from keyvault_client.errors import InvalidRequest, KeyVaultError
+from keyvault_client.exit_codes import HELP, ExitCode, exit_code, sentence_of
 from keyvault_client.legacy import open_legacy
 from keyvault_client.records import Written
 from keyvault_client.terminal import (
@@ -50,8 +51,7 @@ from keyvault_client.terminal import (
 app = App(
     name="keyvault",
     help="Keep secrets in a KeyVault server that cannot read them. Data comes from standard input; a terminal asks for "
-    "it.\n\n"
-    "Exit status: 0 success, 1 failure, 2 bad usage. One line on standard error says what is wrong.",
+    f"it.\n\n{HELP}",
     version=lambda: version("keyvault-grpc"),
     default_parameter=Parameter(negative="", show_default=False),
     suppress_keyboard_interrupt=False,
@@ -243,19 +243,20 @@ def main() -> None:
     try:
         _run()
     except UnusedCliTokensError:
-        _exit("too many arguments: send data to standard input; other users of this machine can see arguments", 2)
+        _exit(
+            "too many arguments: send data to standard input; other users of this machine can see arguments",
+            ExitCode.USAGE,
+        )
     except CycloptsError as error:
-        _exit(str(error), 2)
-    except InvalidRequest as error:
-        _exit(str(error), 1 if error.reason else 2)  # 1: the server said so; 2: found before it was sent
-    except kve1.MalformedEnvelope as error:
-        _exit(str(error), 1)
+        _exit(str(error), ExitCode.USAGE)
     except KeyVaultError as error:
-        _exit(f"{error}{_current(error)}{f' [{error.reason} {error.request_id}]' if error.reason else ''}", 1)
+        _exit(sentence_of(error), exit_code(error))
+    except kve1.MalformedEnvelope as error:
+        _exit(str(error), exit_code(error))
     except OSError as error:
-        _exit(f"{error.filename or 'output'}: {error.strerror}", 1)
-    except KeyboardInterrupt:
-        _exit("interrupted: a change that was sent may have taken effect", 130)
+        _exit(f"{error.filename or 'output'}: {error.strerror}", exit_code(error))
+    except KeyboardInterrupt as error:
+        _exit("interrupted: a change that was sent may have taken effect", exit_code(error))
 
 
 def _run() -> None:
@@ -268,14 +269,6 @@ def _run() -> None:
 def _exit(sentence: str, code: int) -> NoReturn:
     print_error(f"keyvault: {printable(' '.join(sentence.split()))}")
     sys.exit(code)
-
-
-def _current(error: KeyVaultError) -> str:
-    """Return what the server says about a record that is at another revision."""
-    vacant = isinstance(error, WrongRevision) and error.vacant
-    if not isinstance(error, WrongRevision | RevisionNotFound) or vacant or not error.current_revision:
-        return ""
-    return f"; the record is at revision {error.current_revision}"
 
 
 def _report(key_id: KeyId, done: Written) -> None:

@@ -84,7 +84,7 @@ def test_an_empty_option_is_refused_by_its_name(shell: Shell) -> None:
         assert sentence == f"keyvault: {name} is empty: give it a value, or unset it\n"
         del shell.environment[name]
     shell.environment |= {"KEYVAULT_ADDRESS": "", "KEYVAULT_STATE": ""}
-    assert "no such record" in shell.refused(f"read prod/x --key prod.key --address {address}")
+    assert "no such record" in shell.refused(f"read prod/x --key prod.key --address {address}", status=3)
     assert "--ca is empty: give it a value, or leave it out" in shell.refused(
         f"generate-key --address {address} --ca=", status=2
     )

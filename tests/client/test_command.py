@@ -38,14 +38,14 @@ def test_a_record_lives_from_create_to_delete(shell: Shell, name: str) -> None:
     assert shell.ok(f"read {name} --key new.key") == b"newer"
     assert "another key" in shell.refused(f"read {name} --key prod.key")
     shell.ok(f"delete {name} --key new.key")
-    assert "no such record" in shell.refused(f"read {name} --key new.key")
+    assert "no such record" in shell.refused(f"read {name} --key new.key", status=3)
 
 
 def test_a_refusal_names_the_reason_and_the_request(shell: Shell, name: str) -> None:
     shell.ok("generate-key prod/", out="prod.key")
     shell.ok(f"create {name} --key prod.key", b"1")
-    assert "[RECORD_EXISTS " in shell.refused(f"create {name} --key prod.key", given=b"2")
-    assert "[STALE_REVISION " in shell.refused(f"update {name} --key prod.key --revision 5", given=b"2")
+    assert "[RECORD_EXISTS " in shell.refused(f"create {name} --key prod.key", 4, b"2")
+    assert "[STALE_REVISION " in shell.refused(f"update {name} --key prod.key --revision 5", 4, b"2")
 
 
 @pytest.mark.parametrize(
@@ -75,10 +75,10 @@ def test_bad_usage_is_one_line_and_exit_2(shell: Shell, line: str) -> None:
 
 
 @pytest.mark.slow
-def test_no_server_is_one_line_and_exit_1(shell: Shell) -> None:
+def test_no_server_is_one_line_and_exit_6(shell: Shell) -> None:
     shell.ok("generate-key prod/", out="prod.key")
     assert "cannot connect to 127.0.0.1:1: connection refused. Is the server running?" in shell.refused(
-        "read prod/x --key prod.key --address 127.0.0.1:1 --timeout 1"
+        "read prod/x --key prod.key --address 127.0.0.1:1 --timeout 1", status=6
     )
 
 

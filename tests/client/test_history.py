@@ -312,7 +312,7 @@ def test_the_command_shows_and_restores_the_past(shell: Shell) -> None:
     assert re.fullmatch(r"revision 2  20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ  91 bytes sealed", newest)
     assert oldest.startswith("revision 1  ")
     assert shell.ok(f"read {NAME} --key prod.key --revision 1") == b"one"
-    line = shell.refused(f"read {NAME} --key prod.key --revision 3")
+    line = shell.refused(f"read {NAME} --key prod.key --revision 3", status=3)
     assert "the record is at revision 2 [REVISION_NOT_FOUND " in line
     assert "--raw and --json" in shell.refused(f"read {NAME} --key prod.key --raw --json", status=2)
     assert shell.ok(f"restore {NAME} --key prod.key --revision 1") == b"prod/db is at revision 3\n"

@@ -447,7 +447,7 @@ async def test_the_command_shows_a_lie_on_one_line(tmp_path: Path) -> None:
     KEY.save(tmp_path / "key")
     refused = Refused(grpc.StatusCode.NOT_FOUND, FORGED, "RECORD_NOT_FOUND" + FORGED, {"request_id": FORGED})
     status, out, error = await ran(f"read {NAME} --key key", tmp_path, Read=refused)
-    assert (status, out, error.isprintable()) == (1, b"", True)
+    assert (status, out, error.isprintable()) == (3, b"", True)
     assert error.count("x\\x1b[2K") == 3
 
 

@@ -1,4 +1,4 @@
-"""What a person gets wrong at a shell: one line that says what to do, exit 2 for bad usage and 1 for a refusal, no
+"""What a person gets wrong at a shell: one line that says what to do, an exit code that says what to do, no
 traceback, no secret, and no key lost.
 """
 
@@ -76,8 +76,8 @@ def test_an_address_of_another_machine_names_the_flags(shell: Shell, key: Path) 
 def test_a_conflict_names_the_current_revision(shell: Shell, key: Path) -> None:
     shell.ok(f"create prod/conflict --key {key}", b"1")
     shell.ok(f"update prod/conflict --key {key}", b"2")
-    assert "at revision 2" in shell.refused(f"update prod/conflict --key {key} --revision 1", given=b"3")
-    assert "at revision 2" in shell.refused(f"create prod/conflict --key {key}", given=b"3")
+    assert "at revision 2" in shell.refused(f"update prod/conflict --key {key} --revision 1", 4, b"3")
+    assert "at revision 2" in shell.refused(f"create prod/conflict --key {key}", 4, b"3")
 
 
 @pytest.mark.process
@@ -93,7 +93,7 @@ def test_a_failed_handshake_is_one_line_too(shell: Shell, key: Path) -> None:
         threading.Thread(target=_talk_no_tls, args=(server,), daemon=True).start()
         address = f"127.0.0.1:{server.getsockname()[1]}"
         assert "the server does not speak TLS" in shell.refused(
-            f"read prod/x --key {key} --tls --timeout 4 --address {address}"
+            f"read prod/x --key {key} --tls --timeout 4 --address {address}", status=6
         )
 
 
@@ -133,7 +133,7 @@ def test_a_report_that_cannot_be_written_is_one_line(shell: Shell, key: Path) ->
 @pytest.mark.process
 def test_a_refusal_never_gets_into_the_output(shell: Shell, key: Path) -> None:
     done = in_shell(shell, "keyvault read prod/absent --key prod.key 2>&-")
-    assert (done.returncode, done.stdout) == (1, b"")
+    assert (done.returncode, done.stdout) == (3, b"")
 
 
 @pytest.mark.process

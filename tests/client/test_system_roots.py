@@ -70,7 +70,7 @@ async def test_grpcs_own_roots_do_not_count(server: IdentityServer, roots: Path,
         stderr=subprocess.PIPE,
     )
     _, err = await process.communicate()
-    assert (process.returncode, b"not trusted" in err) == ((0, False) if trusted else (1, True)), err
+    assert (process.returncode, b"not trusted" in err) == ((0, False) if trusted else (6, True)), err
 
 
 def test_roots_of_a_folder_count_by_their_hashed_names(roots: Path, tmp_path: Path) -> None:

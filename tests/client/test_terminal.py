@@ -93,7 +93,7 @@ def test_what_a_terminal_cannot_hand_over_is_refused(shell: Shell, key: Path, ke
     status, shown = typed(shell, "create prod/refused --key prod.key", keys)
     assert (status, sentence in shown) == (2, True), shown
     assert "rm -rf" not in shown
-    assert "no such record" in shell.refused("read prod/refused --key prod.key")
+    assert "no such record" in shell.refused("read prod/refused --key prod.key", status=3)
 
 
 @pytest.mark.parametrize("keys", [b"x" * 4_094 + b"\n", b"pasted with its end\r\n\r\n"], ids=["longest", "pasted"])
@@ -110,7 +110,7 @@ def test_ctrl_c_at_the_question_stores_nothing(shell: Shell, key: Path, name: st
         assert person.echoes
         assert "half" not in person.shown
         assert "Traceback" not in person.shown
-    assert "no such record" in shell.refused(f"read {name} --key prod.key")
+    assert "no such record" in shell.refused(f"read {name} --key prod.key", status=3)
 
 
 def test_the_terminal_echoes_again_afterwards(shell: Shell, key: Path, name: str) -> None:

@@ -298,7 +298,7 @@ async def test_the_command_takes_a_file_and_never_a_token(
         assert (status, err) == (0, "")
         assert caller_of(DataKey.from_json(out).wrapped_key) == f"jwt:{SUBJECT}"
     status, out, err = await command(*where)
-    assert (status, out) == (1, "")
+    assert (status, out) == (5, "")
     assert "authorization: Bearer" in err
     assert "[UNAUTHENTICATED " in err
     status, out, err = await command(*where, "--token", ISSUED_BY.token())

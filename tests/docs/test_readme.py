@@ -74,7 +74,7 @@ def production_runs(tour: Tour, folder: Path) -> None:
     tour.serve("KEYVAULT_TLS_CERTIFICATE")
     created, read_and_denied, verified, *_ = tour.run("bob is denied").splitlines()
     assert created == "prod/db-password is at revision 1"
-    assert read_and_denied == "hunter2bob is denied"
+    assert read_and_denied == "hunter2bob is denied: exit code 5"
     assert verified.startswith("whole: ")
     phases = [json.loads(line)["phase"] for line in (folder / "audit.jsonl").read_text().splitlines()]
     assert phases.count("intent") == 1

@@ -120,14 +120,16 @@ async def run(client: Client, verb: str, record: Record) -> tuple[str, str]:
         arguments += ["--new-key", record.new_key_file]
     given = b"new" if verb in {"create", "update"} else b""
     done = await asyncio.to_thread(client.run, *arguments, given=given)
-    return _outcome(done, record.name), done.stderr.decode()
+    return _outcome(client, done, record.name), done.stderr.decode()
 
 
-def _outcome(done: "subprocess.CompletedProcess[bytes]", name: str) -> str:
+def _outcome(client: Client, done: "subprocess.CompletedProcess[bytes]", name: str) -> str:
     line = done.stderr.decode()
     if done.returncode == 0:
         written = re.fullmatch(rf"{name} is at revision (\d+)( \(.*\))?\n", done.stdout.decode())
         assert written, done.stdout
         return done_at(int(written[1]))
-    assert (done.returncode, done.stdout, line.count("\n")) == (1, b"", 1), line
-    return UNKNOWN if re.search(r"\boutcome\b.*\bis unknown\b", line) else FAILED
+    unknown = re.search(r"\boutcome\b.*\bis unknown\b", line) is not None
+    codes = {client.unknown} if unknown else client.failed
+    assert (done.returncode in codes, done.stdout, line.count("\n")) == (True, b"", 1), (done.returncode, line)
+    return UNKNOWN if unknown else FAILED

@@ -1,0 +1,29 @@
+"""The blocks of docs/command.md run, from top to bottom, and its table has the exit codes."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from keyvault_client.exit_codes import ExitCode
+from tests.support.pages import Reader, blocks_of
+from tests.support.processes import server_process
+from tests.support.repository import ROOT
+
+PAGE = "docs/command.md"
+
+
+def test_the_table_has_every_exit_code() -> None:
+    rows = re.findall(r"^\| (\d+) +\| ([a-z ]+?) +\|", (ROOT / PAGE).read_text(), re.MULTILINE)
+    assert {int(number): name for number, name in rows} == {
+        code.value: code.name.lower().replace("_", " ") for code in ExitCode
+    }
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_the_page_runs_from_top_to_bottom(tmp_path: Path) -> None:
+    with server_process(tmp_path / "data") as server:
+        reader = Reader(tmp_path, server.address)
+        shown = reader.show(block for language, block in blocks_of(PAGE) if language == "sh")
+    assert "prod/api is at revision 1" in shown[-1]
