@@ -5,8 +5,9 @@ retry may help, is asked for again until the deadline.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeAlias, TypeVar
 
 from keyvault_api.names import MAX_BATCH_ITEMS
 from keyvault_api.v1 import keyvault_pb2 as pb
@@ -19,8 +20,30 @@ from keyvault_client.status import Failure, failure_of_item
 from keyvault_client.transport import Backoff, Transport, remaining, retry_after
 
 _FULL = "BATCH_FULL"
+_Found = TypeVar("_Found")
 
 Results: TypeAlias = dict[str, Record | KeyVaultError]
+Accept: TypeAlias = Callable[[str, pb.ReadResponse, DataKey, int], _Found]
+"""Opens an answer: takes the name, the answer, the key, and the revision that was proved before the call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reads(Generic[_Found]):
+    """What to read, and what was found so far: of each name what `accept` returned, or an error."""
+
+    keys: Mapping[str, DataKey]
+    accept: Accept[_Found]
+    results: dict[str, _Found | KeyVaultError]
+    known: Mapping[str, int] | None = None
+    """The revisions that the caller has, of some names or none; the answers may then be tombstones. None: they may not,
+    and each is a whole record."""
+
+    def add(self, name: str, record: pb.ReadResponse, floor: int) -> None:
+        """Open what the server answered; add what it is, or why it is not accepted."""
+        try:
+            self.results[name] = self.accept(name, record, self.keys[name], floor)
+        except KeyVaultError as error:
+            self.results[name] = error
 
 
 class BatchReader:
@@ -33,30 +56,35 @@ class BatchReader:
 
     async def read(self, keys: Mapping[str, DataKey], deadline: float) -> Results:
         """Return each record, opened, or why there is none. Raises KeyVaultError if a call fails as a whole."""
-        results: Results = {}
-        wanted = [name for name, key in keys.items() if _check(results, name, key)]
+        reads = Reads(keys, self._reader.accept, {})
+        await self.fill(reads, deadline)
+        return {name: reads.results[name] for name in keys}
+
+    async def fill(self, reads: Reads[_Found], deadline: float) -> None:
+        """Ask for these names, in their order, and add a result for each.
+
+        Raises KeyVaultError if a call fails as a whole; the results of earlier calls are then there.
+        """
+        wanted = [name for name, key in reads.keys.items() if _check(reads, name, key)]
         backoff = Backoff()
         while wanted:
             asked, later = wanted[:MAX_BATCH_ITEMS], wanted[MAX_BATCH_ITEMS:]
-            failures = await self._read_some(asked, keys, deadline, results)
+            failures = await self._read_some(reads, asked, deadline)
             full = [name for name, one in failures.items() if one.error.reason == _FULL]
             if len(full) == len(asked):
                 raise ServerFailure("the server has no room for a single record in its answer")
             again = {name: one.error for name, one in failures.items() if name not in full}
             wait = backoff.wait(remaining(deadline), max(map(retry_after, again.values()))) if again else 0.0
             if wait is None:  # no time is left to ask again
-                results |= again
+                reads.results.update(again)
                 again, wait = {}, 0.0
             await asyncio.sleep(wait)
             wanted = [*full, *again, *later]
-        return {name: results[name] for name in keys}
 
-    async def _read_some(
-        self, asked: Sequence[str], keys: Mapping[str, DataKey], deadline: float, results: Results
-    ) -> dict[str, Failure]:
+    async def _read_some(self, reads: Reads[_Found], asked: Sequence[str], deadline: float) -> dict[str, Failure]:
         """Ask for these names once; add what came to the results, and return what is to be asked for again."""
-        floors = {name: self._seen.get(keys[name], name) for name in asked}  # before the call, as Reader does
-        request = pb.BatchReadRequest(items=[pb.BatchReadRequest.Item(key_id=name) for name in asked])
+        floors = {name: self._seen.get(reads.keys[name], name) for name in asked}  # before the call, as Reader does
+        request = pb.BatchReadRequest(items=[_item(reads, name) for name in asked])
         answer = await self._transport.call("BatchRead", request, deadline, pb.BatchReadResponse)
         if len(answer.results) != len(asked):
             raise ServerFailure(f"the server answered {len(answer.results)} of {len(asked)} reads")
@@ -64,25 +92,25 @@ class BatchReader:
         for name, result in zip(asked, answer.results, strict=True):
             failure = failure_of_item(result.error) if result.WhichOneof("answer") == "error" else None
             if failure is None:
-                results[name] = self._opened(name, result.record, keys[name], floors[name])
+                reads.add(name, result.record, floors[name])
             elif failure.retry:
                 again[name] = failure
             else:
-                results[name] = failure.error
+                reads.results[name] = failure.error
         return again
 
-    def _opened(self, name: str, record: pb.ReadResponse, key: DataKey, floor: int) -> Record | KeyVaultError:
-        try:
-            return self._reader.accept(name, record, key, floor)
-        except KeyVaultError as error:
-            return error
+
+def _item(reads: Reads[_Found], name: str) -> pb.BatchReadRequest.Item:
+    if reads.known is None:
+        return pb.BatchReadRequest.Item(key_id=name)
+    return pb.BatchReadRequest.Item(key_id=name, known_revision=reads.known.get(name, 0), include_deleted=True)
 
 
-def _check(results: Results, name: str, key: DataKey) -> bool:
+def _check(reads: Reads[_Found], name: str, key: DataKey) -> bool:
     """Return whether the key may be used for this name; else say why not in the results."""
     try:
         check_scope(key, name)
     except InvalidRequest as error:
-        results[name] = error
+        reads.results[name] = error
         return False
     return True

@@ -3,6 +3,8 @@
 The rule of this file: what a record opens to is remembered, and nothing that the server only says.
 """
 
+from dataclasses import dataclass, field
+
 from keyvault_api.envelope import commits_to
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_client.errors import AlreadyExists, Conflict, NotFound, ServerFailure
@@ -10,6 +12,16 @@ from keyvault_client.keys import DataKey
 from keyvault_client.records import Record, check_scope, open_record, open_tombstone, parse_head
 from keyvault_client.seen_revisions import SeenRevisions, refuse_rollback
 from keyvault_client.transport import Transport
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a record became since a known revision: another revision, or a tombstone."""
+
+    revision: int
+    record: Record | None
+    """None if the record was deleted, which its tombstone proves."""
+    envelope: bytes = field(repr=False)
 
 
 class Reader:
@@ -28,11 +40,7 @@ class Reader:
         """Return the record, None if it is still at this revision."""
         check_scope(key, key_id)
         answer = await self._fetch(key_id, key, deadline, known_revision)
-        if not answer.not_modified:
-            return self._opened(key_id, answer, key)
-        if answer.revision != known_revision:
-            raise ServerFailure(f"the server's answer for {key_id} contradicts the request: not modified, but changed")
-        return None
+        return None if _is_known(key_id, answer, known_revision) else self._opened(key_id, answer, key)
 
     async def read_for_rotation(
         self, key_id: str, key: DataKey, new_key: DataKey, deadline: float
@@ -41,7 +49,7 @@ class Reader:
         check_scope(key, key_id)
         check_scope(new_key, key_id)
         answer = await self._fetch(key_id, key, deadline)
-        done = commits_to(parse_head(key_id, answer.envelope), new_key.secret(), new_key.tenant, key_id)
+        done = is_sealed_under(new_key, key_id, answer)
         return self._opened(key_id, answer, new_key if done else key), done
 
     async def deleted_revision(self, key_id: str, key: DataKey, stale: Conflict, deadline: float) -> int:
@@ -84,10 +92,44 @@ class Reader:
         _check_revision(key_id, answer, floor)
         return self._opened(key_id, answer, key)
 
+    def accept_change(
+        self, key_id: str, answer: pb.ReadResponse, key: DataKey, floor: int, known_revision: int
+    ) -> Change | None:
+        """Return what an answer shows that may have a tombstone; None if the record is still at the known revision.
+
+        The known revision was proved, as `floor` was: what is below it is rolled back. Raises as `accept` does.
+        """
+        _check_revision(key_id, answer, max(floor, known_revision))
+        if _is_known(key_id, answer, known_revision):
+            return None
+        if not answer.deleted:
+            return Change(answer.revision, self._opened(key_id, answer, key), answer.envelope)
+        revision = open_tombstone(key_id, answer, key)
+        self._seen.note(key, key_id, revision)
+        return Change(revision, None, answer.envelope)
+
+    def accept_sealed(self, record: Record, key: DataKey) -> Record:
+        """Return a record that was opened without the server, as one that is proved. Raises RolledBack."""
+        refuse_rollback(record.key_id, record.revision, self._seen.get(key, record.key_id))
+        self._seen.note(key, record.key_id, record.revision)
+        return record
+
     def _opened(self, key_id: str, answer: pb.ReadResponse, key: DataKey) -> Record:
         record = open_record(key_id, answer, key)
         self._seen.note(key, key_id, record.revision)
         return record
+
+
+def is_sealed_under(key: DataKey, key_id: str, answer: pb.ReadResponse) -> bool:
+    """Report whether the record's data key is this one. Raises RecordDamaged."""
+    return commits_to(parse_head(key_id, answer.envelope), key.secret(), key.tenant, key_id)
+
+
+def _is_known(key_id: str, answer: pb.ReadResponse, known_revision: int) -> bool:
+    """Report whether the server says that the record is still at this revision. Raises ServerFailure."""
+    if answer.not_modified and answer.revision != known_revision:
+        raise ServerFailure(f"the server's answer for {key_id} contradicts the request: not modified, but changed")
+    return answer.not_modified
 
 
 def _check_revision(key_id: str, answer: pb.ReadResponse, floor: int) -> None:
