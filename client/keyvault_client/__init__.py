@@ -1,5 +1,7 @@
 """The KeyVault client: `async with KeyVault("host:port") as vault`. docs/client.md describes it."""
 
+from keyvault_client.cache import Secrets
+from keyvault_client.cache_file import SealedRecord, read_cache_file
 from keyvault_client.caller_identity import CallerIdentity, PolicyRule
 from keyvault_client.errors import (
     AlreadyExists,
@@ -12,7 +14,9 @@ from keyvault_client.errors import (
     KeyVaultError,
     MasterKeyUnusable,
     NotAuthorized,
+    NotCached,
     NotFound,
+    NotRefreshed,
     OutcomeUnknown,
     RecordDamaged,
     RevisionNotFound,
@@ -48,7 +52,9 @@ __all__ = [
     "ListedName",
     "MasterKeyUnusable",
     "NotAuthorized",
+    "NotCached",
     "NotFound",
+    "NotRefreshed",
     "OutcomeUnknown",
     "PolicyRule",
     "Record",
@@ -56,10 +62,13 @@ __all__ = [
     "Revision",
     "RevisionNotFound",
     "RolledBack",
+    "SealedRecord",
+    "Secrets",
     "ServerFailure",
     "StoredKey",
     "Unavailable",
     "Written",
     "WrongEventLoop",
     "WrongRevision",
+    "read_cache_file",
 ]

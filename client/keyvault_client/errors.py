@@ -18,7 +18,12 @@ KeyVaultError
   RolledBack          the server shows an older revision than this client has seen
   ServerFailure       a fault of the server
   WrongEventLoop      the client was used in another event loop or process before
+  NotCached           a cache has no value for this name; also a KeyError
+  NotRefreshed        a cache could not read some of its names
 """
+
+from collections.abc import Mapping
+from types import MappingProxyType
 
 
 class KeyVaultError(Exception):
@@ -144,6 +149,22 @@ class ServerFailure(KeyVaultError):
 
 class WrongEventLoop(KeyVaultError):
     """A client belongs to the event loop and process of its first call. Make another client, or share one loop."""
+
+
+class NotCached(KeyVaultError, KeyError):
+    """A cache has no value for this name: it is not one of its names, or `failure` says why. Also a KeyError."""
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)  # a KeyError shows its message in quotes
+
+
+class NotRefreshed(KeyVaultError):
+    """A cache could not read some of its names."""
+
+    def __init__(self, message: str, *, failures: Mapping[str, KeyVaultError]) -> None:
+        super().__init__(message)
+        self.failures = MappingProxyType(dict(failures))
+        """Why, for each name that failed."""
 
 
 def quote(name: str) -> str:

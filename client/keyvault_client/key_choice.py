@@ -69,6 +69,17 @@ class KeyChoice:
                     results[name] = _naming(asked[name], result)
         return {name: results[name] for name in turns}
 
+    def keys_of(self, names: Iterable[str]) -> dict[str, DataKey]:
+        """Return a key of each name; `owner_of` is for a record that it does not own. Raises KeyNotFound."""
+        if isinstance(names, str):
+            raise InvalidRequest("cache takes a list of names, or a dict with the key of each name")
+        return {name: self._ring_for(name).current(name)[0].key for name in names}
+
+    def owner_of(self, name: str, owns: Callable[[DataKey], bool]) -> DataKey | None:
+        """Return the key of this name that owns its record, None if there is none yet. Raises KeyNotFound."""
+        candidates = (one.key for one in _turns(self._ring_for(name), name))
+        return next((key for key in candidates if key.plaintext_key is not None and owns(key)), None)
+
     def _ring_for(self, key_id: str) -> KeyRing:
         if self._ring is None:
             raise InvalidRequest(f"no key for {key_id}: give key=, or make the client with keys=KeyRing(folder)")

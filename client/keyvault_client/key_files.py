@@ -45,18 +45,27 @@ def save_new_file(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
-    """Replace a file durably; it keeps its mode and its group. Raises OSError, and then leaves the old file.
+    """Replace a file durably; it keeps its mode and its group. Raises OSError, and then leaves the old file."""
+    target = Path(path).resolve()  # a symbolic link stays one
+    _put(target, os.fspath(path), content, target.stat())
+
+
+def write_private(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file of mode 0600 durably, new or in place of an old one, as `replace_file` does. Raises OSError."""
+    _put(Path(path).resolve(), os.fspath(path), content, None)
+
+
+def _put(target: Path, name: str, content: bytes, like: os.stat_result | None) -> None:
+    """Give the target new content, with the mode and group of `like`, or mode 0600.
 
     1. The new content is on the disk, in a file next to the old one.
     2. The new file takes the name of the old one.
     3. The name is on the disk.
     """
-    target = Path(path).resolve()  # a symbolic link stays one
-    status = target.stat()
     # 1.
     descriptor, draft = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    with _removed_on_failure(Path(draft), os.fspath(path)):
-        _write_durably(descriptor, content, status)
+    with _removed_on_failure(Path(draft), name):
+        _write_durably(descriptor, content, like)
         # 2.
         Path(draft).replace(target)
     # 3.

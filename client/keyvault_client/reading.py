@@ -108,9 +108,13 @@ class Reader:
         self._seen.note(key, key_id, revision)
         return Change(revision, None, answer.envelope)
 
+    def proved_revision(self, key: DataKey, key_id: str) -> int:
+        """Return the highest revision that was proved under this key, 0 if none was."""
+        return self._seen.get(key, key_id)
+
     def accept_sealed(self, record: Record, key: DataKey) -> Record:
         """Return a record that was opened without the server, as one that is proved. Raises RolledBack."""
-        refuse_rollback(record.key_id, record.revision, self._seen.get(key, record.key_id))
+        refuse_rollback(record.key_id, record.revision, self.proved_revision(key, record.key_id))
         self._seen.note(key, record.key_id, record.revision)
         return record
 

@@ -15,6 +15,9 @@ from keyvault_api.names import is_scope
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_client.answers import generated_key, rewrapped_key, unwrapped_key
 from keyvault_client.batch_reading import BatchReader
+from keyvault_client.cache import Secrets
+from keyvault_client.cache_refresh import NewKey, Refresher
+from keyvault_client.callbacks import OnChange
 from keyvault_client.caller_identity import CallerIdentity, caller_identity
 from keyvault_client.errors import InvalidRequest, KeyVaultError, quote
 from keyvault_client.history import History, Revisions
@@ -152,6 +155,30 @@ class KeyVault:
         if isinstance(keys, Mapping):
             return await self._batches.read(keys, deadline)
         return await self._keys.read_many(keys, lambda owners: self._batches.read(owners, deadline))
+
+    def cache(
+        self,
+        keys: Mapping[str, DataKey] | Iterable[str],
+        *,
+        refresh: float = 30.0,
+        on_change: OnChange | None = None,
+        new_key: NewKey | None = None,
+        file: str | Path | None = None,
+        max_age: float | None = None,
+        allow_missing: bool = False,
+        timeout: float | None = None,
+    ) -> Secrets:
+        """Keep records in memory: `async with vault.cache({"prod/db": key}) as secrets`, then `secrets["prod/db"]`.
+
+        With `KeyVault(keys=)` the names are enough. They are refreshed after at most `refresh` seconds, each with this
+        `timeout`. `on_change(name, record)` is called for each change. `new_key(name)` returns the key of a record that
+        was rotated, or None. Both may be `async`. `file` keeps sealed envelopes, for a start while the server is away.
+        A value that the server confirmed more than `max_age` seconds ago is not served. The start raises NotRefreshed
+        if a name has no value, unless `allow_missing`. docs/cache.md has the rest.
+        """
+        refresher = Refresher(self._batches, self._reader, self._keys, keys, new_key)
+        deadline = partial(self._deadline, timeout)
+        return Secrets(refresher, deadline, refresh, max_age, file, on_change, allow_missing=allow_missing)
 
     async def read_if_changed(
         self, key_id: str, *, known_revision: int, key: DataKey | None = None, timeout: float | None = None
