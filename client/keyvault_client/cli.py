@@ -28,6 +28,7 @@ from keyvault_client.cli_parameters import (
     NewFile,
     Raw,
 )
+from keyvault_client.cli_run import run
 from keyvault_client.connection_options import DEFAULT_CONNECTION, ConnectionOptions
 from keyvault_client.errors import InvalidRequest, KeyVaultError
 from keyvault_client.exit_codes import HELP, ExitCode, exit_code, sentence_of
@@ -215,6 +216,7 @@ app.command(whoami)
 app.command(seal_envelope, name="seal")
 app.command(open_envelope, name="open")
 app.command(inspect)
+app.command(run)
 
 
 @app.command

@@ -17,6 +17,7 @@ from keyvault_client.errors import (
     Unavailable,
     WrongRevision,
 )
+from keyvault_client.program import ProgramNotFound, ProgramUnusable
 
 
 class ExitCode(IntEnum):
@@ -30,6 +31,10 @@ class ExitCode(IntEnum):
     DENIED = 5
     UNAVAILABLE = 6
     OUTCOME_UNKNOWN = 7
+    NOT_STARTED = 126
+    """As a shell reports a program that the system does not run."""
+    PROGRAM_NOT_FOUND = 127
+    """As a shell reports it."""
     INTERRUPTED = 130
     """As a shell reports SIGINT."""
 
@@ -49,6 +54,8 @@ _CODES: dict[type[BaseException], ExitCode] = {
     Busy: ExitCode.UNAVAILABLE,
     Unavailable: ExitCode.UNAVAILABLE,
     OutcomeUnknown: ExitCode.OUTCOME_UNKNOWN,
+    ProgramUnusable: ExitCode.NOT_STARTED,
+    ProgramNotFound: ExitCode.PROGRAM_NOT_FOUND,
     KeyboardInterrupt: ExitCode.INTERRUPTED,
 }
 

@@ -194,6 +194,12 @@ def quiet_grpc() -> None:
     os.close(nowhere)
 
 
+def give_back_standard_error() -> None:
+    """Make descriptor 2 standard error again, for a program that this process becomes or starts."""
+    if sys.stderr is not None:
+        os.dup2(sys.stderr.fileno(), 2)
+
+
 def print_error(sentence: str) -> None:
     """Write one line to standard error, if it is open."""
     if sys.stderr is not None:

@@ -6,12 +6,20 @@ Source: setrlimit(2), prctl(2), core(5).
 import ctypes
 import resource
 import sys
+from functools import cache
 
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
 
 
 def close_memory() -> None:
     """Let nobody but root read this process's memory (core file, debugger, /proc): it holds data keys."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, hard = core_limit_at_start()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))  # a program that this one becomes can have its limit back
     if sys.platform == "linux":  # a core_pattern that begins with a pipe ignores the limit
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+@cache
+def core_limit_at_start() -> tuple[int, int]:
+    """Return the limit of core files that this process was started with, soft and hard, in bytes."""
+    return resource.getrlimit(resource.RLIMIT_CORE)

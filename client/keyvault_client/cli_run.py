@@ -1,0 +1,42 @@
+"""The command `keyvault run`: start a program with secrets in its environment."""
+
+import os
+from collections.abc import Sequence
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.types import ExistingFile
+
+from keyvault_client.cli_parameters import KeyFile
+from keyvault_client.connection_options import DEFAULT_CONNECTION, ConnectionOptions
+from keyvault_client.program import become, find_program
+from keyvault_client.terminal import load_key
+from keyvault_client.variables import parse_assignments, values_of, without_credentials
+
+
+async def run(
+    *command: Annotated[str, Parameter(help="The program and its arguments.")],
+    env: Annotated[
+        Sequence[str], Parameter(help="NAME=RECORD: the record's data becomes this variable. Can be repeated.")
+    ] = (),
+    env_file: Annotated[
+        ExistingFile | None, Parameter(help="File with a NAME=RECORD on each line; # begins a comment.")
+    ] = None,
+    key: KeyFile,
+    keep_credentials: Annotated[
+        bool, Parameter(help="Pass on the variables that lead to keys, tokens and certificates of this command.")
+    ] = False,
+    connection: ConnectionOptions = DEFAULT_CONNECTION,
+) -> None:
+    """Start a program with secrets in its environment: `keyvault run --env DB_PASSWORD=prod/db -- CMD ARGUMENT`.
+
+    The program replaces this process: signals and the exit code are its own. If a record cannot be read, it is not
+    started.
+    """
+    assignments = parse_assignments(env, env_file)
+    environment = dict(os.environ) if keep_credentials else without_credentials(os.environ)
+    path = find_program(command, environment)
+    owner = load_key(key)
+    async with connection.connect() as vault:
+        records = await vault.read_many(dict.fromkeys(assignments.values(), owner))
+    become(path, command, environment | values_of(assignments, records))

@@ -1,0 +1,151 @@
+"""`keyvault run`: a program with secrets in its environment, in the place of the command."""
+
+import os
+import resource
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import BIN
+from tests.support.shell import Shell, in_shell
+from tests.support.terminal import at_terminal
+
+pytestmark = pytest.mark.process
+
+INHERITED = """echo $$; cat /proc/self/limits; grep -E '^(Sig|Umask|NoNewPrivs|CoreDumping)' /proc/self/status
+ls /proc/self/fd; echo "to standard error" >&2; exit 42"""
+"""What a program sees of its start."""
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory, address: str) -> Path:
+    """A folder with the key of some records."""
+    shell = Shell(tmp_path_factory.mktemp("run"), address)
+    shell.ok("generate-key run/ --save run.key")
+    for name, data in {"a": b"hunter2", "b": b"two\nlines\n", "nul": b"hunter2\0", "bytes": b"\xff"}.items():
+        shell.ok(f"create run/{name} --key run.key", data)
+    return shell.directory
+
+
+@pytest.fixture
+def shell(tmp_path: Path, stored: Path, address: str) -> Shell:
+    shell = Shell(tmp_path, address)
+    (tmp_path / "run.key").symlink_to(stored / "run.key")
+    return shell
+
+
+def test_a_program_gets_secrets_in_its_environment(shell: Shell) -> None:
+    (shell.directory / "run.env").write_text("# comment\nB=run/b\n")
+    shell.environment |= {"A": "of the shell"}
+    line = "run --key run.key --env A=run/a --env-file run.env -- sh -c printenv${IFS}A;printenv${IFS}B"
+    assert shell.ok(line) == b"hunter2\ntwo\nlines\n\n"
+
+
+def test_options_after_the_dashes_are_the_programs(shell: Shell) -> None:
+    line = "run --key run.key --env A=run/a -- printf %s,%s,%s,%s,%s --help --env --key -- --version"
+    assert shell.ok(line) == b"--help,--env,--key,--,--version"
+
+
+def test_the_exit_code_is_the_programs(shell: Shell) -> None:
+    assert shell.run("run --key run.key --env A=run/a -- sh -c exit${IFS}42").returncode == 42
+    assert shell.run("run --key run.key --env A=run/a -- sh -c kill${IFS}$$").returncode == -15
+
+
+@pytest.mark.slow
+def test_the_program_is_started_as_a_shell_starts_it(shell: Shell) -> None:
+    """It has the process, streams, limits, signals and no descriptor more."""
+    run = [BIN / "keyvault", "run", "--key", "run.key", "--env", "A=run/a", "--"]
+    _, plain = _inherited(["sh", "-c", INHERITED], shell)
+    pid, run_by_us = _inherited([*run, "sh", "-c", INHERITED], shell)
+    shown, reference = run_by_us.splitlines(), plain.splitlines()
+    assert shown[0] == str(pid)
+    assert shown[1:] == reference[1:]
+
+
+def _inherited(command: list[str | Path], shell: Shell) -> tuple[int, str]:
+    process = subprocess.Popen(
+        command,
+        cwd=shell.directory,
+        env=shell.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=_set_core_limit,  # noqa: PLW1509 - a limit of the child alone
+        text=True,
+    )
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (42, "to standard error\n")
+    return process.pid, out
+
+
+def _set_core_limit() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (hard if hard >= 0 and hard < 4096 else 4096, hard))
+
+
+@pytest.mark.parametrize(
+    ("assignment", "status", "sentence"),
+    [
+        ("B=run/absent", 3, "B=run/absent: "),
+        ("B=prod/a", 2, "B=prod/a: the key's scope run/ does not cover prod/a"),
+        ("B=run/nul", 1, "B=run/nul: the data has a NUL byte"),
+        ("B=run/bytes", 1, "B=run/bytes: the data is not UTF-8"),
+        ("B", 2, "--env 'B': expected NAME=RECORD"),
+    ],
+)
+def test_a_name_that_fails_stops_it_before_the_start(shell: Shell, assignment: str, status: int, sentence: str) -> None:
+    message = shell.refused(f"run --key run.key --env A=run/a --env {assignment} -- touch started", status)
+    assert sentence in message
+    assert "hunter2" not in message
+    assert not (shell.directory / "started").exists()
+
+
+def test_no_server_stops_it_before_the_start(shell: Shell) -> None:
+    line = "run --key run.key --env A=run/a --address 127.0.0.1:1 --timeout 0.5 -- touch started"
+    shell.refused(line, status=6)
+    assert not (shell.directory / "started").exists()
+
+
+def test_a_program_that_cannot_be_run_is_one_line(shell: Shell) -> None:
+    begin = "run --key run.key --env A=run/a"
+    assert "give it after --" in shell.refused(begin, status=2)
+    assert "program 'nonsense' not found" in shell.refused(f"{begin} -- nonsense --key x", status=127)
+    assert "'./nonsense' not found" in shell.refused(f"{begin} -- ./nonsense", status=127)
+    (shell.directory / "text").write_text("echo")
+    assert "'./text' is not an executable file" in shell.refused(f"{begin} -- ./text", status=126)
+    (shell.directory / "text").chmod(0o700)
+    assert "text: cannot be run: Exec format error" in shell.refused(f"{begin} -- ./text", status=126)
+    (shell.directory / "script").write_text("#!/nonsense\n")
+    (shell.directory / "script").chmod(0o700)
+    assert "script: cannot be run: No such file" in shell.refused(f"{begin} -- ./script", status=127)
+
+
+def test_an_environment_that_is_too_large_is_one_line(shell: Shell) -> None:
+    shell.ok("create run/large --key run.key", b"x" * 200_000)
+    message = shell.refused("run --key run.key --env A=run/large -- true", status=126)
+    assert "read large secrets into files" in message
+
+
+def test_variables_that_lead_to_our_keys_stay_here(shell: Shell) -> None:
+    shell.environment |= {"KEYVAULT_KEYS": "keys", "KEYVAULT_POLICY": "mine"}
+    line = "--key run.key --env A=run/a"
+    assert b"KEYVAULT_KEYS" not in shell.ok(f"run {line} -- env")
+    assert {b"KEYVAULT_KEYS=keys", b"KEYVAULT_POLICY=mine"} <= set(
+        shell.ok(f"run {line} --keep-credentials -- env").splitlines()
+    )
+
+
+def test_a_program_on_a_terminal_has_the_terminal(shell: Shell) -> None:
+    line: list[str | Path] = [BIN / "keyvault", "run", "--key", "run.key", "--env", "A=run/a", "--", "sh"]
+    with at_terminal(line, shell.directory, shell.environment) as person:
+        person.wait_for("$ ") if os.geteuid() else person.wait_for("# ")
+        person.type(b"tty; echo got $A; exit 7\n")
+        assert person.end() == 7
+    assert "got hunter2" in person.shown
+    assert "/dev/" in person.shown
+
+
+def test_output_of_ours_comes_from_the_program_alone(shell: Shell) -> None:
+    done = in_shell(shell, "keyvault run --key run.key --env A=run/a -- sh -c 'echo $A' 2>&-")
+    assert (done.returncode, done.stdout) == (0, b"hunter2\n")
