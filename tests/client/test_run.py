@@ -13,7 +13,7 @@ from tests.support.terminal import at_terminal
 
 pytestmark = pytest.mark.process
 
-INHERITED = """echo $$; cat /proc/self/limits; grep -E '^(Sig|Umask|NoNewPrivs|CoreDumping)' /proc/self/status
+INHERITED = """echo $$; cat /proc/self/limits; grep -E '^(Sig[BIC]|Umask|NoNewPrivs)' /proc/self/status
 ls /proc/self/fd; echo "to standard error" >&2; exit 42"""
 """What a program sees of its start."""
 
@@ -55,7 +55,7 @@ def test_the_exit_code_is_the_programs(shell: Shell) -> None:
 @pytest.mark.slow
 def test_the_program_is_started_as_a_shell_starts_it(shell: Shell) -> None:
     """It has the process, streams, limits, signals and no descriptor more."""
-    run = [BIN / "keyvault", "run", "--key", "run.key", "--env", "A=run/a", "--"]
+    run: list[str | Path] = [BIN / "keyvault", "run", "--key", "run.key", "--env", "A=run/a", "--"]
     _, plain = _inherited(["sh", "-c", INHERITED], shell)
     pid, run_by_us = _inherited([*run, "sh", "-c", INHERITED], shell)
     shown, reference = run_by_us.splitlines(), plain.splitlines()
