@@ -41,6 +41,6 @@ def test_a_test_with_the_marker_starts_processes() -> None:
 def test_the_environment_is_without_the_machines_settings() -> None:
     assert not [name for name in os.environ if name in ROOTS or name.lower() in PROXIES]
     ours = {name: value for name, value in os.environ.items() if name.startswith("KEYVAULT_")}
-    assert ours == {"KEYVAULT_STATE": ""}, "the command keeps no state of the tests"
+    assert ours == {"KEYVAULT_STATE": "", "KEYVAULT_KEYS": ""}, "the command keeps no state of the tests, and no keys"
     back = {name: value for name, value in removed.items() if not name.startswith("KEYVAULT_")}
     assert for_downloads() == os.environ | back

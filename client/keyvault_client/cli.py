@@ -16,16 +16,17 @@ from cyclopts.types import PositiveInt
 from keyvault_api import envelope as kve1
 from keyvault_api.printable import printable
 from keyvault_api.process import close_memory
+from keyvault_client.cli_key_options import DEFAULT_KEYS, KeyOptions
 from keyvault_client.cli_keyless import history, list_names, whoami
+from keyvault_client.cli_keys import app as keys_app
+from keyvault_client.cli_keys import generate_key, rewrap_key, unwrap_key
 from keyvault_client.cli_offline import inspect, open_envelope, seal_envelope
 from keyvault_client.cli_parameters import (
     AllowEmpty,
     AsJson,
     AtRevision,
-    InPlace,
-    KeyFile,
     KeyId,
-    NewFile,
+    NewKeyFile,
     Raw,
 )
 from keyvault_client.cli_run import run
@@ -35,17 +36,13 @@ from keyvault_client.exit_codes import HELP, ExitCode, exit_code, sentence_of
 from keyvault_client.legacy import open_legacy
 from keyvault_client.records import Written
 from keyvault_client.terminal import (
-    check_key_output,
     flush_output,
     load_key,
-    load_key_to_change,
     print_error,
     quiet_grpc,
     read_message,
     read_secret,
     refuse_empty,
-    write_changed_key,
-    write_key,
     write_plaintext,
 )
 
@@ -60,29 +57,11 @@ app = App(
 
 
 @app.command
-async def generate_key(
-    scope: Annotated[
-        str, Parameter(help='A key_id, or a prefix ending in "/". Default: a key_id that the server generates.')
-    ] = "",
-    /,
-    *,
-    without_plaintext: Annotated[bool, Parameter(help="Leave out plaintext_key; unwrap-key can get it back.")] = False,
-    save: NewFile = None,
-    connection: ConnectionOptions = DEFAULT_CONNECTION,
-) -> None:
-    """Save a new data key: `keyvault generate-key prod/ --save prod.key`. Without --save it goes to standard output."""
-    check_key_output(save)
-    async with connection.connect() as vault:
-        key = await vault.generate_key(scope)
-    write_key(key.without_plaintext() if without_plaintext else key, save)
-
-
-@app.command
 async def create(
     key_id: KeyId,
     /,
     *,
-    key: KeyFile,
+    keys: KeyOptions = DEFAULT_KEYS,
     revision: Annotated[
         PositiveInt | None,
         Parameter(help="Last revision of a purged name, as its operator knows it: go on from there."),
@@ -91,9 +70,9 @@ async def create(
     connection: ConnectionOptions = DEFAULT_CONNECTION,
 ) -> None:
     """Store standard input as a new record."""
-    owner, data = load_key(key), read_secret(key_id, allow_empty=allow_empty)
-    async with connection.connect() as vault:
-        _report(key_id, await vault.create(key_id, data, key=owner, revision=revision))
+    owner, data = keys.choose(key_id), read_secret(key_id, allow_empty=allow_empty)
+    async with connection.connect(owner.ring) as vault:
+        _report(key_id, await vault.create(key_id, data, key=owner.key, revision=revision))
 
 
 @app.command
@@ -101,7 +80,7 @@ async def read(
     key_id: KeyId,
     /,
     *,
-    key: KeyFile,
+    keys: KeyOptions = DEFAULT_KEYS,
     revision: Annotated[
         PositiveInt | None, Parameter(help="Read this revision, one that history lists. Default: the current one.")
     ] = None,
@@ -112,9 +91,9 @@ async def read(
     """Write a record's data to standard output."""
     if raw and json:
         raise InvalidRequest("--raw and --json exclude each other")
-    owner = load_key(key)
-    async with connection.connect() as vault:
-        record = await vault.read(key_id, key=owner, revision=revision)
+    owner = keys.choose(key_id)
+    async with connection.connect(owner.ring) as vault:
+        record = await vault.read(key_id, key=owner.key, revision=revision)
     if json:
         print(dumps(record.to_json()))
     else:
@@ -126,15 +105,15 @@ async def restore(
     key_id: KeyId,
     /,
     *,
-    key: KeyFile,
+    keys: KeyOptions = DEFAULT_KEYS,
     revision: Annotated[PositiveInt, Parameter(help="The earlier revision, one that history lists.")],
     json: AsJson = False,
     connection: ConnectionOptions = DEFAULT_CONNECTION,
 ) -> None:
     """Store an earlier revision's data as a record's next revision. The last writer wins."""
-    owner = load_key(key)
-    async with connection.connect() as vault:
-        done = await vault.restore(key_id, key=owner, revision=revision)
+    owner = keys.choose(key_id)
+    async with connection.connect(owner.ring) as vault:
+        done = await vault.restore(key_id, key=owner.key, revision=revision)
     if json:
         print(dumps({"key_id": key_id} | done.to_json()))
     else:
@@ -146,24 +125,30 @@ async def update(
     key_id: KeyId,
     /,
     *,
-    key: KeyFile,
+    keys: KeyOptions = DEFAULT_KEYS,
     revision: AtRevision = None,
     allow_empty: AllowEmpty = False,
     connection: ConnectionOptions = DEFAULT_CONNECTION,
 ) -> None:
     """Replace a record's data with standard input."""
-    owner, data = load_key(key), read_secret(key_id, allow_empty=allow_empty)
-    async with connection.connect() as vault:
-        _report(key_id, await vault.update(key_id, data, key=owner, revision=revision))
+    owner, data = keys.choose(key_id), read_secret(key_id, allow_empty=allow_empty)
+    async with connection.connect(owner.ring) as vault:
+        _report(key_id, await vault.update(key_id, data, key=owner.key, revision=revision))
 
 
 @app.command
 async def delete(
-    key_id: KeyId, /, *, key: KeyFile, revision: AtRevision = None, connection: ConnectionOptions = DEFAULT_CONNECTION
+    key_id: KeyId,
+    /,
+    *,
+    keys: KeyOptions = DEFAULT_KEYS,
+    revision: AtRevision = None,
+    connection: ConnectionOptions = DEFAULT_CONNECTION,
 ) -> None:
     """Delete a record. Its name stays reserved for its key."""
-    async with connection.connect() as vault:
-        _report(key_id, await vault.delete(key_id, key=load_key(key), revision=revision))
+    owner = keys.choose(key_id)
+    async with connection.connect(owner.ring) as vault:
+        _report(key_id, await vault.delete(key_id, key=owner.key, revision=revision))
 
 
 @app.command
@@ -171,45 +156,23 @@ async def rotate_key(
     key_id: KeyId,
     /,
     *,
-    key: KeyFile,
-    new_key: KeyFile,
+    keys: KeyOptions = DEFAULT_KEYS,
+    new_key: NewKeyFile,
     revision: AtRevision = None,
     connection: ConnectionOptions = DEFAULT_CONNECTION,
 ) -> None:
     """Hand a record to another key. The old key no longer opens or changes this record."""
-    async with connection.connect() as vault:
-        done = await vault.rotate_key(key_id, key=load_key(key), new_key=load_key(new_key), revision=revision)
+    new = load_key(new_key)
+    owner = keys.choose(key_id, without=new)
+    async with connection.connect(owner.ring) as vault:
+        done = await vault.rotate_key(key_id, key=owner.key, new_key=new, revision=revision)
     _report(key_id, done)
 
 
-@app.command
-async def rewrap_key(
-    *,
-    key: KeyFile,
-    save: NewFile = None,
-    in_place: InPlace = False,
-    connection: ConnectionOptions = DEFAULT_CONNECTION,
-) -> None:
-    """Wrap a key under the server's current master key. The key goes to standard output, --save or --in-place."""
-    old = load_key_to_change(key, save, in_place=in_place)
-    async with connection.connect() as vault:
-        write_changed_key(await vault.rewrap_key(old), key, save, in_place=in_place)
-
-
-@app.command
-async def unwrap_key(
-    *,
-    key: KeyFile,
-    save: NewFile = None,
-    in_place: InPlace = False,
-    connection: ConnectionOptions = DEFAULT_CONNECTION,
-) -> None:
-    """Get a key's plaintext, if the server allows that. The key goes to standard output, --save or --in-place."""
-    old = load_key_to_change(key, save, in_place=in_place)
-    async with connection.connect() as vault:
-        write_changed_key(await vault.unwrap_key(old), key, save, in_place=in_place)
-
-
+app.command(generate_key)
+app.command(rewrap_key)
+app.command(unwrap_key)
+app.command(keys_app)
 app.command(list_names, name="list")
 app.command(history)
 app.command(whoami)

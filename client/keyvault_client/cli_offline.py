@@ -8,7 +8,8 @@ from cyclopts.types import ExistingFile, PositiveInt
 
 from keyvault_api import envelope as kve1
 from keyvault_api.envelope import Kind
-from keyvault_client.cli_parameters import AllowEmpty, KeyFile, KeyId, Raw
+from keyvault_client.cli_key_options import DEFAULT_KEYS, KeyOptions
+from keyvault_client.cli_parameters import AllowEmpty, KeyId, Raw
 from keyvault_client.errors import InvalidRequest
 from keyvault_client.grpcurl import create_request, parse_response, rotate_request
 from keyvault_client.records import open_record, seal
@@ -19,7 +20,7 @@ def seal_envelope(
     key_id: KeyId,
     /,
     *,
-    key: KeyFile,
+    keys: KeyOptions = DEFAULT_KEYS,
     revision: Annotated[
         PositiveInt, Parameter(help="Revision of the envelope: 1 for Create, else the current one + 1.")
     ],
@@ -31,23 +32,26 @@ def seal_envelope(
     """Seal standard input without a server."""
     if new_key is not None and (tombstone or not json):
         raise InvalidRequest("--new-key makes a RotateKey request: it needs --json and excludes --tombstone")
-    current_key = load_key(key)
-    sealing_key = load_key(new_key) if new_key else current_key
+    new = load_key(new_key) if new_key else None
+    current_key = keys.choose(key_id, without=new).find(key_id, without=new)
+    sealing_key = new or current_key
     kind, plaintext = (Kind.TOMBSTONE, b"") if tombstone else (Kind.DATA, read_secret(key_id, allow_empty=allow_empty))
     envelope = seal(sealing_key, key_id, revision, plaintext, kind)
     if not json:
         write_envelope(envelope)
         return
-    if new_key is None:
+    if new is None:
         write_bytes(create_request(key_id, current_key, envelope))
     else:
-        write_bytes(rotate_request(key_id, current_key, sealing_key, revision, envelope))
+        write_bytes(rotate_request(key_id, current_key, new, revision, envelope))
 
 
-def open_envelope(key_id: KeyId, /, *, key: KeyFile, raw: Raw = False) -> None:
+def open_envelope(key_id: KeyId, /, *, keys: KeyOptions = DEFAULT_KEYS, raw: Raw = False) -> None:
     """Open an envelope, or grpcurl's JSON of a Read, from standard input without a server."""
-    owner = load_key(key)
-    write_plaintext(open_record(key_id, parse_response(read_message()), owner).plaintext, raw=raw)
+    chosen = keys.choose(key_id)
+    answer = parse_response(read_message())
+    record = chosen.open(key_id, lambda owner: open_record(key_id, answer, owner))
+    write_plaintext(record.plaintext, raw=raw)
 
 
 def inspect() -> None:

@@ -6,7 +6,8 @@ from cyclopts import Parameter
 from cyclopts.types import ExistingFile, NonExistentPath, PositiveInt
 
 KeyId = Annotated[str, Parameter(help="The record's name.")]
-KeyFile = Annotated[ExistingFile, Parameter(help="A key file, as generate-key writes it.")]
+KeyFile = Annotated[ExistingFile, Parameter(env_var="KEYVAULT_KEY", help="A key file, as generate-key writes it.")]
+NewKeyFile = Annotated[ExistingFile, Parameter(help="The key file of the new key.")]
 NewFile = Annotated[NonExistentPath | None, Parameter(help="Save the key to this new file instead of standard output.")]
 InPlace = Annotated[bool, Parameter(help="Replace the key file; the old one stays until the new one is on the disk.")]
 AllowEmpty = Annotated[bool, Parameter(help="Accept data of 0 bytes, which is otherwise refused.")]

@@ -2,7 +2,7 @@
 
 Each has a variable of the environment; the server accepts these variables in its own (CLIENT_VARIABLES there). An empty
 one is refused, as the server does it: `KEYVAULT_CA=$CA` is to fail where CA is unset, not to go without. Only an empty
-KEYVAULT_STATE has a meaning.
+KEYVAULT_STATE or KEYVAULT_KEYS has a meaning.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from cyclopts import CycloptsError, Parameter, Token, convert
 from cyclopts.types import ExistingFile, PositiveFloat
 
 from keyvault_client.errors import InvalidRequest
+from keyvault_client.key_ring import KeyRing
 from keyvault_client.revision_file import default_path
 from keyvault_client.tls import TLS
 from keyvault_client.vault import KeyVault
@@ -27,7 +28,8 @@ def _convert(kind: type, tokens: Sequence[Token]) -> Any:
     return convert(kind, tokens)
 
 
-_Option = partial(Parameter, converter=_convert)
+Option = partial(Parameter, converter=_convert)
+"""A parameter whose value, in the environment too, may not be empty."""
 
 
 @Parameter(name="*")
@@ -35,27 +37,27 @@ _Option = partial(Parameter, converter=_convert)
 class ConnectionOptions:
     """Address of the server, and how to connect to it."""
 
-    address: Annotated[str, _Option(env_var="KEYVAULT_ADDRESS", show_default=True, help="host:port or unix:/path.")] = (
+    address: Annotated[str, Option(env_var="KEYVAULT_ADDRESS", show_default=True, help="host:port or unix:/path.")] = (
         "127.0.0.1:50051"
     )
     timeout: Annotated[
         PositiveFloat,
-        _Option(env_var="KEYVAULT_TIMEOUT", show_default=True, help="Seconds for the whole call, retries included."),
+        Option(env_var="KEYVAULT_TIMEOUT", show_default=True, help="Seconds for the whole call, retries included."),
     ] = 10.0
     ca: Annotated[
-        ExistingFile | None, _Option(env_var="KEYVAULT_CA", help="PEM file of CA certificates; turns TLS on.")
+        ExistingFile | None, Option(env_var="KEYVAULT_CA", help="PEM file of CA certificates; turns TLS on.")
     ] = None
     certificate: Annotated[
         ExistingFile | None,
-        _Option(env_var="KEYVAULT_CERTIFICATE", help="PEM file of this client's certificate chain; turns TLS on."),
+        Option(env_var="KEYVAULT_CERTIFICATE", help="PEM file of this client's certificate chain; turns TLS on."),
     ] = None
     private_key: Annotated[
         ExistingFile | None,
-        _Option(env_var="KEYVAULT_PRIVATE_KEY", help="PEM file of this client's private key, unencrypted."),
+        Option(env_var="KEYVAULT_PRIVATE_KEY", help="PEM file of this client's private key, unencrypted."),
     ] = None
     token_file: Annotated[
         ExistingFile | None,
-        _Option(
+        Option(
             env_var="KEYVAULT_TOKEN_FILE",
             help="File with a bearer token. Needs TLS unless the server is on this machine.",
         ),
@@ -63,10 +65,10 @@ class ConnectionOptions:
     tls: Annotated[bool, Parameter(help="Use TLS with the system's CA certificates.")] = False
     server_name: Annotated[
         str | None,
-        _Option(env_var="KEYVAULT_SERVER_NAME", help="Name in the server's certificate, for a forwarded port."),
+        Option(env_var="KEYVAULT_SERVER_NAME", help="Name in the server's certificate, for a forwarded port."),
     ] = None
     insecure: Annotated[
-        bool, _Option(env_var="KEYVAULT_INSECURE", help="Allow plaintext to another machine, keys included.")
+        bool, Option(env_var="KEYVAULT_INSECURE", help="Allow plaintext to another machine, keys included.")
     ] = False
 
     state: Annotated[
@@ -79,8 +81,8 @@ class ConnectionOptions:
     ] = None
     no_state: Annotated[bool, Parameter(help="Keep no revisions across runs.")] = False
 
-    def connect(self) -> KeyVault:
-        """Return a client with these options. Raises InvalidRequest."""
+    def connect(self, keys: KeyRing | None = None) -> KeyVault:
+        """Return a client with these options, and with these keys. Raises InvalidRequest."""
         if (self.certificate is None) is not (self.private_key is None):
             raise InvalidRequest("--certificate and --private-key must be given together")
         tls: TLS | None = TLS(self.ca, self.certificate, self.private_key, self.server_name)
@@ -94,6 +96,7 @@ class ConnectionOptions:
             tls=tls,
             insecure=self.insecure,
             token_file=self.token_file,
+            keys=keys,
             timeout=self.timeout,
             state_file=state_file,
         )

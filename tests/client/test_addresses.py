@@ -77,10 +77,10 @@ def test_an_empty_option_is_refused_by_its_name(shell: Shell) -> None:
     """As the server refuses an empty setting: `KEYVAULT_CA=$CA` must not mean to go without."""
     shell.ok("generate-key prod/ --save prod.key")
     address = shell.environment.pop("KEYVAULT_ADDRESS")
-    names = ("ADDRESS", "CA", "CERTIFICATE", "PRIVATE_KEY", "TOKEN_FILE", "SERVER_NAME", "INSECURE", "TIMEOUT")
+    names = ("ADDRESS", "KEY", "CA", "CERTIFICATE", "PRIVATE_KEY", "TOKEN_FILE", "SERVER_NAME", "INSECURE", "TIMEOUT")
     for name in (f"KEYVAULT_{name}" for name in names):
         shell.environment[name] = ""
-        sentence = shell.refused("read prod/x --key prod.key", status=2)
+        sentence = shell.refused("read prod/x" if name == "KEYVAULT_KEY" else "read prod/x --key prod.key", status=2)
         assert sentence == f"keyvault: {name} is empty: give it a value, or unset it\n"
         del shell.environment[name]
     shell.environment |= {"KEYVAULT_ADDRESS": "", "KEYVAULT_STATE": ""}

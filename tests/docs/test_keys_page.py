@@ -1,28 +1,48 @@
-"""The examples of docs/keys.md run."""
+"""The examples of docs/keys.md run, in a shell and in Python."""
 
 from pathlib import Path
 
 import pytest
 
 from keyvault_client import KeyRing, KeyVault
-from tests.support.pages import PORT, blocks_of, run_awaiting
+from tests.support.pages import PORT, Reader, blocks_of, run_awaiting
+from tests.support.processes import server_process
 from tests.support.servers import Served
 
-PYTHON = [text for language, text in blocks_of("docs/keys.md") if language == "python"]
+PAGE = "docs/keys.md"
+USE, EXCHANGE = (text for language, text in blocks_of(PAGE) if language == "python")
+(SHELL,) = (text for language, text in blocks_of(PAGE) if language == "sh")
 
 
 async def test_the_examples_in_python_run(
     server: Served, vault: KeyVault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "keys").mkdir(mode=0o700)
-    ring = KeyRing("keys")
+    folder = tmp_path / ".config/keyvault/keys"
+    folder.mkdir(parents=True, mode=0o700)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    ring = KeyRing(folder)
     ring.save(await vault.generate_key("prod/"))
-    await vault.create("prod/motd", b"hello", key=ring["prod/motd"])
-    for block in PYTHON:
-        assert PORT in block
-        await run_awaiting(block.replace(PORT, server.address))
+    for name in ("prod/db", "prod/motd"):
+        await vault.create(name, b"hello", key=ring[name])
+    await run_awaiting(USE.replace(PORT, server.address))
     assert capsys.readouterr().out.startswith("b'newer'\n{'prod/db': Record(")
+    await run_awaiting(EXCHANGE.replace(PORT, server.address), folder=folder, KeyVault=KeyVault, KeyRing=KeyRing)
     assert list(ring) == ["prod/", "prod/db"]
     record = await vault.read("prod/db", key=ring["prod/db"])
     assert (record.plaintext, record.revision) == (b"newer", 3)
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_the_examples_for_a_shell_run(tmp_path: Path) -> None:
+    with server_process(tmp_path / "data") as server:
+        reader = Reader(tmp_path, server.address)
+        del reader.environment["KEYVAULT_KEYS"]
+        reader.environment["HOME"] = str(tmp_path)
+        shown = reader.run("sh", SHELL)
+    file = f"{tmp_path}/.config/keyvault/keys/prod%2F.key"
+    assert shown.splitlines() == [
+        f"saved the key for prod/ in {file}",
+        "prod/db is at revision 1",
+        f"hunter2prod/  default  {file}",
+    ]

@@ -65,7 +65,11 @@ class Client:
 
     def run(self, *arguments: str | Path, given: bytes = b"") -> Done:
         """Runs the program to its end, whatever that is."""
-        return self._ended([*self.command, *arguments], given, os.environ | {"KEYVAULT_STATE": ""} | self.environment)
+        return self._ended(
+            [*self.command, *arguments],
+            given,
+            os.environ | {"KEYVAULT_STATE": "", "KEYVAULT_KEYS": ""} | self.environment,
+        )
 
     def _ended(self, command: Command, given: bytes, environment: dict[str, str]) -> Done:
         return subprocess.run(command, input=given, env=environment, capture_output=True, timeout=60, check=False)

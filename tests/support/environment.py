@@ -21,11 +21,15 @@ removed: dict[str, str] = {}
 
 
 def clean() -> None:
-    """Remove the machine's roots and proxies and the user's settings from os.environ; the user's state stays alone."""
+    """Remove the machine's roots and proxies and the user's settings from os.environ.
+
+    The user's state and keys stay alone.
+    """
     for name in list(os.environ):
         if name in ROOTS or name.lower() in PROXIES or name.startswith(SETTINGS):
             removed[name] = os.environ.pop(name)
     os.environ["KEYVAULT_STATE"] = ""
+    os.environ["KEYVAULT_KEYS"] = ""
 
 
 def for_downloads() -> dict[str, str]:

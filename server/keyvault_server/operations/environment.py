@@ -30,6 +30,8 @@ CLIENT_VARIABLES = frozenset(
         "TOKEN_FILE",
         "STATE",
         "SERVER_NAME",
+        "KEY",
+        "KEYS",
     )
 )
 """Variables of the `keyvault` command, which may be set in the same shell."""
