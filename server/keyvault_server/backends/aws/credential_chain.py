@@ -10,13 +10,14 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from aiobotocore.session import AioSession
 from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import CredentialRetrievalError, InvalidConfigError, NoCredentialsError
-from botocore.loaders import create_loader
+from botocore.loaders import Loader, create_loader
 
 from keyvault_api.files import FileStamp, stamp_of
 from keyvault_server.backends.aws.tls import VerifyingConfig
@@ -61,14 +62,12 @@ class CredentialChain:
 
     def __init__(self, region: str) -> None:
         self._region = region
-        self._models = create_loader()
         self._walked = False
 
     async def fetch(self) -> Walk:
         """Walk the chain. Raises whatever a provider raises."""
         session = new_session()
         session.set_config_variable("region", self._region)
-        session.register_component("data_loader", self._models)  # a new one would hold the event loop for 0.3 s
         session.set_default_client_config(_config())
         _ask_metadata_patiently(session)
         stamps = _stamps_of(_files(session))  # before they are read: a change after it counts
@@ -88,8 +87,18 @@ class CredentialChain:
 
 
 def new_session() -> AioSession:
-    """Return a session of the SDK that finds the Region where users of other SDKs put it."""
-    return AioSession(session_vars={"region": ("region", REGION_VARIABLES, None, None)})
+    """Return a session of the SDK that finds the Region where users of other SDKs put it.
+
+    All share what is loaded of the SDK's models: to load it holds the event loop for up to 0.3 s.
+    """
+    session = AioSession(session_vars={"region": ("region", REGION_VARIABLES, None, None)})
+    session.register_component("data_loader", _models(session.get_config_variable("data_path")))
+    return session
+
+
+@cache
+def _models(data_path: str | None) -> Loader:
+    return create_loader(data_path)
 
 
 def _config() -> VerifyingConfig:
