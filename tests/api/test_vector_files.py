@@ -64,9 +64,11 @@ def test_the_schema_refuses_a_contradictory_test(change: dict[str, object]) -> N
     "change", [{"result": "invalid"}, {"phase": "parse"}, {"commits": 1}, {"head": "0"}, {"envelope": ""}], ids=str
 )
 def test_the_schema_refuses_a_contradictory_head(change: dict[str, object]) -> None:
-    file = read("kve1.json")
+    file, schema = read("kve1.json"), jsonschema.Draft202012Validator(read("kve1.schema.json"))
+    file["testGroups"] = [group for group in file["testGroups"] if group["type"] == "HeadTest"]
+    assert schema.is_valid(file)
     next(of_type(file, "HeadTest")).update(change)
-    assert not jsonschema.Draft202012Validator(read("kve1.schema.json")).is_valid(file)
+    assert not schema.is_valid(file)
 
 
 def test_tests_are_numbered_from_1_without_a_gap(file: dict[str, Any]) -> None:

@@ -47,6 +47,8 @@ def serve_metrics(metrics: Collector | None, address: str | None) -> Iterator[in
     try:
         yield server.server_port
     finally:
+        with contextlib.suppress(OSError):
+            server.socket.shutdown(socket.SHUT_RDWR)  # wakes the thread, which looks twice a second for the next line
         server.shutdown()
         server.server_close()
         thread.join()
