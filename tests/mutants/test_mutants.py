@@ -160,7 +160,7 @@ def test_a_mutant_is_killed_by_a_failing_test_alone(tmp_path: Path) -> None:
 
 
 def test_a_sample_keeps_its_mutants_when_other_code_changes() -> None:
-    """A figure of before stays comparable: what was chosen stays chosen until its own code changes."""
+    """An earlier figure stays comparable: what was chosen stays chosen until its own code changes."""
     mutants = core(["client/keyvault_client"])
     sample = sample_of(mutants, 1, 100)
     assert len(sample) == 100
