@@ -11,7 +11,6 @@ The rules of this file:
 import contextlib
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,6 +61,8 @@ def _put(target: Path, name: str, content: bytes, like: os.stat_result | None) -
     2. The new file takes the name of the old one.
     3. The name is on the disk.
     """
+    import tempfile  # it takes a while to import, and few programs replace a file
+
     # 1.
     descriptor, draft = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     with _removed_on_failure(Path(draft), name):

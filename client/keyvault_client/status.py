@@ -12,15 +12,12 @@ Source: https://google.aip.dev/193, google/rpc/status.proto and error_details.pr
 """
 
 import contextlib
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import grpc
-from google.protobuf import any_pb2, duration_pb2, text_format
-from google.protobuf.descriptor_pb2 import FileDescriptorProto
-from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
-from google.protobuf.message_factory import GetMessageClass
 
 from keyvault_api.envelope import MAX_REVISION
 from keyvault_api.printable import printable
@@ -69,13 +66,6 @@ message_type {
           type_name: ".google.protobuf.Duration" }
 }
 """
-_pool = DescriptorPool()
-for _described in (any_pb2.DESCRIPTOR.serialized_pb, duration_pb2.DESCRIPTOR.serialized_pb):
-    _pool.AddSerializedFile(_described)
-_pool.AddSerializedFile(text_format.Parse(_RPC, FileDescriptorProto()).SerializeToString())
-_Status, _ErrorInfo, _RetryInfo = (
-    GetMessageClass(_pool.FindMessageTypeByName(f"google.rpc.{name}")) for name in ("Status", "ErrorInfo", "RetryInfo")
-)
 
 _Code = grpc.StatusCode
 _BY_CODE: dict[grpc.StatusCode, type[KeyVaultError]] = {
@@ -102,6 +92,13 @@ _WITHOUT_REASON: dict[grpc.StatusCode, type[KeyVaultError]] = {
     _Code.RESOURCE_EXHAUSTED: Busy,
 }
 """Exceptions for a status that is not KeyVault's. Those that are Unavailable are retried."""
+
+
+class _Info(NamedTuple):
+    """KeyVault's google.rpc.ErrorInfo; without a reason if there is none."""
+
+    reason: str = ""
+    metadata: Mapping[str, str] = {}
 
 
 class Failure(NamedTuple):
@@ -179,19 +176,17 @@ def _revision(text: str) -> int | None:
     return number if number <= MAX_REVISION else None
 
 
-def _details(failed: grpc.aio.AioRpcError) -> tuple[Any, float]:
+def _details(failed: grpc.aio.AioRpcError) -> tuple[_Info, float]:
     """Return KeyVault's ErrorInfo (empty if there is none) and the seconds of the RetryInfo (0 if there is none)."""
-    info: Any = _ErrorInfo()
-    retry_after = 0.0
+    info, retry_after = _Info(), 0.0
     for detail in _packed(failed):
         kind = detail.type_url.rpartition("/")[2]
         with contextlib.suppress(DecodeError):
             if kind == "google.rpc.ErrorInfo":
-                found: Any = _ErrorInfo.FromString(detail.value)
-                info = found if found.domain == "keyvault" else info
+                found = _google_rpc().error_info.FromString(detail.value)
+                info = _Info(found.reason, found.metadata) if found.domain == "keyvault" else info
             elif kind == "google.rpc.RetryInfo":
-                delay = getattr(_RetryInfo.FromString(detail.value), "retry_delay")  # noqa: B009 - the class is made at run time
-                retry_after = _seconds(delay)
+                retry_after = _seconds(_google_rpc().retry_info.FromString(detail.value).retry_delay)
     return info, retry_after
 
 
@@ -200,8 +195,32 @@ def _packed(failed: grpc.aio.AioRpcError) -> list[Any]:
     for name, value in failed.trailing_metadata() or ():
         if name == "grpc-status-details-bin" and isinstance(value, bytes):
             try:
-                status: Any = _Status.FromString(value)
+                status = _google_rpc().status.FromString(value)
             except DecodeError:
                 return []
             return list(status.details)
     return []
+
+
+class _GoogleRpc(NamedTuple):
+    """The messages of google.rpc that are read, as classes."""
+
+    status: Any
+    error_info: Any
+    retry_info: Any
+
+
+@functools.cache
+def _google_rpc() -> _GoogleRpc:
+    """Return the classes. The first status with details makes them: the start of a program does not wait for that."""
+    from google.protobuf import any_pb2, duration_pb2, text_format
+    from google.protobuf.descriptor_pb2 import FileDescriptorProto
+    from google.protobuf.descriptor_pool import DescriptorPool
+    from google.protobuf.message_factory import GetMessageClass
+
+    pool = DescriptorPool()
+    for described in (any_pb2.DESCRIPTOR.serialized_pb, duration_pb2.DESCRIPTOR.serialized_pb):
+        pool.AddSerializedFile(described)
+    pool.AddSerializedFile(text_format.Parse(_RPC, FileDescriptorProto()).SerializeToString())
+    names = ("Status", "ErrorInfo", "RetryInfo")
+    return _GoogleRpc(*(GetMessageClass(pool.FindMessageTypeByName(f"google.rpc.{name}")) for name in names))

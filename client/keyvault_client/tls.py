@@ -1,7 +1,10 @@
 """The client's side of TLS: its files, and whether they are usable.
 
-The rule of this file: the server is always verified. Files that gRPC could only fail to connect with are refused before
-anything is sent.
+The rules of this file:
+
+* The server is always verified. Files that gRPC could only fail to connect with are refused before anything is sent.
+* cryptography.x509 is imported where a certificate is looked at: most callers show none, and it takes as long to import
+  as the rest of this library.
 """
 
 import datetime
@@ -10,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-from cryptography import x509
 
 from keyvault_client.errors import InvalidRequest
 from keyvault_client.system_roots import read_system_roots, system_root_paths
@@ -54,6 +56,8 @@ class TLS:
         """Return when the client's certificate expires; None if that cannot be said."""
         if self.certificate is None:
             return None
+        from cryptography import x509
+
         try:
             return x509.load_pem_x509_certificates(Path(self.certificate).read_bytes())[0].not_valid_after_utc
         except (OSError, ValueError):  # replaced since it was checked, or odd but good enough for OpenSSL
@@ -91,6 +95,8 @@ class TLS:
         return read_system_roots() if ca is None else ca, key, chain
 
     def _check_chain(self, context: ssl.SSLContext, chain: bytes) -> None:
+        from cryptography import x509
+
         assert self.certificate is not None
         try:
             context.load_cert_chain(self.certificate, self.private_key, password=lambda: "")

@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from keyvault_client import errors
-from keyvault_client.cli import app
+from keyvault_client.cli_app import app
 from keyvault_client.errors import BadPageToken, InvalidRequest, KeyVaultError
 from keyvault_client.exit_codes import HELP, ExitCode, exit_code
 from tests.interop.clients import KeyvaultCommand

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from keyvault_client import DataKey
-from keyvault_client.cli import app
+from keyvault_client.cli_app import app
 from tests.support.processes import BIN
 from tests.support.shell import Shell, in_shell, one_line
 

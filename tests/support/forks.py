@@ -22,6 +22,8 @@ from typing import Any, NoReturn
 
 MAINS = {"keyvault": "keyvault_client.cli", "keyvault-server": "keyvault_server.operations.cli"}
 """Where the `main` of each command is."""
+APPS = {"keyvault": "keyvault_client.cli_app"}
+"""Where the parts of a command are that its `main` imports when they are needed."""
 _MESSAGE = 128 * 1024
 """Bytes of the longest request: arguments and environment."""
 _STREAMS = 3
@@ -101,6 +103,8 @@ def _open_streams(numbers: list[int]) -> None:
 def _main(descriptor: int) -> NoReturn:
     """Import the command of sys.argv, as far as an import looks at it; then fork it."""
     main = import_module(MAINS[sys.argv[0]]).main
+    if sys.argv[0] in APPS:
+        import_module(APPS[sys.argv[0]]).import_commands()
     gc.collect()
     gc.freeze()  # a collection in a fork would write to every page that it shares
     _serve(socket.socket(fileno=descriptor))

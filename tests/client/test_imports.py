@@ -1,0 +1,62 @@
+"""What is imported, and when: a program, and the command above all, must not wait for what it does not need."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import keyvault_client
+from keyvault_client.cli import COMMANDS
+
+pytestmark = pytest.mark.process
+
+SLOW = {
+    "aioboto3",
+    "cryptography.x509",
+    "cyclopts",
+    "email",
+    "google.protobuf.descriptor_pb2",
+    "google.protobuf.json_format",
+    "google.rpc",
+    "importlib.metadata",
+    "keyvault_server",
+    "rich",
+    "tempfile",
+    "urllib.request",
+}
+"""Modules that take long to import, and that most programs need late or never."""
+
+
+def imported_by(code: str) -> set[str]:
+    """The modules of a new process that has run this code."""
+    code += "\nimport json, sys\nprint(json.dumps(list(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_an_import_of_the_library_alone_does_not_import_grpc() -> None:
+    assert not imported_by("import keyvault_client") & {"grpc", "google.protobuf", "asyncio", *SLOW}
+
+
+def test_the_names_of_the_library_need_nothing_slow() -> None:
+    loaded = imported_by(f"from keyvault_client import {', '.join(keyvault_client.__all__)}")
+    assert "grpc" in loaded
+    assert not loaded & SLOW
+
+
+def test_a_command_imports_no_other_command() -> None:
+    modules = {f"keyvault_client.{function.partition(':')[0]}" for function in COMMANDS.values()}
+    run = "import sys\nfrom keyvault_client.cli import main\nsys.argv = ['keyvault', 'whoami', '--address', '']\n"
+    loaded = imported_by(f"{run}try: main()\nexcept SystemExit as end: assert end.code == 2")
+    assert loaded & modules == {"keyvault_client.cli_keyless"}
+    assert not loaded & {"keyvault_client.legacy", "keyvault_client.grpcurl", "google.protobuf.json_format"}
+
+
+def test_help_has_a_line_about_each_command() -> None:
+    """The descriptions are in modules that are imported for that."""
+    command = [sys.executable, "-m", "keyvault_client", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    lines = [line.strip("│ ").split(maxsplit=1) for line in done.stdout.splitlines()]
+    explained = {words[0] for words in lines if len(words) == 2}
+    assert COMMANDS.keys() <= explained
