@@ -171,6 +171,7 @@ async def test_a_failing_on_change_stops_nothing_and_leaks_nothing(
     assert SECRET not in caplog.text
 
 
+@pytest.mark.slow
 async def test_an_outage_keeps_the_values_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "keyvault_client")
     keys, records = FakeKeyService(), FakeRecordStore()
@@ -310,6 +311,7 @@ def failing(_: str) -> DataKey:
     raise ValueError(SECRET)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("new_key", "failure", "text"),
     [
@@ -431,6 +433,7 @@ async def test_a_cache_is_used_inside_of_its_block_and_once() -> None:
             await cache.__aenter__()
 
 
+@pytest.mark.slow
 async def test_a_value_beyond_max_age_is_not_served() -> None:
     async with one_name(answer(stored(5, b"five")), answer(GONE), answer(stored(5, b"five")), max_age=0.3) as secrets:
         assert secrets["a"] == b"five"
@@ -516,6 +519,7 @@ async def test_a_client_closed_during_a_refresh_keeps_the_values() -> None:
             assert isinstance(secrets.failure("prod/a"), Unavailable)
 
 
+@pytest.mark.slow
 async def test_other_threads_look_up_while_secrets_change(vault: KeyVault, key: DataKey) -> None:
     found: set[bytes] = set()
     stop = threading.Event()

@@ -78,6 +78,7 @@ async def test_an_answer_that_cannot_be_is_refused(lie: bytes) -> None:
             await vault.read_many({"a": key})
 
 
+@pytest.mark.slow
 async def test_a_busy_item_is_asked_for_until_the_deadline() -> None:
     key = DataKey("default", "a/", b"wrapped", bytes(32))
     async with lying_server({"BatchRead": [answer(BUSY, GONE), answer(GONE)]}) as address, KeyVault(address) as vault:

@@ -236,6 +236,7 @@ async def test_a_function_that_returns_a_bad_token_is_refused(server: IdentitySe
             await whom(vault)
 
 
+@pytest.mark.slow
 async def test_a_function_that_hangs_ends_with_the_timeout(
     server: IdentityServer,
 ) -> None:

@@ -98,6 +98,7 @@ async def test_another_revision_than_the_named_one_is_a_conflict(vault: KeyVault
     assert (await vault.read(NAME, key=key)).plaintext == b"two"
 
 
+@pytest.mark.slow
 async def test_without_a_revision_the_last_writer_wins(server: Served) -> None:
     async with KeyVault(server.address) as one, KeyVault(server.address) as other:
         key = await one.generate_key(NAME)
@@ -197,6 +198,7 @@ async def test_a_closed_client_sends_nothing(server: Served) -> None:
         await vault.generate_key(NAME)
 
 
+@pytest.mark.slow
 async def test_no_server_is_unavailable_and_nothing_was_written() -> None:
     key = DataKey("default", "prod/", b"w", bytes(32))
     async with KeyVault("127.0.0.1:1", timeout=0.5) as vault:
@@ -222,6 +224,7 @@ async def test_a_mutation_is_retried_after_a_lost_reply_and_done_once() -> None:
         assert (await vault.update(NAME, b"two", key=key)).revision == 2
 
 
+@pytest.mark.slow
 async def test_an_outcome_that_stays_unknown_is_said_to_be_unknown() -> None:
     records = FakeRecordStore()
     async with on_ports(FakeKeyService(), records) as server, KeyVault(server.address) as vault:

@@ -93,5 +93,23 @@ def test_what_it_starts_keeps_its_bytecode(monkeypatch: pytest.MonkeyPatch) -> N
 def test_its_own_options_become_those_of_pytest(
     monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], options: list[str]
 ) -> None:
-    monkeypatch.setattr(dev, "run", lambda *command: command)
+    monkeypatch.setattr(dev, "run", lambda *command, environment=None: command)
     assert dev.test(*arguments) == (dev.PYTHON, "-m", "pytest", *dev.WORKERS, *options)  # type: ignore[comparison-overlap]
+
+
+@pytest.mark.parametrize(("room", "in_memory"), [(0, True), (1 << 60, False)])
+def test_files_of_the_unit_tier_are_in_memory_where_it_has_room(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, room: int, *, in_memory: bool
+) -> None:
+    seen: list[str] = []
+
+    def run(*command: object, environment: dict[str, str] | None = None) -> int:
+        seen.extend([environment["TMPDIR"]] if environment else [])
+        assert all(Path(folder).is_dir() for folder in seen)
+        return 0
+
+    for name, value in {"run": run, "MEMORY": tmp_path, "ROOM": room}.items():
+        monkeypatch.setattr(dev, name, value)
+    assert dev.test() == dev.test("--unit") == 0
+    assert [Path(folder).parent for folder in seen] == [tmp_path] * in_memory
+    assert not list(tmp_path.iterdir())

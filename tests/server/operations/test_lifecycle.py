@@ -276,6 +276,7 @@ async def test_a_message_over_the_limit_is_refused_by_grpc_itself(server: Served
     assert failure.status == "RESOURCE_EXHAUSTED"
 
 
+@pytest.mark.slow
 async def test_a_stopping_server_finishes_the_calls_in_flight() -> None:
     """It takes no new ones."""
     keys, records = FakeKeyService(), FakeRecordStore()

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
+import pytest
 
 from keyvault_server.core.vault import Vault
 from keyvault_server.rpc.gatekeeper import Gatekeeper
@@ -48,6 +49,7 @@ async def test_a_client_that_pings_too_often_is_sent_away() -> None:
         assert await connection.goaway() == ENHANCE_YOUR_CALM
 
 
+@pytest.mark.slow
 async def test_a_client_that_pings_within_the_limit_stays() -> None:
     """Without calls, too: gRPC's own limit is five minutes, and two hours without calls."""
     async with connected(ConnectionLimits(ping=0.02)) as connection:

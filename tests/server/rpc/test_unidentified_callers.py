@@ -131,6 +131,7 @@ async def test_a_stop_writes_what_was_counted_before_its_checkpoint(trail: Trail
     assert trail.verified().refused == 2
 
 
+@pytest.mark.slow
 async def test_what_a_full_log_does_not_take_is_logged_later(trail: Trail) -> None:
     """When there is room."""
     with small_files(trail) as make_room:

@@ -132,6 +132,7 @@ async def test_a_stop_does_not_wait_long_for_a_slow_dynamodb(
         assert "stopped while copies were removed" in caplog.text
 
 
+@pytest.mark.slow
 async def test_what_is_too_much_to_remove_is_left_and_logged(
     open_line: OpenLine, key_id: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -283,6 +283,7 @@ async def add_index(given: AwsOptions) -> None:
         assert (await records.list_names("acme", "prod/", "", 10, deleted=False)).names == [("prod/db", 7)]
 
 
+@pytest.mark.slow
 async def test_init_adds_the_index_to_a_table_without_one(standins: Account) -> None:
     given = options(standins.kms_address, standins.dynamodb_address, table="t" + os.urandom(4).hex())
     await make_table_without_index(given, BillingMode="PAY_PER_REQUEST")

@@ -239,6 +239,7 @@ async def test_a_row_of_another_format_is_not_written_over(tmp_path: Path, expec
         assert store._writer.execute("SELECT format, head, body FROM record").fetchall() == [(3, record.head, b"x")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("planted", ["a time", b"bytes", 1.5, 1e300])
 async def test_times_of_another_type_are_no_obstacle(tmp_path: Path, planted: object) -> None:
     """They are informational: a record whose times were changed is read, changed and deleted like any other."""
@@ -335,6 +336,7 @@ async def test_a_cancelled_put_still_commits(tmp_path: Path) -> None:
         assert await store.get("t", "k") == record
 
 
+@pytest.mark.slow
 async def test_reads_see_the_writes_and_let_the_log_be_reused(tmp_path: Path) -> None:
     body = os.urandom(24_000)
     async with open_store(tmp_path / "db") as store:
