@@ -5,15 +5,14 @@ The rules of this file:
 * Only a status with KeyVault's google.rpc.ErrorInfo settles an attempt. Any other comes from gRPC or a proxy, after the
   server may have done what was asked.
 * What the server or a proxy says becomes printable: a program may log it or show it on a terminal.
-* It describes the fields of google.rpc that it reads, in a descriptor pool of its own. The client then needs no
-  googleapis-common-protos, and does not clash with a program that has it.
 
-Source: https://google.aip.dev/193, google/rpc/status.proto and error_details.proto.
+Source: https://google.aip.dev/193.
 """
 
 import contextlib
-import functools
+import importlib
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import grpc
@@ -39,33 +38,6 @@ from keyvault_client.errors import (
     ServerFailure,
     Unavailable,
 )
-
-_RPC = """
-name: "keyvault_client/rpc.proto" package: "google.rpc" syntax: "proto3"
-dependency: "google/protobuf/any.proto" dependency: "google/protobuf/duration.proto"
-message_type {
-  name: "Status"
-  field { name: "details" number: 3 label: LABEL_REPEATED type: TYPE_MESSAGE type_name: ".google.protobuf.Any" }
-}
-message_type {
-  name: "ErrorInfo"
-  field { name: "reason" number: 1 label: LABEL_OPTIONAL type: TYPE_STRING }
-  field { name: "domain" number: 2 label: LABEL_OPTIONAL type: TYPE_STRING }
-  field { name: "metadata" number: 3 label: LABEL_REPEATED type: TYPE_MESSAGE
-          type_name: ".google.rpc.ErrorInfo.MetadataEntry" }
-  nested_type {
-    name: "MetadataEntry"
-    field { name: "key" number: 1 label: LABEL_OPTIONAL type: TYPE_STRING }
-    field { name: "value" number: 2 label: LABEL_OPTIONAL type: TYPE_STRING }
-    options { map_entry: true }
-  }
-}
-message_type {
-  name: "RetryInfo"
-  field { name: "retry_delay" number: 1 label: LABEL_OPTIONAL type: TYPE_MESSAGE
-          type_name: ".google.protobuf.Duration" }
-}
-"""
 
 _Code = grpc.StatusCode
 _BY_CODE: dict[grpc.StatusCode, type[KeyVaultError]] = {
@@ -117,7 +89,7 @@ def failure_of(failed: grpc.aio.AioRpcError) -> Failure:
     if not info.reason:
         error = _error_without_reason(failed)
         return Failure(error, settled=False, retry=isinstance(error, Unavailable))
-    error = _error_of(failed.code(), failed.details() or failed.code().name, info.reason, info.metadata, retry_after)
+    error = error_of(failed.code(), failed.details() or failed.code().name, info.reason, info.metadata, retry_after)
     return Failure(error, settled=info.reason not in _UNSETTLED, retry=_may_succeed_later(error))
 
 
@@ -139,7 +111,7 @@ def _error_without_reason(failed: grpc.aio.AioRpcError) -> KeyVaultError:
     return _WITHOUT_REASON.get(code, ServerFailure)(f"{code.name}: {explain_answer(details)}")
 
 
-def _error_of(
+def error_of(
     code: grpc.StatusCode, message: str, reason: str, metadata: Mapping[str, str], retry_after: float
 ) -> KeyVaultError:
     """Return the exception for a status with KeyVault's ErrorInfo; `retry_after` is in seconds."""
@@ -164,7 +136,7 @@ def failure_of_item(failed: pb.BatchReadResponse.Error) -> Failure:
     """Return what the error of one Read of a batch means."""
     code = _BY_NUMBER.get(failed.code, _Code.UNKNOWN)
     message = failed.message or code.name
-    error = _error_of(code, message, failed.reason, failed.metadata, _seconds(failed.retry_delay))
+    error = error_of(code, message, failed.reason, failed.metadata, _seconds(failed.retry_delay))
     return Failure(error, settled=True, retry=_may_succeed_later(error))
 
 
@@ -183,10 +155,10 @@ def _details(failed: grpc.aio.AioRpcError) -> tuple[_Info, float]:
         kind = detail.type_url.rpartition("/")[2]
         with contextlib.suppress(DecodeError):
             if kind == "google.rpc.ErrorInfo":
-                found = _google_rpc().error_info.FromString(detail.value)
+                found = _google_rpc().ErrorInfo.FromString(detail.value)
                 info = _Info(found.reason, found.metadata) if found.domain == "keyvault" else info
             elif kind == "google.rpc.RetryInfo":
-                retry_after = _seconds(_google_rpc().retry_info.FromString(detail.value).retry_delay)
+                retry_after = _seconds(_google_rpc().RetryInfo.FromString(detail.value).retry_delay)
     return info, retry_after
 
 
@@ -195,32 +167,13 @@ def _packed(failed: grpc.aio.AioRpcError) -> list[Any]:
     for name, value in failed.trailing_metadata() or ():
         if name == "grpc-status-details-bin" and isinstance(value, bytes):
             try:
-                status = _google_rpc().status.FromString(value)
+                status = _google_rpc().Status.FromString(value)
             except DecodeError:
                 return []
             return list(status.details)
     return []
 
 
-class _GoogleRpc(NamedTuple):
-    """The messages of google.rpc that are read, as classes."""
-
-    status: Any
-    error_info: Any
-    retry_info: Any
-
-
-@functools.cache
-def _google_rpc() -> _GoogleRpc:
-    """Return the classes. The first status with details makes them: the start of a program does not wait for that."""
-    from google.protobuf import any_pb2, duration_pb2, text_format
-    from google.protobuf.descriptor_pb2 import FileDescriptorProto
-    from google.protobuf.descriptor_pool import DescriptorPool
-    from google.protobuf.message_factory import GetMessageClass
-
-    pool = DescriptorPool()
-    for described in (any_pb2.DESCRIPTOR.serialized_pb, duration_pb2.DESCRIPTOR.serialized_pb):
-        pool.AddSerializedFile(described)
-    pool.AddSerializedFile(text_format.Parse(_RPC, FileDescriptorProto()).SerializeToString())
-    names = ("Status", "ErrorInfo", "RetryInfo")
-    return _GoogleRpc(*(GetMessageClass(pool.FindMessageTypeByName(f"google.rpc.{name}")) for name in names))
+def _google_rpc() -> ModuleType:
+    """Return the module with the messages. The first status with details makes them: no start waits for that."""
+    return importlib.import_module("keyvault_client.google_rpc")

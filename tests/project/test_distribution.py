@@ -77,6 +77,12 @@ def test_the_wheel_has_our_three_packages_and_no_more(wheel: zipfile.ZipFile) ->
     assert {f"{Path(package).name}/py.typed" for package in PACKAGES} <= found
 
 
+def test_the_wheel_names_the_plugin_of_pytest(wheel: zipfile.ZipFile) -> None:
+    (path,) = (name for name in wheel.namelist() if name.endswith(".dist-info/entry_points.txt"))
+    plugin = "keyvault_client.pytest_plugin"
+    assert f"[pytest11]\n{plugin} = {plugin}\n" in wheel.read(path).decode()
+
+
 def test_the_metadata_names_the_repository(metadata: Metadata) -> None:
     assert metadata.name == "keyvault-grpc"
     assert metadata.author

@@ -48,6 +48,11 @@ def test_each_direct_dependency_is_pinned_as_allowed(name: str, wanted: list[str
         assert all(requirement.specifier.contains(version) for version in versions), requirement
 
 
+def test_the_extra_for_tests_is_the_servers() -> None:
+    extras = PROJECT["project"]["optional-dependencies"]
+    assert extras["testing"] == extras["server"]
+
+
 def test_the_server_ships_what_was_tested() -> None:
     tested = pins("dev.txt")
     assert {name: tested.get(name) for name in pins("server.txt")} == pins("server.txt")
