@@ -7,10 +7,11 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.types import ExistingFile
 
-from keyvault_client.cli_parameters import KeyFile
+from keyvault_client.cli_key_options import DEFAULT_KEYS, KeyOptions
 from keyvault_client.connection_options import DEFAULT_CONNECTION, ConnectionOptions
+from keyvault_client.errors import KeyVaultError
 from keyvault_client.program import become, find_program
-from keyvault_client.terminal import load_key
+from keyvault_client.records import Record
 from keyvault_client.variables import parse_assignments, values_of, without_credentials
 
 
@@ -22,7 +23,7 @@ async def run(
     env_file: Annotated[
         ExistingFile | None, Parameter(help="File with a NAME=RECORD on each line; # begins a comment.")
     ] = None,
-    key: KeyFile,
+    keys: KeyOptions = DEFAULT_KEYS,
     keep_credentials: Annotated[
         bool, Parameter(help="Pass on the variables that lead to keys, tokens and certificates of this command.")
     ] = False,
@@ -36,7 +37,14 @@ async def run(
     assignments = parse_assignments(env, env_file)
     environment = dict(os.environ) if keep_credentials else without_credentials(os.environ)
     path = find_program(command, environment)
-    owner = load_key(key)
-    async with connection.connect() as vault:
-        records = await vault.read_many(dict.fromkeys(assignments.values(), owner))
+    records = await _read(list(dict.fromkeys(assignments.values())), keys, connection)
     become(path, command, environment | values_of(assignments, records))
+
+
+async def _read(
+    names: Sequence[str], keys: KeyOptions, connection: ConnectionOptions
+) -> dict[str, Record | KeyVaultError]:
+    """Read these records, if there is a key for each."""
+    *_, chosen = map(keys.choose, names)
+    async with connection.connect(chosen.ring) as vault:
+        return await vault.read_many(dict.fromkeys(names, chosen.key) if chosen.key else names)

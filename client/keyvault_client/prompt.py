@@ -4,10 +4,13 @@ The rule of this file: what was pasted is taken whole or refused. A terminal han
 one, and the shell would run the lines after it.
 """
 
+import contextlib
 import os
 import select
+import signal
 import sys
 import termios
+from collections.abc import Iterator
 
 from keyvault_client.errors import InvalidRequest
 
@@ -45,6 +48,34 @@ def ask(terminal: int, question: str) -> bytes:
     if len(line) >= MAX_LINE:
         raise InvalidRequest(f"a terminal takes fewer than {MAX_LINE} bytes: send the data through a file or a pipe")
     return line
+
+
+def is_interactive() -> bool:
+    """Return whether a person can be asked: they see standard error, and type standard input."""
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
+
+
+def agrees(question: str) -> bool:
+    """Ask a person, whom `is_interactive` found; return False for a no or the end of input, else True."""
+    _say(question)
+    with interruptible():
+        answer = os.read(sys.stdin.fileno(), MAX_LINE)
+    if not answer:
+        _say("\n")
+    return bool(answer) and not answer.strip().lower().startswith(b"n")
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C end what waits for input. The handler of asyncio would only note it until the input has ended."""
+    before = signal.getsignal(signal.SIGINT)
+    if callable(before):  # neither ignored nor foreign
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if callable(before):
+            signal.signal(signal.SIGINT, before)
 
 
 def _set(terminal: int, attributes: list[int | list[bytes | int]], off: int, when: int) -> None:

@@ -10,7 +10,6 @@ The rules of this file:
 
 import contextlib
 import os
-import signal
 import stat
 import sys
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from keyvault_api.names import MAX_MESSAGE
 from keyvault_api.printable import printable
 from keyvault_client.errors import InvalidRequest, KeyVaultError
 from keyvault_client.keys import DataKey
-from keyvault_client.prompt import ask
+from keyvault_client.prompt import ask, interruptible
 
 
 def read_secret(key_id: str, *, allow_empty: bool) -> bytes:
@@ -210,21 +209,8 @@ def print_error(sentence: str) -> None:
 def _read(limit: int, question: str) -> bytes:
     """Read standard input to its end, at most one byte more than `limit`; at a terminal ask the question, if any."""
     stream = _input()
-    with _interruptible():
+    with interruptible():
         return ask(stream.fileno(), question) if question and stream.isatty() else stream.read(limit + 1)
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C end what waits for input. The handler of asyncio would only note it until the input has ended."""
-    before = signal.getsignal(signal.SIGINT)
-    if callable(before):  # neither ignored nor foreign
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        if callable(before):
-            signal.signal(signal.SIGINT, before)
 
 
 def _input() -> BinaryIO:

@@ -179,7 +179,7 @@ def test_a_key_that_finds_no_room_leaves_no_part_of_itself(shell: Shell) -> None
 
 def test_every_command_and_parameter_is_explained() -> None:
     commands = [app[name] for name in app if not name.startswith("-")]
-    assert len(commands) == 18
+    assert len(commands) == 19
     for command in commands:
         assert command.help, command.name
         for argument in command.assemble_argument_collection(parse_docstring=True):

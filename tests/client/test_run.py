@@ -101,6 +101,17 @@ def test_a_name_that_fails_stops_it_before_the_start(shell: Shell, assignment: s
     assert not (shell.directory / "started").exists()
 
 
+def test_each_record_is_read_with_the_key_of_its_name(shell: Shell) -> None:
+    (shell.directory / "keys").mkdir(0o700)
+    shell.ok("generate-key run/own --save keys/own.key")
+    shell.ok("create run/own --keys keys", b"3")
+    (shell.directory / "keys" / "run.key").symlink_to((shell.directory / "run.key").resolve())
+    shell.environment |= {"KEYVAULT_KEYS": "keys"}
+    assert shell.ok("run --env A=run/a --env B=run/own -- printenv A B") == b"hunter2\n3\n"
+    assert "no key for prod/x" in shell.refused("run --env A=run/a --env B=prod/x -- touch started", 2)
+    assert not (shell.directory / "started").exists()
+
+
 def test_no_server_stops_it_before_the_start(shell: Shell) -> None:
     line = "run --key run.key --env A=run/a --address 127.0.0.1:1 --timeout 0.5 -- touch started"
     shell.refused(line, status=6)

@@ -15,6 +15,7 @@ SHOWN = [
     "prod/api is at revision 1",
     "the password has 7 characters",
     "there is a token",
+    "prod/db is at revision 2",
 ]
 
 

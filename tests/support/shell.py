@@ -29,7 +29,7 @@ class Shell:
 
     def ok(self, line: str, given: bytes = b"", out: str | None = None) -> bytes:
         done = self.run(line, given, out)
-        assert (done.returncode, done.stderr) == (0, b"")
+        assert (done.returncode, done.stderr) == (0, b""), done.stderr
         return done.stdout or b""
 
     def refused(self, line: str, status: int = 1, given: bytes = b"") -> str:

@@ -32,6 +32,7 @@ CLIENT_VARIABLES = frozenset(
         "SERVER_NAME",
         "KEY",
         "KEYS",
+        "EDITOR",
     )
 )
 """Variables of the `keyvault` command, which may be set in the same shell."""
