@@ -32,6 +32,8 @@ COMMANDS = {
     "read": "cli_records:read",
     "restore": "cli_records:restore",
     "rewrap-key": "cli_keys:rewrap_key",
+    "rewrap-keys": "cli_rotate:rewrap_keys",
+    "rotate": "cli_rotate:rotate_records",
     "rotate-key": "cli_records:rotate_key",
     "run": "cli_run:run",
     "seal": "cli_offline:seal_envelope",

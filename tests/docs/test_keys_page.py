@@ -11,7 +11,7 @@ from tests.support.servers import Served
 
 PAGE = "docs/keys.md"
 USE, EXCHANGE = (text for language, text in blocks_of(PAGE) if language == "python")
-(SHELL,) = (text for language, text in blocks_of(PAGE) if language == "sh")
+SHELL, ROTATE, REWRAP = (text for language, text in blocks_of(PAGE) if language == "sh")
 
 
 async def test_the_examples_in_python_run(
@@ -39,10 +39,18 @@ def test_the_examples_for_a_shell_run(tmp_path: Path) -> None:
         reader = Reader(tmp_path, server.address)
         del reader.environment["KEYVAULT_KEYS"]
         reader.environment["HOME"] = str(tmp_path)
-        shown = reader.run("sh", SHELL)
+        shown, rotated, rewrapped = (reader.run("sh", block) for block in (SHELL, ROTATE, REWRAP))
     file = f"{tmp_path}/.config/keyvault/keys/prod%2F.key"
     assert shown.splitlines() == [
         f"saved the key for prod/ in {file}",
         "prod/db is at revision 1",
         f"hunter2prod/  default  {file}",
     ]
+    assert rotated.splitlines() == [
+        "records of prod/: 1 have the old key, 0 a new key, 0 another key",
+        "nothing was changed: give --yes to rotate",
+        "records of prod/: 0 have the old key, 1 a new key, 0 another key",
+        f"new key: {file}",
+        f"old key, for deleted names: {file}.old",
+    ]
+    assert rewrapped == f"rewrapped 1 of 1 keys in {tmp_path}/.config/keyvault/keys\n"

@@ -24,6 +24,8 @@ MAINS = {"keyvault": "keyvault_client.cli", "keyvault-server": "keyvault_server.
 """Where the `main` of each command is."""
 APPS = {"keyvault": "keyvault_client.cli_app"}
 """Where the parts of a command are that its `main` imports when they are needed."""
+KILLED_AT = "TEST_KILLED_AT"
+"""Variable of a run: the number of the change of a name in a folder before which it is killed."""
 _MESSAGE = 128 * 1024
 """Bytes of the longest request: arguments and environment."""
 _STREAMS = 3
@@ -88,7 +90,20 @@ def _become(request: dict[str, Any], streams: list[int]) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.argv = request["command"]
+    if KILLED_AT in os.environ:
+        _kill_at(int(os.environ[KILLED_AT]))
     _open_streams(request["open"])
+
+
+def _kill_at(number: int) -> None:
+    """Kill this process, as a crash does, before it links or renames its file of this number."""
+    steps = iter(range(1, number))
+
+    def step(event: str, _: tuple[object, ...]) -> None:
+        if event in {"os.rename", "os.link"} and next(steps, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(step)
 
 
 def _open_streams(numbers: list[int]) -> None:
