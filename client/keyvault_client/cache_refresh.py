@@ -32,7 +32,6 @@ class Foreign(NamedTuple):
 
     name: str
     answer: pb.ReadResponse
-    floor: int
     error: RecordDamaged
 
 
@@ -68,7 +67,7 @@ class Refresher:
                 return self._reader.accept_change(name, answer, key, floor, known.get(name, 0))
             except RecordDamaged as error:
                 if not is_sealed_under(key, name, answer):
-                    foreign.append(Foreign(name, answer, max(floor, known.get(name, 0)), error))
+                    foreign.append(Foreign(name, answer, error))
                 raise
 
         reads: Reads[Change | None] = Reads({name: self.keys[name] for name in names}, accept, {}, known)
@@ -90,7 +89,7 @@ class Refresher:
             except RecordDamaged as error:
                 if is_sealed_under(self.keys[name], name, sealed.answer()):
                     raise
-                found = await self._try_new_key(Foreign(name, sealed.answer(), 0, error), deadline)
+                found = await self._try_new_key(Foreign(name, sealed.answer(), error), deadline)
             if isinstance(found, KeyVaultError):
                 return found
             return self._reader.accept_sealed(sealed.open(self.keys[name]), self.keys[name])
@@ -104,7 +103,7 @@ class Refresher:
             if key is None:
                 return foreign.error
             _check_key(key, foreign.name)
-            floor = max(foreign.floor, self._reader.proved_revision(key, foreign.name))  # of other runs, by this key
+            floor = self._reader.proved_revision(key, foreign.name)  # by this key, maybe in an earlier run
             change = self._reader.accept_change(foreign.name, foreign.answer, key, floor, 0)
         except KeyVaultError as error:
             return error

@@ -19,6 +19,7 @@ from keyvault_api.envelope import Kind
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_client import (
     TLS,
+    Busy,
     DataKey,
     InvalidRequest,
     KeyNotFound,
@@ -34,6 +35,7 @@ from keyvault_client import (
     ServerFailure,
     Unavailable,
 )
+from keyvault_client.cache import RETRY_SECONDS
 from keyvault_client.records import seal
 from keyvault_server.core.records import successor
 from tests.support.fakes import FakeKeyService, FakeRecordStore
@@ -46,6 +48,7 @@ NEVER = 86_400.0
 SECRET = "hunter2"
 KEY = DataKey("default", "a", b"wrapped", bytes(32))
 OTHER = DataKey("default", "a", b"wrapped", bytes(range(32)))
+BUSY = pb.BatchReadResponse.Error(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], reason="RATE_LIMITED")
 GONE = pb.BatchReadResponse.Error(code=grpc.StatusCode.NOT_FOUND.value[0], reason="RECORD_NOT_FOUND")
 
 
@@ -127,6 +130,15 @@ async def test_a_cache_refreshes_by_itself(vault: KeyVault, key: DataKey) -> Non
         assert secrets.record("prod/db").revision == 2
 
 
+async def test_refreshes_are_spread_and_come_soon_after_an_outage() -> None:
+    async with one_name(answer(stored(5)), answer(GONE), answer(BUSY), timeout=0.2) as secrets:
+        for expected, longest in ((NotFound, NEVER), (Busy, RETRY_SECONDS)):
+            await settled(secrets)
+            assert type(secrets.failure("a")) is expected
+            waits = [secrets._wait() for _ in range(100)]
+            assert 0.8 * longest <= min(waits) < 0.9 * longest < max(waits) <= longest
+
+
 async def test_each_change_is_said_once(vault: KeyVault, key: DataKey) -> None:
     seen: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
 
@@ -146,6 +158,14 @@ async def test_each_change_is_said_once(vault: KeyVault, key: DataKey) -> None:
             async with asyncio.timeout(10):
                 assert await seen.get() == ("prod/db", data)
             assert seen.empty()
+
+
+async def test_the_same_revision_is_no_change() -> None:
+    changes: list[str] = []
+    async with one_name(answer(stored(5)), on_change=lambda name, _: changes.append(name)) as secrets:
+        await secrets.refresh()
+        await asyncio.sleep(0.01)
+    assert not changes
 
 
 async def test_a_failing_on_change_stops_nothing_and_leaks_nothing(
@@ -203,11 +223,11 @@ async def test_an_outage_keeps_the_values_and_is_logged_once(caplog: pytest.LogC
 
 
 @asynccontextmanager
-async def one_name(*answers: pb.BatchReadResponse, **options: Any) -> AsyncIterator[Secrets]:
+async def one_name(*answers: pb.BatchReadResponse, remember: int = 10_000, **options: Any) -> AsyncIterator[Secrets]:
     """A cache of the record "a" on a server that answers BatchRead so, in turn."""
     async with (
         lying_server({"BatchRead": answers}) as address,
-        KeyVault(address) as vault,
+        KeyVault(address, remember=remember) as vault,
         vault.cache({"a": KEY}, refresh=NEVER, **options) as secrets,
     ):
         yield secrets
@@ -246,12 +266,7 @@ async def test_what_is_not_proved_takes_no_value_away(second: pb.BatchReadRespon
 
 
 async def test_an_old_revision_is_refused_with_no_memory_of_others() -> None:
-    answers = [answer(stored(5, b"five")), answer(stored(4, b"old"))]
-    async with (
-        lying_server({"BatchRead": answers}) as address,
-        KeyVault(address, remember=0) as vault,
-        vault.cache({"a": KEY}) as secrets,
-    ):
+    async with one_name(answer(stored(5, b"five")), answer(stored(4, b"old")), remember=0) as secrets:
         await settled(secrets)
         assert isinstance(secrets.failure("a"), RolledBack)
 
@@ -330,7 +345,7 @@ async def test_a_new_key_that_does_not_help_is_a_failure(
 ) -> None:
     revision = 4 if failure is RolledBack else 6
     answers = answer(stored(5, b"five")), answer(stored(revision, b"six", OTHER))
-    async with one_name(*answers, new_key=new_key, timeout=0.5) as secrets:
+    async with one_name(*answers, remember=0, new_key=new_key, timeout=0.5) as secrets:
         await settled(secrets)
         assert (secrets["a"], type(secrets.failure("a"))) == (b"five", failure)
         assert text in str(secrets.failure("a"))
@@ -349,6 +364,7 @@ async def test_with_a_key_ring_the_names_are_enough(server: Served, tmp_path: Pa
             assert dict(secrets) == {"prod/a": b"prod/a", "prod/b": b"prod/b"}
             new = await vault.generate_key("prod/a")
             await vault.rotate_key("prod/a", new_key=new)
+            new.without_plaintext().save(tmp_path / "keys" / "a.key")
             await settled(secrets)
             assert (secrets.record("prod/a").revision, type(secrets.failure("prod/a"))) == (1, RecordDamaged)
             new.save(tmp_path / "keys" / "a.key.new")
