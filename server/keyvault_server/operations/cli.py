@@ -41,6 +41,9 @@ from keyvault_server.rpc.access_log import accepts_more
 from keyvault_server.rpc.handshakes import RefusedHandshakes
 from keyvault_server.rpc.health import LIVENESS, is_serving
 
+ConfigFile = Annotated[
+    Path | None, Parameter(help="TOML file of settings; variables override it (KEYVAULT_CONFIG names it, too).")
+]
 PolicyFile = Annotated[Path | None, Parameter(help="TOML file that says who may call what (KEYVAULT_POLICY).")]
 
 app = App(
@@ -76,6 +79,7 @@ NOTHING_WAIVED = Waivers()
 @app.command(name="serve")
 def serve_command(
     *,
+    config: ConfigFile = None,
     backend: Backend = None,
     data: Data = None,
     listen: Annotated[str | None, Parameter(help="host:port or unix:/path (KEYVAULT_LISTEN).")] = None,
@@ -99,9 +103,9 @@ def serve_command(
     if worker is not None and channel is not None:
         this = Worker(worker, channel)
         with this.reporting_refusals():
-            _serve(load_settings(**given), this)
+            _serve(load_settings(config, **given), this)
     else:
-        _serve(load_settings(**given))
+        _serve(load_settings(config, **given))
 
 
 def _serve(settings: Settings, worker: Worker | None = None) -> None:
@@ -159,12 +163,12 @@ def policy_test(
 
 
 @app.command
-def check_config(*, backend: Backend = None, data: Data = None) -> None:
+def check_config(*, config: ConfigFile = None, backend: Backend = None, data: Data = None) -> None:
     """Print the settings in effect, in shell syntax, and check them, the certificates and the policy.
 
     Comments at the end say how much memory clients can make the server take.
     """
-    settings = load_settings(backend=backend, data=data)
+    settings = load_settings(config, backend=backend, data=data)
     check_files(settings)
     for name, value in settings.model_dump(mode="json").items():
         variable = f"KEYVAULT_{name.upper()}"

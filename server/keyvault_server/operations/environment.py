@@ -1,4 +1,6 @@
-"""Settings from the command line and the environment: every variable is KEYVAULT_ and the setting's name in capitals.
+"""Settings from the command line, the environment and a file, in this order: the first one that has a setting counts.
+
+Every variable is KEYVAULT_ and the setting's name in capitals.
 
 The rule of this file: no variable may leave a server less safe than was meant. So unknown KEYVAULT_ variables are
 refused, except those of the `keyvault` command and of Kubernetes, and so are empty ones and those in small letters. A
@@ -15,6 +17,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from keyvault_server.core.errors import OperatorError
+from keyvault_server.operations.config_file import read_config, wrong_in_config
 from keyvault_server.operations.protections import missing_protections, refuse_unprotected
 from keyvault_server.operations.settings import PREFIX, Settings
 
@@ -33,9 +36,12 @@ CLIENT_VARIABLES = frozenset(
         "KEY",
         "KEYS",
         "EDITOR",
+        "PROFILE",
     )
 )
 """Variables of the `keyvault` command, which may be set in the same shell."""
+CONFIG = PREFIX + "CONFIG"
+"""Variable that names the file of settings."""
 
 # What Kubernetes, like Docker's links before, sets in every pod for a Service `keyvault` or `keyvault-...`.
 _SERVICE_LINK = re.compile(
@@ -54,26 +60,35 @@ class BadSettings(OperatorError):
     """The settings cannot be used; one line says which and why."""
 
 
-def load_settings(**given: object) -> Settings:
-    """Return the settings: those given (None: not given), else those of the environment, else the defaults.
+def load_settings(config: Path | None = None, /, **given: object) -> Settings:
+    """Return the settings: those given (None: not given), else those of the environment, the file, the defaults.
 
-    1. No variable of ours is unknown or empty.
+    The file is `config`, or the one that KEYVAULT_CONFIG names.
+
+    1. No variable of ours is unknown or empty, nor a name in the file.
     2. Each value has its type and range, and the values agree with each other.
     3. A server that other machines can reach is protected.
 
-    Raises BadSettings, Unprotected: one line for all three, where settings that cannot be read hide what they protect.
+    Raises BadSettings, BadConfigFile, Unprotected: one line for all three, where settings that cannot be read hide what
+    they protect.
     """
     flags = {name: value for name, value in given.items() if value is not None}
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     # 1.
-    wrong = [*_unknown(os.environ, known | CLIENT_VARIABLES)]  # noqa: TID251 - the one reader of the environment
-    empty = _empty(os.environ, known)  # noqa: TID251
+    environment = os.environ  # noqa: TID251 - the one reader of the environment
+    wrong = [*_unknown(environment, known | CLIENT_VARIABLES | {CONFIG})]
+    empty = _empty(environment, known | {CONFIG})
     wrong += [f"{name} is empty: give it a value, or unset it" for name in empty]
+    file = config or (Path(environment[CONFIG]) if environment.get(CONFIG) else None)
+    content = read_config(file) if file else {}
+    wrong += wrong_in_config(file, content) if file else []
+    in_file = {name: value for name, value in content.items() if PREFIX + name.upper() in known - environment.keys()}
     # 2.
+    shown = {name: f"{file}: {name}" for name in in_file} | {name: f"--{name.replace('_', '-')}" for name in flags}
     try:
-        settings = Settings(**flags)  # type: ignore[arg-type] # pydantic checks what comes from the command line
+        settings = Settings(**in_file | flags)  # type: ignore[arg-type] # pydantic checks what comes from outside
     except ValidationError as error:
-        raise BadSettings("; ".join([*wrong, *_sentences(error, flags, empty)])) from None
+        raise BadSettings("; ".join([*wrong, *_sentences(error, shown, empty)])) from None
     # 3.
     if wrong:
         raise BadSettings("; ".join([*wrong, *missing_protections(settings)]))
@@ -111,14 +126,17 @@ def _empty(environment: Mapping[str, str], known: set[str]) -> list[str]:
     return sorted(name for name in known if environment.get(name) == "")
 
 
-def _sentences(error: ValidationError, flags: Mapping[str, object], empty: Collection[str]) -> Iterator[str]:
-    """Yield what is wrong, a sentence for each setting that is not empty."""
+def _sentences(error: ValidationError, given: Mapping[str, str], empty: Collection[str]) -> Iterator[str]:
+    """Yield what is wrong, a sentence for each setting that is not empty.
+
+    `given` has how to show settings that are not from a variable.
+    """
     for found in error.errors(include_url=False, include_context=False):
         name, *inside = [str(part) for part in found["loc"]] or [""]
         variable = PREFIX + name.upper()
         if variable in empty:
             continue
-        shown = f"--{name.replace('_', '-')}" if name in flags else variable
+        shown = given.get(name, variable)
         if found["type"] == "path_not_file":
             yield f"{shown}: {_why_no_file(str(found['input']))}"
         else:
