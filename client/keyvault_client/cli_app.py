@@ -11,6 +11,7 @@ from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from keyvault_client.cli import COMMANDS
 from keyvault_client.errors import InvalidRequest
 from keyvault_client.exit_codes import HELP
+from keyvault_client.profile_source import fill_in_profile
 
 app = App(
     name="keyvault",
@@ -18,6 +19,7 @@ app = App(
     f"it.\n\n{HELP}",
     version=lambda: version("keyvault-grpc"),
     default_parameter=Parameter(negative="", show_default=False),
+    config=fill_in_profile,
     suppress_keyboard_interrupt=False,
 )
 for _name, _function in COMMANDS.items():

@@ -1,8 +1,8 @@
 """Options of the command `keyvault` that say where the server is and how to connect to it.
 
-Each has a variable of the environment; the server accepts these variables in its own (CLIENT_VARIABLES there). An empty
-one is refused, as the server does it: `KEYVAULT_CA=$CA` is to fail where CA is unset, not to go without. Only an empty
-KEYVAULT_STATE or KEYVAULT_KEYS has a meaning.
+Each has a variable of the environment, and may be in a profile (profiles.py). The server accepts these variables in its
+own (CLIENT_VARIABLES there). An empty one is refused, as the server does it: `KEYVAULT_CA=$CA` is to fail where CA is
+unset, not to go without. Only an empty KEYVAULT_STATE or KEYVAULT_KEYS has a meaning.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
-from cyclopts import CycloptsError, Parameter, Token, convert
+from cyclopts import CycloptsError, Group, Parameter, Token, convert
 from cyclopts.types import ExistingFile, PositiveFloat
 
 from keyvault_client.errors import InvalidRequest
@@ -30,13 +30,22 @@ def _convert(kind: type, tokens: Sequence[Token]) -> Any:
 
 Option = partial(Parameter, converter=_convert)
 """A parameter whose value, in the environment too, may not be empty."""
+_GROUP = Group("Connection", sort_key=10)  # after what is the command's own
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=_GROUP)
 @dataclass(frozen=True, slots=True)
 class ConnectionOptions:
     """Address of the server, and how to connect to it."""
 
+    profile: Annotated[
+        str | None,
+        Option(
+            env_var="KEYVAULT_PROFILE",
+            help="Take what is not given from this profile in keyvault/config.toml, in XDG_CONFIG_HOME or ~/.config. "
+            "Default: its default_profile.",
+        ),
+    ] = None
     address: Annotated[str, Option(env_var="KEYVAULT_ADDRESS", show_default=True, help="host:port or unix:/path.")] = (
         "127.0.0.1:50051"
     )

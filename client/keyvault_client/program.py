@@ -9,7 +9,6 @@ Source: execve(2); POSIX, 2.8.2 (exit status 126 and 127).
 import errno
 import os
 import resource
-import shutil
 import signal
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
@@ -34,7 +33,9 @@ def find_program(command: Sequence[str], environment: Mapping[str, str]) -> str:
     """Return the path of the program, so that a mistake is found before a secret is read. Raises KeyVaultError."""
     if not command:
         raise InvalidRequest("no program: give it after --, as in `keyvault run --env A=prod/a -- CMD ARGUMENT`")
-    found = shutil.which(command[0], path=environment.get("PATH", os.defpath))
+    from shutil import which  # here, because every command imports this module
+
+    found = which(command[0], path=environment.get("PATH", os.defpath))
     if found is None:
         if "/" in command[0] and os.path.exists(command[0]):  # noqa: PTH110 - the word as it was typed
             raise ProgramUnusable(f"{quote(command[0])} is not an executable file: check its path and mode")
