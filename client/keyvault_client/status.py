@@ -83,11 +83,11 @@ class Failure(NamedTuple):
     """True if the same bytes may succeed later."""
 
 
-def failure_of(failed: grpc.aio.AioRpcError) -> Failure:
-    """Return what the status of a failed attempt means."""
+def failure_of(failed: grpc.aio.AioRpcError, method: str) -> Failure:
+    """Return what the status of a failed attempt means; `method` is the one that was called."""
     info, retry_after = _details(failed)
     if not info.reason:
-        error = _error_without_reason(failed)
+        error = _error_without_reason(failed, method)
         return Failure(error, settled=False, retry=isinstance(error, Unavailable))
     error = error_of(failed.code(), failed.details() or failed.code().name, info.reason, info.metadata, retry_after)
     return Failure(error, settled=info.reason not in _UNSETTLED, retry=_may_succeed_later(error))
@@ -103,12 +103,13 @@ def _seconds(delay: Any) -> float:
     return max(0.0, seconds)
 
 
-def _error_without_reason(failed: grpc.aio.AioRpcError) -> KeyVaultError:
+def _error_without_reason(failed: grpc.aio.AioRpcError, method: str) -> KeyVaultError:
     code = failed.code()
     details = printable(failed.details() or "no details")
-    if code is _Code.UNIMPLEMENTED:
-        details += " (the server does not know this call: it is an older KeyVault, or another service)"
-    return _WITHOUT_REASON.get(code, ServerFailure)(f"{code.name}: {explain_answer(details)}")
+    explained = explain_answer(details)
+    if code is _Code.UNIMPLEMENTED and explained == details:
+        return ServerFailure(f"the server does not know {method}: it is an older KeyVault, or another service")
+    return _WITHOUT_REASON.get(code, ServerFailure)(f"{code.name}: {explained}")
 
 
 def error_of(

@@ -112,7 +112,7 @@ class Transport:
                     return answer
                 failure = Failure(ServerFailure("the server's answer does not decode"), settled=False, retry=False)
             except grpc.aio.AioRpcError as failed:
-                failure = failure_of(failed)
+                failure = failure_of(failed, method)
             except asyncio.CancelledError:
                 if not self._closed or _is_cancelled():
                     raise

@@ -153,14 +153,6 @@ async def test_a_denied_listing_says_so() -> None:
     assert isinstance(await refused(denied), Denied)
 
 
-async def test_an_older_server_is_named_in_one_sentence() -> None:
-    async with lying_server({}) as address, KeyVault(address) as vault:
-        with pytest.raises(ServerFailure, match="does not know this call: it is an older KeyVault"):
-            await anext(vault.list())
-        with pytest.raises(ServerFailure, match="does not know this call: it is an older KeyVault"):
-            await vault.revisions("a")
-
-
 # The command.
 
 

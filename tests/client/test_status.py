@@ -19,9 +19,8 @@ def failed(*details: Any) -> grpc.aio.AioRpcError:
 def test_an_unreadable_detail_is_ignored(kind: str) -> None:
     info = Any()
     info.Pack(error_details_pb2.ErrorInfo(reason="BACKEND_UNAVAILABLE", domain="keyvault"))
-    error, settled, retry = failure_of(
-        failed(info, Any(type_url=f"type.googleapis.com/google.rpc.{kind}", value=b"\xff"))
-    )
+    unreadable = Any(type_url=f"type.googleapis.com/google.rpc.{kind}", value=b"\xff")
+    error, settled, retry = failure_of(failed(info, unreadable), "Read")
     assert isinstance(error, KeyVaultError)
     assert (error.reason, settled, retry) == ("BACKEND_UNAVAILABLE", False, True)
 
@@ -29,5 +28,5 @@ def test_an_unreadable_detail_is_ignored(kind: str) -> None:
 def test_an_error_info_of_another_domain_settles_nothing() -> None:
     info = Any()
     info.Pack(error_details_pb2.ErrorInfo(reason="RECORD_EXISTS", domain="example.com"))
-    error, settled, _ = failure_of(failed(info))
+    error, settled, _ = failure_of(failed(info), "Create")
     assert (error.reason, settled) == ("", False)

@@ -2,11 +2,10 @@
 
 import json
 
-import grpc
 import pytest
 
 from keyvault_api.v1 import keyvault_pb2 as pb
-from keyvault_client import CallerIdentity, KeyVault, PolicyRule, ServerFailure
+from keyvault_client import CallerIdentity, KeyVault, PolicyRule
 from keyvault_client.caller_identity import caller_identity
 from tests.support.servers import Served
 from tests.support.shell import Shell
@@ -20,16 +19,6 @@ async def test_a_client_sees_its_identity_and_rules(server: Served) -> None:
     assert (you.identity, you.tenant) == ("anonymous", "default")
     assert [rule.names for rule in you.rules] == [("*",)]
     assert you.server_version
-
-
-async def test_an_older_server_is_named_in_one_sentence() -> None:
-    server = grpc.aio.server()
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with KeyVault(f"127.0.0.1:{port}") as vault:
-        with pytest.raises(ServerFailure, match="does not know this call: it is an older KeyVault"):
-            await vault.whoami()
-    await server.stop(None)
 
 
 def test_what_a_server_says_controls_no_terminal() -> None:
