@@ -3,6 +3,7 @@
 The rules of this file, which docs/clients.md has for every client:
 
 * An attempt is one request; a call makes as many as its deadline allows, and nothing else bounds them.
+* The deadline is gRPC's, which reports it to the server, and the loop's: a call that gRPC does not end is ended here.
 * Once an attempt of a mutation is unknown, only success or a proof settles the mutation: the record is at another
   revision, and the server would have recognized ours. Anything else is OutcomeUnknown.
 """
@@ -34,6 +35,8 @@ FIRST_WAIT, LONGEST_WAIT = 0.2, 2.0
 """Bounds, in seconds, of the random wait between two attempts. The bound doubles from the first to the longest."""
 LEAST_ATTEMPT = 0.1
 """Seconds that the last attempt has at least: with less it would be sent and not answered."""
+GRACE_SECONDS = 0.2
+"""Seconds after the deadline that gRPC has to end a call. It has had faults by which some calls never returned."""
 
 _READY = grpc.ChannelConnectivity.READY
 _FAILED = grpc.ChannelConnectivity.TRANSIENT_FAILURE
@@ -59,6 +62,10 @@ _Response = TypeVar("_Response", bound=Message)
 
 class _OutOfTime(Exception):
     """The deadline came before the request was sent."""
+
+
+class _NoAnswer(Exception):
+    """The request was sent, or may have been, and gRPC did not end the call at its deadline."""
 
 
 class Backoff:
@@ -105,6 +112,7 @@ class Transport:
         backoff = Backoff()
         failure: Failure | None = None
         unknown = False
+        cancellations = _cancellations()
         while True:
             try:
                 answer = await self._attempt(method, request, deadline, failures)
@@ -112,9 +120,13 @@ class Transport:
                     return answer
                 failure = Failure(ServerFailure("the server's answer does not decode"), settled=False, retry=False)
             except grpc.aio.AioRpcError as failed:
+                if _cancellations() > cancellations:  # gRPC raises a status that comes in the same moment
+                    raise asyncio.CancelledError from None
                 failure = failure_of(failed, method)
+            except _NoAnswer:
+                failure = Failure(Unavailable("the server did not answer in time"), settled=False, retry=False)
             except asyncio.CancelledError:
-                if not self._closed or _is_cancelled():
+                if not self._closed or _cancellations() > cancellations:
                     raise
                 failure = Failure(Unavailable("this client was closed"), settled=False, retry=False)
             except _OutOfTime as late:  # the cause of an earlier failure says more
@@ -129,12 +141,19 @@ class Transport:
             await asyncio.sleep(wait)
 
     async def _attempt(self, method: Method, request: Message, deadline: float, failures: ConnectFailures) -> Message:
-        """Send the request once. Raises AioRpcError only if it was sent; _OutOfTime and KeyVaultError if it was not."""
+        """Send the request once.
+
+        Raises AioRpcError and _NoAnswer only if it was sent; _OutOfTime and KeyVaultError if it was not.
+        """
         metadata = await self._authorization(deadline)
         async with self._connector.connection() as connection:
             await self._connect(connection.channel, deadline, failures)
             call = getattr(connection.stub, method)
-            answer: Message = await call(request, timeout=remaining(deadline), metadata=metadata)
+            try:
+                async with asyncio.timeout_at(deadline + GRACE_SECONDS):
+                    answer: Message = await call(request, timeout=remaining(deadline), metadata=metadata)
+            except TimeoutError:
+                raise _NoAnswer from None
         return answer
 
     async def _authorization(self, deadline: float) -> tuple[tuple[str, str], ...]:
@@ -192,10 +211,10 @@ def remaining(deadline: float) -> float:
     return max(0.0, deadline - asyncio.get_running_loop().time())
 
 
-def _is_cancelled() -> bool:
-    """Report whether somebody cancels this task. gRPC raises CancelledError, too, for a channel that is closed."""
+def _cancellations() -> int:
+    """Return how often this task was cancelled. gRPC raises CancelledError, too, for a channel that is closed."""
     task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    return task.cancelling() if task is not None else 0
 
 
 def retry_after(error: KeyVaultError) -> float:
