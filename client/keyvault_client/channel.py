@@ -16,6 +16,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import TypeAlias
 
 import grpc
 
@@ -30,7 +31,9 @@ from keyvault_client.tls import TLS
 FORGOTTEN_SECONDS = 5
 """Seconds after which a connection is left that acknowledges no data or answers no ping."""
 
-_OPTIONS: tuple[tuple[str, int], ...] = (
+_Options: TypeAlias = tuple[tuple[str, int | str], ...]
+
+_OPTIONS: _Options = (
     ("grpc.max_receive_message_length", MAX_REPLY),
     ("grpc.max_send_message_length", MAX_MESSAGE),
     ("grpc.enable_retries", 0),  # transport.py retries: it knows what each answer means
@@ -45,6 +48,8 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.ping_timeout_ms", FORGOTTEN_SECONDS * 1000),  # without it a ping may take a minute
     ("grpc.use_local_subchannel_pool", 1),  # else a new client gets the connection of another one, dead or not
 )
+_ROUND_ROBIN = (("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),)
+"""Spreads calls over all addresses of a name. gRPC's default is one connection, to the first address that answers."""
 _NO_PROXY = (("grpc.enable_http_proxy", 0),)  # a proxy from the environment would see local plaintext
 
 _log = logging.getLogger(__name__)
@@ -137,12 +142,14 @@ class Connector:
         return self._current
 
     def _open_connection(self) -> Connection:
+        options: _Options = (*_OPTIONS, *(_ROUND_ROBIN if self._address.startswith("dns:") else ()))
         if self._tls is not None:
-            options = (*_OPTIONS, *self._tls.options())
+            options = (*options, *self._tls.options())
             channel = grpc.aio.secure_channel(self._address, self._tls.credentials(), options=options)
             return Connection(channel, self._tls.expiry())
-        local = _OPTIONS + _NO_PROXY if is_loopback(self._address) else _OPTIONS
-        return Connection(grpc.aio.insecure_channel(self._address, options=local))
+        if is_loopback(self._address):
+            options = (*options, *_NO_PROXY)
+        return Connection(grpc.aio.insecure_channel(self._address, options=options))
 
     async def _replace(self, current: Connection) -> None:
         """Open a connection with the changed files. What changed while it was read is read later."""
