@@ -196,7 +196,7 @@ async def test_the_command_shows_no_forged_name(tmp_path: Path) -> None:
 async def test_the_command_says_what_a_list_needs(tmp_path: Path, reason: str) -> None:
     denied = Refused(grpc.StatusCode.PERMISSION_DENIED, "not allowed", reason, {"request_id": "r-1"})
     async with lying_server({"List": denied}) as address:
-        line = await asyncio.to_thread(Shell(tmp_path, address).refused, "list")
+        line = await asyncio.to_thread(Shell(tmp_path, address).refused, "list", status=5)
     assert line.startswith("keyvault: not allowed")
     assert line.endswith(f" [{reason} r-1]\n")
     assert ("`keyvault whoami` shows them" in line) == (reason == "POLICY_DENIED")
