@@ -21,6 +21,7 @@ from keyvault_client.terminal import flush_output, print_error, quiet_grpc
 COMMANDS = {
     "create": "cli_records:create",
     "delete": "cli_records:delete",
+    "doctor": "cli_doctor:doctor",
     "edit": "cli_edit:edit",
     "generate-key": "cli_keys:generate_key",
     "history": "cli_keyless:history",

@@ -71,6 +71,13 @@ class KeyOptions:
     ] = None
     keys: KeyFolder = None
 
+    def folder(self) -> Path | None:
+        """Return the path of the key folder, None if the user's own is meant and not there."""
+        if self.keys:
+            return Path(self.keys)
+        default = default_folder() if self.keys is None else None
+        return default if default and stamp_of(default) else None
+
     def choose(self, key_id: str, *, without: DataKey | None = None) -> ChosenKeys:
         """Return the keys for a record, before anything is read or sent. `without` is a key that does not count.
 

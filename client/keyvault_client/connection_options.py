@@ -90,19 +90,22 @@ class ConnectionOptions:
     ] = None
     no_state: Annotated[bool, Parameter(help="Keep no revisions across runs.")] = False
 
-    def connect(self, keys: KeyRing | None = None) -> KeyVault:
-        """Return a client with these options, and with these keys. Raises InvalidRequest."""
+    def tls_files(self) -> TLS | None:
+        """Return the TLS that these options choose, None for plaintext. Raises InvalidRequest."""
         if (self.certificate is None) is not (self.private_key is None):
             raise InvalidRequest("--certificate and --private-key must be given together")
-        tls: TLS | None = TLS(self.ca, self.certificate, self.private_key, self.server_name)
-        if not (self.tls or self.ca or self.certificate):
-            if self.server_name is not None:
-                raise InvalidRequest("--server-name needs TLS: give --tls, --ca or --certificate")
-            tls = None
+        if self.tls or self.ca or self.certificate:
+            return TLS(self.ca, self.certificate, self.private_key, self.server_name)
+        if self.server_name is not None:
+            raise InvalidRequest("--server-name needs TLS: give --tls, --ca or --certificate")
+        return None
+
+    def connect(self, keys: KeyRing | None = None) -> KeyVault:
+        """Return a client with these options, and with these keys. Raises InvalidRequest."""
         state_file = None if self.no_state else default_path() if self.state is None else self.state
         return KeyVault(
             self.address,
-            tls=tls,
+            tls=self.tls_files(),
             insecure=self.insecure,
             token_file=self.token_file,
             keys=keys,

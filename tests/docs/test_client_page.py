@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 
 from keyvault_client import KeyVault
-from tests.support.pages import PORT, Reader, blocks_of, run_awaiting
+from tests.support.pages import PORT, Reader, blocks_of, run_awaiting, shows
 from tests.support.processes import server_process
 from tests.support.servers import Served
 
 PAGE = "docs/client.md"
 FIRST, LIST, PAST, _ = (text for language, text in blocks_of(PAGE) if language == "python")
-SAVE, SHELL = (text for language, text in blocks_of(PAGE) if language == "sh")
+SAVE, SHELL, DOCTOR = (text for language, text in blocks_of(PAGE) if language == "sh")
+(EXAMINED,) = (text for language, text in blocks_of(PAGE) if language == "text")
 
 
 async def test_the_first_example_runs(server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,6 +43,7 @@ def test_the_blocks_for_a_shell_run(tmp_path: Path) -> None:
         reader.run("sh", "echo -n one | keyvault create prod/db --key prod.key")
         reader.run("sh", "echo -n two | keyvault update prod/db --key prod.key")
         shown = reader.run("sh", SHELL).splitlines()
+        assert shows(reader.show([DOCTOR])[-1], EXAMINED)
     assert [line.split("  ")[0] for line in shown] == [
         "prod/db",
         "revision 2",
