@@ -89,14 +89,15 @@ class BatchReader:
         if len(answer.results) != len(asked):
             raise ServerFailure(f"the server answered {len(answer.results)} of {len(asked)} reads")
         again: dict[str, Failure] = {}
-        for name, result in zip(asked, answer.results, strict=True):
-            failure = failure_of_item(result.error) if result.WhichOneof("answer") == "error" else None
-            if failure is None:
-                reads.add(name, result.record, floors[name])
-            elif failure.retry:
-                again[name] = failure
-            else:
-                reads.results[name] = failure.error
+        with self._seen.together():
+            for name, result in zip(asked, answer.results, strict=True):
+                failure = failure_of_item(result.error) if result.WhichOneof("answer") == "error" else None
+                if failure is None:
+                    reads.add(name, result.record, floors[name])
+                elif failure.retry:
+                    again[name] = failure
+                else:
+                    reads.results[name] = failure.error
         return again
 
 

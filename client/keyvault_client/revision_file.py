@@ -58,6 +58,8 @@ class RevisionFile:
         self._max_entries = max_entries
         self._known: dict[str, int] | None = None
         self._warned = False
+        self._noted: dict[str, int] = {}
+        self._together = False
 
     def get(self, key: DataKey, key_id: str) -> int:
         """Return the highest revision of this record under this key, 0 if none is known. Raises InvalidRequest."""
@@ -70,12 +72,30 @@ class RevisionFile:
         name = self._name(key, key_id)
         if self._known is not None and self._known.get(name, 0) >= revision:
             return
+        self._noted[name] = max(revision, self._noted.get(name, 0))
+        if not self._together:
+            self._write_noted()
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Write once, at the end of the block, what is noted in it. The block must not await."""
+        self._together = True
+        try:
+            yield
+        finally:
+            self._together = False
+            if self._noted:
+                self._write_noted()
+
+    def _write_noted(self) -> None:
+        noted, self._noted = self._noted, {}
         try:
             with self._locked():
                 # 1. What other runs wrote in the meantime.
                 known = self._read()
-                # 2. Ours, as the one used last.
-                known[name] = max(revision, known.pop(name, 0))
+                # 2. Ours, as the ones used last.
+                for name, revision in noted.items():
+                    known[name] = max(revision, known.pop(name, 0))
                 for oldest in list(known)[: -self._max_entries]:
                     del known[oldest]
                 # 3. Old or new content, whole, whatever happens.

@@ -5,6 +5,7 @@ that was sealed, is remembered. Any other number may be made up.
 """
 
 from collections import OrderedDict
+from contextlib import AbstractContextManager, nullcontext
 
 from keyvault_client.errors import RolledBack
 from keyvault_client.keys import DataKey
@@ -36,6 +37,10 @@ class SeenRevisions:
             self._revisions.popitem(last=False)
         if self._file:
             self._file.note(key, key_id, revision)
+
+    def together(self) -> AbstractContextManager[None]:
+        """Write the file once for what is noted in the block, which must not await: many writes take seconds."""
+        return self._file.together() if self._file else nullcontext()
 
 
 def refuse_rollback(key_id: str, revision: int, floor: int) -> None:

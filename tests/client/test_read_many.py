@@ -1,11 +1,13 @@
 """`read_many`: many records, each opened and checked as if it had been read alone."""
 
 import asyncio
+from pathlib import Path
 
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
+from keyvault_api.files import stamp_of
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_client import (
     Busy,
@@ -19,7 +21,9 @@ from keyvault_client import (
     RolledBack,
     ServerFailure,
 )
+from keyvault_client.revision_file import RevisionFile
 from tests.support.lying import lying_server
+from tests.support.servers import Served
 
 SIZE = 200_000
 FULL = pb.BatchReadResponse.Error(code=8, reason="BATCH_FULL", message="no room")
@@ -106,3 +110,26 @@ async def test_what_had_no_room_is_asked_for_at_once() -> None:
     async with lying_server({"BatchRead": answers}) as address, KeyVault(address) as vault:
         found = await vault.read_many(dict.fromkeys(names, key), timeout=5)
     assert {type(result) for result in found.values()} == {NotFound}
+
+
+async def test_a_batch_writes_the_file_of_revisions_once(server: Served, tmp_path: Path) -> None:
+    """A write for each record would block the event loop for seconds."""
+    path, stamps = tmp_path / "revisions.json", set()
+    async with KeyVault(server.address, state_file=path) as vault, KeyVault(server.address) as writer:
+        key = await writer.generate_key("many/")
+        names = [f"many/{number}" for number in range(20)]
+        for name in names:
+            await writer.create(name, b"", key=key)
+
+        class Watched(dict[str, DataKey]):
+            """The keys, which look at the file whenever one is asked for."""
+
+            def __getitem__(self, name: str) -> DataKey:
+                stamps.add(stamp_of(path))
+                return super().__getitem__(name)
+
+        await vault.read_many(Watched.fromkeys(names, key))
+        stamps.add(stamp_of(path))
+        assert len(stamps) == 2, "none, and the one at the end"
+        known = RevisionFile(path, server.address)
+        assert [known.get(key, name) for name in names] == [1] * len(names)
