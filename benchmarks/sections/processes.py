@@ -68,7 +68,7 @@ async def client(plan: Plan) -> Measured:
     for row, pairs in json.loads(printed).items():
         library, stub = (statistics.median(side) for side in zip(*pairs, strict=True))
         ratio = statistics.median(ours / theirs for ours, theirs in pairs)
-        measured.cells[row] = [digits(library), digits(stub), f"{ratio:.2f}"]
+        measured.cells[row] = [digits(library), digits(stub), f"{ratio:.2f}" if ratio > 0.01 else f"{ratio:.4f}"]
     return measured
 
 
