@@ -13,6 +13,7 @@ from pathlib import Path
 
 from keyvault_api.files import sync_directory
 from keyvault_server.backends.embedded.data_directory import DataDirectory, UnusableData
+from keyvault_server.backends.embedded.database import refuse_other_schema
 from keyvault_server.disk.files import explain
 
 _PAGES = 256  # copied between two looks for a writer: 1 MiB
@@ -53,6 +54,7 @@ def _copy(database: Path, draft: Path) -> int:
         closing(sqlite3.connect(draft, isolation_level=None)) as copy,
     ):
         source.execute("BEGIN")
+        refuse_other_schema(source, database)
         source.execute("SELECT 1 FROM record LIMIT 1").fetchone()  # fixes the moment that the copy shows
         source.backup(copy, pages=_PAGES)
         copy.execute("PRAGMA journal_mode = delete")  # one file, without a write-ahead log

@@ -66,14 +66,32 @@ def _connect(database: Path, opened: ExitStack) -> sqlite3.Connection:
 
 
 def _create_schema(connection: sqlite3.Connection, database: Path) -> None:
-    """Create the table in a new database. Raises UnusableData for one of another schema."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version == 0:
+    """Create the tables in a new database. Raises UnusableData for one of another schema."""
+    if _schema_of(connection):
+        refuse_other_schema(connection, database)
+    else:
         connection.executescript(f"BEGIN; {_SCHEMA}; PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT")
-    elif version != _SCHEMA_VERSION:
+
+
+def refuse_other_schema(connection: sqlite3.Connection, database: Path) -> None:
+    """Raise UnusableData unless the database has the tables of this release; no release had those of schema 1."""
+    version = _schema_of(connection)
+    if version == 0:
+        raise UnusableData(f"{database} has no records: name the server's own directory")
+    if version < _SCHEMA_VERSION:
+        raise UnusableData(
+            f"{database} has schema {version} of a version before the first release, which no release reads:"
+            " name a new directory, and create its records there"
+        )
+    if version > _SCHEMA_VERSION:
         raise UnusableData(
             f"{database} has schema {version}, this server supports {_SCHEMA_VERSION}: run the release that wrote it"
         )
+
+
+def _schema_of(connection: sqlite3.Connection) -> int:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
 
 
 def _explain(error: Exception) -> str:

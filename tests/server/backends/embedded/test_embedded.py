@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
+from keyvault_server.backends.embedded.backup import backup
 from keyvault_server.backends.embedded.data_directory import DataDirectory, UnusableData
 from keyvault_server.backends.embedded.keyring import Keyring
 from keyvault_server.backends.embedded.sqlite import SNAPSHOT_SECONDS, open_store
@@ -178,16 +180,30 @@ async def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
             pass
 
 
-async def test_a_database_of_a_newer_schema_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "records.sqlite3"
-    async with open_store(path):
+@pytest.mark.parametrize(
+    ("schema", "advice"),
+    [(1, "schema 1 of a version before the first release.* name a new directory"), (3, "schema 3.* run the release")],
+)
+async def test_a_database_of_another_schema_is_refused(tmp_path: Path, schema: int, advice: str) -> None:
+    """No release had schema 1, so none is named."""
+    directory = DataDirectory(tmp_path)
+    async with open_store(directory.database):
         pass
-    with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 3")
-    connection.close()
-    with pytest.raises(UnusableData, match="schema 3"):
-        async with open_store(path):
+    with closing(sqlite3.connect(directory.database)) as connection:
+        connection.execute(f"PRAGMA user_version = {schema}")
+    with pytest.raises(UnusableData, match=advice):
+        async with open_store(directory.database):
             pass
+    with pytest.raises(UnusableData, match=advice):
+        backup(directory, tmp_path / "backup")
+    assert not (tmp_path / "backup").exists()
+
+
+async def test_an_empty_database_is_not_backed_up(tmp_path: Path) -> None:
+    directory = DataDirectory(tmp_path)
+    directory.database.touch(0o600)
+    with pytest.raises(UnusableData, match="has no records: name the server's own directory"):
+        backup(directory, tmp_path / "backup")
 
 
 async def test_a_rotated_master_key_wraps_and_old_ones_unwrap(tmp_path: Path) -> None:
