@@ -68,8 +68,8 @@ class SqliteStore:
         self._writer = writer
         self._cache = RowCache()
         self._has_copies = bool(rows_of(writer, "SELECT 1 FROM copy LIMIT 1"))
-        """Whether there may be a copy to remove: a store that never kept one spares itself the look."""
-        self._changes_outside = 0
+        self._changes_outside = _changes_outside(writer)
+        """Whether there may be a copy to remove: where nobody ever kept one, the look is spared."""
         self._disk = Workers(1, "keyvault-commit")
         self._writes = GroupCommit[Write](batch_length, self._commit_and_answer)
         self._failed = False
@@ -173,11 +173,12 @@ class SqliteStore:
         return self._reader
 
     def _forget_if_changed_outside(self) -> None:
-        """Forget what was read if another process has written since the last look."""
-        (changes,) = rows_of(self._writer, "PRAGMA data_version")[0]  # our own writes do not change the writer's
+        """Forget what is known if another process has written since the last look: it may have kept a copy, too."""
+        changes = _changes_outside(self._writer)
         if changes != self._changes_outside:
             self._changes_outside = changes
             self._cache.clear()
+            self._has_copies = True
 
     def _end_snapshot(self) -> None:
         if self._ending:
@@ -254,4 +255,10 @@ async def open_store(database: Path, meter: Meter | None = None) -> AsyncIterato
 
 
 def _name(stored: bytes) -> str:
+def _changes_outside(writer: sqlite3.Connection) -> int:
+    """Return a number that writes by other processes change; our own ones do not change the writer's."""
+    (changes,) = rows_of(writer, "PRAGMA data_version")[0]
+    return int(changes)
+
+
     return stored.decode(errors="backslashreplace")

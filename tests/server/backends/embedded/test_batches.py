@@ -172,6 +172,18 @@ async def test_without_history_a_put_has_one_statement(tmp_path: Path) -> None:
         assert await store.get_copy("t", "b", 1) is None
 
 
+async def test_copies_that_another_process_kept_are_removed(tmp_path: Path) -> None:
+    """Also by a process that was opened before there was one, such as a purge."""
+    path = tmp_path / "records.sqlite3"
+    first, second, third = revisions(3)
+    async with open_store(path) as purging:
+        async with open_store(path) as serving:
+            await write(serving, "a", first, second)
+            assert await serving.get_copy("t", "a", 1) == first.envelope
+        await write(purging, "a", replace(third, since=3, revisions=third.revisions[:12]), after=second)
+        assert await purging.get_copy("t", "a", 1) is None
+
+
 async def test_copies_are_removed_on_the_thread_of_the_disk(opened: tuple[SqliteStore, SlowWriter]) -> None:
     """To free large ones would hold the event loop for longer than it takes to write them."""
     store, writer = opened
