@@ -1,6 +1,6 @@
 """What the other packages measure of themselves, without knowing who collects it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, Protocol
 
 Across = Literal["min", "max", "sum"]
@@ -15,3 +15,6 @@ class Meter(Protocol):
 
     def gauge(self, name: str, description: str, value: Callable[[], float], across: Across = "max") -> None:
         """Show a number that `value` returns whenever somebody asks; that of several processes is their `across`."""
+
+    def counters(self, name: str, description: str, label: str, counts: Mapping[str, int]) -> None:
+        """Show these numbers, which only grow, each under its value of the label."""

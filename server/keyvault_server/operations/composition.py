@@ -132,7 +132,7 @@ async def open_backend(settings: Settings, meter: Meter | None = None) -> AsyncI
     if settings.backend == "aws":
         from keyvault_server.backends.aws.clients import open_aws
 
-        async with open_aws(_aws_options(settings)) as ports:
+        async with open_aws(_aws_options(settings), meter) as ports:
             yield ports
         return
     directory = data_directory(settings)

@@ -48,7 +48,7 @@ class Metrics(Collector):
         self._gauges[name] = (description, value)
 
     def counters(self, name: str, description: str, label: str, counts: Mapping[str, int]) -> None:
-        """Show these numbers, which only grow, each under its value of the label."""
+        """See Meter."""
         self._counters[name] = (description, label, counts)
 
     def publish(self) -> None:

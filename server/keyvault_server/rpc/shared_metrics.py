@@ -55,7 +55,7 @@ class SharedMetrics(Metrics):
         self._across[name] = across
 
     def counters(self, name: str, description: str, label: str, counts: Mapping[str, int]) -> None:
-        """Show these numbers, which only grow, each under its value of the label."""
+        """See Meter."""
         super().counters(name, description, label, counts)
         self._shared_counters[name] = _counter(name, description, label)
         self._published[name] = Counts()

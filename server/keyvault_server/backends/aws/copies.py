@@ -1,14 +1,15 @@
 """Copies of earlier envelopes: an item each, next to the records, with the revision as a third part of its key.
 
 The rules of this file. A copy is put unconditionally: a name's revision has one envelope, so a late or repeated put
-changes nothing. Removals run in the background, since nobody waits for them; one that fails is logged and left to
-`keyvault-server sweep`. The server's role may delete items whose key has two separators, and no others.
+changes nothing. Removals run in the background, since nobody waits for them; one that fails is logged, counted and left
+to `keyvault-server sweep`. The server's role may delete items whose key has two separators, and no others.
 
 Source: DynamoDB API Reference "PutItem", "DeleteItem", "Scan".
 """
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
@@ -38,6 +39,8 @@ class Copies:
         self._table = table
         self._read = read
         self._removing: set[asyncio.Task[None]] = set()
+        self.not_removed = Counter(dict.fromkeys(("failed", "too_many", "stopping"), 0))
+        """Copies that were left to `sweep`, by reason."""
 
     async def put(self, name: CopyName, envelope: bytes) -> None:
         """Write a copy."""
@@ -52,6 +55,7 @@ class Copies:
     def remove(self, tenant: str, key_id: str, revisions: range) -> None:
         """Begin to remove copies."""
         if len(self._removing) >= MOST_REMOVALS:
+            self.not_removed["too_many"] += len(revisions)
             _log.warning(
                 "too many removals at a time: keyvault-server sweep removes these copies",
                 extra={"copies": len(revisions)},
@@ -99,7 +103,11 @@ class Copies:
         for done, name in enumerate(names):
             try:
                 await self._delete(name)
+            except asyncio.CancelledError:  # by `finish`
+                self.not_removed["stopping"] += len(names) - done
+                raise
             except (VaultError, AwsFault) as error:
+                self.not_removed["failed"] += len(names) - done
                 fault = error if isinstance(error, AwsFault) else error.__cause__
                 why = str(fault or type(error).__name__)
                 _log.warning(

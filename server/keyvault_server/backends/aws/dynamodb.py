@@ -48,6 +48,11 @@ class DynamoRecordStore:
         self._copies = Copies(dynamodb, table, self._records.read)
 
     async def get_head(self, tenant: str, key_id: str) -> StoredHead | None:
+    @property
+    def copies_not_removed(self) -> Mapping[str, int]:
+        """Copies whose removal failed, by reason."""
+        return self._copies.not_removed
+
         """See RecordStore. Costs as much as `get`: DynamoDB charges for the whole item."""
         item = await self._heads.read(partition_key(tenant, key_id))
         return None if item is None else _stored_head(item)

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keyvault_server.backends.aws.clients import open_aws
 from keyvault_server.backends.aws.copies import MOST_REMOVALS, copy_name
+from keyvault_server.backends.aws.options import AwsOptions
 from keyvault_server.core.errors import BackendUnavailable
 from keyvault_server.core.ports import CopyName
 from keyvault_server.core.purge import purge
@@ -18,6 +20,7 @@ from keyvault_server.core.vault import Vault
 from tests.server.backends.aws.conftest import Line, OpenLine
 from tests.server.backends.aws.fault_proxy import FAULTS, Fault
 from tests.support.callers import Unrestricted
+from tests.support.meters import RecordedMeter
 from tests.support.requests import Key, some_envelope
 
 TENANT = "acme"
@@ -104,8 +107,18 @@ async def test_a_failed_removal_is_logged_and_fails_nothing(
         assert logged.getMessage() == "copies were not removed: keyvault-server sweep removes them"
         assert (vars(logged)["copies"], vars(logged)["error"]) == (1, "delete_item: InternalServerError")
         assert key_id not in caplog.text, "the log of a server has names in its access log alone"
+        assert line.records.copies_not_removed == {"failed": 1, "too_many": 0, "stopping": 0}
         line.dynamodb.heal()
         assert await line.records.get_copy(TENANT, key_id, 2) is not None
+
+
+async def test_what_is_not_removed_is_a_metric(standin_options: AwsOptions, key_id: str) -> None:
+    meter = RecordedMeter()
+    async with open_aws(standin_options, meter) as (_, records):
+        for _ in range(MOST_REMOVALS):
+            records.remove(TENANT, key_id, range(1, 2))
+        records.remove(TENANT, key_id, range(1, 4))
+        assert meter.counts["copies_not_removed"] == {"failed": 0, "too_many": 3, "stopping": 0}
 
 
 async def test_a_removal_is_repeated_and_a_stop_waits_for_it(open_line: OpenLine, key_id: str) -> None:
@@ -130,6 +143,9 @@ async def test_a_stop_does_not_wait_long_for_a_slow_dynamodb(
         await line.records.aclose()
         assert time.monotonic() - began < 1.8, "fifteen removals take 2.2 s"
         assert "stopped while copies were removed" in caplog.text
+        left = dict(line.records.copies_not_removed)
+        assert 1 <= left.pop("stopping") < 15
+        assert left == {"failed": 0, "too_many": 0}
 
 
 @pytest.mark.slow
@@ -144,6 +160,7 @@ async def test_what_is_too_much_to_remove_is_left_and_logged(
             assert not caplog.records
             line.records.remove(TENANT, key_id, range(5, 6))
         assert vars(caplog.records[0])["copies"] == 1
+        assert line.records.copies_not_removed["too_many"] == 1
         await line.records.aclose()
         assert await line.records.get_copy(TENANT, key_id, 5) is not None
 
