@@ -23,7 +23,7 @@ from keyvault_server.core.records import (
 )
 
 MOST_HELD = 32
-"""Updates that hold the record that they replace, to make a copy of it, at a time; the next ones wait."""
+"""Updates that hold the record that they replace, to make a copy of it, at a time."""
 
 
 def check_revision_alone(revision: int, known_revision: int, *, include_deleted: bool) -> None:

@@ -9,7 +9,6 @@ scope; what the caller may; the envelope's shape; the caller's quota; then the s
 a data key for the length of one request and stores none.
 """
 
-import asyncio
 import os
 import time
 from collections.abc import Callable, Collection
@@ -28,8 +27,6 @@ from keyvault_server.core.errors import (
     RecordNotFound,
 )
 from keyvault_server.core.history import (
-    MOST_HELD,
-    check_revision_alone,
     find_revision,
     keep_superseded,
     list_revisions,
@@ -84,15 +81,18 @@ class Vault:
         *,
         unwrap_scopes: Collection[str] = (),
         history: int = 0,
-        most_held: int = MOST_HELD,
+        holding: Turn = NO_WAIT,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`history` is how many earlier revisions an Update keeps readable, at most 15; `most_held`: see history.py."""
+        """`history` is how many earlier revisions an Update keeps readable, at most 15.
+
+        `holding` is the turn of an Update that holds the record that it replaces, to make a copy of it.
+        """
         self._keys = keys
         self._records = records
         self._unwrap_scopes = frozenset(unwrap_scopes)
         self._history = history
-        self._holding = asyncio.Semaphore(most_held)
+        self._holding = holding
         self._clock = clock
 
     async def generate_key(self, caller: Caller, scope: str) -> DataKey:

@@ -34,6 +34,7 @@ from keyvault_server.rpc.health import Backend, Readiness
 from keyvault_server.rpc.metrics import Metrics
 from keyvault_server.rpc.metrics_port import serve_metrics
 from keyvault_server.rpc.server import CONNECTION_LIMITS, admin_server, main_server
+from keyvault_server.rpc.slots import Slots
 
 _log = logging.getLogger(__name__)
 
@@ -133,7 +134,7 @@ async def serving(
             records,
             unwrap_scopes=settings.unwrap_scopes,
             history=settings.history,
-            most_held=limits.held_records,
+            holding=Slots(limits.held_records),
         )
         room = room_for_connections(settings)
         server, admin = _servers(settings, vault, guard, readiness, room, shares_port=turn is not None)

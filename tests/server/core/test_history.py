@@ -24,6 +24,7 @@ from keyvault_server.core.ports import CopyName
 from keyvault_server.core.purge import purge
 from keyvault_server.core.records import Record, StoredHead, state_of
 from keyvault_server.core.vault import Vault
+from keyvault_server.rpc.slots import Slots
 from tests.support.callers import Unrestricted
 from tests.support.refusals import refused
 from tests.support.requests import Key
@@ -215,6 +216,7 @@ async def test_a_failed_update_ends_after_its_intent_and_its_copy(failing: str) 
 async def test_few_updates_hold_what_they_replace_at_a_time() -> None:
     """It is of the largest size whatever the caller sends: without a limit, small requests would take much memory."""
     world, _ = await written(10, 1)
+    world.vault = Vault(world.keys, world.records, history=10, holding=Slots(MOST_HELD))
     names = [f"{NAME}/{number}" for number in range(MOST_HELD + 8)]
     keys = [await world.mint(name) for name in names]
     for name, one in zip(names, keys, strict=True):
@@ -232,6 +234,22 @@ async def test_few_updates_hold_what_they_replace_at_a_time() -> None:
     await world.vault.read(CALLER, NAME)
     release.set()
     assert {done.revision for done in await asyncio.gather(*updates)} == {2}
+
+
+async def test_an_update_does_not_wait_long_to_hold_a_record() -> None:
+    """As other calls, it is refused after a while, long before its deadline; nothing was done."""
+    world, key = await written(10, 1)
+    world.vault = Vault(world.keys, world.records, history=10, holding=Slots(1, seconds=0.01))
+    release = asyncio.Event()
+    world.keys.before("unwrap", release.wait)
+    first = asyncio.create_task(world.vault.update(CALLER, NAME, key.wrapped, key.seal(NAME, 2)))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        late = await refused(world.vault.update(CALLER, NAME, key.wrapped, key.seal(NAME, 2)))
+    assert type(late) is RateLimited
+    release.set()
+    assert (await first).revision == 2
+    assert (await world.vault.update(CALLER, NAME, key.wrapped, key.seal(NAME, 3))).revision == 3
 
 
 async def test_a_copy_of_a_failed_update_goes_with_the_next_change() -> None:
