@@ -1,6 +1,8 @@
-"""`keyvault-server sweep` on the embedded backend: which copies it removes, what it says, what it refuses."""
+"""`keyvault-server sweep` on both backends: which copies it removes, what it says, what it refuses."""
 
 import asyncio
+import json
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -8,6 +10,8 @@ from pathlib import Path
 import pytest
 from cyclopts import CycloptsError
 
+from keyvault_server.backends.aws.dynamodb import DynamoRecordStore
+from keyvault_server.backends.aws.options import AwsOptions
 from keyvault_server.core.errors import OperatorError
 from keyvault_server.core.records import successor
 from keyvault_server.operations.composition import open_backend
@@ -68,3 +72,38 @@ def test_names_that_cannot_be_are_refused(data: Path) -> None:
 def test_a_directory_without_records_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OperatorError, match="has no records"):
         sweep(data=tmp_path / "none")
+
+
+@pytest.fixture
+def on_aws(standin_options: AwsOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name our own stand-ins to the command, as an operator does."""
+    settings = {
+        "KEYVAULT_BACKEND": "aws",
+        "KEYVAULT_AWS_TABLE": standin_options.table,
+        "KEYVAULT_AWS_REGION": standin_options.region,
+        "KEYVAULT_AWS_MASTER_KEYS": json.dumps(standin_options.master_keys),
+        "KEYVAULT_AWS_KMS_ENDPOINT": standin_options.kms_endpoint,
+        "KEYVAULT_AWS_DYNAMODB_ENDPOINT": standin_options.dynamodb_endpoint,
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, str(value))
+
+
+@pytest.mark.usefixtures("on_aws")
+async def test_a_table_is_swept(standin_store: DynamoRecordStore, capsys: pytest.CaptureFixture[str]) -> None:
+    """While a server has it open, which an embedded store forbids."""
+    tenant, stored = "t-" + os.urandom(8).hex(), None
+    for revision in range(1, 4):
+        record = successor(stored, some_envelope(revision), 1, fresh=False, history=1)
+        await standin_store.put_if(tenant, "prod/a", record, stored.head if stored else None)
+        for name in ("prod/a", "prod/none"):
+            await standin_store.keep(tenant, name, revision, record)
+        stored = record
+    await asyncio.to_thread(sweep, "prod/a", tenant=tenant)
+    assert capsys.readouterr().out == "3 copies of earlier revisions, 1 removed\n"
+    await asyncio.to_thread(sweep, tenant=tenant)
+    assert capsys.readouterr().out == (
+        "5 copies of earlier revisions, 0 removed\n3 left: they are of names without a record, or with a corrupt one\n"
+    )
+    copies = [await standin_store.get_copy(tenant, "prod/a", revision) for revision in range(1, 4)]
+    assert [copy is not None for copy in copies] == [False, True, True]
