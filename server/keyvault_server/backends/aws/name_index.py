@@ -7,10 +7,12 @@ tenant and key_id, so a place in a listing is a name and nothing else.
 Source: DynamoDB API Reference "Query"; Developer Guide "Using Global Secondary Indexes in DynamoDB".
 """
 
+import logging
 from typing import Any
 
 from keyvault_api.envelope import Kind
 from keyvault_server.backends.aws.calls import AwsClient
+from keyvault_server.backends.aws.faults import AwsFault, NotDone
 from keyvault_server.backends.aws.item import KEY, SEPARATOR, Item, partition_key, time_of
 from keyvault_server.core.errors import RecordCorrupt
 from keyvault_server.core.ports import ListedName, NamePage
@@ -25,6 +27,8 @@ DEFINITION: dict[str, Any] = {
     "Projection": {"ProjectionType": "INCLUDE", "NonKeyAttributes": [CREATED]},
 }
 """The index, as CreateTable and UpdateTable take it and DescribeTable shows it."""
+
+_log = logging.getLogger(__name__)
 
 _PARTITIONS = {Kind.DATA: "live", Kind.TOMBSTONE: "deleted"}
 _ALL = f"#{LISTED} = :{LISTED}"
@@ -42,7 +46,8 @@ async def query_names(
 ) -> NamePage:
     """Return a page of names; see RecordStore. One eventually consistent Query of at most 1 MB.
 
-    DynamoDB gives a place to go on from also where nothing follows. Raises RecordCorrupt.
+    DynamoDB gives a place to go on from also where nothing follows. What we send is valid, so it objects only to an
+    index that was removed, or that is being filled, since the start. Raises RecordCorrupt, BackendUnavailable.
     """
     listed = _partition(tenant, Kind.TOMBSTONE if deleted else Kind.DATA)
     names, values = {f"#{LISTED}": LISTED}, {f":{LISTED}": listed}
@@ -52,17 +57,23 @@ async def query_names(
     if after:
         key = {KEY: {"S": partition_key(tenant, after)}, LISTED: listed, NAME: {"S": after}}
         start = {"ExclusiveStartKey": key}
-    reply = await dynamodb.call(
-        "query",
-        "Items",
-        TableName=table,
-        IndexName=INDEX,
-        KeyConditionExpression=_BY_PREFIX if prefix else _ALL,
-        ExpressionAttributeNames=names,
-        ExpressionAttributeValues=values,
-        Limit=limit,
-        **start,
-    )
+    try:
+        reply = await dynamodb.call(
+            "query",
+            "Items",
+            TableName=table,
+            IndexName=INDEX,
+            KeyConditionExpression=_BY_PREFIX if prefix else _ALL,
+            ExpressionAttributeNames=names,
+            ExpressionAttributeValues=values,
+            Limit=limit,
+            **start,
+        )
+    except AwsFault as fault:
+        if fault.code != "ValidationException":
+            raise
+        _log.error("List fails: the table has no index of this name that is ACTIVE", extra={"index": INDEX})
+        raise NotDone from fault
     more = reply.get("LastEvaluatedKey")
     return NamePage([_listed_name(item) for item in reply["Items"]], _name_in(more) if more else None)
 

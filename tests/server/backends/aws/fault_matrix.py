@@ -107,6 +107,10 @@ async def _unwrap(site: Site, keys: Keys, key_id: str) -> Call:
     return _call("UnwrapKey", site.stub.UnwrapKey, pb.UnwrapKeyRequest(wrapped_key=keys.unwrappable.wrapped))
 
 
+async def _list(site: Site, keys: Keys, key_id: str) -> Call:
+    return _call("List", site.stub.List, pb.ListRequest(prefix=SCOPE))
+
+
 _MUTATION = ("GetItem", "Decrypt", WRITE)
 RPCS: dict[str, tuple[Prepare, tuple[str, ...]]] = {
     "GenerateKey": (_generate, ("GenerateDataKey",)),
@@ -117,6 +121,7 @@ RPCS: dict[str, tuple[Prepare, tuple[str, ...]]] = {
     "RotateKey": (_rotate, _MUTATION),
     "RewrapKey": (_rewrap, ("ReEncrypt",)),
     "UnwrapKey": (_unwrap, ("Decrypt",)),
+    "List": (_list, ("Query",)),
 }
 """Each RPC, and the operations of AWS that it needs."""
 OPERATIONS = tuple(dict.fromkeys(operation for _, operations in RPCS.values() for operation in operations))

@@ -160,3 +160,18 @@ async def test_a_query_that_fails_once_is_repeated(fresh_line: Line, tenant: str
     fresh_line.dynamodb.break_with(FAULTS["500 before the effect"], "Query")
     with pytest.raises(BackendUnavailable):
         await fresh_line.records.list_names(tenant, "", "", 10, deleted=False)
+
+
+async def test_a_list_without_an_index_is_unavailable(
+    fresh_line: Line, standins: Account, tenant: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A start demands the index, so it was removed since: what the operator has to make again is in the log."""
+    table = standins.dynamodb.table("keyvault")
+    index = table.indexes.pop("names")
+    try:
+        with pytest.raises(BackendUnavailable):
+            await fresh_line.records.list_names(tenant, "", "", 10, deleted=False)
+    finally:
+        table.indexes["names"] = index
+    assert "has no index of this name" in caplog.text
+    assert fresh_line.dynamodb.requests["Query"] == 1, "another attempt would find none either"
