@@ -14,8 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from botocore.exceptions import ClientError, ParamValidationError
-from botocore.parsers import ResponseParserError
+from botocore.exceptions import ClientError
 
 from keyvault_server.backends.aws.connections import ConnectionPool, NotSent
 from keyvault_server.backends.aws.credentials import Credentials, NoCredentials
@@ -102,8 +101,6 @@ class AwsClient:
             if kind is None:
                 raise fault from None
             raise kind from (fault if kind is NotAuthorized else self._log_failure(fault))
-        except ParamValidationError as error:  # our bug; its text may show a parameter
-            raise AwsFault(operation, type(error).__name__) from None
         except Exception as error:  # no connection, no reply, or one on which the SDK fails with whatever it likes
             raise BackendUnavailable from self._log_failure(AwsFault(operation, cause_of(error)))
         return self._check_reply(operation, needed, reply)

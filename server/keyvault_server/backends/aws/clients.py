@@ -27,10 +27,11 @@ from keyvault_server.backends.aws.options import (
     refuse_bad_master_keys,
     refuse_plaintext,
 )
+from keyvault_server.backends.aws.signing import sign_quickly
 from keyvault_server.backends.aws.table import refuse_unsafe_table
 from keyvault_server.backends.aws.tls import VerifyingConfig
-
 from keyvault_server.core.meter import Meter
+
 SILENCE = 0.2
 """Fraction of a call's time limit after which an attempt on a silent connection is given up."""
 
@@ -47,10 +48,10 @@ async def open_aws(
     async with open_clients(options) as (kms, dynamodb):
         await refuse_unsafe_table(dynamodb, options.table)
         async with aclosing(DynamoRecordStore(dynamodb, options.table)) as records:
-            yield KmsKeyService(kms, options.master_keys), records
             if meter is not None:
                 description = "Copies of earlier revisions that were not removed."
                 meter.counters("copies_not_removed", description, "reason", records.copies_not_removed)
+            yield KmsKeyService(kms, options.master_keys), records
 
 
 @asynccontextmanager
@@ -78,6 +79,7 @@ async def open_clients(options: AwsOptions, *, log: bool = True) -> AsyncIterato
                 )
                 client: Any = await stack.enter_async_context(made)
             refuse_plaintext(service, client.meta.endpoint_url)
+            sign_quickly(client)
             silence = options.call_timeout * SILENCE
             connections = ConnectionPool(options.max_connections, options.call_timeout, silence, Breaker(service))
             stack.push_async_callback(connections.aclose)
@@ -116,5 +118,5 @@ def _config(options: AwsOptions) -> VerifyingConfig:
         read_timeout=silence,
         max_pool_connections=options.max_connections,
         user_agent="keyvault",  # a fixed one saves a seventh of a call's CPU time
-    )
         parameter_validation=False,  # what is not valid, AWS refuses; to look at each of many keys takes long
+    )
