@@ -30,6 +30,7 @@ from keyvault_server.core.errors import (
 )
 from keyvault_server.core.mutation import Mutation, Rotation
 from keyvault_server.core.ports import CopyName, HeadChanged, NamePage, NewDataKey, RecordStore, Walked, WrappedBlob
+from keyvault_server.core.reading import Found
 from keyvault_server.core.records import (
     DIGEST_SIZE,
     Readable,
@@ -43,7 +44,7 @@ from keyvault_server.core.records import (
     vacancy,
 )
 from keyvault_server.core.sweep import Swept, sweep
-from keyvault_server.core.vault import Found, Vault, Written
+from keyvault_server.core.vault import Vault, Written
 from tests.reliability.clients import ELSEWHERE
 from tests.reliability.deployment import Deployment, Engine, Payer
 from tests.reliability.history import Answer, History, OperatorError
@@ -62,6 +63,7 @@ class Between:
     """A RecordStore before another one; what a bug does not touch goes through."""
 
     copies_itself = False
+    reads_together = 8
 
     def __init__(self, store: RecordStore) -> None:
         self._store = store

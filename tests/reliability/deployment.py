@@ -19,9 +19,10 @@ from keyvault_server.core.errors import (
 )
 from keyvault_server.core.listing import list_names
 from keyvault_server.core.ports import CopyName, KeyService, NamePage, NewDataKey, RecordStore, Walked, WrappedBlob
+from keyvault_server.core.reading import Found
 from keyvault_server.core.records import Record, StoredHead
 from keyvault_server.core.sweep import Swept, sweep
-from keyvault_server.core.vault import Found, Vault, Written
+from keyvault_server.core.vault import Vault, Written
 from tests.reliability.clients import Message, Scene
 from tests.reliability.history import (
     Answer,
@@ -51,6 +52,7 @@ class FarStore:
     """A RecordStore over the network."""
 
     copies_itself = False
+    reads_together = 8
 
     def __init__(self, network: Network, engine: RecordStore) -> None:
         self._network = network

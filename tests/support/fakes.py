@@ -149,6 +149,7 @@ class FakeRecordStore(Hooks):
     """Records and copies in two dictionaries, `records` and `copies`, which a test may read and change."""
 
     copies_itself = False
+    reads_together = 1
 
     def __init__(self) -> None:
         super().__init__()

@@ -105,6 +105,8 @@ class RecordStore(Protocol):
 
     copies_itself: bool
     """Whether `put_if` makes and removes copies, in its own transaction; `keep` and `remove` then do nothing."""
+    reads_together: int
+    """Names that a store which shares requests is best asked for at the same time; 1 if it gains nothing by that."""
 
     async def get_head(self, tenant: str, key_id: str) -> StoredHead | None:
         """Return what is stored, without the body; None if the name was never used."""

@@ -21,10 +21,7 @@ from keyvault_server.core.errors import (
     BackendUnavailable,
     EnvelopeNotUnderKey,
     InvalidKeyId,
-    InvalidRequest,
     PolicyDenied,
-    RecordCorrupt,
-    RecordNotFound,
 )
 from keyvault_server.core.history import (
     find_revision,
@@ -36,7 +33,6 @@ from keyvault_server.core.mutation import (
     Keys,
     Mutation,
     Rotation,
-    check_key_id,
     check_revision,
     is_replay,
     parse_covering_key,
@@ -46,7 +42,8 @@ from keyvault_server.core.mutation import (
     prove_replay,
 )
 from keyvault_server.core.ports import HeadChanged, KeyService, NamePage, RecordStore
-from keyvault_server.core.records import DIGEST_SIZE, Readable, StoredHead, digest, state_of, successor
+from keyvault_server.core.reading import Found, find, judge
+from keyvault_server.core.records import Readable, StoredHead, successor
 from keyvault_server.core.turn import NO_WAIT, Turn
 from keyvault_server.core.wrapped_key import DataKey, WrappedKey, parse_wrapped_key
 
@@ -58,17 +55,6 @@ class Written(NamedTuple):
     created: int
     updated: int
     replayed: bool
-
-
-class Found(NamedTuple):
-    """The answer to a Read. Times are microseconds since 1970."""
-
-    revision: int
-    created: int
-    updated: int
-    deleted: bool
-    envelope: bytes | None
-    """None if the caller's known revision is the stored one."""
 
 
 class Vault:
@@ -137,25 +123,21 @@ class Vault:
 
         With a `revision`, return the envelope of that one, and when it was written. Raises RevisionNotFound.
         """
-        caller.note(key_id)
-        check_key_id(key_id)
-        if known_revision < 0:
-            raise InvalidRequest(f"known_revision must not be negative, got {known_revision}", field="known_revision")
-        check_revision_alone(revision, known_revision, include_deleted=include_deleted)
-        caller.permit(key_id)
-        caller.spend()
+        judge(caller, key_id, known_revision, revision, include_deleted=include_deleted)
         if revision:
             return await self._read_revision(caller, key_id, revision)
-        if known_revision:
-            head = await self._records.get_head(caller.tenant, key_id)
-            if head is not None and state_of(head).revision == known_revision:
-                return _found(head, None, include_deleted=include_deleted)
-        record = await self._records.get(caller.tenant, key_id)
-        if record is None:
-            raise RecordNotFound
-        envelope = record.envelope
-        caller.charge(len(envelope))
-        return _found(record, envelope, include_deleted=include_deleted)
+        return await self.find(caller, key_id, known_revision, include_deleted=include_deleted)
+
+    async def find(
+        self, caller: Caller, key_id: str, known_revision: int = 0, *, include_deleted: bool = False
+    ) -> Found:
+        """Answer a Read that `reading.judge` has let through."""
+        return await find(self._records, caller, key_id, known_revision, include_deleted=include_deleted)
+
+    @property
+    def reads_together(self) -> int:
+        """How many Reads at a time the store shares requests for; 1: it gains nothing by that."""
+        return self._records.reads_together
 
     async def list_names(
         self, caller: Caller, prefix: str, after: str, limit: int, *, deleted: bool, turn: Turn = NO_WAIT
@@ -275,15 +257,6 @@ class Vault:
 
     def _now(self) -> int:
         return int(self._clock() * 1_000_000)
-
-
-def _found(stored: StoredHead, envelope: bytes | None, *, include_deleted: bool) -> Found:
-    state = state_of(stored)
-    if state.kind is None or (state.kind is Kind.TOMBSTONE and not include_deleted):
-        raise RecordNotFound
-    if envelope is not None and digest(envelope) != stored.ring[:DIGEST_SIZE]:
-        raise RecordCorrupt(state.revision)
-    return Found(state.revision, stored.created, stored.updated, not state.live, envelope)
 
 
 def _replayed(caller: Caller, mutation: Mutation, stored: StoredHead) -> Written:

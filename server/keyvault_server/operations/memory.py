@@ -15,7 +15,7 @@ from pathlib import Path
 from keyvault_api.envelope import MAX_ENVELOPE
 from keyvault_api.names import MAX_MESSAGE
 from keyvault_server.backends.embedded.row_cache import CACHED_BYTES
-from keyvault_server.core.batch import MAX_ENVELOPES
+from keyvault_server.core.batch import MAX_ENVELOPES, MOST_ASKING
 from keyvault_server.operations.open_files import room_for_connections
 from keyvault_server.operations.settings import Settings
 from keyvault_server.rpc.access_log import MAX_LINES
@@ -33,6 +33,10 @@ _PROCESS, _AWS = 90 * MIB, 60 * MIB
 _CONNECTION, _CALL, _LOG_LINE = 48 * 1024, 32 * 1024, 512
 _PAGE = 6 * MIB
 """1,000 of the longest names: DynamoDB's reply, what is parsed of it, and the answer. 2 MiB without DynamoDB."""
+READ_TOGETHER = 34
+"""Records that a BatchRead asks DynamoDB for at a time."""
+_REPLIES, _REPLY_FORMS = 4, 3
+"""DynamoDB's replies at a time; one has three forms while it is parsed, one after the other: JSON, text and bytes."""
 _REQUEST_COPIES, _REPLY_COPIES, _BATCH_COPIES, _HELD_COPIES = 3, 2, 3, 4
 
 Part = tuple[str, int]
@@ -46,6 +50,7 @@ def parts(settings: Settings) -> list[Part]:
     workers = settings.workers
     batches = limits.divided(workers).batch_reads * workers
     pages = batches if settings.backend == "aws" else 0  # the embedded store makes one after the other
+    reply = READ_TOGETHER * MAX_ENVELOPE if settings.backend == "aws" else 0  # the embedded store has none
     held = limits.divided(workers).held_records * workers if settings.backend == "aws" and settings.history else 0
     processes = [("process", process)]
     if workers > 1:  # which divide all limits
@@ -56,6 +61,8 @@ def parts(settings: Settings) -> list[Part]:
         (f"{limits.receiving_calls} messages on their way", limits.receiving_calls * MAX_MESSAGE),
         (f"requests in flight, {_REQUEST_COPIES} copies", limits.request_bytes * _REQUEST_COPIES),
         (f"{batches} BatchReads, {_BATCH_COPIES} copies", batches * MAX_ENVELOPES * _BATCH_COPIES),
+        (f"{_REPLIES} replies of DynamoDB", workers * reply * (_REPLIES + _REPLY_FORMS) * 4 // 3),
+        (f"{MOST_ASKING} replies that BatchReads hold", workers * reply * MOST_ASKING),
         (f"{pages} Lists", pages * _PAGE),
         (f"{held} Updates with a copy, {_HELD_COPIES} copies", held * MAX_ENVELOPE * _HELD_COPIES),
         (f"replies not taken, {_REPLY_COPIES} copies", ALL_CONNECTIONS * _REPLY_COPIES),

@@ -208,6 +208,11 @@ class Visitor:
         """See Caller."""
         self._replayed = True
 
+    @property
+    def is_audited(self) -> bool:
+        """Whether an outcome is written to an audit log, which takes time."""
+        return self._gate.audit is not None
+
     async def record_outcome(self, status: str, reason: str) -> None:
         """Record in the audit log what the caller is about to be answered.
 

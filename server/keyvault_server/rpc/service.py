@@ -3,6 +3,8 @@
 # ruff: noqa: D102, N802
 
 import asyncio
+from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -11,11 +13,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from keyvault_api.names import POLICY_METHODS
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultServicer
-from keyvault_server.core.batch import Item, read_many
+from keyvault_server.core.batch import MOST_ASKING, Item, read_many
 from keyvault_server.core.caller import ANONYMOUS
 from keyvault_server.core.errors import BatchFull, VaultError
 from keyvault_server.core.listing import Page, list_names
-from keyvault_server.core.vault import Found, Vault, Written
+from keyvault_server.core.reading import Found
+from keyvault_server.core.turn import NO_WAIT
+from keyvault_server.core.vault import Vault, Written
 from keyvault_server.rpc.gatekeeper import Visitor, current_caller
 from keyvault_server.rpc.slots import Slots
 from keyvault_server.rpc.status import error_of_item, status_of
@@ -35,6 +39,7 @@ class KeyVaultService(KeyVaultServicer):
         self._vault = vault
         self._version = version
         self._batches, self._listings = Slots(batch_reads), Slots(batch_reads)
+        self._asking = asyncio.Semaphore(MOST_ASKING) if vault.reads_together > 1 else NO_WAIT
 
     async def GenerateKey(self, request: pb.GenerateKeyRequest, context: Context) -> pb.GenerateKeyResponse:
         key = await self._vault.generate_key(current_caller.get(), request.scope)
@@ -60,9 +65,13 @@ class KeyVaultService(KeyVaultServicer):
     async def BatchRead(self, request: pb.BatchReadRequest, context: Context) -> pb.BatchReadResponse:
         caller = current_caller.get()
         items = [Item(item.key_id, item.known_revision, item.include_deleted) for item in request.items]
-        async with self._batches:  # they hold more memory than other calls
-            answers = await read_many(self._vault, items, caller.reading_item)
-            results = await asyncio.gather(*(_item_result(visitor, found) for visitor, found in answers))
+        async with AsyncExitStack() as turn:  # a batch that reads holds more memory than other calls
+            wait_turn = partial(turn.enter_async_context, self._batches)
+            answers = await read_many(self._vault, items, caller.reading_item, wait_turn, self._asking)
+            if caller.is_audited:  # their lines share a write
+                results = await asyncio.gather(*(_item_result(author, answer) for author, answer in answers))
+            else:
+                results = [await _item_result(author, answer) for author, answer in answers]
             return pb.BatchReadResponse(results=results)
 
     async def Update(self, request: pb.UpdateRequest, context: Context) -> pb.UpdateResponse:

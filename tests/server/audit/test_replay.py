@@ -59,6 +59,7 @@ class AuditedStore(Hooks):
     """A store whose writes are preceded by an intent, as the vault's are."""
 
     copies_itself = True
+    reads_together = 8
 
     def __init__(self, audit: Audit, records: RecordStore) -> None:
         super().__init__()

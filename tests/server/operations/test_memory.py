@@ -8,8 +8,21 @@ from contextlib import suppress
 
 import pytest
 
+from keyvault_api.envelope import MAX_ENVELOPE
+from keyvault_server.backends.aws.dynamodb import DynamoRecordStore
+from keyvault_server.backends.aws.gathered_reads import MOST_OUT_WITH_SLOW
 from keyvault_server.operations import memory
-from keyvault_server.operations.memory import GROWTH, LOOK_SECONDS, MIB, QUIET, Cycles, give_back, parts, resident
+from keyvault_server.operations.memory import (
+    GROWTH,
+    LOOK_SECONDS,
+    MIB,
+    QUIET,
+    READ_TOGETHER,
+    Cycles,
+    give_back,
+    parts,
+    resident,
+)
 from keyvault_server.operations.settings import Settings
 
 
@@ -26,6 +39,9 @@ def test_the_bound_names_what_the_settings_ask_for() -> None:
     assert "records that were read" in named["embedded"]
     assert "8 Lists" not in named["embedded"]
     assert named["aws"]["8 Lists"] == 48 * MIB
+    assert named["aws"]["2 replies that BatchReads hold"] == 68 * MAX_ENVELOPE
+    assert (DynamoRecordStore.reads_together, MOST_OUT_WITH_SLOW) == (READ_TOGETHER, 4)
+    assert "2 replies that BatchReads hold" not in named["embedded"]
     assert all(size for part in named.values() for size in part.values())
 
 

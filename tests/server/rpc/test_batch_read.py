@@ -9,6 +9,7 @@ import pytest
 
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
+from keyvault_server.core.batch import MOST_ASKING
 from keyvault_server.rpc.guard import Limits
 from tests.support.audit_server import audit_server
 from tests.support.fakes import FakeKeyService, FakeRecordStore
@@ -120,7 +121,7 @@ async def test_few_batches_are_in_flight() -> None:
     for _ in range(MOST):
         records.before("get", go_on.wait)
     async with asyncio.timeout(20), on_ports(keys, records) as server:
-        calls = [asyncio.create_task(_sent(server.stub)) for _ in range(MOST)]
+        calls = [asyncio.create_task(_sent(server.stub, "a")) for _ in range(MOST)]
         while records.calls["get"] < MOST:
             await asyncio.sleep(0.01)
         assert (await failure_of(server.stub.BatchRead(batch("a")))).reason == "RATE_LIMITED"
@@ -128,5 +129,43 @@ async def test_few_batches_are_in_flight() -> None:
         assert [reasons(answer) for answer in await asyncio.gather(*calls)] == [["RECORD_NOT_FOUND"]] * MOST
 
 
-async def _sent(stub: KeyVaultStub) -> pb.BatchReadResponse:
-    return await stub.BatchRead(batch("a"))
+async def test_two_batches_at_a_time_ask_a_store_that_shares_requests() -> None:
+    """It answers a chunk at once, and what it answered is held until the last item is there."""
+    keys, records = FakeKeyService(), FakeRecordStore()
+    records.reads_together = 3
+    go_on = asyncio.Event()
+    for _ in range(3 * MOST_ASKING):
+        records.before("get", go_on.wait)
+    async with asyncio.timeout(20), on_ports(keys, records) as server:
+        calls = [asyncio.create_task(_sent(server.stub, "a", "b", "c", "d")) for _ in range(MOST_ASKING + 1)]
+        while records.calls["get"] < 3 * MOST_ASKING:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        assert records.calls["get"] == 3 * MOST_ASKING
+        go_on.set()
+        answers = [reasons(answer) for answer in await asyncio.gather(*calls)]
+    assert answers == [["RECORD_NOT_FOUND"] * 4] * (MOST_ASKING + 1)
+
+
+async def test_a_batch_that_is_denied_waits_for_no_slot(tmp_path: Path) -> None:
+    """Nor does one without a valid name: it asks nothing of the store, and holds nothing."""
+    async with (
+        policy_server(tmp_path, policy_text=policy_of_reads(100)) as server,
+        server.stub(server.authority.issue(BILLING)) as stub,
+    ):
+        go_on = asyncio.Event()
+        for _ in range(MOST):
+            server.records.before("get", go_on.wait)
+        reading = [asyncio.create_task(_sent(stub, "prod/a")) for _ in range(MOST)]
+        async with asyncio.timeout(20):
+            while server.records.calls["get"] < MOST:
+                await asyncio.sleep(0.01)
+            refused = [await stub.BatchRead(batch("dev/a", "dev/b")), await stub.BatchRead(batch("a b", "prod/"))]
+            assert [reasons(one) for one in refused] == [["POLICY_DENIED"] * 2, ["INVALID_KEY_ID"] * 2]
+            assert not any(read.done() for read in reading)
+            go_on.set()
+            assert [reasons(answer) for answer in await asyncio.gather(*reading)] == [["RECORD_NOT_FOUND"]] * MOST
+
+
+async def _sent(stub: KeyVaultStub, *names: str) -> pb.BatchReadResponse:
+    return await stub.BatchRead(batch(*names))

@@ -19,6 +19,7 @@ from botocore.exceptions import ClientError
 from keyvault_server.backends.aws.connections import ConnectionPool, NotSent
 from keyvault_server.backends.aws.credentials import Credentials, NoCredentials
 from keyvault_server.backends.aws.faults import CREDENTIALS_REJECTED, AwsFault, cause_of, code_of, fault_of, vault_error
+from keyvault_server.backends.aws.reply_bodies import look_at_body
 from keyvault_server.backends.aws.retries import Retries
 from keyvault_server.core.errors import BackendUnavailable, NotAuthorized, OperatorError, VaultError
 
@@ -41,7 +42,7 @@ class AwsClient:
         *,
         log: bool = True,
     ) -> None:
-        client.meta.events.register("before-parse", _refuse_invalid_body)
+        client.meta.events.register("before-parse", look_at_body)
         self._client = client
         self._service: str = client.meta.service_model.service_name
         self._credentials = credentials
@@ -151,17 +152,3 @@ def explain_failures(subject: str, absent: str | None = None) -> Iterator[None]:
             f"{subject}: AWS gave no usable answer ({fault or type(error).__name__}): check the endpoint, the network"
             " and the permissions of the role"
         ) from None
-
-
-def _refuse_invalid_body(response_dict: dict[str, Any], operation_model: Any, **_event: object) -> None:
-    """Raise ResponseParserError for a success whose body is not a JSON object; make an error's such body empty.
-
-    Both services answer a JSON object, or nothing to an operation without output. The SDK takes a body that is not
-    JSON for an empty object, and fails on a list.
-    """
-    body: bytes = response_dict["body"].strip()
-    if body.startswith(b"{") and body.endswith(b"}"):
-        return
-    if response_dict["status_code"] < 300 and operation_model.output_shape:
-        raise ResponseParserError
-    response_dict["body"] = b"{}"  # the error's code is then its HTTP status

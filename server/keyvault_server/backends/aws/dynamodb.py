@@ -16,7 +16,7 @@ from typing import Any
 from keyvault_server.backends.aws.calls import AwsClient
 from keyvault_server.backends.aws.copies import Copies, copy_name, scan
 from keyvault_server.backends.aws.faults import AwsFault, NotDone
-from keyvault_server.backends.aws.gathered_reads import GatheredReads
+from keyvault_server.backends.aws.gathered_reads import MOST_NAMES, GatheredReads
 from keyvault_server.backends.aws.item import KEY, SEPARATOR, Item, binary_of, partition_key, revision_of, time_of
 from keyvault_server.backends.aws.name_index import index_attributes, query_names
 from keyvault_server.core.errors import BackendUnavailable, RecordCorrupt, VaultError
@@ -40,6 +40,7 @@ class DynamoRecordStore:
     """The records of one table."""
 
     copies_itself = False
+    reads_together = MOST_NAMES
 
     def __init__(self, dynamodb: AwsClient, table: str) -> None:
         self._dynamodb = dynamodb
@@ -47,12 +48,12 @@ class DynamoRecordStore:
         self._records, self._heads = self._gathered(_WHOLE), self._gathered(_HEAD)
         self._copies = Copies(dynamodb, table, self._records.read)
 
-    async def get_head(self, tenant: str, key_id: str) -> StoredHead | None:
     @property
     def copies_not_removed(self) -> Mapping[str, int]:
         """Copies whose removal failed, by reason."""
         return self._copies.not_removed
 
+    async def get_head(self, tenant: str, key_id: str) -> StoredHead | None:
         """See RecordStore. Costs as much as `get`: DynamoDB charges for the whole item."""
         item = await self._heads.read(partition_key(tenant, key_id))
         return None if item is None else _stored_head(item)

@@ -1,9 +1,10 @@
 """Reads that share a request: while two requests are out, later reads wait, and leave together with the next one.
 
 The rules of this file. A read joins only a request that has not left: what the request reads is as new as the read
-itself. A read that finds a place leaves at once and alone, so that a quiet server neither waits nor gathers. Reads of
-one name share its answer. A caller who leaves takes nothing from the others; a request whose callers have all left is
-dropped. A request that is slow lets another one leave, so that one dead connection does not hold all reads up.
+itself. A read that finds a place leaves as soon as what the event loop has to do now is done, with the reads that begin
+until then, such as those of a batch: a quiet server does not wait. Reads of one name share its answer. A caller who
+leaves takes nothing from the others; a request whose callers have all left is dropped. A request that is slow lets
+another one leave, so that one dead connection does not hold all reads up.
 
 It knows neither AWS nor records: the two functions that it is given do the reading.
 """
@@ -19,10 +20,13 @@ MOST_OUT = 2
 """Requests that are out at a time, slow ones not counted."""
 MOST_OUT_WITH_SLOW = 4
 """Requests that are out at a time at most, slow ones included."""
-MOST_NAMES = 16
-"""Names that share a request: 6 MB of the largest records, of which DynamoDB sends 16 MB in one reply at most."""
+MOST_NAMES = 34
+"""Names that share a request, a third of the largest BatchRead: 13 MB of the largest records, of which DynamoDB sends
+16 MB in one reply at most."""
 SLOW = 0.05
 """Fraction of the patience after which a request that is out is slow."""
+_RESOLUTION = 0.001
+"""Seconds by which a timer may come early."""
 
 T = TypeVar("T")
 
@@ -31,8 +35,6 @@ class _Joiner(NamedTuple):
     """A read that waits, or whose request has left."""
 
     answer: "asyncio.Future[Any]"
-    expiry: asyncio.TimerHandle
-    """Ends the wait for a place."""
     since: float
 
 
@@ -63,6 +65,10 @@ class GatheredReads(Generic[T]):
         self._most_out = most_out
         self._waiting: OrderedDict[str, list[_Joiner]] = OrderedDict()
         self._left: dict[asyncio.Task[None], _Joiners] = {}
+        self._expiry: asyncio.TimerHandle | None = None
+        """Ends waits for a place: one timer for all of them, since to set one costs as much as to parse an item."""
+        self._leaving = False
+        """Whether what waits leaves within this turn of the loop."""
         self._out = 0
         self._quick: set[object] = set()
         """The requests that are out and not slow."""
@@ -72,37 +78,40 @@ class GatheredReads(Generic[T]):
 
         Raises NotSent without a place in time, or what `one` and `many` raise.
         """
-        if not self._has_place():
-            return await self._join(name)
-        request = self._leave()
-        try:
-            return await self._one(name, asyncio.get_running_loop().time() + self._seconds)
-        finally:
-            self._return(*request)
+        if not self._leaving and self._has_place():
+            self._leaving = True
+            asyncio.get_running_loop().call_soon(self._send_begun)
+        return await self._join(name)
+
+    def _send_begun(self) -> None:
+        self._leaving = False
+        self._send_waiting()
 
     async def _join(self, name: str) -> T:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
-        expiry = loop.call_later(self._patience, _refuse, answer)
-        joiner = _Joiner(answer, expiry, loop.time())
-        self._waiting.setdefault(name, []).append(joiner)
+        self._waiting.setdefault(name, []).append(_Joiner(answer, loop.time()))
+        if self._expiry is None:
+            self._expiry = loop.call_later(self._patience, self._end_waits)
         try:
             return await answer
-        except NotSent:
-            self._forget(name, joiner)  # its error holds the call's frames, and with them its request
-            raise
         except asyncio.CancelledError:
-            expiry.cancel()
             self._drop_deserted()
             raise
 
-    def _forget(self, name: str, joiner: _Joiner) -> None:
-        """Take a read out of those that wait, if it is there: what waits would otherwise stay until a place is free."""
-        waiting = self._waiting.get(name, [])
-        if joiner in waiting:
-            waiting.remove(joiner)
-            if not waiting:
+    def _end_waits(self) -> None:
+        """Refuse those that have waited too long, and forget them: an error holds its call's frames and its request."""
+        loop = asyncio.get_running_loop()
+        latest = loop.time() - self._patience + _RESOLUTION
+        for name, waiting in list(self._waiting.items()):
+            for joiner in waiting:
+                if joiner.since <= latest and not joiner.answer.done():
+                    joiner.answer.set_exception(NotSent())
+            self._waiting[name] = [joiner for joiner in waiting if joiner.since > latest]
+            if not self._waiting[name]:
                 del self._waiting[name]
+        oldest = min((joiner.since for joiner in _each(self._waiting)), default=None)
+        self._expiry = None if oldest is None else loop.call_at(oldest + self._patience, self._end_waits)
 
     def _has_place(self) -> bool:
         return len(self._quick) < self._most_out and self._out < MOST_OUT_WITH_SLOW
@@ -135,8 +144,6 @@ class GatheredReads(Generic[T]):
                 self._send(joiners)
 
     def _send(self, joiners: _Joiners) -> None:
-        for joiner in _each(joiners):
-            joiner.expiry.cancel()
         request = self._leave()
         task = asyncio.create_task(self._answer(joiners))
         self._left[task] = joiners
@@ -180,10 +187,5 @@ class GatheredReads(Generic[T]):
                 task.cancel()
 
 
-def _each(joiners: _Joiners) -> Iterable[_Joiner]:
+def _each(joiners: Mapping[str, list[_Joiner]]) -> Iterable[_Joiner]:
     return (joiner for there in joiners.values() for joiner in there)
-
-
-def _refuse(answer: "asyncio.Future[Any]") -> None:
-    if not answer.done():
-        answer.set_exception(NotSent())

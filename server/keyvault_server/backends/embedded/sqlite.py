@@ -60,6 +60,7 @@ class SqliteStore:
     """The records of one open database. Made by `open_store`; belongs to one event loop."""
 
     copies_itself = True
+    reads_together = 1
     full = False
     """Whether the last write found no space on the disk."""
 
@@ -67,8 +68,8 @@ class SqliteStore:
         self._reader = reader
         self._writer = writer
         self._cache = RowCache()
-        self._has_copies = bool(rows_of(writer, "SELECT 1 FROM copy LIMIT 1"))
         self._changes_outside = _changes_outside(writer)
+        self._has_copies = bool(rows_of(writer, "SELECT 1 FROM copy LIMIT 1"))
         """Whether there may be a copy to remove: where nobody ever kept one, the look is spared."""
         self._disk = Workers(1, "keyvault-commit")
         self._writes = GroupCommit[Write](batch_length, self._commit_and_answer)
@@ -177,8 +178,8 @@ class SqliteStore:
         changes = _changes_outside(self._writer)
         if changes != self._changes_outside:
             self._changes_outside = changes
-            self._cache.clear()
             self._has_copies = True
+            self._cache.clear()
 
     def _end_snapshot(self) -> None:
         if self._ending:
@@ -254,11 +255,11 @@ async def open_store(database: Path, meter: Meter | None = None) -> AsyncIterato
         await store.close()
 
 
-def _name(stored: bytes) -> str:
 def _changes_outside(writer: sqlite3.Connection) -> int:
     """Return a number that writes by other processes change; our own ones do not change the writer's."""
     (changes,) = rows_of(writer, "PRAGMA data_version")[0]
     return int(changes)
 
 
+def _name(stored: bytes) -> str:
     return stored.decode(errors="backslashreplace")

@@ -40,8 +40,10 @@ class Store:
 
     async def busy(self) -> "list[asyncio.Task[str | None]]":
         """Send as many requests as may be out, each for a name of its own."""
-        tasks = self.read(*(f"busy-{number}" for number in range(MOST_OUT)))
-        await turn()
+        tasks = []
+        for number in range(MOST_OUT):
+            tasks += self.read(f"busy-{number}")
+            await turn()
         assert len(self.requests) == MOST_OUT
         return tasks
 
@@ -101,6 +103,18 @@ async def test_a_lone_read_leaves_at_once_and_alone(store: Store) -> None:
     assert await read == "text"
 
 
+async def test_reads_that_begin_together_leave_together(store: Store) -> None:
+    """Such as those of a batch; the next ones have a request of their own."""
+    reads = store.read("a", "b", "c")
+    await turn()
+    assert store.requests == [["a", "b", "c"]]
+    reads += store.read("d")
+    await turn()
+    assert store.requests[1:] == [["d"]]
+    await store.give_all_back()
+    assert await asyncio.gather(*reads) == [None] * 4
+
+
 async def test_later_reads_leave_together_when_one_returns(store: Store) -> None:
     await store.busy()
     store.stored |= {"a": "A", "b": "B"}
@@ -149,9 +163,9 @@ async def test_a_read_never_joins_a_request_that_has_left(store: Store) -> None:
     assert await asyncio.gather(*early, *late) == [None, None, "written since", "written since"]
 
 
-async def test_a_request_has_sixteen_names_the_longest_wait_first(store: Store) -> None:
+async def test_a_request_has_34_names_the_longest_wait_first(store: Store) -> None:
     """docs/dynamodb.md names the numbers."""
-    assert (MOST_OUT, MOST_OUT_WITH_SLOW, MOST_NAMES) == (2, 4, 16)
+    assert (MOST_OUT, MOST_OUT_WITH_SLOW, MOST_NAMES) == (2, 4, 34)
     await store.busy()
     names = [f"{number:02}" for number in range(MOST_NAMES + 1)]
     store.read(*names)
