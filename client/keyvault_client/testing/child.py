@@ -25,7 +25,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 
@@ -39,6 +39,8 @@ _DATA = "data"
 _READY = b"is ready on"
 _SECONDS = 60.0
 """Longest time that the server may take to start or to stop."""
+_END_SECONDS = 5.0
+"""Longest time that the process may take to end in order."""
 
 INSTALL = "pip install 'keyvault-grpc[testing]'"
 
@@ -55,7 +57,8 @@ class Child:
         self._folder = folder
         self._replies = replies
         self._faults = Faults()
-        self._begin: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._begin: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        """True: serve. False: end the process."""
         self._events: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._proxy: Proxy | None = None
         self._port = 0
@@ -72,13 +75,13 @@ class Child:
             "clear": lambda _: self._faults.clear(),
         }
 
-    def run(self) -> NoReturn:
-        """Serve each time that an order says so; the process ends when the orders do."""
+    def run(self) -> None:
+        """Serve each time that an order says so, until the orders end; then remove the folder."""
         threading.Thread(target=self._obey, daemon=True).start()
         threading.Thread(target=self._read_banner, args=(_banner_pipe(),), daemon=True).start()
-        while True:
-            self._begin.get()
+        while self._begin.get():
             self._events.put(_serve())
+        _remove(self._folder)
 
     def _obey(self) -> None:
         for line in sys.stdin.buffer:
@@ -87,9 +90,23 @@ class Child:
                 reply = {"done": self._orders[order["do"]](order)}
             except (Failed, CannotListen) as failed:
                 reply = {"failed": str(failed)}
+            except Exception as bug:  # the test must not wait for ever
+                reply = {"failed": f"unexpected {type(bug).__name__} of the embedded server: {bug}"}
             os.write(self._replies, json.dumps(reply | {"number": order["number"]}).encode() + b"\n")
-        _remove(self._folder)
-        os._exit(0)
+        self._end()
+
+    def _end(self) -> None:
+        """End the process in order, so that its coverage is measured, or else after some seconds."""
+
+        def abandon() -> None:
+            _remove(self._folder)
+            os._exit(1)
+
+        timer = threading.Timer(_END_SECONDS, abandon)
+        timer.daemon = True
+        timer.start()
+        self._stop()
+        self._begin.put(False)
 
     def _read_banner(self, banner: int) -> None:
         with os.fdopen(banner, "rb") as lines:
@@ -100,11 +117,14 @@ class Child:
     def _start(self) -> int:
         """Start the server, unless it runs; return the port."""
         if self._proxy is None:
-            self._begin.put(None)
-            if ended := self._events.get(timeout=_SECONDS):
-                raise Failed(ended)
-            self._release_port()
-            self._proxy = Proxy(_SOCKET, self._faults, self._port)
+            self._begin.put(True)
+            self._wait_for_server(ready=True)
+            try:
+                self._release_port()
+                self._proxy = Proxy(_SOCKET, self._faults, self._port)
+            except CannotListen:
+                self._end_server()
+                raise
             self._port = self._proxy.port
         return self._port
 
@@ -112,11 +132,23 @@ class Child:
         """Stop the server as SIGTERM does, unless it is stopped: in-flight calls end first."""
         if self._proxy is None:
             return
-        os.kill(os.getpid(), signal.SIGTERM)
-        self._events.get(timeout=_SECONDS)
+        self._end_server()
         self._proxy.stop()
         self._proxy = None
         self._hold_port()
+
+    def _end_server(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        self._wait_for_server(ready=False)
+
+    def _wait_for_server(self, *, ready: bool) -> None:
+        """Return when it is ready, or has ended. Raises Failed."""
+        try:
+            ended = self._events.get(timeout=_SECONDS)
+        except queue.Empty:
+            raise Failed(f"the server did not {'start' if ready else 'stop'} within {_SECONDS:.0f} s") from None
+        if ready and ended:
+            raise Failed(ended)
 
     def _reset(self) -> int:
         """Remove all records, master keys and faults; start the server, if it was stopped."""
@@ -206,7 +238,7 @@ def _remove(folder: Path) -> None:
             return
 
 
-def main() -> NoReturn:
+def main() -> None:
     """Run the process whose folder is the argument."""
     folder = Path(sys.argv[1])
     os.chdir(folder)

@@ -17,6 +17,8 @@ LOG = "server.log"
 """File in the process's folder that has its standard error."""
 
 _PREFIX = "KEYVAULT_"
+_DROPPED = frozenset(("GRPC_VERBOSITY", "PYTHONWARNINGS", "PYTHONDEVMODE", "PYTHONASYNCIODEBUG"))
+"""Variables that are meant for the test: a warning must not end the server."""
 _PROXIES = ("http_proxy", "https_proxy", "grpc_proxy", "no_proxy", "no_grpc_proxy", "all_proxy")
 _OURS = frozenset(
     _PREFIX + name for name in ("LISTEN", "DATA", "BACKEND", "WORKERS", "TLS_CERTIFICATE", "TLS_PRIVATE_KEY")
@@ -38,10 +40,21 @@ class ServerProcess:
         self.folder = Path(tempfile.mkdtemp(prefix="keyvault-"))
         self._lock = threading.Lock()
         self._number = 0
+        try:
+            self._process = self._launch()
+        except BaseException:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+
+    def _launch(self) -> "subprocess.Popen[bytes]":
+        """Start the process. Raises OSError.
+
+        Its session is one of its own: Ctrl-C is for the test. When the test ends, however it does, the process reads
+        the end of its standard input.
+        """
         with (self.folder / LOG).open("wb") as log:
-            # -P: a file in the current folder must not take the place of a module. A session of its own: Ctrl-C is for
-            # the test. When the test ends, however it does, the process reads the end of its standard input.
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
+                # -P: a file in the current folder must not take the place of a module.
                 [sys.executable, "-P", "-m", _CHILD, self.folder],
                 env=self._environment,
                 stdin=subprocess.PIPE,
@@ -117,6 +130,6 @@ def environment(ours: Mapping[str, str], settings: Mapping[str, str]) -> dict[st
     kept = {
         name: value
         for name, value in ours.items()
-        if not name.startswith(_PREFIX) and name.lower() not in _PROXIES and name != "GRPC_VERBOSITY"
+        if not name.startswith(_PREFIX) and name.lower() not in _PROXIES and name not in _DROPPED
     }
     return kept | dict(settings)

@@ -68,7 +68,7 @@ class Proxy(grpc.GenericRpcHandler):
         self._server.start()
 
     def stop(self) -> None:
-        """Close the port, its connections, and end the calls that wait in a fault."""
+        """Close the port and its connections; calls that wait in a fault end, and reach the server no more."""
         self._ending.set()
         self._server.stop(None).wait()
         self._workers.shutdown(wait=False, cancel_futures=True)
@@ -92,7 +92,8 @@ class Proxy(grpc.GenericRpcHandler):
         name = called.removeprefix(SERVICE) if called.startswith(SERVICE) else ""
         for fault in self._faults.meet(name):
             if fault.kind == "delay":
-                self._ending.wait(fault.seconds)
+                if self._ending.wait(fault.seconds):
+                    context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
             else:
                 self._play(fault, called, request, context)
         return self._forward(called, request, context)

@@ -47,7 +47,7 @@ def test_methods_and_times_are_checked() -> None:
 
 
 def test_the_process_gets_no_settings_and_no_proxies() -> None:
-    ours = {"KEYVAULT_POLICY": "p", "https_proxy": "p", "NO_PROXY": "n", "GRPC_VERBOSITY": "debug", "PATH": "/bin"}
+    ours = {"KEYVAULT_POLICY": "p", "https_proxy": "p", "NO_PROXY": "n", "PYTHONWARNINGS": "error", "PATH": "/bin"}
     assert environment(ours, {"KEYVAULT_HISTORY": "3"}) == {"PATH": "/bin", "KEYVAULT_HISTORY": "3"}
     with pytest.raises(ValueError, match="cannot set KEYVAULT_DATA: the embedded server chooses it"):
         environment({}, {"KEYVAULT_DATA": "data"})
