@@ -11,6 +11,7 @@ The rules of this file:
 import asyncio
 import logging
 import math
+import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -43,6 +44,8 @@ class CacheStore:
         self._path = Path(path)
         self._times_seconds = min(TIMES_SECONDS, math.inf if max_age is None else max_age / 4)
         self._foreign = False
+        self._turn = threading.Lock()
+        self._last_save = 0
         self._failing = False
         self._written: dict[str, bytes] = {}
         self._newest = -math.inf
@@ -55,7 +58,7 @@ class CacheStore:
             return {}
         except (OSError, InvalidRequest) as error:
             self._foreign = isinstance(error, OSError | ForeignFile)
-            _log.warning("the file of the cache is ignored: %s", _reason(error))
+            _log.warning("the file of the cache is ignored: %s", self._reason(error))
             return {}
 
     def note_loaded(self, held: Mapping[str, Held], unusable: Mapping[str, KeyVaultError]) -> None:
@@ -69,11 +72,12 @@ class CacheStore:
         if self._foreign or not self._is_due(held):
             return
         held, keys = dict(held), dict(keys)  # a thread reads them while the cache goes on
+        self._last_save += 1
         try:
-            await asyncio.to_thread(self._write, held, keys, now)
+            await asyncio.to_thread(self._write, held, keys, now, self._last_save)
         except (OSError, InvalidRequest) as error:
             if not self._failing:
-                _log.warning("the file of the cache is not written: %s", _reason(error))
+                _log.warning("the file of the cache is not written: %s", self._reason(error))
             self._failing = True
         else:
             self._failing = False
@@ -84,15 +88,19 @@ class CacheStore:
             return True
         return _newest(held) - self._newest >= self._times_seconds
 
-    def _write(self, held: Mapping[str, Held], keys: Mapping[str, DataKey], now: float) -> None:
+    def _write(self, held: Mapping[str, Held], keys: Mapping[str, DataKey], now: float, number: int) -> None:
+        """Write the file, unless a later save has begun: one that is cancelled goes on in its thread."""
         today = datetime.now(UTC)
-        write_cache_file(
-            self._path,
-            [
-                SealedRecord.of(one.record, one.envelope, today - timedelta(seconds=now - one.confirmed), keys[name])
-                for name, one in held.items()
-            ],
-        )
+        records = [
+            SealedRecord.of(one.record, one.envelope, today - timedelta(seconds=now - one.confirmed), keys[name])
+            for name, one in held.items()
+        ]
+        with self._turn:
+            if number == self._last_save:
+                write_cache_file(self._path, records)
+
+    def _reason(self, error: OSError | InvalidRequest) -> str:
+        return f"{self._path}: {error.strerror}" if isinstance(error, OSError) else str(error)
 
     def _remember(self, held: Mapping[str, Held]) -> None:
         self._written = {name: one.envelope for name, one in held.items()}
@@ -101,7 +109,3 @@ class CacheStore:
 
 def _newest(held: Mapping[str, Held]) -> float:
     return max((one.confirmed for one in held.values()), default=-math.inf)
-
-
-def _reason(error: OSError | InvalidRequest) -> str:
-    return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
