@@ -139,6 +139,10 @@ async def test_keys_of_other_tenants_do_not_disturb(client: KeyVault, ring: KeyR
     assert await plaintext_of(client, "prod/db") == b"two"
     found = await client.read_many(["prod/db"])
     assert isinstance(found["prod/db"], Record)
+    await client.create("prod/other", b"", key=await client.generate_key("prod/other"))
+    with pytest.raises(RecordDamaged, match=r"tried .*acme\.key"):  # the first of two
+        await client.read("prod/other")
+    assert "acme.key" in str((await client.read_many(["prod/other"]))["prod/other"])
 
 
 async def test_a_key_file_overwritten_in_place_is_found(server: Served, ring: KeyRing) -> None:
