@@ -21,10 +21,13 @@ from keyvault_client.terminal import flush_output, print_error, quiet_grpc
 COMMANDS = {
     "create": "cli_records:create",
     "delete": "cli_records:delete",
+    "diff": "cli_diff:diff",
     "doctor": "cli_doctor:doctor",
     "edit": "cli_edit:edit",
+    "export": "cli_export:export",
     "generate-key": "cli_keys:generate_key",
     "history": "cli_keyless:history",
+    "import": "cli_import:import_records",
     "import-legacy": "cli_legacy:import_legacy",
     "inspect": "cli_offline:inspect",
     "keys": "cli_keys:app",

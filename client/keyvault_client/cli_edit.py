@@ -11,13 +11,14 @@ The rules of this file:
 import os
 import secrets
 from collections.abc import Sequence
+from json import dumps
 from pathlib import Path
 from typing import NoReturn
 
 from keyvault_api.envelope import MAX_PLAINTEXT
 from keyvault_api.printable import printable
 from keyvault_client.cli_key_options import DEFAULT_KEYS, ChosenKeys, KeyOptions
-from keyvault_client.cli_parameters import AllowEmpty, KeyId
+from keyvault_client.cli_parameters import AllowEmpty, AsJson, KeyId
 from keyvault_client.connection_options import DEFAULT_CONNECTION, ConnectionOptions
 from keyvault_client.differences import differences
 from keyvault_client.editor import edit_text, file_in, find_editor, private_folder, read_text, save_text
@@ -35,6 +36,7 @@ async def edit(
     *,
     keys: KeyOptions = DEFAULT_KEYS,
     allow_empty: AllowEmpty = False,
+    json: AsJson = False,
     connection: ConnectionOptions = DEFAULT_CONNECTION,
 ) -> None:
     """Change a record in your editor: KEYVAULT_EDITOR, VISUAL or EDITOR, which may have arguments.
@@ -50,7 +52,7 @@ async def edit(
         while True:
             text = _edit(editor, path, record, owner)
             if text == record.plaintext:
-                print(f"{key_id} is unchanged at revision {record.revision}")
+                _report(key_id, record.revision, changed=False, json=json)
                 return
             if not _accepts(text, allow_empty=allow_empty):
                 continue
@@ -59,8 +61,15 @@ async def edit(
             except Conflict as conflict:
                 record = await _offer_again(conflict, record, owner, text, connection)
                 continue
-            print(f"{key_id} is at revision {revision}")
+            _report(key_id, revision, changed=True, json=json)
             return
+
+
+def _report(key_id: str, revision: int, *, changed: bool, json: bool) -> None:
+    if json:
+        print(dumps({"key_id": key_id, "revision": revision, "changed": changed}))
+    else:
+        print(f"{key_id} is {'' if changed else 'unchanged '}at revision {revision}")
 
 
 async def _read(key_id: str, owner: ChosenKeys, connection: ConnectionOptions) -> Record:

@@ -7,7 +7,7 @@ the one of the user, if it is there.
 import os
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -78,22 +78,31 @@ class KeyOptions:
         default = default_folder() if self.keys is None else None
         return default if default and stamp_of(default) else None
 
-    def choose(self, key_id: str, *, without: DataKey | None = None) -> ChosenKeys:
+    def choose(self, key_id: str, *, without: DataKey | None = None, output: Path | None = None) -> ChosenKeys:
         """Return the keys for a record, before anything is read or sent. `without` is a key that does not count.
 
-        Raises InvalidRequest, KeyNotFound among them: also if standard output would go to a key file.
+        Raises InvalidRequest, KeyNotFound among them: also if `output`, or standard output, would go to a key file.
         """
         check_key_id(key_id)
-        return self.choose_for_scope(key_id, without=without)
+        return self.choose_for_scope(key_id, without=without, output=output)
 
-    def choose_for_scope(self, scope: str, *, without: DataKey | None = None) -> ChosenKeys:
+    def choose_for_scope(self, scope: str, *, without: DataKey | None = None, output: Path | None = None) -> ChosenKeys:
         """Return the keys for a name, or for a prefix that ends in "/", as `choose` does."""
         if self.key is not None:
+            refuse_output_file(output, [self.key])
             return ChosenKeys(load_key(self.key), None)
         ring = open_ring(self.keys, f"no key for {scope}: give --key FILE, or")
         refuse_output_to(ring)
+        refuse_output_file(output, [one.path for one in ring.entries()])
         ring.candidates(scope, without=without)
         return ChosenKeys(None, ring)
+
+    def choose_for_names(self, names: Iterable[str], *, output: Path | None = None) -> ChosenKeys:
+        """Return the keys for these names, or for none, as `choose` does."""
+        chosen = ChosenKeys(None, None)
+        for name in names:
+            chosen = self.choose(name, output=output)
+        return chosen
 
 
 DEFAULT_KEYS = KeyOptions()
@@ -134,6 +143,13 @@ def default_folder() -> Path | None:
         except RuntimeError:
             return None
     return config / "keyvault" / "keys"
+
+
+def refuse_output_file(output: Path | None, keys: Iterable[Path]) -> None:
+    """Raise InvalidRequest if the output would replace one of these key files."""
+    for key in keys:
+        if output is not None and output.exists() and output.samefile(key):
+            raise InvalidRequest(f"--output {output} is the key file {key}: name another")
 
 
 def refuse_output_to(ring: KeyRing) -> None:

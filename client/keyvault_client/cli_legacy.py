@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from keyvault_client.cli_parameters import AllowEmpty, KeyId
+from keyvault_client.cli_parameters import AllowEmpty, AsJson, KeyId
 from keyvault_client.cli_records import report
 from keyvault_client.connection_options import DEFAULT_CONNECTION, ConnectionOptions
 from keyvault_client.legacy import open_legacy
@@ -18,6 +18,7 @@ async def import_legacy(
     *,
     key: Annotated[Path, Parameter(help="File for the new key; a key that is there already is used.")],
     allow_empty: AllowEmpty = False,
+    json: AsJson = False,
     connection: ConnectionOptions = DEFAULT_CONNECTION,
 ) -> None:
     """Import a legacy record, JSON {"data": ..., "secret": ...} on standard input, under a new key."""
@@ -27,4 +28,4 @@ async def import_legacy(
         if not key.exists():
             (await vault.generate_key(key_id)).save(key)
         fresh = load_key(key)
-        report(key_id, await vault.create(key_id, plaintext, key=fresh))
+        report(key_id, await vault.create(key_id, plaintext, key=fresh), json=json)

@@ -1,6 +1,7 @@
 """Commands of `keyvault` that need no server: they seal, open and show envelopes."""
 
 import hashlib
+from json import dumps
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -9,7 +10,7 @@ from cyclopts.types import ExistingFile, PositiveInt
 from keyvault_api import envelope as kve1
 from keyvault_api.envelope import Kind
 from keyvault_client.cli_key_options import DEFAULT_KEYS, KeyOptions
-from keyvault_client.cli_parameters import AllowEmpty, KeyId, Raw
+from keyvault_client.cli_parameters import AllowEmpty, AsJson, KeyId, Raw
 from keyvault_client.errors import InvalidRequest
 from keyvault_client.grpcurl import create_request, parse_response, rotate_request
 from keyvault_client.records import open_record, seal
@@ -54,13 +55,21 @@ def open_envelope(key_id: KeyId, /, *, keys: KeyOptions = DEFAULT_KEYS, raw: Raw
     write_plaintext(record.plaintext, raw=raw)
 
 
-def inspect() -> None:
+def inspect(*, json: AsJson = False) -> None:
     """Show an envelope's public fields (no key needed), from an envelope or grpcurl's JSON of a Read."""
     envelope = parse_response(read_message()).envelope
     header = kve1.parse(envelope)
-    print(f"kind        {header.kind.name}")
-    print(f"revision    {header.revision}")
-    print(f"plaintext   {kve1.plaintext_size(len(envelope))} bytes")
-    print(f"salt        {envelope[16:40].hex()}")
-    print(f"commitment  {envelope[40:72].hex()}")
-    print(f"SHA-256     {hashlib.sha256(envelope).hexdigest()}")
+    fields = {
+        "kind": header.kind.name,
+        "revision": header.revision,
+        "plaintext": kve1.plaintext_size(len(envelope)),
+        "salt": envelope[16:40].hex(),
+        "commitment": envelope[40:72].hex(),
+        "sha256": hashlib.sha256(envelope).hexdigest(),
+    }
+    if json:
+        print(dumps(fields))
+        return
+    for name, value in fields.items():
+        shown = {"plaintext": f"{value} bytes"}.get(name, value)
+        print(f"{'SHA-256' if name == 'sha256' else name:11} {shown}")

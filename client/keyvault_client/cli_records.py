@@ -7,7 +7,7 @@ from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
 from keyvault_client.cli_key_options import DEFAULT_KEYS, KeyOptions
-from keyvault_client.cli_parameters import AllowEmpty, AsJson, AtRevision, KeyId, NewKeyFile, Raw
+from keyvault_client.cli_parameters import AllowEmpty, AsJson, AtRevision, FromFile, KeyId, NewKeyFile, OutputFile, Raw
 from keyvault_client.connection_options import DEFAULT_CONNECTION, ConnectionOptions
 from keyvault_client.errors import InvalidRequest
 from keyvault_client.records import Written
@@ -23,13 +23,15 @@ async def create(
         PositiveInt | None,
         Parameter(help="Last revision of a purged name, as its operator knows it: go on from there."),
     ] = None,
+    from_file: FromFile = None,
     allow_empty: AllowEmpty = False,
+    json: AsJson = False,
     connection: ConnectionOptions = DEFAULT_CONNECTION,
 ) -> None:
     """Store standard input as a new record."""
-    owner, data = keys.choose(key_id), read_secret(key_id, allow_empty=allow_empty)
+    owner, data = keys.choose(key_id), read_secret(key_id, from_file, allow_empty=allow_empty)
     async with connection.connect(owner.ring) as vault:
-        report(key_id, await vault.create(key_id, data, key=owner.key, revision=revision))
+        report(key_id, await vault.create(key_id, data, key=owner.key, revision=revision), json=json)
 
 
 async def read(
@@ -40,6 +42,7 @@ async def read(
     revision: Annotated[
         PositiveInt | None, Parameter(help="Read this revision, one that history lists. Default: the current one.")
     ] = None,
+    output: OutputFile = None,
     raw: Raw = False,
     json: Annotated[bool, Parameter(help="Write JSON, with the data in base64.")] = False,
     connection: ConnectionOptions = DEFAULT_CONNECTION,
@@ -47,13 +50,11 @@ async def read(
     """Write a record's data to standard output."""
     if raw and json:
         raise InvalidRequest("--raw and --json exclude each other")
-    owner = keys.choose(key_id)
+    owner = keys.choose(key_id, output=output)
     async with connection.connect(owner.ring) as vault:
         record = await vault.read(key_id, key=owner.key, revision=revision)
-    if json:
-        print(dumps(record.to_json()))
-    else:
-        write_plaintext(record.plaintext, raw=raw)
+    data = f"{dumps(record.to_json())}\n".encode() if json else record.plaintext
+    write_plaintext(data, output, raw=raw)
 
 
 async def restore(
@@ -69,10 +70,7 @@ async def restore(
     owner = keys.choose(key_id)
     async with connection.connect(owner.ring) as vault:
         done = await vault.restore(key_id, key=owner.key, revision=revision)
-    if json:
-        print(dumps({"key_id": key_id} | done.to_json()))
-    else:
-        report(key_id, done)
+    report(key_id, done, json=json)
 
 
 async def update(
@@ -81,13 +79,15 @@ async def update(
     *,
     keys: KeyOptions = DEFAULT_KEYS,
     revision: AtRevision = None,
+    from_file: FromFile = None,
     allow_empty: AllowEmpty = False,
+    json: AsJson = False,
     connection: ConnectionOptions = DEFAULT_CONNECTION,
 ) -> None:
     """Replace a record's data with standard input."""
-    owner, data = keys.choose(key_id), read_secret(key_id, allow_empty=allow_empty)
+    owner, data = keys.choose(key_id), read_secret(key_id, from_file, allow_empty=allow_empty)
     async with connection.connect(owner.ring) as vault:
-        report(key_id, await vault.update(key_id, data, key=owner.key, revision=revision))
+        report(key_id, await vault.update(key_id, data, key=owner.key, revision=revision), json=json)
 
 
 async def delete(
@@ -96,12 +96,13 @@ async def delete(
     *,
     keys: KeyOptions = DEFAULT_KEYS,
     revision: AtRevision = None,
+    json: AsJson = False,
     connection: ConnectionOptions = DEFAULT_CONNECTION,
 ) -> None:
     """Delete a record. Its name stays reserved for its key."""
     owner = keys.choose(key_id)
     async with connection.connect(owner.ring) as vault:
-        report(key_id, await vault.delete(key_id, key=owner.key, revision=revision))
+        report(key_id, await vault.delete(key_id, key=owner.key, revision=revision), json=json)
 
 
 async def rotate_key(
@@ -111,6 +112,7 @@ async def rotate_key(
     keys: KeyOptions = DEFAULT_KEYS,
     new_key: NewKeyFile,
     revision: AtRevision = None,
+    json: AsJson = False,
     connection: ConnectionOptions = DEFAULT_CONNECTION,
 ) -> None:
     """Hand a record to another key. The old key no longer opens or changes this record."""
@@ -118,9 +120,12 @@ async def rotate_key(
     owner = keys.choose(key_id, without=new)
     async with connection.connect(owner.ring) as vault:
         done = await vault.rotate_key(key_id, key=owner.key, new_key=new, revision=revision)
-    report(key_id, done)
+    report(key_id, done, json=json)
 
 
-def report(key_id: str, done: Written) -> None:
+def report(key_id: str, done: Written, *, json: bool) -> None:
     """Write to standard output at which revision a record is now."""
+    if json:
+        print(dumps({"key_id": key_id} | done.to_json()))
+        return
     print(f"{key_id} is at revision {done.revision}{' (accepted in an earlier attempt)' if done.replayed else ''}")

@@ -45,6 +45,6 @@ async def _read(
     names: Sequence[str], keys: KeyOptions, connection: ConnectionOptions
 ) -> dict[str, Record | KeyVaultError]:
     """Read these records, if there is a key for each."""
-    *_, chosen = map(keys.choose, names)
+    chosen = keys.choose_for_names(names)
     async with connection.connect(chosen.ring) as vault:
         return await vault.read_many(dict.fromkeys(names, chosen.key) if chosen.key else names)

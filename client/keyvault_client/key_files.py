@@ -73,6 +73,35 @@ def _put(target: Path, name: str, content: bytes, like: os.stat_result | None) -
     sync_directory(target.parent)
 
 
+def write_private_file(path: Path, content: bytes) -> None:
+    """Write a file of mode 0600 durably, in place of one that is there; a pipe or a device is written to.
+
+    Raises OSError, and then leaves the old file.
+    """
+    target = Path(os.path.realpath(path))  # a symbolic link stays one, unless it is a loop
+    if target.exists() and not target.is_file():
+        _write_to_device(target, content)
+        return
+    import tempfile
+
+    try:
+        descriptor, draft = tempfile.mkstemp(prefix=f".{target.name[:100]}.", dir=target.parent)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
+    with _removed_on_failure(Path(draft), os.fspath(path)):
+        _write_durably(descriptor, content)
+        Path(draft).replace(target)
+    sync_directory(target.parent)
+
+
+def _write_to_device(path: Path, content: bytes) -> None:
+    try:
+        with path.open("wb") as file:
+            file.write(content)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
+
+
 def _refuse_shared(name: str, opened: int) -> None:
     if why := why_unsafe(name, opened, secret=True):
         raise InvalidRequest(why)

@@ -21,19 +21,26 @@ from keyvault_api.files import sync_directory
 from keyvault_api.names import MAX_MESSAGE
 from keyvault_api.printable import printable
 from keyvault_client.errors import InvalidRequest, KeyVaultError
+from keyvault_client.key_files import write_private_file
 from keyvault_client.keys import DataKey
 from keyvault_client.prompt import ask, interruptible
 
+MAX_INPUT = 64 * 1024 * 1024
+"""Most bytes of many records at once."""
 
-def read_secret(key_id: str, *, allow_empty: bool) -> bytes:
-    """Read standard input to its end, at most what a record holds; at a terminal ask for a line. Raises InvalidRequest.
 
-    Empty input is what a program leaves that failed before this one in a pipe, so it has to be allowed.
+def read_secret(key_id: str, from_file: Path | None = None, *, allow_empty: bool) -> bytes:
+    """Read a file or standard input to its end, at most what a record holds; at a terminal ask for a line.
+
+    Empty input is what a program leaves that failed before this one in a pipe, so it has to be allowed. Raises
+    InvalidRequest, OSError for the file.
     """
-    data = _read(MAX_PLAINTEXT, f"Data of {printable(key_id)}, one line, not shown: ")
+    data = _read(MAX_PLAINTEXT, f"Data of {printable(key_id)}, one line, not shown: ", from_file)
     refuse_empty(data, allow_empty=allow_empty)
     if len(data) > MAX_PLAINTEXT:
-        raise InvalidRequest(f"standard input is too long: a record holds at most {MAX_PLAINTEXT} bytes")
+        raise InvalidRequest(
+            f"{from_file or 'standard input'} is too long: a record holds at most {MAX_PLAINTEXT} bytes"
+        )
     return data
 
 
@@ -54,6 +61,14 @@ def read_message(question: str = "") -> bytes:
     return data
 
 
+def read_all(from_file: Path | None) -> bytes:
+    """Read a file or standard input to its end, at most MAX_INPUT bytes. Raises InvalidRequest, OSError."""
+    data = _read(MAX_INPUT, "", from_file)
+    if len(data) > MAX_INPUT:
+        raise InvalidRequest(f"{from_file or 'standard input'} is longer than {MAX_INPUT} bytes: import it in parts")
+    return data
+
+
 def write_bytes(data: bytes) -> None:
     """Write bytes to standard output as they are. Raises InvalidRequest, OSError."""
     output = _output()
@@ -61,11 +76,15 @@ def write_bytes(data: bytes) -> None:
     output.flush()
 
 
-def write_plaintext(data: bytes, *, raw: bool) -> None:
-    """Write a record's data to standard output as it is; to a terminal, unless `raw`, as text that cannot control it.
+def write_plaintext(data: bytes, output: Path | None = None, *, raw: bool) -> None:
+    """Write a record's data to a file, or to standard output, as it is; to a terminal as text that cannot control it.
 
-    There, what is not visible becomes an escape, and the last line is ended. Raises InvalidRequest for binary data.
+    There, unless `raw`, what is not visible becomes an escape, and the last line is ended. Raises InvalidRequest for
+    binary data, OSError.
     """
+    if output is not None:
+        write_private_file(output, data)
+        return
     if raw or not _output().isatty():
         write_bytes(data)
         return
@@ -206,8 +225,11 @@ def print_error(sentence: str) -> None:
         sys.stderr.flush()
 
 
-def _read(limit: int, question: str) -> bytes:
-    """Read standard input to its end, at most one byte more than `limit`; at a terminal ask the question, if any."""
+def _read(limit: int, question: str, from_file: Path | None = None) -> bytes:
+    """Read to the end, at most one byte more than `limit`; at a terminal ask the question, if any."""
+    if from_file is not None:
+        with from_file.open("rb") as file:
+            return file.read(limit + 1)
     stream = _input()
     with interruptible():
         return ask(stream.fileno(), question) if question and stream.isatty() else stream.read(limit + 1)

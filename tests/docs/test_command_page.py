@@ -16,6 +16,12 @@ SHOWN = [
     "the password has 7 characters",
     "there is a token",
     "prod/db is at revision 2",
+    "create     web/DB_PASSWORD",
+    "created    web/API_TOKEN at revision 1",
+    "the token has 6 characters",
+    ' "DB_PASSWORD": "a \\"new\\" one"',
+    "prod/db is at revision 3",
+    "+hunter3",
 ]
 
 
