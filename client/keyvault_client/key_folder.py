@@ -9,6 +9,7 @@ The rules of this file:
 * A file that cannot be used is a problem and never skipped: its key may be the one that a record needs.
 """
 
+import contextlib
 import hashlib
 import os
 import re
@@ -122,7 +123,7 @@ def save_key(folder: Path, key: DataKey, suffix: str = SUFFIX) -> Path:
 
     Raises OSError: FileExistsError if there is such a file already.
     """
-    path = folder / f"{stem_of(key.scope)}{suffix}"
+    path = path_for(folder, key, suffix)
     draft = folder / f".{secrets.token_hex(8)}.draft"
     try:
         save_new_file(draft, key.to_json().encode())
@@ -135,7 +136,17 @@ def save_key(folder: Path, key: DataKey, suffix: str = SUFFIX) -> Path:
     return path
 
 
-def stem_of(scope: str) -> str:
+def path_for(folder: Path, key: DataKey, suffix: str = SUFFIX) -> Path:
+    """Return where a key is saved: its file is named after the scope, and the tenant if another one has that file."""
+    stem = _stem(key.scope)
+    path = folder / f"{stem}{suffix}"
+    with contextlib.suppress(OSError, InvalidRequest):  # no such file; or not a key, which stays as it is
+        if DataKey.load(path).tenant != key.tenant:
+            return folder / f"{stem}%{key.tenant}{suffix}"
+    return path
+
+
+def _stem(scope: str) -> str:
     """Return a scope as the name of a file: one that no other scope has, and that does not begin with a dot."""
     escaped = _ESCAPED.sub(lambda found: f"%{ord(found[0]):02X}", scope)
     if len(escaped) <= _LONGEST_STEM:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from keyvault_api.files import stamp_of, sync_directory
-from keyvault_client.key_folder import NEW_SUFFIX, SUFFIX, StoredKey, save_key, stem_of
+from keyvault_client.key_folder import NEW_SUFFIX, StoredKey, path_for, save_key
 from keyvault_client.key_ring import KeyRing
 from keyvault_client.keys import DataKey
 from keyvault_client.vault import KeyVault
@@ -133,7 +133,7 @@ def _promote(stored: list[StoredKey]) -> list[Path]:
     current = next((one for one in stored if not one.is_new), None)
     if new is None:
         return [current.path] if current else []
-    path = current.path if current else new.path.with_name(f"{stem_of(new.key.scope)}{SUFFIX}")
+    path = current.path if current else path_for(new.path.parent, new.key)
     kept: list[Path] = []
     if current is None:
         # 2.

@@ -218,6 +218,15 @@ def test_keys_of_two_tenants_may_have_one_scope(folder: Path) -> None:
         ring.find("prod/x", tenant="third")
 
 
+def test_keys_of_two_tenants_are_saved_side_by_side(folder: Path) -> None:
+    ring = KeyRing(folder)
+    paths = [ring.save(key_for("prod/", number, tenant)) for number, tenant in enumerate(["acme", "other"])]
+    assert [path.name for path in paths] == ["prod%2F.key", "prod%2F%other.key"]
+    assert [one.path for one in ring.candidates("prod/x")] == paths
+    with pytest.raises(FileExistsError):
+        ring.save(key_for("prod/", 3, "other"))
+
+
 def test_the_new_key_of_a_rotation_comes_second(folder: Path) -> None:
     old, new, prefix = key_for("prod/db", 1), key_for("prod/db", 2), key_for("prod/", 3)
     ring = ring_of(folder, prefix, old)
