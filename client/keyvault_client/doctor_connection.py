@@ -27,7 +27,6 @@ Endpoint: TypeAlias = tuple[socket.AddressFamily, Any]
 
 _SOON = datetime.timedelta(days=7)
 _EXPIRED, _NOT_YET_VALID, _OTHER_NAME, _OTHER_IP = 10, 9, 62, 64  # X509_verify_cert_error_string(3)
-_CLOSED = "the server closed the connection after the handshake: does it require a client certificate, and trust yours?"
 
 
 class Broken(Exception):
@@ -93,7 +92,7 @@ def handshake(endpoint: Endpoint, host: str, tls: TLS, seconds: float) -> Certif
     try:
         with _tls_connected(_context(tls), endpoint, name, seconds) as connection:
             if not connection.recv(1):
-                raise Broken(_CLOSED)
+                raise Broken(_why_closed(tls))
             return Certificate.of_der(connection.getpeercert(binary_form=True) or b"")
     except ssl.SSLCertVerificationError as error:
         raise Broken(_why_untrusted(error, endpoint, name, tls, seconds)) from None
@@ -102,7 +101,7 @@ def handshake(endpoint: Endpoint, host: str, tls: TLS, seconds: float) -> Certif
     except TimeoutError:
         raise Broken(f"no answer within {seconds:g} s. Does the server speak TLS on this address?") from None
     except OSError:
-        raise Broken(_CLOSED) from None
+        raise Broken(_why_closed(tls)) from None
 
 
 def _why_unconnected(error: OSError) -> str:
@@ -166,6 +165,14 @@ def _dates_of(endpoint: Endpoint, name: str, seconds: float) -> str:
     except (OSError, ValueError):
         return ""
     return f" ({found.since:%Y-%m-%d %H:%M} to {found.until:%Y-%m-%d %H:%M} UTC)"
+
+
+def _why_closed(tls: TLS) -> str:
+    """Return why a server may have closed a connection without a word, as gRPC's do."""
+    closed = "the server closed the connection after the handshake"
+    if tls.certificate is None:
+        return f"{closed}. Does it require a client certificate? Give one (--certificate, --private-key)"
+    return f"{closed}. Does it trust the client certificate {tls.certificate}?"
 
 
 def _why_no_tls(error: ssl.SSLError) -> str:

@@ -1,9 +1,13 @@
 """`keyvault doctor` against real servers, with each fault on the way to them."""
 
+import asyncio
 import json
+import socket
+import ssl
+import threading
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,8 @@ import pytest
 
 from keyvault_client import TLS, DataKey
 from keyvault_client.doctor import Examination, Finding
+from keyvault_client.doctor_connection import Broken, handshake, resolve
+from tests.server.backends.aws.wire import listening
 from tests.support.certificates import HOUR, LOCALHOST, Authority, dns, replace, uri
 from tests.support.fakes import FakeKeyService, FakeRecordStore
 from tests.support.issuer import AUDIENCE, ISSUER, Issuer
@@ -64,6 +70,13 @@ def files(folder: Path, identity: str = ALICE, ca: bytes = AUTHORITY.pem) -> TLS
     """A client's files."""
     replace(folder / "ca.pem", ca)
     return TLS(folder / "ca.pem", *CLIENTS.issue(uri(identity)).write(folder, "client"))
+
+
+def _refusal(address: str, tls: TLS, seconds: float = 5.0) -> str:
+    """Why there is no handshake."""
+    with pytest.raises(Broken) as broken:
+        handshake(resolve(address)[0], "localhost", tls, seconds)
+    return str(broken.value)
 
 
 async def test_a_server_in_plaintext_has_no_problem(server: Served) -> None:
@@ -142,15 +155,48 @@ async def test_a_client_certificate_that_is_not_accepted_is_found(tmp_path: Path
         foreign = Authority().issue(uri(ALICE)).write(tmp_path, "foreign")
         refused = only_problem(await examine(address, TLS(tmp_path / "ca.pem", *foreign)))
     assert missing.check == refused.check == "tls"
-    assert "client certificate" in missing.text
-    assert "client certificate" in refused.text
+    assert missing.text.endswith("Does it require a client certificate? Give one (--certificate, --private-key)")
+    assert refused.text.endswith(f"Does it trust the client certificate {tmp_path / 'foreign.pem'}?")
+
+
+def test_what_a_proxy_says_about_the_certificate_is_shown(tmp_path: Path) -> None:
+    """gRPC's servers close the connection without a word; others send an alert."""
+    replace(tmp_path / "ca.pem", AUTHORITY.pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*AUTHORITY.issue(*LOCALHOST).write(tmp_path, "proxy"))
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(cadata=CLIENTS.pem.decode())
+    foreign = Authority().issue(uri(ALICE)).write(tmp_path, "foreign")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def refuse_two() -> None:
+            for _ in range(2):
+                connection, _ = server.accept()
+                with connection, suppress(OSError):
+                    context.wrap_socket(connection, server_side=True)
+
+        proxy = threading.Thread(target=refuse_two)
+        proxy.start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        missing = _refusal(address, TLS(tmp_path / "ca.pem"))
+        unknown = _refusal(address, TLS(tmp_path / "ca.pem", *foreign))
+        proxy.join()
+    assert missing == "the server refused the client certificate (certificate required): give one that it trusts"
+    assert unknown == "the server refused the client certificate (unknown ca): give one that it trusts"
+
+
+async def test_a_server_that_says_nothing_is_found(tmp_path: Path) -> None:
+    replace(tmp_path / "ca.pem", AUTHORITY.pem)
+    async with listening(lambda _reader, _writer: asyncio.sleep(60)) as port:
+        refusal = await asyncio.to_thread(_refusal, f"localhost:{port}", TLS(tmp_path / "ca.pem"), 0.2)
+    assert refusal == "no answer within 0.2 s. Does the server speak TLS on this address?"
 
 
 async def test_tls_on_one_side_alone_is_found(server: Served, tmp_path: Path) -> None:
     found = await examine(server.address.replace("127.0.0.1", "localhost"), files(tmp_path))
     assert "does not speak TLS on this address" in only_problem(found).text
     async with tls_server(tmp_path) as address:
-        problem = only_problem(await examine(address))
+        problem = only_problem(await examine(address, seconds=1))
     assert problem.check == "identity"
     assert "Does it require TLS" in problem.text
 
