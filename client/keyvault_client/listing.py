@@ -38,18 +38,27 @@ def check_prefix(prefix: str) -> None:
         raise InvalidRequest(f"invalid prefix {quote(prefix)}: must be 0 to 255 characters of [A-Za-z0-9._~:@/+=-]")
 
 
-async def list_names(
+async def names_on(pages: AsyncIterator[Sequence[ListedName]]) -> AsyncIterator[ListedName]:
+    """Yield the names on pages."""
+    async for page in pages:
+        for name in page:
+            yield name
+
+
+async def list_pages(
     transport: Transport, prefix: str, deadline: Callable[[], float], *, deleted: bool
-) -> AsyncIterator[ListedName]:
-    """Yield the names, in the order of their bytes; `deadline` returns that of the next page. Raises KeyVaultError."""
+) -> AsyncIterator[Sequence[ListedName]]:
+    """Yield pages of names, in the order of their bytes; `deadline` returns that of the next one.
+
+    Raises KeyVaultError.
+    """
     last, token, empty = "", "", 0
     while True:
         request = pb.ListRequest(prefix=prefix, page_size=MAX_PAGE, page_token=token, deleted=deleted)
         answer = await transport.call("List", request, deadline(), pb.ListResponse)
         names = [one.key_id for one in answer.names]
         _check_names(prefix, last, names)
-        for one in answer.names:
-            yield ListedName(one.key_id, time_of(one.create_time))
+        yield [ListedName(one.key_id, time_of(one.create_time)) for one in answer.names]
         if not answer.next_page_token:
             return
         empty = 0 if names else empty + 1

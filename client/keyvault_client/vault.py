@@ -4,7 +4,7 @@ The rule of this file: a mutation never generates a key, so the caller has store
 mutation is sealed for which revision, writing.py says.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +24,7 @@ from keyvault_client.history import History, Revisions
 from keyvault_client.key_choice import KeyChoice
 from keyvault_client.key_ring import KeyRing
 from keyvault_client.keys import DataKey
-from keyvault_client.listing import ListedName, check_prefix, list_names
+from keyvault_client.listing import ListedName, check_prefix, list_pages, names_on
 from keyvault_client.reading import Reader
 from keyvault_client.records import Record, Written
 from keyvault_client.revision_file import RevisionFile
@@ -275,8 +275,7 @@ class KeyVault:
         `async for name in vault.list("prod/"): ...` asks for page after page; `timeout` is for each. It is no snapshot:
         docs/client.md says which names appear while others write. The policy has to allow List for the whole prefix.
         """
-        check_prefix(prefix)
-        return list_names(self._transport, prefix, partial(self._deadline, timeout), deleted=deleted)
+        return names_on(self._list_pages(prefix, deleted=deleted, timeout=timeout))
 
     async def revisions(self, key_id: str, *, timeout: float | None = None) -> Revisions:
         """Return which revisions of a record `read` and `restore` can get, newest first: the first one is current.
@@ -289,6 +288,10 @@ class KeyVault:
         """Return how the server sees this client: its identity, its tenant, and what the policy allows it."""
         deadline = self._deadline(timeout)
         return caller_identity(await self._transport.call("WhoAmI", pb.WhoAmIRequest(), deadline, pb.WhoAmIResponse))
+
+    def _list_pages(self, prefix: str, *, deleted: bool, timeout: float | None) -> AsyncIterator[Sequence[ListedName]]:
+        check_prefix(prefix)
+        return list_pages(self._transport, prefix, partial(self._deadline, timeout), deleted=deleted)
 
     def _deadline(self, timeout: float | None) -> float:
         seconds = self._timeout if timeout is None else timeout
