@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         ServerFailure,
         Unavailable,
         WrongEventLoop,
+        WrongProcess,
         WrongRevision,
     )
     from keyvault_client.history import Revision
@@ -77,6 +78,7 @@ __all__ = [
     "Unavailable",
     "Written",
     "WrongEventLoop",
+    "WrongProcess",
     "WrongRevision",
     "read_cache_file",
 ]

@@ -26,6 +26,7 @@ from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
 from keyvault_client.addresses import check_address
 from keyvault_client.errors import InvalidRequest, Unavailable, WrongEventLoop
 from keyvault_client.file_changes import FileChanges
+from keyvault_client.forks import note_connection, refuse_inherited_connections
 from keyvault_client.tls import TLS
 
 FORGOTTEN_SECONDS = 5
@@ -56,7 +57,7 @@ _log = logging.getLogger(__name__)
 
 
 class Connection:
-    """A channel, its stub, and the number of its in-flight calls."""
+    """A channel, its stub, whether it is closed, and the number of its in-flight calls."""
 
     def __init__(self, channel: grpc.aio.Channel, expiry: datetime.datetime | None = None) -> None:
         """`expiry` is that of the certificate which the channel shows."""
@@ -64,6 +65,13 @@ class Connection:
         self._expiry = expiry
         self.stub = KeyVaultStub(channel)
         self.in_flight = 0
+        self.closed = False
+        note_connection(self)
+
+    async def close(self) -> None:
+        """End its calls."""
+        self.closed = True
+        await self.channel.close()
 
     def refuse_expired(self) -> None:
         """Raise InvalidRequest if the certificate has expired and the channel would have to show it once more."""
@@ -105,8 +113,8 @@ class Connector:
     async def connection(self) -> AsyncIterator[Connection]:
         """Give the connection for one call, and keep it open until the body ends.
 
-        Raises WrongEventLoop, Unavailable if this is closed, and InvalidRequest for files that became unusable before
-        the first call, or a certificate that has expired since.
+        Raises WrongEventLoop, WrongProcess, Unavailable if this is closed, and InvalidRequest for files that became
+        unusable before the first call, or a certificate that has expired since.
         """
         connection = await self._usable()
         connection.in_flight += 1
@@ -121,14 +129,16 @@ class Connector:
         self._closed = True
         connections = [*self._replaced, *([self._current] if self._current else [])]
         self._replaced.clear()
+        self._current = None  # gRPC stops when its last channel is freed: then this process may be forked
         if self._owner in (None, _here()):
             for connection in connections:
-                await connection.channel.close()
+                await connection.close()
 
     async def _usable(self) -> Connection:
         """Return the connection for the next call: the first one, the current one, or one with changed files."""
         if self._closed:
             raise Unavailable("this client is closed; the request was not sent")
+        refuse_inherited_connections()
         if self._current is None:
             self._current = self._open_connection()
             self._owner = _here()
@@ -164,7 +174,7 @@ class Connector:
             self._tls_changes.forget()  # time may make them valid, such as a certificate that begins in a second
             return
         if not self._tls_changes.unchanged():
-            await new.channel.close()
+            await new.close()
             return
         self._logged = ""
         self._replaced.add(current)
@@ -174,7 +184,7 @@ class Connector:
     async def _close_replaced(self) -> None:
         for connection in [one for one in self._replaced if not one.in_flight]:
             self._replaced.discard(connection)
-            await connection.channel.close()
+            await connection.close()
 
 
 def _here() -> tuple[int, asyncio.AbstractEventLoop]:

@@ -18,6 +18,7 @@ KeyVaultError
   RolledBack          the server shows an older revision than this client has seen
   ServerFailure       a fault of the server
   WrongEventLoop      the client was used in another event loop or process before
+    WrongProcess      this process was forked while its parent had a connection
   NotCached           a cache has no value for this name; also a KeyError
   NotRefreshed        a cache could not read some of its names
 """
@@ -149,6 +150,10 @@ class ServerFailure(KeyVaultError):
 
 class WrongEventLoop(KeyVaultError):
     """A client belongs to the event loop and process of its first call. Make another client, or share one loop."""
+
+
+class WrongProcess(WrongEventLoop):
+    """This process was forked while its parent had a connection. Close clients before, or make the first call after."""
 
 
 class NotCached(KeyVaultError, KeyError):

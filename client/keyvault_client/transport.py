@@ -145,8 +145,8 @@ class Transport:
 
         Raises AioRpcError and _NoAnswer only if it was sent; _OutOfTime and KeyVaultError if it was not.
         """
-        metadata = await self._authorization(deadline)
-        async with self._connector.connection() as connection:
+        async with self._connector.connection() as connection:  # first: elsewhere it refuses at once
+            metadata = await self._authorization(deadline)
             await self._connect(connection.channel, deadline, failures)
             call = getattr(connection.stub, method)
             try:
