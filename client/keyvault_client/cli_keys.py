@@ -4,6 +4,7 @@ The rule of this file: no command shows a key. One that makes a key knows where 
 """
 
 from json import dumps
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
@@ -11,11 +12,12 @@ from cyclopts.types import ExistingFile, NonExistentPath
 
 from keyvault_api.files import sync_directory
 from keyvault_client.cli_key_options import KeyFolder, folder_of, open_ring_if_there
-from keyvault_client.cli_parameters import AsJsonLines, InPlace, KeyFile, NewFile
+from keyvault_client.cli_parameters import AsJson, AsJsonLines, InPlace, KeyFile, NewFile
 from keyvault_client.connection_options import DEFAULT_CONNECTION, ConnectionOptions
 from keyvault_client.errors import InvalidRequest
-from keyvault_client.key_folder import read_folder
+from keyvault_client.key_folder import NEW_SUFFIX, StoredKey, read_folder
 from keyvault_client.key_ring import KeyRing
+from keyvault_client.keys import DataKey
 from keyvault_client.terminal import (
     check_key_output,
     load_key,
@@ -43,6 +45,7 @@ async def generate_key(
         bool, Parameter(help="Write the key to standard output, whether there is a key folder or not.")
     ] = False,
     keys: KeyFolder = None,
+    json: Annotated[bool, Parameter(help="Write where the key was saved as JSON.")] = False,
     connection: ConnectionOptions = DEFAULT_CONNECTION,
 ) -> None:
     """Save a new data key: `keyvault generate-key prod/ --save prod.key`.
@@ -57,10 +60,12 @@ async def generate_key(
     async with connection.connect() as vault:
         key = await vault.generate_key(scope)
     key = key.without_plaintext() if without_plaintext else key
-    if ring is None:
-        write_key(key, save)
-    else:
-        print(f"saved the key for {key.scope} in {ring.save(key)}")
+    if ring is not None:
+        _report(key, ring.save(key), json=json)
+        return
+    write_key(key, save)
+    if json and save is not None:
+        _report(key, save, json=json)
 
 
 async def rewrap_key(
@@ -106,10 +111,17 @@ def add(
     /,
     *,
     keys: KeyFolder = None,
+    json: AsJson = False,
 ) -> None:
     """Copy a key file into the key folder, which is made if it is not there: `keyvault keys add prod.key`."""
     key, folder = load_key(file), folder_of(keys, "no key folder:")
     if not folder.exists():
         folder.mkdir(mode=0o700, parents=True)
         sync_directory(folder.parent)
-    print(f"saved the key for {key.scope} in {KeyRing(folder).save(key)}")
+    _report(key, KeyRing(folder).save(key), json=json)
+
+
+def _report(key: DataKey, path: Path, *, json: bool) -> None:
+    """Say where a key was saved."""
+    stored = StoredKey(path, key, is_new=path.name.endswith(NEW_SUFFIX))
+    print(dumps(stored.to_json()) if json else f"saved the key for {key.scope} in {path}")

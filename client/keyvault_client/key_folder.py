@@ -91,7 +91,7 @@ def read_folder(
         check_folder(folder)
         paths = sorted(path for path in folder.iterdir() if _counts(path.name))
     except FileNotFoundError:
-        raise InvalidRequest(f"{folder}: no such folder: make it with `mkdir -m 700 {folder}`") from None
+        raise InvalidRequest(f"{folder}: no such folder: make it with `mkdir -p -m 700 {folder}`") from None
     except OSError as error:
         raise InvalidRequest(f"{folder}: {error.strerror}") from None
     # 2.

@@ -65,6 +65,20 @@ def test_a_key_goes_to_the_folder_unless_asked_otherwise(shell: Shell, folder: P
     assert [path.name for path in folder.iterdir()] == ["where%2F.key"]
 
 
+def test_where_a_key_was_saved_is_reported_as_json(shell: Shell, folder: Path) -> None:
+    saved = json.loads(shell.ok("generate-key json/ --json"))
+    assert saved == {
+        "scope": "json/",
+        "tenant": "default",
+        "file": f"{folder}/json%2F.key",
+        "plaintext": True,
+        "new": False,
+    }
+    assert json.loads(shell.ok("generate-key json/ --save b.key.new --json"))["new"] is True
+    (folder / "json%2F.key").rename(shell.directory / "mine.key")
+    assert json.loads(shell.ok("keys add mine.key --json")) == saved
+
+
 def test_a_folder_that_is_named_has_to_be_there(shell: Shell) -> None:
     """Or a typing error sends a key to standard output."""
     shell.environment["KEYVAULT_KEYS"] = "absent"
