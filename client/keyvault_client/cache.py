@@ -156,6 +156,7 @@ class Secrets(Mapping[str, bytes]):
                 first.result()
             self._refuse_missing()
             self._entered = True
+            self._changes.note(self._failures, self._held)
             self._start(self._keep_fresh(first))
             if self._notifier:
                 self._start(self._notifier.run())
@@ -220,7 +221,8 @@ class Secrets(Mapping[str, bytes]):
             for name, outcome in outcomes.items():
                 self._apply(name, outcome, began)
             self._began = began
-            self._changes.note(self._failures, self._held)
+            if self._entered:  # else the start says it, by an exception or by a line
+                self._changes.note(self._failures, self._held)
             if self._store:
                 await self._store.save(self._held, self._refresher.keys, self._clock())
 

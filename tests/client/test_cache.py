@@ -48,7 +48,7 @@ NEVER = 86_400.0
 SECRET = "hunter2"
 KEY = DataKey("default", "a", b"wrapped", bytes(32))
 OTHER = DataKey("default", "a", b"wrapped", bytes(range(32)))
-BUSY = pb.BatchReadResponse.Error(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], reason="RATE_LIMITED")
+BUSY = pb.BatchReadResponse.Error(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], reason="STORE_FULL")
 GONE = pb.BatchReadResponse.Error(code=grpc.StatusCode.NOT_FOUND.value[0], reason="RECORD_NOT_FOUND")
 
 
@@ -131,7 +131,7 @@ async def test_a_cache_refreshes_by_itself(vault: KeyVault, key: DataKey) -> Non
 
 
 async def test_refreshes_are_spread_and_come_soon_after_an_outage() -> None:
-    async with one_name(answer(stored(5)), answer(GONE), answer(BUSY), timeout=0.2) as secrets:
+    async with one_name(answer(stored(5)), answer(GONE), answer(BUSY)) as secrets:
         for expected, longest in ((NotFound, NEVER), (Busy, RETRY_SECONDS)):
             await settled(secrets)
             assert type(secrets.failure("a")) is expected
@@ -192,6 +192,7 @@ async def test_a_failing_on_change_stops_nothing_and_leaks_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 async def test_an_outage_keeps_the_values_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "keyvault_client")
     keys, records = FakeKeyService(), FakeRecordStore()
@@ -201,7 +202,7 @@ async def test_an_outage_keeps_the_values_and_is_logged_once(caplog: pytest.LogC
             key = await vault.generate_key("prod/")
             for name in ("prod/a", "prod/b"):
                 await vault.create(name, b"one", key=key)
-            cache = vault.cache({"prod/a": key, "prod/b": key}, refresh=NEVER, timeout=0.3)
+            cache = vault.cache({"prod/a": key, "prod/b": key}, refresh=NEVER, timeout=1.0)
             secrets = await clients.enter_async_context(cache)
         for _ in range(2):
             with pytest.raises(NotRefreshed, match="2 of 2 names were not refreshed: prod/a, prod/b: "):
@@ -209,7 +210,7 @@ async def test_an_outage_keeps_the_values_and_is_logged_once(caplog: pytest.LogC
         assert dict(secrets) == {"prod/a": b"one", "prod/b": b"one"}
         assert isinstance(secrets.failure("prod/a"), Unavailable)
         old = secrets.age("prod/a")
-        assert old > 0.3
+        assert old > 1.0
         async with on_ports(keys, records, listen=served.address):
             async with asyncio.timeout(20):
                 while secrets.failure("prod/a"):
@@ -345,7 +346,8 @@ async def test_a_new_key_that_does_not_help_is_a_failure(
 ) -> None:
     revision = 4 if failure is RolledBack else 6
     answers = answer(stored(5, b"five")), answer(stored(revision, b"six", OTHER))
-    async with one_name(*answers, remember=0, new_key=new_key, timeout=0.5) as secrets:
+    timeout = 1.0 if "Timeout" in text else 30.0
+    async with one_name(*answers, remember=0, new_key=new_key, timeout=timeout) as secrets:
         await settled(secrets)
         assert (secrets["a"], type(secrets.failure("a"))) == (b"five", failure)
         assert text in str(secrets.failure("a"))
@@ -409,7 +411,7 @@ async def test_a_start_may_be_allowed_without_every_name(vault: KeyVault, key: D
 
 
 async def test_a_start_without_a_server_names_the_cause() -> None:
-    async with KeyVault(NOWHERE, timeout=0.2) as vault:
+    async with KeyVault(NOWHERE, timeout=0.5) as vault:
         with pytest.raises(NotRefreshed, match=r"1 of 1 names were not refreshed: a: .*connection refused"):
             async with vault.cache({"a": KEY}):
                 raise AssertionError

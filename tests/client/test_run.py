@@ -42,6 +42,20 @@ def test_a_program_gets_secrets_in_its_environment(shell: Shell) -> None:
     assert shell.ok(line) == b"hunter2\ntwo\nlines\n\n"
 
 
+def test_a_program_starts_from_a_file_while_the_server_is_away(shell: Shell) -> None:
+    line = "run --key run.key --env A=run/a --offline run.cache -- printenv A"
+    assert shell.ok(line) == b"hunter2\n"
+    assert b"hunter2" not in (shell.directory / "run.cache").read_bytes()
+    away = line.replace("run ", "run --address 127.0.0.1:1 --timeout 0.5 ", 1)
+    done = shell.run(away)
+    assert (done.returncode, done.stdout) == (0, b"hunter2\n")
+    assert done.stderr.startswith(b"refresh failed, the last values stay in use: run/a: cannot connect")
+    (shell.directory / "run.cache").unlink()
+    assert "A=run/a: cannot" in shell.refused(away, status=6)
+    missing = shell.refused(line.replace("A=run/a", "A=run/a --env B=run/none"), status=3)
+    assert "B=run/none: " in missing
+
+
 def test_options_after_the_dashes_are_the_programs(shell: Shell) -> None:
     line = "run --key run.key --env A=run/a -- printf %s,%s,%s,%s,%s --help --env --key -- --version"
     assert shell.ok(line) == b"--help,--env,--key,--,--version"
