@@ -9,6 +9,11 @@ import re
 _REFUSED = "connection refused. Is the server running?"
 _GENERAL = "check the address, the TLS settings and the client certificate"
 _UNTRUSTED = "the server's certificate is not trusted. Does the CA (tls.ca, --ca) belong to this server?"
+_MISNAMED = (
+    "the server's certificate is for another host name. Is the address right? "
+    "For a forwarded port, name the certificate's host (server_name, --server-name)"
+)
+_NO_TLS = "the server does not speak TLS on this address. Is the address right?"
 _CLOSED_TLS = "the server closed the connection. Does it require a client certificate, and does it trust yours?"
 _CLOSED_PLAINTEXT = "the server closed the connection. Does it require TLS (tls, --tls, --ca)?"
 _CAUSES = (
@@ -17,12 +22,8 @@ _CAUSES = (
     (r"Permission denied", "permission denied. May this user use the socket?"),
     (r"errors resolving|DNS resolution failed", "the host name does not resolve. Is the address right?"),
     (r"unreachable|No route to host|[Tt]imed out", "the host is unreachable. Is the address right?"),
-    (r"WRONG_VERSION_NUMBER", "the server does not speak TLS on this address. Is the address right?"),
-    (
-        r"Hostname Verification Check failed",
-        "the server's certificate is for another host name. Is the address right? "
-        "For a forwarded port, name the certificate's host (server_name, --server-name)",
-    ),
+    (r"WRONG_VERSION_NUMBER", _NO_TLS),
+    (r"Hostname Verification Check failed", _MISNAMED),
     (
         r"HTTP proxy returned response code",
         "the proxy of the environment (https_proxy) refused to connect. May it reach this address?",
@@ -31,6 +32,7 @@ _CAUSES = (
     (r"Expected SETTINGS frame", "there is no gRPC server on this address. Is the address right?"),
 )
 _PROXY_STATUS = re.compile(r"http2 header with status: (\d+)")
+_LASTING = re.compile(r"CERTIFICATE_VERIFY_FAILED|Hostname Verification Check failed|WRONG_VERSION_NUMBER")
 _BROKEN_HANDSHAKE = re.compile(r"CERTIFICATE_VERIFY_FAILED|handshake failed")
 _CLOSED = re.compile(r"Socket closed|Connection reset|Broken pipe")
 _TARGET = re.compile(r"last error: \w+: (\S+): ")
@@ -47,13 +49,20 @@ class ConnectFailures:
         self._address = address
         self._tls = tls
         self._causes: dict[str, str] = {}
+        self._last = ""
 
     def explain(self, details: str) -> str:
         """Note gRPC's `details` of another failed attempt, and return the sentence for all of them."""
+        self._last = details
         target = _TARGET.search(details)
         self._causes[target.group(1) if target else ""] = _cause(details, tls=self._tls)
         cause = min(self._causes.values(), key=(_GENERAL, _REFUSED).__contains__)
         return f"cannot connect to {self._address}: {cause}"
+
+    @property
+    def lasting(self) -> bool:
+        """True if another attempt would fail as well: the server's certificate, or its lack of TLS, stays."""
+        return _LASTING.search(self._last) is not None
 
 
 def explain_answer(details: str) -> str:

@@ -133,7 +133,8 @@ class Transport:
                 error = failure.error if failure else Unavailable(str(late))
                 failure = Failure(error, settled=True, retry=False)
             except KeyVaultError as unsent:
-                failure = Failure(unsent, settled=True, retry=isinstance(unsent, Unavailable) and not self._closed)
+                passing = isinstance(unsent, Unavailable) and not failures.lasting
+                failure = Failure(unsent, settled=True, retry=passing and not self._closed)
             unknown |= not failure.settled
             wait = backoff.wait(remaining(deadline), retry_after(failure.error)) if failure.retry else None
             if wait is None:

@@ -1,37 +1,30 @@
-// Command kv keeps secrets in a KeyVault server: a client in Go, made of the contract and docs/envelope.md alone.
+// Command kv keeps secrets in a KeyVault server: a small program on top of the library in sdk/go.
 //
 // A secret goes through files, standard input and standard output, never through an argument. A failure is one line on
 // standard error: exit 1, or 2 for bad usage.
 package main
 
-//go:generate ../../.venv/bin/buf generate ../..
-
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
-	"slices"
-	"strconv"
+	"os/signal"
 	"strings"
+	"syscall"
+	"time"
 	"unicode"
 
-	pb "example.com/kv/keyvaultv1"
-	"example.com/kv/kve1"
+	keyvault "github.com/keyvault-grpc/keyvault/sdk/go"
 )
 
-const usage = "kv put|delete KEY_ID --key FILE, kv get KEY_ID --key FILE [--revision N], " +
-	"kv rotate KEY_ID --key FILE --new-key FILE, kv history KEY_ID, or kv list [PREFIX]"
-
-// usageError is the caller's mistake: invalid arguments or settings.
-type usageError string
-
-func (e usageError) Error() string { return string(e) }
-
 func main() {
-	err := run(os.Args[1:], os.Stdin, os.Stdout)
+	// An interrupted command still says whether its outcome is known.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := run(ctx, os.Args[1:], os.Stdin, os.Stdout)
 	if err == nil {
 		return
 	}
@@ -42,140 +35,117 @@ func main() {
 	os.Exit(1)
 }
 
-func run(arguments []string, stdin io.Reader, stdout io.Writer) error {
-	command, err := parse(arguments)
+func run(ctx context.Context, arguments []string, stdin io.Reader, stdout io.Writer) error {
+	asked, err := parse(arguments)
 	if err != nil {
 		return err
 	}
-	settings, err := settingsFrom(os.Getenv)
+	vault, timeout, err := connect(os.Getenv)
 	if err != nil {
 		return err
 	}
-	if command.verb == "put" {
-		if command.plaintext, err = readPlaintext(stdin); err != nil {
+	defer vault.Close()
+	if asked.verb == "put" {
+		if asked.data, err = io.ReadAll(io.LimitReader(stdin, keyvault.MaxPlaintext+1)); err != nil {
 			return err
 		}
 	}
-	connection, err := settings.connect()
-	if err != nil {
-		return err
-	}
-	defer connection.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), settings.timeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	return command.run(ctx, vault{pb.NewKeyVaultClient(connection)}, stdout)
+	return asked.run(ctx, vault, stdout)
 }
 
-// command is what the caller asked for.
-type command struct {
-	verb, keyID, keyFile, newKeyFile string // keyID is the prefix of a list
-	revision                         int64  // of get, 0 for the current one
-	plaintext                        []byte
-}
-
-func parse(arguments []string) (command, error) {
-	if len(arguments) == 0 {
-		return command{}, usageError("usage: " + usage)
-	}
-	parsed := command{verb: arguments[0]}
-	flags := flag.NewFlagSet("kv", flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
-	flags.StringVar(&parsed.keyFile, "key", "", "")
-	flags.StringVar(&parsed.newKeyFile, "new-key", "", "")
-	flags.Func("revision", "", func(text string) (err error) {
-		if parsed.revision, err = strconv.ParseInt(text, 10, 64); err == nil && parsed.revision < 1 {
-			err = errors.New("must be at least 1")
+func (c command) run(ctx context.Context, vault keyvault.Vault, stdout io.Writer) error {
+	switch c.verb {
+	case "list":
+		for name, err := range vault.List(ctx, c.keyID) {
+			if err != nil {
+				return err
+			}
+			if _, err := fmt.Fprintln(stdout, name.KeyID); err != nil {
+				return err
+			}
 		}
-		return err
-	})
-	err := flags.Parse(arguments[1:])
-	if err == nil && flags.NArg() > 0 { // flags may stand on both sides of the KEY_ID
-		parsed.keyID = flags.Arg(0)
-		err = flags.Parse(flags.Args()[1:])
+		return nil
+	case "history":
+		return history(ctx, vault, c.keyID, stdout)
+	case "get":
+		return c.get(ctx, vault, stdout)
 	}
-	switch {
-	case err != nil:
-		return command{}, usageError(fmt.Sprintf("%s; usage: %s", err, usage))
-	case !slices.Contains([]string{"put", "get", "rotate", "delete", "history", "list"}, parsed.verb),
-		flags.NArg() > 0,
-		parsed.needsKey() != (parsed.keyFile != ""),
-		(parsed.verb == "rotate") != (parsed.newKeyFile != ""),
-		parsed.verb != "get" && parsed.revision != 0:
-		return command{}, usageError("usage: " + usage)
-	case parsed.verb == "list":
-		return parsed, nil
-	case parsed.keyID == "" || strings.HasSuffix(parsed.keyID, "/"): // GenerateKey would take either for another scope
-		return command{}, usageError(`a KEY_ID must not be empty or end in "/"; usage: ` + usage)
-	}
-	return parsed, nil
-}
-
-func (c command) needsKey() bool { return c.verb != "history" && c.verb != "list" }
-
-func (c command) run(ctx context.Context, v vault, stdout io.Writer) error {
-	if c.needsKey() {
-		return c.runWithKey(ctx, v, stdout)
-	}
-	if c.verb == "list" {
-		return v.list(ctx, c.keyID, func(name string) error {
-			_, err := fmt.Fprintln(stdout, name)
-			return err
-		})
-	}
-	lines, err := v.history(ctx, c.keyID)
+	done, err := c.change(ctx, vault)
 	if err == nil {
-		_, err = io.WriteString(stdout, lines)
+		_, err = fmt.Fprintf(stdout, "%s is at revision %d\n", c.keyID, done.Revision)
 	}
 	return err
 }
 
-func (c command) runWithKey(ctx context.Context, v vault, stdout io.Writer) error {
-	load := loadKey
+func history(ctx context.Context, vault keyvault.Vault, keyID string, stdout io.Writer) error {
+	revisions, err := vault.Revisions(ctx, keyID)
+	for _, one := range revisions {
+		written := one.UpdateTime.Format(time.RFC3339)
+		if _, err := fmt.Fprintf(stdout, "revision %d  %s  %d bytes sealed\n", one.Revision, written, one.Size); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+func (c command) get(ctx context.Context, vault keyvault.Vault, stdout io.Writer) error {
+	key, err := keyvault.LoadDataKey(c.keyFile)
+	if err != nil {
+		return err
+	}
+	var options []keyvault.ReadOption
+	if c.revision != 0 {
+		options = append(options, keyvault.AtRevision(c.revision))
+	}
+	record, err := vault.Read(ctx, c.keyID, key, options...)
+	if err == nil {
+		_, err = stdout.Write(record.Plaintext)
+	}
+	return err
+}
+
+// change runs the verbs that change a record. put makes the key file that is missing, and rotate the new one.
+func (c command) change(ctx context.Context, vault keyvault.Vault) (keyvault.Written, error) {
+	load := func(path string) (*keyvault.DataKey, error) { return keyvault.LoadDataKey(path) }
 	if c.verb == "put" {
-		load = func(path string) (dataKey, error) { return v.loadOrMakeKey(ctx, path, c.keyID) }
+		load = func(path string) (*keyvault.DataKey, error) { return loadOrMakeKey(ctx, vault, path, c.keyID) }
 	}
 	key, err := load(c.keyFile)
 	if err != nil {
-		return err
+		return keyvault.Written{}, err
 	}
-	var revision int64
 	switch c.verb {
-	case "get":
-		var plaintext []byte
-		if c.revision != 0 {
-			plaintext, err = v.getRevision(ctx, c.keyID, key, c.revision)
-		} else {
-			plaintext, err = v.get(ctx, c.keyID, key)
-		}
-		if err == nil {
-			_, err = stdout.Write(plaintext)
-		}
-		return err
 	case "put":
-		revision, err = v.put(ctx, c.keyID, key, c.plaintext)
-	case "delete":
-		revision, err = v.delete(ctx, c.keyID, key)
-	case "rotate":
-		var newKey dataKey
-		if newKey, err = v.loadOrMakeKey(ctx, c.newKeyFile, c.keyID); err == nil {
-			revision, err = v.rotate(ctx, c.keyID, key, newKey)
+		done, err := vault.Create(ctx, c.keyID, c.data, key)
+		if errors.Is(err, keyvault.ErrAlreadyExists) {
+			return vault.Update(ctx, c.keyID, c.data, key)
 		}
+		return done, err
+	case "delete":
+		return vault.Delete(ctx, c.keyID, key)
 	}
-	if err == nil {
-		_, err = fmt.Fprintf(stdout, "%s is at revision %d\n", c.keyID, revision)
+	newKey, err := loadOrMakeKey(ctx, vault, c.newKeyFile, c.keyID)
+	if err != nil {
+		return keyvault.Written{}, err
 	}
-	return err
+	return vault.RotateKey(ctx, c.keyID, key, newKey)
 }
 
-func readPlaintext(stdin io.Reader) ([]byte, error) {
-	plaintext, err := io.ReadAll(io.LimitReader(stdin, kve1.MaxPlaintext+1))
-	if err == nil && len(plaintext) > kve1.MaxPlaintext {
-		err = fmt.Errorf("standard input is too long: a record holds at most %d bytes", kve1.MaxPlaintext)
+// loadOrMakeKey reads a key file, or makes it, with a fresh key for this key_id alone.
+func loadOrMakeKey(ctx context.Context, vault keyvault.Vault, path, keyID string) (*keyvault.DataKey, error) {
+	key, err := keyvault.LoadDataKey(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return key, err
 	}
-	return plaintext, err
+	if key, err = vault.GenerateKey(ctx, keyID); err != nil {
+		return nil, err
+	}
+	return key, key.Save(path) // before it is used: it cannot be regenerated
 }
 
-// oneLine keeps what a server or a file's name brings along from moving the cursor or reordering the line.
+// oneLine keeps what a file's name brings along from moving the cursor or reordering the line.
 func oneLine(text string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {

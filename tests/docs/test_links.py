@@ -8,6 +8,7 @@ import pytest
 from tests.support.repository import ROOT
 
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("examples/*/*.md"), *ROOT.glob("tests/*/*.md")]
+PAGES += [page for page in ROOT.glob("sdk/**/README.md") if "node_modules" not in page.parts]
 
 
 def anchors_of(page: Path) -> set[str]:

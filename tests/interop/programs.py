@@ -105,8 +105,9 @@ class Programs:
         """Build one program; return what went wrong, or nothing."""
         checkout = folder / "checkout"
         if language != "python":
-            for part in (f"examples/{language}", "protos", "tests/vectors"):
-                shutil.copytree(ROOT / part, checkout / part, ignore=MADE)
+            for part in (f"examples/{language}", f"sdk/{language}", "protos", "tests/vectors"):
+                if (ROOT / part).exists():
+                    shutil.copytree(ROOT / part, checkout / part, ignore=MADE)
         try:
             BUILDS[language](checkout)
         except (AssertionError, subprocess.TimeoutExpired) as failed:

@@ -100,6 +100,7 @@ def test_each_ecosystem_of_the_tree_gets_late_updates() -> None:
     folders = {folder for entry in updates for folder in entry.get("directories", [])}
     manifests = [
         *ROOT.glob("examples/*/go.mod"),
+        *ROOT.glob("sdk/go/**/go.mod"),
         *ROOT.glob("examples/*/package.json"),
         *ROOT.glob("examples/*/pom.xml"),
     ]

@@ -89,6 +89,11 @@ async def hangs(call: Call) -> bytes:
     return await _never()
 
 
+async def silent(_: Call) -> bytes:
+    """Never answer, and do nothing."""
+    return await _never()
+
+
 async def forgets(call: Call) -> bytes:
     """Lose this request and all that comes on the present connections, which stay open: a middlebox forgot the flow."""
     call.peer.relay.forget()
@@ -134,11 +139,16 @@ class Misbehaving:
 
 
 @asynccontextmanager
-async def misbehaving(server: Served, script: Mapping[str, Iterable[Step]]) -> AsyncIterator[Misbehaving]:
-    """Stand between clients and this server; a script has the steps of each method's calls, in turn."""
+async def misbehaving(
+    server: Served, script: Mapping[str, Iterable[Step]], credentials: grpc.ServerCredentials | None = None
+) -> AsyncIterator[Misbehaving]:
+    """Stand between clients and this server; a script has the steps of each method's calls, in turn.
+
+    With credentials, clients connect by TLS.
+    """
     played = {method: iter(steps) for method, steps in script.items()}
     methods = _Methods()
-    async with grpc_server(lambda added: added.add_generic_rpc_handlers((methods,))) as port:
+    async with grpc_server(lambda added: added.add_generic_rpc_handlers((methods,)), credentials=credentials) as port:
         relay = Relay(port)
         methods.peer = peer = Misbehaving(server, relay, played)
         async with listening(relay.pass_on) as own:
@@ -188,10 +198,12 @@ async def _never() -> NoReturn:
     raise AssertionError
 
 
-def refusal(code: grpc.StatusCode, reason: str, retry_after: int, metadata: Mapping[str, object]) -> bytes:
-    """Return the trailer of a refusal: google.rpc.Status with an ErrorInfo of domain keyvault."""
+def refusal(
+    code: grpc.StatusCode, reason: str, retry_after: int, metadata: Mapping[str, object], domain: str = "keyvault"
+) -> bytes:
+    """Return the trailer of a refusal: google.rpc.Status with an ErrorInfo."""
     about = {"request_id": "r-1"} | {name: str(value) for name, value in metadata.items()}
-    details: list[Any] = [error_details_pb2.ErrorInfo(reason=reason, domain="keyvault", metadata=about)]
+    details: list[Any] = [error_details_pb2.ErrorInfo(reason=reason, domain=domain, metadata=about)]
     if retry_after:
         info = error_details_pb2.RetryInfo()
         info.retry_delay.FromSeconds(retry_after)
