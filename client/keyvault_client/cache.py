@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from keyvault_client.cache_forks import INHERITED, note_open
 from keyvault_client.cache_refresh import Outcome, Refresher
 from keyvault_client.cache_store import CacheStore, Held
 from keyvault_client.callbacks import Notifier, OnChange, describe
@@ -43,6 +44,8 @@ RETRY_SECONDS = 30.0
 START_SECONDS = 2.0
 """How long a start waits for the server where the file has a value for every name."""
 
+_NOT_OPEN = "this cache is not open: use it as `with vault.cache(...) as secrets`, in async code `async with`"
+_ENDED = "this cache is not open any longer: its block has ended"
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _log = logging.getLogger(__name__)
 
@@ -91,8 +94,8 @@ class Secrets(Mapping[str, bytes]):
         self._began = -math.inf
         self._changes = RefreshLog()
         self._tasks: list[asyncio.Task[None]] = []
-        self._closed: bool | None = None
-        """None before the block, False in it."""
+        self._closed = _NOT_OPEN
+        """Why nothing is served; "" in the block."""
         self._entered = False
 
     def __getitem__(self, name: str) -> bytes:
@@ -138,16 +141,17 @@ class Secrets(Mapping[str, bytes]):
 
         Raises NotRefreshed, which names what failed; the others are refreshed then, and no value is lost.
         """
-        if self._closed is not False:
-            raise InvalidRequest("this cache is not open: use it as `async with vault.cache(...) as secrets`")
+        if self._closed:
+            raise InvalidRequest(self._closed)
         await self._refresh_since(self._clock())
         if self._failures:
             raise not_refreshed(self._failures, len(self._names))
 
     async def __aenter__(self) -> Self:
-        if self._closed is not None:
+        if self._closed is not _NOT_OPEN:
             raise InvalidRequest("a cache is used once: call vault.cache again")
-        self._closed = False
+        self._closed = ""
+        note_open(self)
         try:
             await self._load()
             first = self._start(self._refresh_since(self._clock()))
@@ -259,8 +263,8 @@ class Secrets(Mapping[str, bytes]):
         """Return why there is no value of this name."""
         if name not in self._names:
             return NotCached(f"{quote(str(name))} is not a name of this cache")
-        if self._closed is not False:
-            return NotCached(f"no value of {name}: the cache is not open")
+        if self._closed:
+            return NotCached(f"no value of {name}: {self._closed}")
         failure = self._failures.get(name)
         why = f": {failure}" if failure else ""
         held = self._held.get(name)
@@ -277,9 +281,15 @@ class Secrets(Mapping[str, bytes]):
         self._tasks.append(task)
         return task
 
+    def _end(self, why: str) -> None:
+        """Serve nothing from now on."""
+        self._closed = why
+        self._held = {}
+
     async def _close(self) -> None:
-        self._closed = True
-        self._held.clear()
+        if self._closed is INHERITED:  # the tasks are the parent's
+            return
+        self._end(_ENDED)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
