@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 
 from keyvault_api.names import is_scope
@@ -39,6 +40,7 @@ from keyvault_server.audit.line import (
     shorten,
 )
 from keyvault_server.audit.log import FILE_BYTES, AuditLog, Clock, fdatasync, open_log
+from keyvault_server.audit.patience import Patience
 from keyvault_server.core.background import in_background
 from keyvault_server.core.errors import AuditUnavailable
 from keyvault_server.disk.disk_thread import DiskThread
@@ -50,6 +52,8 @@ MAX_BATCH = 1_000
 """Maximum number of lines that share an fsync."""
 PATIENCE_SECONDS = 5.0
 """Longest time that a call waits for its line."""
+MAX_NAMES = 4_096
+"""Names whose HMACs are kept, at most 2 MB: to make one takes a fortieth of an audited Read."""
 MAX_WAITING = 4 * MAX_BATCH
 """Maximum number of waiting lines; the next line is refused."""
 
@@ -83,6 +87,8 @@ class Audit:
         self._log = log
         self._clear_names = clear_names
         self._patience = patience
+        self._waits = Patience(patience)
+        self._name_value = lru_cache(MAX_NAMES)(partial(name_value, log.key))
         self._disk = DiskThread("keyvault-audit")
         self._lines = GroupCommit[_Waiting](lambda waiting: min(len(waiting), MAX_BATCH), self._write)
         self._unwritten = 0
@@ -152,6 +158,7 @@ class Audit:
             self._log.abandon()
         else:
             self._disk.end()
+        self._waits.close()
 
     async def keep_checkpoints(self, seconds: float) -> None:
         """Write counted refusals, and a checkpoint if lines came, every so many seconds, until cancelled."""
@@ -191,18 +198,14 @@ class Audit:
             sudo_uid=call.origin.sudo_uid,
             method=shorten(call.method),
             tenant=shorten(call.tenant),
-            name=name_value(self._log.key, call.tenant, call.key_id) if call.key_id else None,
+            name=self._name_value(call.tenant, call.key_id) if call.key_id else None,
             key_id=call.key_id if self._clear_names and is_scope(call.key_id) else None,
             **fields,
         )
         waiting = _Waiting(text, asyncio.get_running_loop().create_future())
         self._lines.add(waiting)
         self._unwritten += 1
-        try:
-            async with asyncio.timeout(self._patience):
-                return await waiting.seq
-        except TimeoutError:
-            raise AuditUnavailable from None
+        return await self._waits.wait(waiting.seq)
 
     async def _write(self, batch: list[_Waiting]) -> None:
         seqs = await self._seqs(batch)
