@@ -7,7 +7,7 @@ the one of the user, if it is there.
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -45,6 +45,10 @@ class ChosenKeys:
             return self.ring.find(key_id, without=without)
         assert self.key is not None
         return self.key
+
+    def for_names(self, names: Iterable[str]) -> Mapping[str, DataKey] | Sequence[str]:
+        """Return these names as `KeyVault.read_many` takes them: with the key, or alone if the client has a ring."""
+        return list(dict.fromkeys(names)) if self.key is None else dict.fromkeys(names, self.key)
 
     def open(self, key_id: str, operate: Callable[[DataKey], Record]) -> Record:
         """Return what the first key opens that is the record's. Raises RecordDamaged if none is, KeyNotFound."""

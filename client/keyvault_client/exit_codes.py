@@ -69,7 +69,7 @@ def exit_code(error: BaseException) -> ExitCode:
 
 def sentence_of(error: KeyVaultError) -> str:
     """Return what standard error says of a failure: the sentence, the current revision, the server's reason."""
-    found = f" [{error.reason} {error.request_id}]" if error.reason else ""
+    found = f" [{' '.join(filter(None, (error.reason, error.request_id)))}]" if error.reason else ""
     return f"{error}{_current_revision(error)}{found}"
 
 

@@ -6,6 +6,7 @@ The rule of this file: what is given are names of records. A file with values by
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 from keyvault_api.names import is_key_id
 from keyvault_client.errors import InvalidRequest, KeyVaultError, quote
@@ -13,6 +14,8 @@ from keyvault_client.records import Record, check_key_id
 
 MAX_FILE = 1024 * 1024
 """Most bytes in a file of assignments."""
+Values: TypeAlias = dict[str, str]
+"""The value of each variable."""
 CREDENTIALS = (
     "KEYVAULT_KEY",
     "KEYVAULT_KEYS",
@@ -36,7 +39,7 @@ def parse_assignments(given: Iterable[str], file: Path | None) -> dict[str, str]
     return assignments
 
 
-def values_of(assignments: Mapping[str, str], records: Mapping[str, Record | KeyVaultError]) -> dict[str, str]:
+def values_of(assignments: Mapping[str, str], records: Mapping[str, Record | KeyVaultError]) -> Values:
     """Return the value of each variable. Raises the error of the first record that has none, with both names in it."""
     return {variable: _value(variable, name, records[name]) for variable, name in assignments.items()}
 

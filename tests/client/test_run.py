@@ -2,6 +2,7 @@
 
 import os
 import resource
+import signal
 import subprocess
 from pathlib import Path
 
@@ -174,3 +175,54 @@ def test_a_program_on_a_terminal_has_the_terminal(shell: Shell) -> None:
 def test_output_of_ours_comes_from_the_program_alone(shell: Shell) -> None:
     done = in_shell(shell, "keyvault run --key run.key --env A=run/a -- sh -c 'echo $A' 2>&-")
     assert (done.returncode, done.stdout) == (0, b"hunter2\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 9), (signal.SIGUSR1, 8)])
+def test_a_watched_program_is_restarted_on_a_change(shell: Shell, number: int, status: int) -> None:
+    shell.run("create run/watched --key run.key", b"1")
+    shell.ok("update run/watched --key run.key", b"1")
+    script = "trap 'exit 9' TERM; trap 'exit 8' USR1; echo $$ $A; while :; do sleep 0.1; done"
+    line = "run --key run.key --env A=run/watched --watch --refresh 0.3 -- sh -c"
+    process = subprocess.Popen(
+        [str(BIN / "keyvault"), *line.split(), script],
+        cwd=shell.directory,
+        env=shell.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    with process:
+        first, value = process.stdout.readline().split()
+        assert value == "1"
+        shell.ok("update run/watched --key run.key", b"2")
+        second, value = process.stdout.readline().split()
+        assert value == "2"
+        assert not Path(f"/proc/{first}").exists()
+        process.send_signal(number)
+        _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (status, "keyvault: a secret has changed: restarting the program\n")
+    assert not Path(f"/proc/{second}").exists()
+
+
+def test_a_watched_program_that_ends_gives_its_exit_code(shell: Shell) -> None:
+    line = "run --key run.key --env A=run/a --watch"
+    assert shell.run(f"{line} -- sh -c exit${{IFS}}7").returncode == 7
+    assert shell.run(f"{line} -- sh -c kill${{IFS}}-9${{IFS}}$$").returncode == 137
+    assert "B=run/absent: no such record [RECORD_NOT_FOUND]" in shell.refused(
+        f"{line} --env B=run/absent -- touch started", 3
+    )
+    assert not (shell.directory / "started").exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_reaches_a_watched_program_once(shell: Shell) -> None:
+    script = "trap 'n=$((n+1)); echo caught $n' INT; echo ready; sleep 1; sleep 1; exit 5"
+    line: list[str | Path] = [BIN / "keyvault", "run", "--key", "run.key", "--env", "A=run/a", "--watch", "--"]
+    with at_terminal([*line, "sh", "-c", script], shell.directory, shell.environment) as person:
+        person.wait_for("ready")
+        person.type(b"\x03")
+        assert person.end() == 5
+    assert person.shown.count("caught") == 1

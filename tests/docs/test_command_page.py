@@ -15,6 +15,8 @@ SHOWN = [
     "prod/api is at revision 1",
     "the password has 7 characters",
     "there is a token",
+    "started from the file",
+    "exit code 3",
     "prod/db is at revision 2",
     "create     web/DB_PASSWORD",
     "created    web/API_TOKEN at revision 1",
