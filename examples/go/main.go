@@ -1,7 +1,7 @@
 // Command kv keeps secrets in a KeyVault server: a small program on top of the library in sdk/go.
 //
 // A secret goes through files, standard input and standard output, never through an argument. A failure is one line on
-// standard error: exit 1, or 2 for bad usage.
+// standard error and an exit code that says what a script can do.
 package main
 
 import (
@@ -29,10 +29,33 @@ func main() {
 		return
 	}
 	fmt.Fprintln(os.Stderr, "kv:", oneLine(err.Error()))
-	if _, ok := errors.AsType[usageError](err); ok {
-		os.Exit(2)
+	os.Exit(exitCode(err))
+}
+
+// exitCode is that of the command keyvault for the same failure.
+func exitCode(err error) int {
+	for _, one := range []struct {
+		kind error
+		code int
+	}{
+		{keyvault.ErrOutcomeUnknown, 7},
+		{context.Canceled, 130},
+		{keyvault.ErrUnavailable, 6}, {keyvault.ErrBusy, 6},
+		{keyvault.ErrDenied, 5}, {keyvault.ErrNotAuthorized, 5},
+		{keyvault.ErrConflict, 4}, {keyvault.ErrAlreadyExists, 4},
+		{keyvault.ErrNotFound, 3},
+	} {
+		if errors.Is(err, one.kind) {
+			return one.code
+		}
 	}
-	os.Exit(1)
+	if _, ok := errors.AsType[usageError](err); ok {
+		return 2
+	}
+	if about, ok := errors.AsType[*keyvault.Error](err); ok && about.Reason == "" && errors.Is(err, keyvault.ErrInvalidRequest) {
+		return 2 // found before anything was sent
+	}
+	return 1
 }
 
 func run(ctx context.Context, arguments []string, stdin io.Reader, stdout io.Writer) error {

@@ -85,6 +85,13 @@ class Client:
 
 
 @dataclass(frozen=True)
+class LibraryProgram(Client):
+    """An example program on top of its language's library, with the exit codes of `keyvault`."""
+
+    failed, unknown = frozenset({1, 3, 4, 5, 6}), 7
+
+
+@dataclass(frozen=True)
 class KeyvaultCommand(Client):
     """`keyvault`, which leaves the making of keys and the choice between create and update to its user."""
 

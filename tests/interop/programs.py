@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.clients import Client, KeyvaultCommand
+from tests.interop.clients import Client, KeyvaultCommand, LibraryProgram
 from tests.interop.languages import LANGUAGES
 from tests.support.environment import for_downloads
 from tests.support.processes import BIN, server_process
@@ -68,7 +68,7 @@ assert list(BUILDS) == LANGUAGES
 def client_of(language: str, checkout: Path) -> Client:
     folder = checkout / "examples" / language
     if language == "go":
-        return Client((folder / "kv",))
+        return LibraryProgram((folder / "kv",))
     if language == "java":
         return Client((*JAVA, f"-XX:SharedArchiveFile={folder / 'kv.jsa'}", "-jar", folder / "target" / "kv.jar"))
     if language == "node":

@@ -1,0 +1,86 @@
+"""The programs of the languages that have a library pass the behaviour suite, with one table of exit codes."""
+
+import asyncio
+import json
+import time
+from pathlib import Path
+
+from tests.behaviour.checking import Ended, why_wrong, why_wrong_calls
+from tests.behaviour.server import Playing, player
+from tests.behaviour.suite import Case, cases
+from tests.interop.clients import Client, KeyvaultCommand
+from tests.interop.programs import MARKS, Programs
+
+pytestmark = MARKS
+LANGUAGES = ("python", "go")
+EXITS = {
+    "": 0,
+    "AlreadyExists": 4,
+    "Busy": 6,
+    "Conflict": 4,
+    "Denied": 5,
+    "OutcomeUnknown": 7,
+    "RecordDamaged": 1,
+    "ServerFailure": 1,
+    "Unavailable": 6,
+}
+"""Exit codes of the errors that the cases name."""
+
+
+async def test_every_program_passes_the_cases_of_programs(programs: Programs, tmp_path: Path) -> None:
+    chosen = [case for case in cases().values() if case.program]
+    assert len(chosen) > 20
+    for language in LANGUAGES:
+        client = programs.get(language)
+        async with player() as playing:
+            played = [await playing.play(case) for case in chosen]
+            folder = tmp_path / language
+            wrong = await asyncio.gather(*(why_failed(client, one, folder / one.case.name) for one in played))
+        assert not {one.case.name: why for one, why in zip(played, wrong, strict=True) if why}, language
+
+
+async def why_failed(client: Client, played: Playing, folder: Path) -> str:
+    """Run the program for a case; return what was wrong."""
+    (asked,) = played.case.client
+    began = time.monotonic()
+    done = await asyncio.to_thread(
+        connected(client, played, asked.timeout).run, *arguments(client, played, folder), given=b"ours"
+    )
+    outcome = {0: "done", client.unknown: "unknown"}.get(done.returncode, "failed")
+    found = why_wrong(asked, ended_of(played.case, outcome, done.stdout, time.monotonic() - began))
+    exits = done.returncode == EXITS[asked.expect.error] or f"exit {done.returncode}, {done.stderr.decode()}"
+    calls = why_wrong_calls(played.case, await played.report())
+    return ", ".join(why for why in (found, "" if exits is True else exits, calls) if why)
+
+
+def connected(client: Client, played: Playing, timeout: float) -> Client:
+    """Return the program with the settings of the case."""
+    files = played.announced["tls"] or {}
+    settings = {name: files[name] for name in ("ca", "certificate", "private_key") if files.get(name)}
+    return client.at(played.announced["address"], timeout=timeout, **settings)
+
+
+def arguments(client: Client, played: Playing, folder: Path) -> list[str | Path]:
+    """Return the command line of the case, whose keys are files in a new folder."""
+    (asked,) = played.case.client
+    verbs = {"create": "put", "update": "put", "read": "get"}
+    if isinstance(client, KeyvaultCommand):
+        verbs = {"rotate": "rotate-key"}
+    folder.mkdir(parents=True)
+    keys = {"--key": "key"} | ({"--new-key": "new_key"} if asked.do == "rotate" else {})
+    words: list[str | Path] = [verbs.get(asked.do, asked.do), played.key_id]
+    for option, name in keys.items():
+        path = folder / name
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(played.announced[name]))
+        words += [option, path]
+    return words + (["--revision", str(asked.revision)] if asked.revision else [])
+
+
+def ended_of(case: Case, outcome: str, stdout: bytes, seconds: float) -> Ended:
+    """Return what came out, as far as a program shows it."""
+    (asked,) = case.client
+    text = stdout.decode()
+    if outcome != "done" or asked.do == "read":
+        return Ended(outcome, seconds, revision=asked.expect.revision, data=text)
+    return Ended(outcome, seconds, revision=int(text.split(" is at revision ")[1].split()[0]))
