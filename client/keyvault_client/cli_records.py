@@ -8,10 +8,11 @@ from cyclopts.types import PositiveInt
 
 from keyvault_client.cli_key_options import DEFAULT_KEYS, KeyOptions
 from keyvault_client.cli_parameters import AllowEmpty, AsJson, AtRevision, FromFile, KeyId, NewKeyFile, OutputFile, Raw
+from keyvault_client.cli_quick_read import write_record
 from keyvault_client.connection_options import DEFAULT_CONNECTION, ConnectionOptions
 from keyvault_client.errors import InvalidRequest
 from keyvault_client.records import Written
-from keyvault_client.terminal import load_key, read_secret, write_plaintext
+from keyvault_client.terminal import load_key, read_secret
 
 
 async def create(
@@ -53,8 +54,7 @@ async def read(
     owner = keys.choose(key_id, output=output)
     async with connection.connect(owner.ring) as vault:
         record = await vault.read(key_id, key=owner.key, revision=revision)
-    data = f"{dumps(record.to_json())}\n".encode() if json else record.plaintext
-    write_plaintext(data, output, raw=raw)
+    write_record(record, output, raw=raw, json=json)
 
 
 async def restore(

@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import keyvault_client
+from keyvault_client import DataKey
 from keyvault_client.cli import COMMANDS
 
 pytestmark = pytest.mark.process
@@ -51,6 +53,15 @@ def test_a_command_imports_no_other_command() -> None:
     loaded = imported_by(f"{run}try: main()\nexcept SystemExit as end: assert end.code == 2")
     assert loaded & modules == {"keyvault_client.cli_keyless"}
     assert not loaded & {"keyvault_client.legacy", "keyvault_client.grpcurl", "google.protobuf.json_format"}
+
+
+def test_a_plain_read_imports_no_parser(tmp_path: Path) -> None:
+    DataKey("acme", "prod/", b"wrapped", bytes(32)).save(tmp_path / "key")
+    words = ["keyvault", "read", "prod/db", "--key", str(tmp_path / "key"), "--address", "127.0.0.1:1", "--no-state"]
+    run = f"import sys\nfrom keyvault_client.cli import main\nsys.argv = {[*words, '--timeout', '0.2']}\n"
+    loaded = imported_by(f"{run}try: main()\nexcept SystemExit as end: assert end.code == 6")
+    assert "keyvault_client.transport" in loaded
+    assert not loaded & {*SLOW, "keyvault_client.vault", "attrs"}
 
 
 def test_help_has_a_line_about_each_command() -> None:
