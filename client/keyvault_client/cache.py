@@ -51,6 +51,7 @@ _log = logging.getLogger(__name__)
 
 
 def _uptime() -> float:
+    """Return seconds that count on while the machine sleeps, whatever its clock is set to."""
     return time.clock_gettime(_CLOCK)
 
 
@@ -70,7 +71,6 @@ class Secrets(Mapping[str, bytes]):
         on_change: OnChange | None,
         *,
         allow_missing: bool,
-        clock: Callable[[], float] = _uptime,
     ) -> None:
         """`deadline` returns that of a refresh which begins now. Raises InvalidRequest."""
         if not 0 < refresh <= MAX_REFRESH:
@@ -84,7 +84,6 @@ class Secrets(Mapping[str, bytes]):
         self._store = CacheStore(file, max_age) if file else None
         self._notifier = Notifier(on_change) if on_change else None
         self._allow_missing = allow_missing
-        self._clock = clock
         self._names = frozenset(refresher.keys)
         self._held: dict[str, Held] = {}
         self._revisions: dict[str, int] = {}
@@ -100,7 +99,7 @@ class Secrets(Mapping[str, bytes]):
 
     def __getitem__(self, name: str) -> bytes:
         held = self._held.get(name)
-        if held is None or (self._max_age < math.inf and self._clock() - held.confirmed > self._max_age):
+        if held is None or (self._max_age < math.inf and _uptime() - held.confirmed > self._max_age):
             raise self._not_cached(name)
         return held.record.plaintext
 
@@ -116,7 +115,7 @@ class Secrets(Mapping[str, bytes]):
     def record(self, name: str) -> Record:
         """Return the whole record. Raises NotCached."""
         held = self._held.get(name)
-        if held is None or self._clock() - held.confirmed > self._max_age:
+        if held is None or _uptime() - held.confirmed > self._max_age:
             raise self._not_cached(name)
         return held.record
 
@@ -128,7 +127,7 @@ class Secrets(Mapping[str, bytes]):
         held = self._held.get(name)
         if held is None:
             raise self._not_cached(name)
-        return self._clock() - held.confirmed
+        return _uptime() - held.confirmed
 
     def failure(self, name: str) -> KeyVaultError | None:
         """Return why the last refresh of this name failed; None if it did not. Raises NotCached for another name."""
@@ -143,7 +142,7 @@ class Secrets(Mapping[str, bytes]):
         """
         if self._closed:
             raise InvalidRequest(self._closed)
-        await self._refresh_since(self._clock())
+        await self._refresh_since(_uptime())
         if self._failures:
             raise not_refreshed(self._failures, len(self._names))
 
@@ -154,7 +153,7 @@ class Secrets(Mapping[str, bytes]):
         note_open(self)
         try:
             await self._load()
-            first = self._start(self._refresh_since(self._clock()))
+            first = self._start(self._refresh_since(_uptime()))
             await asyncio.wait([first], timeout=START_SECONDS if len(self) == len(self._names) else None)
             if first.done():
                 first.result()
@@ -186,7 +185,7 @@ class Secrets(Mapping[str, bytes]):
                 unusable[name] = record
                 continue
             self._revisions[name] = record.revision
-            self._held[name] = Held(record, sealed[name].envelope, self._clock() - sealed[name].age())
+            self._held[name] = Held(record, sealed[name].envelope, _uptime() - sealed[name].age())
         self._store.note_loaded(self._held, unusable)
 
     def _refuse_missing(self) -> None:
@@ -206,7 +205,7 @@ class Secrets(Mapping[str, bytes]):
             except Exception as error:  # only our own bug raises here, and it must not stop the refreshes
                 _log.error("unexpected failure of a refresh: %s", describe(error))
             await asyncio.sleep(self._wait())
-            refresh = self._refresh_since(self._clock())
+            refresh = self._refresh_since(_uptime())
 
     def _wait(self) -> float:
         may_help = any(isinstance(error, Unavailable | Busy) for error in self._failures.values())
@@ -218,7 +217,7 @@ class Secrets(Mapping[str, bytes]):
         async with self._lock:
             if self._began > asked:
                 return
-            began = self._clock()
+            began = _uptime()
             # What was confirmed longest ago comes first: if there is no time for all, it is not always the same names.
             names = sorted(self._refresher.keys, key=self._confirmed)
             outcomes = await self._refresher.refresh(names, self._revisions, self._deadline())
@@ -228,7 +227,7 @@ class Secrets(Mapping[str, bytes]):
             if self._entered:  # else the start says it, by an exception or by a line
                 self._changes.note(self._failures, self._held)
             if self._store:
-                await self._store.save(self._held, self._refresher.keys, self._clock())
+                await self._store.save(self._held, self._refresher.keys, _uptime())
 
     def _confirmed(self, name: str) -> float:
         held = self._held.get(name)
@@ -271,7 +270,7 @@ class Secrets(Mapping[str, bytes]):
         if held is None:
             error = NotCached(f"no value of {name}{why}")
         else:
-            age = self._clock() - held.confirmed
+            age = _uptime() - held.confirmed
             error = NotCached(f"{name} was confirmed {age:.0f} s ago, more than max_age={self._max_age:g}{why}")
         error.__cause__ = failure
         return error
