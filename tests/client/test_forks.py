@@ -86,6 +86,8 @@ thread = threading.Thread(target=wait)
 if os.environ.get("GRPC_ENABLE_FORK_SUPPORT") == "0":
     thread.start()
 children(refuse, refuse_unused, close_and_collect)
+with used.cache({}) as secrets:
+    child(lambda: secrets.__exit__(None, None, None), sys.exit)
 process = multiprocessing.get_context("fork").Process(target=refuse)
 process.start()
 process.join(20)
@@ -145,7 +147,15 @@ def test_a_forked_process_never_hangs(address: str, client: str, settings: dict[
     environment = os.environ | settings | {"GRPC_VERBOSITY": "ERROR"}  # gRPC notes at a fork that it does nothing
     with socket.create_server(("127.0.0.1", 0)) as nothing:
         done = subprocess.run(
-            [sys.executable, "-c", START + client, address, f"127.0.0.1:{nothing.getsockname()[1]}"],
+            [
+                sys.executable,
+                "-W",
+                "ignore::DeprecationWarning",
+                "-c",
+                START + client,
+                address,
+                f"127.0.0.1:{nothing.getsockname()[1]}",
+            ],
             timeout=150,
             check=False,
             capture_output=True,

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import queue
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from keyvault_client import (
     DataKey,
     InvalidRequest,
     ListedName,
+    NotCached,
     NotFound,
     OutcomeUnknown,
     Record,
@@ -31,6 +33,7 @@ from keyvault_client import (
 )
 from keyvault_client.loop_thread import LoopThread, loop_thread
 from keyvault_client.sync import KeyVault
+from keyvault_client.sync_cache import Secrets
 from tests.support.lying import lying_server
 from tests.support.servers import Served
 
@@ -173,6 +176,30 @@ def test_ctrl_c_ends_a_call_at_once_and_cancels_it(nothing: socket.socket) -> No
             vault.generate_key()
         assert time.monotonic() - began < 1
         assert loop_thread().run(others(), 1) == before
+
+
+async def test_a_cache_is_refreshed_and_its_callback_may_use_the_client(server: Served) -> None:
+    changed: queue.SimpleQueue[tuple[bytes, int]] = queue.SimpleQueue()
+
+    def use() -> None:
+        with KeyVault(server.address) as vault:
+            key = vault.generate_key("prod/")
+            vault.create("prod/a", b"1", key=key)
+
+            def on_change(name: str, record: Record) -> None:
+                changed.put((record.plaintext, vault.read(name, key=key).revision))
+
+            with vault.cache({"prod/a": key}, on_change=on_change) as secrets:
+                assert_type(secrets, Secrets)
+                assert secrets["prod/a"] == b"1"
+                vault.update("prod/a", b"2", key=key)
+                secrets.refresh()
+                assert secrets["prod/a"] == b"2"
+                assert changed.get(timeout=10) == (b"2", 2)
+            with pytest.raises(NotCached):
+                secrets["prod/a"]
+
+    await asyncio.to_thread(use)
 
 
 async def test_a_token_comes_from_a_function_and_its_own_thread(server: Served) -> None:
