@@ -37,6 +37,7 @@ FAILURES = {
     errors.RolledBack("x", revision=1, seen=2): 1,
     errors.ServerFailure("x"): 1,
     errors.WrongEventLoop("x"): 1,
+    errors.WrongProcess("x"): 1,
     errors.NotCached("x"): 1,
     errors.NotRefreshed("x", failures={}): 1,
 }
