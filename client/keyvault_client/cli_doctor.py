@@ -16,6 +16,8 @@ async def doctor(
     """Find out why the server cannot be used: one line for each step, what is wrong there and what to do.
 
     Steps: address, name resolution, TCP, TLS, identity, policy, clock, files. Exit 1 if one of them has a problem.
+
+    Example: `keyvault doctor --address vault.example:50051 --tls`
     """
     examination = Examination(
         connection.address,

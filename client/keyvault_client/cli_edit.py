@@ -43,6 +43,8 @@ async def edit(
 
     If somebody else changed the record while you edited, the change is shown, and you can edit again. A line end that
     your editor adds to the end of the text is not stored.
+
+    Example: `EDITOR=nano keyvault edit prod/db`
     """
     editor, owner = find_editor(os.environ), keys.choose(key_id)
     record = await _read(key_id, owner, connection)

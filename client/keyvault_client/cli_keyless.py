@@ -21,7 +21,10 @@ async def list_names(
     json: AsJsonLines = False,
     connection: ConnectionOptions = DEFAULT_CONNECTION,
 ) -> None:
-    """List the names of records, one a line, in the order of their bytes."""
+    """List the names of records, one a line, in the order of their bytes.
+
+    Example: `keyvault list prod/`
+    """
     with until_output_is_closed(), _naming_what_list_needs():
         async with connection.connect() as vault:
             async for name in vault.list(prefix, deleted=deleted):
@@ -31,7 +34,10 @@ async def list_names(
 async def history(
     key_id: KeyId, /, *, json: AsJsonLines = False, connection: ConnectionOptions = DEFAULT_CONNECTION
 ) -> None:
-    """List the revisions of a record that can be read, newest first."""
+    """List the revisions of a record that can be read, newest first.
+
+    Example: `keyvault history prod/db`
+    """
     async with connection.connect() as vault:
         revisions = await vault.revisions(key_id)
     with until_output_is_closed():
@@ -40,7 +46,10 @@ async def history(
 
 
 async def whoami(*, json: AsJson = False, connection: ConnectionOptions = DEFAULT_CONNECTION) -> None:
-    """Show how the server sees you: identity, tenant, and what its policy allows."""
+    """Show how the server sees you: identity, tenant, and what its policy allows.
+
+    Example: `keyvault whoami`
+    """
     async with connection.connect() as vault:
         you = await vault.whoami()
     print(dumps(you.to_json()) if json else you)

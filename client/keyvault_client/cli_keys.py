@@ -27,7 +27,10 @@ from keyvault_client.terminal import (
     write_key,
 )
 
-app = App(name="keys", help="List the keys in the key folder: scope, tenant and file, never the key.")
+app = App(
+    name="keys",
+    help="List the keys in the key folder: scope, tenant and file, never the key.\n\nExample: `keyvault keys`",
+)
 
 
 async def generate_key(
@@ -75,7 +78,10 @@ async def rewrap_key(
     in_place: InPlace = False,
     connection: ConnectionOptions = DEFAULT_CONNECTION,
 ) -> None:
-    """Wrap a key under the server's current master key. The key goes to standard output, --save or --in-place."""
+    """Wrap a key under the server's current master key. The key goes to standard output, --save or --in-place.
+
+    Example: `keyvault rewrap-key --key prod.key --in-place`
+    """
     old = load_key_to_change(key, save, in_place=in_place)
     async with connection.connect() as vault:
         write_changed_key(await vault.rewrap_key(old), key, save, in_place=in_place)
@@ -88,7 +94,10 @@ async def unwrap_key(
     in_place: InPlace = False,
     connection: ConnectionOptions = DEFAULT_CONNECTION,
 ) -> None:
-    """Get a key's plaintext, if the server allows that. The key goes to standard output, --save or --in-place."""
+    """Get a key's plaintext, if the server allows that. The key goes to standard output, --save or --in-place.
+
+    Example: `keyvault unwrap-key --key prod.key --save whole.key`
+    """
     old = load_key_to_change(key, save, in_place=in_place)
     async with connection.connect() as vault:
         write_changed_key(await vault.unwrap_key(old), key, save, in_place=in_place)

@@ -21,7 +21,10 @@ async def import_legacy(
     json: AsJson = False,
     connection: ConnectionOptions = DEFAULT_CONNECTION,
 ) -> None:
-    """Import a legacy record, JSON {"data": ..., "secret": ...} on standard input, under a new key."""
+    """Import a legacy record, JSON {"data": ..., "secret": ...} on standard input, under a new key.
+
+    Example: `keyvault import-legacy prod/old --key old.key < old.json`
+    """
     plaintext = open_legacy(read_message("Legacy record, one line, not shown: "))
     refuse_empty(plaintext, allow_empty=allow_empty)
     async with connection.connect() as vault:

@@ -30,7 +30,10 @@ def seal_envelope(
     allow_empty: AllowEmpty = False,
     json: Annotated[bool, Parameter(help="Write a request for `grpcurl -d @` instead of the envelope.")] = False,
 ) -> None:
-    """Seal standard input without a server."""
+    """Seal standard input without a server.
+
+    Example: `echo -n s3cret | keyvault seal prod/db --revision 1 > db.kve`
+    """
     if new_key is not None and (tombstone or not json):
         raise InvalidRequest("--new-key makes a RotateKey request: it needs --json and excludes --tombstone")
     new = load_key(new_key) if new_key else None
@@ -48,7 +51,10 @@ def seal_envelope(
 
 
 def open_envelope(key_id: KeyId, /, *, keys: KeyOptions = DEFAULT_KEYS, raw: Raw = False) -> None:
-    """Open an envelope, or grpcurl's JSON of a Read, from standard input without a server."""
+    """Open an envelope, or grpcurl's JSON of a Read, from standard input without a server.
+
+    Example: `keyvault open prod/db < db.kve`
+    """
     chosen = keys.choose(key_id)
     answer = parse_response(read_message())
     record = chosen.open(key_id, lambda owner: open_record(key_id, answer, owner))
@@ -56,7 +62,10 @@ def open_envelope(key_id: KeyId, /, *, keys: KeyOptions = DEFAULT_KEYS, raw: Raw
 
 
 def inspect(*, json: AsJson = False) -> None:
-    """Show an envelope's public fields (no key needed), from an envelope or grpcurl's JSON of a Read."""
+    """Show an envelope's public fields (no key needed), from an envelope or grpcurl's JSON of a Read.
+
+    Example: `keyvault inspect < db.kve`
+    """
     envelope = parse_response(read_message()).envelope
     header = kve1.parse(envelope)
     fields = {

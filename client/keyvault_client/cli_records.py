@@ -29,7 +29,10 @@ async def create(
     json: AsJson = False,
     connection: ConnectionOptions = DEFAULT_CONNECTION,
 ) -> None:
-    """Store standard input as a new record."""
+    """Store standard input as a new record.
+
+    Example: `echo -n s3cret | keyvault create prod/db`
+    """
     owner, data = keys.choose(key_id), read_secret(key_id, from_file, allow_empty=allow_empty)
     async with connection.connect(owner.ring) as vault:
         report(key_id, await vault.create(key_id, data, key=owner.key, revision=revision), json=json)
@@ -48,7 +51,10 @@ async def read(
     json: Annotated[bool, Parameter(help="Write JSON, with the data in base64.")] = False,
     connection: ConnectionOptions = DEFAULT_CONNECTION,
 ) -> None:
-    """Write a record's data to standard output."""
+    """Write a record's data to standard output.
+
+    Example: `keyvault read prod/db -o db.txt`
+    """
     if raw and json:
         raise InvalidRequest("--raw and --json exclude each other")
     owner = keys.choose(key_id, output=output)
@@ -66,7 +72,10 @@ async def restore(
     json: AsJson = False,
     connection: ConnectionOptions = DEFAULT_CONNECTION,
 ) -> None:
-    """Store an earlier revision's data as a record's next revision. The last writer wins."""
+    """Store an earlier revision's data as a record's next revision. The last writer wins.
+
+    Example: `keyvault restore prod/db --revision 3`
+    """
     owner = keys.choose(key_id)
     async with connection.connect(owner.ring) as vault:
         done = await vault.restore(key_id, key=owner.key, revision=revision)
@@ -84,7 +93,10 @@ async def update(
     json: AsJson = False,
     connection: ConnectionOptions = DEFAULT_CONNECTION,
 ) -> None:
-    """Replace a record's data with standard input."""
+    """Replace a record's data with standard input.
+
+    Example: `echo -n newer | keyvault update prod/db --revision 3`
+    """
     owner, data = keys.choose(key_id), read_secret(key_id, from_file, allow_empty=allow_empty)
     async with connection.connect(owner.ring) as vault:
         report(key_id, await vault.update(key_id, data, key=owner.key, revision=revision), json=json)
@@ -99,7 +111,10 @@ async def delete(
     json: AsJson = False,
     connection: ConnectionOptions = DEFAULT_CONNECTION,
 ) -> None:
-    """Delete a record. Its name stays reserved for its key."""
+    """Delete a record. Its name stays reserved for its key.
+
+    Example: `keyvault delete prod/db`
+    """
     owner = keys.choose(key_id)
     async with connection.connect(owner.ring) as vault:
         report(key_id, await vault.delete(key_id, key=owner.key, revision=revision), json=json)
@@ -115,7 +130,10 @@ async def rotate_key(
     json: AsJson = False,
     connection: ConnectionOptions = DEFAULT_CONNECTION,
 ) -> None:
-    """Hand a record to another key. The old key no longer opens or changes this record."""
+    """Hand a record to another key. The old key no longer opens or changes this record.
+
+    Example: `keyvault rotate-key prod/db --new-key new.key`
+    """
     new = load_key(new_key)
     owner = keys.choose(key_id, without=new)
     async with connection.connect(owner.ring) as vault:

@@ -158,7 +158,10 @@ async def rewrap_keys(
     json: AsJson = False,
     connection: ConnectionOptions = DEFAULT_CONNECTION,
 ) -> None:
-    """Wrap every key of a folder under the server's current master key. Give --yes to do it."""
+    """Wrap every key of a folder under the server's current master key. Give --yes to do it.
+
+    Example: `keyvault rewrap-keys ~/.config/keyvault/keys --yes`
+    """
     path = folder_of(folder, "no key folder:")
     found = read_folder(path)
     if found.problems:

@@ -2,6 +2,8 @@
 traceback, no secret, and no key lost.
 """
 
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -185,3 +187,14 @@ def test_every_command_and_parameter_is_explained() -> None:
         assert command.help, command.name
         for argument in command.assemble_argument_collection(parse_docstring=True):
             assert argument.parameter.help or argument.children, (command.name, argument.name)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_an_example_that_is_valid(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = re.search(rf"`(?:[^`]*[ |])?keyvault ({name}\b[^`<>]*)[^`]*`", app[name].help)
+    assert found, app[name].help
+    for file in ("prod.key", "new.key", "old.key", ".env"):
+        if f"--save {file}" not in found[1]:
+            (tmp_path / file).touch()
+    app.parse_args(shlex.split(found[1]), exit_on_error=False, print_error=False)
