@@ -177,10 +177,10 @@ class Secrets(Mapping[str, bytes]):
         """Open what the file has of these names."""
         if self._store is None:
             return
-        sealed = await self._store.load()
+        sealed, deadline = await self._store.load(), self._deadline()  # one for all: it bounds what new_key takes
         unusable: dict[str, KeyVaultError] = {}
         for name in [name for name in self._refresher.keys if name in sealed]:
-            record = await self._refresher.open_sealed(sealed[name], self._deadline())
+            record = await self._refresher.open_sealed(sealed[name], deadline)
             if isinstance(record, KeyVaultError):
                 unusable[name] = record
                 continue

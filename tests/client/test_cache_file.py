@@ -322,6 +322,17 @@ async def test_a_rotated_record_of_the_file_asks_for_its_new_key(file: Path) -> 
         assert secrets["prod/db"] == SECRET
 
 
+async def test_a_new_key_that_hangs_holds_up_a_start_once(file: Path) -> None:
+    """And not once for each name."""
+    names = [f"prod/{number}" for number in range(20)]
+    write_cache_file(file, [sealed(name, key=OTHER) for name in names])
+    began = time.monotonic()
+    with pytest.raises(NotRefreshed):
+        async with offline(file, dict.fromkeys(names, KEY), new_key=lambda _: asyncio.sleep(60)):
+            raise AssertionError
+    assert time.monotonic() - began < 2, "twenty times 0.15 s is more"
+
+
 async def test_a_file_that_cannot_be_written_is_one_warning(
     server: Served, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
