@@ -26,6 +26,9 @@ SERVERS = {"KeyVault, embedded backend": "plain", "KeyVault, mTLS, policy and au
 LARGE = 380_000
 READ, HELP, SERVER_HELP = "`keyvault read`", "`keyvault --help`", "`keyvault-server --help`"
 BAO_READ, NOTHING = "`bao kv get`", "`python -c pass`"
+IMPORT_BOTH = "import grpc, cryptography"
+BOTH, LIBRARY = f'`python -c "{IMPORT_BOTH}"`', '`python -c "import keyvault_client"`'
+CLIENT_CLASS = '`python -c "from keyvault_client import KeyVault"`'
 
 
 async def servers(plan: Plan) -> Measured:
@@ -104,6 +107,9 @@ async def commands(plan: Plan) -> Measured:
         READ: Command((python, "-m", "keyvault_client", "read", "command", "--key", key_file), ours),
         HELP: Command((python, "-m", "keyvault_client", "--help"), ours),
         SERVER_HELP: Command((python, "-m", "keyvault_server", "--help"), ours),
+        LIBRARY: Command((python, "-c", "import keyvault_client"), ours),
+        CLIENT_CLASS: Command((python, "-c", "from keyvault_client import KeyVault"), ours),
+        BOTH: Command((python, "-c", IMPORT_BOTH)),
         NOTHING: Command((python, "-c", "pass")),
     }
     measured = Measured()
@@ -119,6 +125,8 @@ async def commands(plan: Plan) -> Measured:
             command.run()
     for row, command in runs.items():
         measured.cells[row] = [digits(statistics.median(took[1:])) for took in (command.clock, command.cpu)]
+        ratios = (one / other for one, other in zip(command.cpu[1:], runs[BOTH].cpu[1:], strict=True))
+        measured.cells[row].append(f"{statistics.median(ratios):.2f}")
     return measured
 
 
@@ -134,4 +142,9 @@ CLIENT = Section(
     ROWS,
     client,
 )
-COMMAND = Section("commands", ("command", "ms", "CPU ms"), (READ, HELP, SERVER_HELP, BAO_READ, NOTHING), commands)
+COMMAND = Section(
+    "commands",
+    ("command", "ms", "CPU ms", "CPU, grpc and cryptography = 1"),
+    (READ, HELP, SERVER_HELP, BAO_READ, LIBRARY, CLIENT_CLASS, BOTH, NOTHING),
+    commands,
+)

@@ -62,9 +62,9 @@ def test_a_page_without_a_section_is_refused() -> None:
 
 
 def test_what_was_not_measured_has_a_row_without_figures() -> None:
-    text = block(BY_NAME["commands"], Measured({"`keyvault read`": ["9.9", "8.8"]}, ["No bao."]), "Commit abc.")
-    assert re.search(r"\| `keyvault read` +\| +9\.9 \| +8\.8 \|\n", text)
-    assert re.search(r"\| `bao kv get` +\| +- \| +- \|\n", text)
+    text = block(BY_NAME["commands"], Measured({"`keyvault read`": ["9.9", "8.8", "7.7"]}, ["No bao."]), "Commit abc.")
+    assert re.search(r"\| `keyvault read` +\| +9\.9 \| +8\.8 \| +7\.7 \|\n", text)
+    assert re.search(r"\| `bao kv get` +\| +- \| +- \| +- \|\n", text)
     assert text.endswith("\n\nNo bao.<br>\nCommit abc.")
 
 
