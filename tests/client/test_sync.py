@@ -178,7 +178,7 @@ def test_ctrl_c_ends_a_call_at_once_and_cancels_it(nothing: socket.socket) -> No
         assert loop_thread().run(others(), 1) == before
 
 
-async def test_a_cache_is_refreshed_and_its_callback_may_use_the_client(server: Served) -> None:
+async def test_a_callback_of_a_cache_may_use_the_client(server: Served) -> None:
     changed: queue.SimpleQueue[tuple[bytes, int]] = queue.SimpleQueue()
 
     def use() -> None:
