@@ -22,6 +22,7 @@ from keyvault_client.exit_codes import exit_code, sentence_of
 from keyvault_client.terminal import flush_output, print_error, quiet_grpc
 
 COMMANDS = {
+    "completion": "cli_completion:completion",
     "create": "cli_records:create",
     "delete": "cli_records:delete",
     "diff": "cli_diff:diff",
