@@ -17,13 +17,14 @@ from typing import NoReturn
 
 from keyvault_api.envelope import MAX_PLAINTEXT
 from keyvault_api.printable import printable
-from keyvault_client.cli_key_options import DEFAULT_KEYS, ChosenKeys, KeyOptions
+from keyvault_client.cli_key_options import DEFAULT_KEYS, KeyOptions
 from keyvault_client.cli_parameters import AllowEmpty, AsJson, KeyId
 from keyvault_client.connection_options import DEFAULT_CONNECTION, ConnectionOptions
 from keyvault_client.differences import differences
 from keyvault_client.editor import edit_text, file_in, find_editor, private_folder, read_text, save_text
 from keyvault_client.errors import Conflict, InvalidRequest, KeyVaultError
 from keyvault_client.key_files import save_new_file
+from keyvault_client.key_sources import ChosenKeys
 from keyvault_client.prompt import agrees, is_interactive
 from keyvault_client.records import Record, seal
 from keyvault_client.revision_file import default_path

@@ -12,10 +12,11 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from keyvault_api.envelope import MAX_PLAINTEXT
-from keyvault_client.cli_key_options import DEFAULT_KEYS, ChosenKeys, KeyOptions
+from keyvault_client.cli_key_options import DEFAULT_KEYS, KeyOptions
 from keyvault_client.cli_parameters import AllowEmpty, AsJsonLines, FromFile
 from keyvault_client.connection_options import DEFAULT_CONNECTION, ConnectionOptions
 from keyvault_client.errors import InvalidRequest, KeyVaultError, NotFound, quote
+from keyvault_client.key_sources import ChosenKeys
 from keyvault_client.many_records import parse_values, read_in_batches
 from keyvault_client.records import Record, check_key_id
 from keyvault_client.terminal import print_error, read_all

@@ -11,12 +11,13 @@ from cyclopts import App, Parameter
 from cyclopts.types import ExistingFile, NonExistentPath
 
 from keyvault_api.files import sync_directory
-from keyvault_client.cli_key_options import KeyFolder, folder_of, open_ring_if_there
+from keyvault_client.cli_key_options import KeyFolder
 from keyvault_client.cli_parameters import AsJson, AsJsonLines, InPlace, KeyFile, NewFile
 from keyvault_client.connection_options import DEFAULT_CONNECTION, ConnectionOptions
 from keyvault_client.errors import InvalidRequest
 from keyvault_client.key_folder import NEW_SUFFIX, StoredKey, read_folder
 from keyvault_client.key_ring import KeyRing
+from keyvault_client.key_sources import folder_of, open_ring_if_there
 from keyvault_client.keys import DataKey
 from keyvault_client.terminal import (
     check_key_output,

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from keyvault_api.files import stamp_of
-from keyvault_client.keys import DataKey
+from keyvault_client.key_choice import KeyChoice
+from keyvault_client.key_sources import ChosenKeys, choose_keys, default_folder
 from keyvault_client.profiles import config_file
 from keyvault_client.reading import Reader
 from keyvault_client.records import Record, check_key_id
 from keyvault_client.revision_file import RevisionFile, default_path
 from keyvault_client.seen_revisions import SeenRevisions
-from keyvault_client.terminal import load_key, write_plaintext
+from keyvault_client.terminal import write_plaintext
 from keyvault_client.tls import TLS
 from keyvault_client.tokens import TokenFile
 from keyvault_client.transport import Transport, deadline_in
@@ -47,6 +48,7 @@ def _seconds(value: str) -> float | None:
 
 _OPTIONS: dict[str, Callable[[str], Any]] = {
     "key": _file,
+    "keys": str,
     "address": _text,
     "timeout": _seconds,
     "ca": _file,
@@ -59,8 +61,6 @@ _OPTIONS: dict[str, Callable[[str], Any]] = {
 """Options with a value and, by the same names, variables; each returns None for a value that it leaves to cyclopts."""
 _FLAGS = ("raw", "json", "tls", "no_state")
 _VARIABLES = {f"KEYVAULT_{name.upper()}": name for name in _OPTIONS}
-_IGNORED = {"KEYVAULT_KEYS"}
-"""The folder does not count where there is a key."""
 
 
 def run(arguments: Sequence[str], environment: Mapping[str, str]) -> bool:
@@ -72,8 +72,8 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> bool:
     if options is None:
         return False
     check_key_id(options["key_id"])
-    key = load_key(options["key"])
-    record = asyncio.run(_read(options["key_id"], key, options))
+    chosen = choose_keys(options["key_id"], options.get("key"), options.get("keys"))
+    record = asyncio.run(_read(options["key_id"], chosen, options))
     write_record(record, None, raw=options.get("raw", False), json=options.get("json", False))
     return True
 
@@ -86,7 +86,7 @@ def write_record(record: Record, output: Path | None, *, raw: bool, json: bool) 
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Options | None:
     """Return the options that differ from their defaults; None for what is left to cyclopts."""
-    if any(name.startswith("KEYVAULT_") and name not in _VARIABLES.keys() | _IGNORED for name in environment):
+    if any(name.startswith("KEYVAULT_") and name not in _VARIABLES for name in environment):
         return None
     profiles = config_file()
     typed = None if profiles and stamp_of(profiles) else _words(arguments)
@@ -116,14 +116,21 @@ def _words(arguments: Sequence[str]) -> Options | None:
 def _is_refused(options: Options) -> bool:
     secured = any(name in options for name in ("tls", "ca", "certificate"))
     return (
-        not {"key", "key_id"} <= options.keys()
+        "key_id" not in options
+        or not ("key" in options or _has_folder(options.get("keys")))
         or {"raw", "json"} <= options.keys()
         or ("certificate" in options) is not ("private_key" in options)
         or ("server_name" in options and not secured)
     )
 
 
-async def _read(key_id: str, key: DataKey, options: Options) -> Record:
+def _has_folder(given: str | None) -> bool:
+    """Return whether there is a key folder, the given one or the user's."""
+    folder = default_folder() if given is None else Path(given) if given else None
+    return folder is not None and stamp_of(folder) is not None
+
+
+async def _read(key_id: str, chosen: ChosenKeys, options: Options) -> Record:
     """Read with one reader, as a KeyVault with these options does. Raises KeyVaultError."""
     address = options.get("address", ADDRESS)
     secured = any(name in options for name in ("tls", "ca", "certificate"))
@@ -134,6 +141,7 @@ async def _read(key_id: str, key: DataKey, options: Options) -> Record:
     try:
         seen = SeenRevisions(1, RevisionFile(state, address) if state else None)
         deadline = deadline_in(options.get("timeout", TIMEOUT))
-        return await Reader(transport, seen).read(key_id, key, deadline)
+        reader = Reader(transport, seen)
+        return await KeyChoice(chosen.ring).use(key_id, chosen.key, lambda owner: reader.read(key_id, owner, deadline))
     finally:
         await transport.close()

@@ -15,11 +15,12 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from keyvault_api.names import covers
-from keyvault_client.cli_key_options import DEFAULT_KEYS, KeyOptions, folder_of
+from keyvault_client.cli_key_options import DEFAULT_KEYS, KeyOptions
 from keyvault_client.cli_parameters import AsJson
 from keyvault_client.connection_options import DEFAULT_CONNECTION, ConnectionOptions
 from keyvault_client.errors import InvalidRequest, KeyVaultError, NotAuthorized
 from keyvault_client.key_folder import StoredKey, read_folder
+from keyvault_client.key_sources import folder_of
 from keyvault_client.keys import DataKey
 from keyvault_client.new_keys import OLD, NewKeyEach, NewKeyInFile, NewKeyInFolder
 from keyvault_client.progress import Progress

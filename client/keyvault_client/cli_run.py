@@ -11,9 +11,10 @@ from cyclopts import Parameter
 from cyclopts.types import ExistingFile, PositiveFloat
 
 from keyvault_client.cache import Secrets
-from keyvault_client.cli_key_options import DEFAULT_KEYS, ChosenKeys, KeyOptions
+from keyvault_client.cli_key_options import DEFAULT_KEYS, KeyOptions
 from keyvault_client.connection_options import DEFAULT_CONNECTION, ConnectionOptions
 from keyvault_client.errors import KeyVaultError, NotCached, NotRefreshed
+from keyvault_client.key_sources import ChosenKeys
 from keyvault_client.program import become, find_program
 from keyvault_client.records import Record
 from keyvault_client.variables import Values, parse_assignments, values_of, without_credentials

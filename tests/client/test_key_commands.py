@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from keyvault_client import DataKey, InvalidRequest, KeyRing
-from keyvault_client.cli_key_options import default_folder, folder_of, open_ring_if_there
 from keyvault_client.key_folder import NEW_SUFFIX
+from keyvault_client.key_sources import default_folder, folder_of, open_ring_if_there
 from tests.support.shell import Shell, in_shell, one_line
 
 KEY = DataKey("default", "prod/", b"wrapped", bytes(32))

@@ -13,7 +13,7 @@ from keyvault_client.cli_key_options import DEFAULT_KEYS
 from keyvault_client.cli_quick_read import ADDRESS, TIMEOUT, parse
 from keyvault_client.connection_options import DEFAULT_CONNECTION
 
-LEFT = {"revision", "keys", "output", "profile", "insecure"}
+LEFT = {"revision", "output", "profile", "insecure"}
 """Options of `read` that only cyclopts takes."""
 PLAIN = ["prod/db", "--key", "a.key"]
 LINES = 80
@@ -36,7 +36,11 @@ def by_cyclopts(words: Sequence[str]) -> dict[str, Any]:
     _, bound, _ = app.parse_args(["read", *words], exit_on_error=False, print_error=False)
     values = {"key_id": bound.args[0], "raw": False, "json": False} | bound.kwargs
     connection, keys = values.pop("connection", DEFAULT_CONNECTION), values.pop("keys", DEFAULT_KEYS)
-    return values | {name: getattr(connection, name) for name in connection.__slots__} | {"key": keys.key}
+    return (
+        values
+        | {name: getattr(connection, name) for name in connection.__slots__}
+        | {"key": keys.key, "keys": keys.keys}
+    )
 
 
 def quickly(words: Sequence[str], environment: Mapping[str, str]) -> dict[str, Any] | None:
@@ -45,7 +49,7 @@ def quickly(words: Sequence[str], environment: Mapping[str, str]) -> dict[str, A
     if found is None:
         return None
     defaults = {name: getattr(DEFAULT_CONNECTION, name) for name in DEFAULT_CONNECTION.__slots__}
-    return defaults | {"raw": False, "json": False} | found
+    return defaults | {"raw": False, "json": False, "key": None, "keys": None} | found
 
 
 @pytest.mark.slow
@@ -55,6 +59,8 @@ def test_what_is_taken_means_what_it_means_to_cyclopts(monkeypatch: pytest.Monke
     words = [
         ["--key", "a.key"],
         ["--key", "none.key"],
+        ["--keys", "."],
+        ["--keys", "none"],
         ["--address", "127.0.0.1:1"],
         ["--timeout", "2.5"],
         ["--timeout", "0"],
@@ -135,6 +141,15 @@ def test_a_file_of_profiles_leaves_the_line(folder: Path) -> None:
     assert parse(PLAIN, {}) is None
 
 
+def test_a_line_without_a_key_is_taken_if_there_is_a_folder(folder: Path) -> None:
+    assert parse(["prod/db", "--keys", "."], {}) == {"key_id": "prod/db", "keys": "."}
+    assert parse(["prod/db"], {"KEYVAULT_KEYS": str(folder)}) == {"key_id": "prod/db", "keys": str(folder)}
+    for line, environment in (([], {"KEYVAULT_KEYS": ""}), (["--keys", "none"], {}), (["--keys", ""], {}), ([], {})):
+        assert parse(["prod/db", *line], environment) is None
+    (folder / ".config" / "keyvault" / "keys").mkdir(parents=True)
+    assert parse(["prod/db"], {}) == {"key_id": "prod/db"}
+
+
 def test_every_option_is_taken_or_left_on_purpose() -> None:
     found = app["read"].assemble_argument_collection()
     options = {one.name.removeprefix("--").replace("-", "_") for one in found if one.name.startswith("--")}
@@ -143,6 +158,7 @@ def test_every_option_is_taken_or_left_on_purpose() -> None:
         "state": ["x"],
         "address": ["h:1"],
         "server_name": ["h", "--tls"],
+        "keys": ["."],
     }
     files = {"ca", "key", "token_file"}
     for name in options - LEFT - {"certificate", "private_key"}:
