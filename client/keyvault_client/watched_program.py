@@ -24,8 +24,8 @@ from keyvault_client.terminal import print_error
 STOP_SECONDS = 10.0
 """How long a program may take to end after SIGTERM, before SIGKILL."""
 FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-_OF_THE_TERMINAL = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
-_TO_GO_ON = (signal.SIGUSR1, signal.SIGUSR2)
+_OF_THE_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
+_TO_END = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
 class WatchedProgram:
@@ -74,9 +74,12 @@ class WatchedProgram:
             print_error(f"keyvault: not restarted: {error}")
             return
         print_error("keyvault: a secret has changed: restarting the program")
+        self._is_to_end = False  # what the program survived before is past
         await self._stop()
         if not self._is_to_end:
             self._process = await self._start(new)
+            if self._is_to_end:  # a signal came while there was no program to forward it to
+                await self._stop()
 
     async def _start(self, values: Mapping[str, str]) -> Process:
         resource.setrlimit(resource.RLIMIT_CORE, core_limit_at_start())
@@ -117,7 +120,7 @@ class WatchedProgram:
                 loop.remove_signal_handler(number)
 
     def _forward(self, number: signal.Signals) -> None:
-        self._is_to_end = self._is_to_end or number not in _TO_GO_ON
+        self._is_to_end = self._is_to_end or number in _TO_END
         if number in _OF_THE_TERMINAL and _is_in_foreground():
             return  # the terminal has sent it to the program, too
         if self._process is not None and self._process.returncode is None:

@@ -1,19 +1,26 @@
 """`keyvault import`, `export` and `diff`, and files for input and output."""
 
+import asyncio
 import json
+import os
 import stat
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keyvault_client import KeyVault
 from keyvault_client.differences import END_MISSING, differences
 from keyvault_client.errors import InvalidRequest
 from keyvault_client.many_records import parse_values, render_json, render_variables
 from keyvault_client.records import Record
+from tests.support.misbehaving import hangs, honest, misbehaving
 from tests.support.processes import BIN
+from tests.support.servers import Served
 from tests.support.shell import Shell, in_shell, one_line
+from tests.support.terminal import at_terminal
 
 NOW = datetime.now(UTC)
 
@@ -178,3 +185,26 @@ def test_output_that_has_no_place_leaves_what_was_there(shell: Shell, prefix: st
     assert "out: File too large" in one_line(done, 1)
     assert (shell.directory / "out").read_text() == "old"
     assert not list(shell.directory.glob(".out*"))
+
+
+@pytest.mark.process
+@pytest.mark.slow
+async def test_ctrl_c_in_an_import_says_what_is_done(server: Served, tmp_path: Path) -> None:
+    async with KeyVault(server.address) as vault:
+        (await vault.generate_key("many/stopped/")).save(tmp_path / "a.key")
+    (tmp_path / "a.env").write_text("A=1\nB=2\n")
+    line: list[str | Path] = [
+        BIN / "keyvault",
+        *["import", "many/stopped/", "--key", "a.key", "--from-file", "a.env", "--apply"],
+    ]
+
+    def interrupted(address: str) -> tuple[int, str]:
+        with at_terminal(line, tmp_path, os.environ | {"KEYVAULT_ADDRESS": address}) as person:
+            person.wait_for("created")
+            person.type(b"\x03")
+            return person.end(), person.shown
+
+    async with misbehaving(server, {"Create": [honest, hangs]}) as peer:
+        status, shown = await asyncio.to_thread(interrupted, peer.address)
+    assert status == 130
+    assert "1 of 2 records were written; the same command does the rest" in shown

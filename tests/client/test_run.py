@@ -178,11 +178,11 @@ def test_output_of_ours_comes_from_the_program_alone(shell: Shell) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 9), (signal.SIGUSR1, 8)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 9), (signal.SIGHUP, 8)])
 def test_a_watched_program_is_restarted_on_a_change(shell: Shell, number: int, status: int) -> None:
     shell.run("create run/watched --key run.key", b"1")
     shell.ok("update run/watched --key run.key", b"1")
-    script = "trap 'exit 9' TERM; trap 'exit 8' USR1; echo $$ $A; while :; do sleep 0.1; done"
+    script = "trap 'exit 9' TERM; trap 'exit 8' HUP; echo $$ $A; while :; do sleep 0.1; done"
     line = "run --key run.key --env A=run/watched --watch --refresh 0.3 -- sh -c"
     process = subprocess.Popen(
         [str(BIN / "keyvault"), *line.split(), script],

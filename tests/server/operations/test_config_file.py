@@ -8,6 +8,7 @@ from keyvault_server.core.errors import OperatorError
 from keyvault_server.disk.permissions import UnsafeFile
 from keyvault_server.operations.config_file import MAX_FILE, BadConfigFile
 from keyvault_server.operations.environment import BadSettings, load_settings
+from tests.support.forked import operate
 from tests.support.pages import blocks_of
 
 
@@ -94,3 +95,16 @@ def test_a_file_that_cannot_be_read_is_refused(file: Path) -> None:
     file.write_bytes(b"\xff")
     with pytest.raises(BadConfigFile, match="not TOML"):
         load_settings(file)
+
+
+@pytest.mark.process
+def test_commands_take_the_file(file: Path) -> None:
+    file.write_text("history = 3\n")
+    for done in (
+        operate(["check-config", "--config", file], {}),
+        operate(["check-config"], {"KEYVAULT_CONFIG": str(file)}),
+    ):
+        assert "KEYVAULT_HISTORY=3" in done.stdout.splitlines()
+    refused = operate(["serve", "--config", file.with_name("absent.toml")], {})
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == f"keyvault-server: {file.with_name('absent.toml')}: No such file or directory\n"
