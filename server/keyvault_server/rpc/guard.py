@@ -220,15 +220,13 @@ class CallGuard(grpc.aio.ServerInterceptor):
         return reply
 
     async def _answer_error(self, call: GuardedCall, error: BaseException) -> NoReturn:
-        """Record the outcome of a failed call, and answer it if there is a caller left to answer.
-
-        Answers that cost nothing but our time wait for their turn.
-        """
+        """Record the outcome of a failed call, and answer it, perhaps in its turn, if its caller is still there."""
         failure = _failure(error, call.request_id)
         if failure is None:
             call.caller.hang_up()
             self._count(call, "CANCELLED", "")
             raise error
+        error.__traceback__ = None  # its frames hold what the call held, as long as the answer waits for its turn
         try:
             await call.caller.record_outcome(status_of(failure).name, failure.reason)
         except VaultError as unrecorded:

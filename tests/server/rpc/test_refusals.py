@@ -1,22 +1,26 @@
 """Refused calls: at once up to a rate, then one after the other, and no caller keeps another one waiting."""
 
 import asyncio
+import gc
 import io
 import json
 import time
 from collections import Counter
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_server.access.identity import Identifier
 from keyvault_server.access.quotas import Quotas
+from keyvault_server.core.reading import judge
 from keyvault_server.rpc.access_log import AccessLog
 from keyvault_server.rpc.gatekeeper import UNIDENTIFIED as LISTED
 from keyvault_server.rpc.refusals import ADDRESS, LONGEST_SECONDS, MOST, UNIDENTIFIED, Refusals, host_of
 from tests.support.audit_server import AuditServer, audit_server
 from tests.support.clock import Clock
+from tests.support.policy_server import BILLING, policy_of_reads, policy_server
 from tests.support.refusals import Failure, failure_of
 
 READ = pb.ReadRequest(key_id="a")
@@ -139,3 +143,22 @@ async def test_the_connection_of_one_refusal_too_many_is_cut() -> None:
     await asyncio.gather(*waiting)
     assert len(cut) == cuts["refusals"] == 200 - int(ADDRESS.burst)
     assert set(cut) <= {f"ipv4:192.0.2.1:{n}" for n in range(MOST, MOST + 200)}
+
+
+async def test_a_refusal_that_waits_holds_no_frames_of_its_call(tmp_path: Path) -> None:
+    """They have the request in them, and 2,000 refusals may wait."""
+    policy = policy_of_reads(100) + "refused = { per_second = 0.01, burst = 1 }\n"
+    async with (
+        policy_server(tmp_path, policy_text=policy) as server,
+        server.stub(server.authority.issue(BILLING)) as stub,
+    ):
+        calls = [asyncio.create_task(failure_of(stub.Read(pb.ReadRequest(key_id="dev/a"), timeout=30))) for _ in "123"]
+        async with asyncio.timeout(20):
+            while sum(line.get("reason") == "POLICY_DENIED" for line in server.lines()) < len(calls):
+                await asyncio.sleep(0.01)
+            while not any(call.done() for call in calls):
+                await asyncio.sleep(0.01)
+        frames = [one for one in gc.get_objects() if isinstance(one, FrameType) and one.f_code is judge.__code__]
+        for call in calls:
+            call.cancel()
+    assert not frames
