@@ -75,9 +75,13 @@ def file_in(folder: Path, key_id: str) -> Path:
 
 
 def save_text(path: Path, text: bytes) -> None:
-    """Write the text to a new file that is ours alone."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-        file.write(text)
+    """Write the text to a new file that is ours alone. Raises OSError that names it."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(text)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
 
 
 def edit_text(editor: Sequence[str], path: Path) -> bytes:

@@ -15,7 +15,7 @@ import pytest
 from keyvault_client.editor import file_in, find_editor
 from keyvault_client.errors import InvalidRequest
 from tests.support.processes import BIN
-from tests.support.shell import Shell
+from tests.support.shell import Shell, in_shell, one_line
 from tests.support.terminal import Terminal, at_terminal
 
 APPEND = 'printf " and more" >> "$1"'
@@ -180,6 +180,17 @@ def test_data_that_an_editor_would_damage_is_refused(edited: Edited) -> None:
     for data in (b"\xff", b"a\0"):
         edited.shell.ok(f"update {edited.name} --key edit.key", data)
         assert "is not text" in edited.shell.refused(edited.line)
+    assert not (edited.shell.directory / "where").exists()
+
+
+@pytest.mark.process
+def test_a_text_that_finds_no_room_is_named_and_removed(edited: Edited) -> None:
+    edited.editor("true")
+    # The coverage of this one process could not be written either.
+    line = f"unset ${{!COVERAGE_*}}; ulimit -f 0; {BIN}/keyvault {edited.line} --no-state"
+    message = one_line(in_shell(edited.shell, line), 1)
+    assert "x: File too large" in message
+    assert not Path(message.split()[1]).parent.exists()
     assert not (edited.shell.directory / "where").exists()
 
 
