@@ -14,6 +14,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping
+from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, TypeAlias
 
 from keyvault_server.audit.key import AuditKey, PublicAuditKey
@@ -44,8 +45,6 @@ _SIGNATURE = b',"signature":"'
 _MAC_SIZE, _SIGNATURE_SIZE = 64, 128  # hexadecimal digits
 
 _NOT_A_LINE = "not a valid audit log line"
-
-_encoder = json.JSONEncoder(separators=(",", ":"))
 
 
 class BadLine(Exception):
@@ -145,8 +144,16 @@ class Chain:
 
 
 def encode_fields(**fields: str | int | bool | None) -> str:
-    """Return the inside of a line, without fields that are None or ""."""
-    return _encoder.encode({name: value for name, value in fields.items() if value not in (None, "")})[1:-1]
+    """Return the inside of a line, without fields that are None or "": the JSON that `json.dumps` makes, in a third."""
+    return ",".join(
+        [f'"{name}":{_encode(value)}' for name, value in fields.items() if value is not None and value != ""]
+    )
+
+
+def _encode(value: str | int) -> str:
+    if isinstance(value, str):
+        return quoted(value)
+    return str(value).lower()  # of a bool
 
 
 def shorten(text: str, limit: int = MAX_TEXT) -> str:
