@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from keyvault_client.errors import InvalidRequest
 
 _LINE = re.compile(
-    r"""[ \t]* (?:export[ \t]+)? (?P<name>[A-Za-z_][A-Za-z0-9_]*) [ \t]*=[ \t]*
-    (?: '(?P<single>[^']*)' | "(?P<double>(?:[^"\\]|\\.)*)" | (?P<bare>(?!['"])[^\n]*?) )
-    (?:[ \t]*|[ \t]+\#[^\n]*) (?:\r?\n|\Z)""",
+    r"""[ \t]* (?:export[ \t]+)? (?P<name>[A-Za-z_][A-Za-z0-9_]*) [ \t]*=
+    (?: [ \t]* (?: '(?P<single>[^']*)' | "(?P<double>(?:[^"\\]|\\.)*)" ) [ \t]* (?:(?<=[ \t])\#[^\n]*)? \r?
+      | (?![ \t]*['"]) (?P<bare>[^\n]*) )
+    (?:\n|\Z)""",
     re.VERBOSE | re.DOTALL,
 )
 _NOTHING = re.compile(r"[ \t\r]*(?:#[^\n]*)?(?:\n|\Z)")
@@ -53,7 +54,7 @@ def _value(found: re.Match[str]) -> str:
         return found["single"]
     if found["double"] is not None:
         return re.sub(r"\\(.)", lambda escape: _ESCAPES.get(escape[1], escape[0]), found["double"], flags=re.DOTALL)
-    return found["bare"]
+    return re.split(r"[ \t]#", found["bare"], maxsplit=1)[0].strip(" \t\r")
 
 
 def _quoted(value: str) -> str:

@@ -58,6 +58,9 @@ def test_a_real_shell_evaluates_it_to_the_same_values(values: list[str]) -> None
         ('A="${B}"', "${B}"),
         ("\n# comment\r\n  A=b\r\n\n", "b"),
         ("A=b=c==", "b=c=="),
+        ("A= # comment", ""),
+        ("A=#c", "#c"),
+        ("A='b'\r\n", "b"),
         ("A=it's", "it's"),
     ],
 )
@@ -66,12 +69,18 @@ def test_usual_files_are_read(text: str, value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["hunter2", "A='hunter2", 'A="hunter2', "A='hunter'2", "1A=hunter2", "=hunter2", "A B=hunter2"]
+    "text",
+    ["hunter2", "A='hunter2", 'A="hunter2', "A='hunter'2", "A='hunter'#2", "1A=hunter2", "=hunter2", "A B=hunter2"],
 )
 def test_a_line_that_is_none_is_named_and_not_shown(text: str) -> None:
     with pytest.raises(InvalidRequest, match=r"^line 3: ") as refused:
         parse(f"OTHER='1\n2'\n{text}\n")
     assert "hunter" not in str(refused.value)
+
+
+def test_a_long_line_of_blanks_is_read_at_once() -> None:
+    blanks = " \t" * 100_000
+    assert parse(f"A={blanks}b{blanks}\nB='c'{blanks}") == {"A": "b", "B": "c"}
 
 
 def test_a_name_that_is_given_twice_is_refused() -> None:
