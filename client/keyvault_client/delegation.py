@@ -6,10 +6,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequen
 from typing import Any, TypeAlias, TypeVar
 
 from keyvault_client import cache
-from keyvault_client.errors import Unavailable, WrongProcess
-from keyvault_client.forks import refuse_inherited_connections
+from keyvault_client.errors import Unavailable
 from keyvault_client.keys import DataKey
-from keyvault_client.loop_thread import close_at_exit, close_later, loop_thread
+from keyvault_client.loop_thread import close_later, loop_thread
 from keyvault_client.records import Record
 from keyvault_client.sync_cache import Secrets
 from keyvault_client.vault import MAX_TIMEOUT, KeyVault
@@ -31,13 +30,11 @@ class Delegating:
     def __init__(self, vault: KeyVault, timeout: float) -> None:
         self._vault = vault
         self._timeout = timeout
-        close_at_exit(vault)
-        weakref.finalize(self, close_later, vault).atexit = False  # before that, close_at_exit has done it
+        weakref.finalize(self, close_later, vault).atexit = False
 
     def _call(self, call: Coroutine[Any, Any, _Result], timeout: float | None, *, mutates: bool = False) -> _Result:
         """Run a call and return its result. `mutates` is for one that may have changed a record when it is given up."""
         try:
-            refuse_inherited_connections()
             thread, seconds = loop_thread(), self._seconds(timeout)
         except BaseException:
             call.close()
@@ -56,8 +53,8 @@ class Delegating:
         return Secrets(secrets, call)
 
     def _close(self) -> None:
-        """Close the client, which takes a moment. At the exit it is closed already; in a child it is the parent's."""
-        with contextlib.suppress(Unavailable, WrongProcess):
+        """Close the client, which takes a moment. When Python exits there is nothing left to end."""
+        with contextlib.suppress(Unavailable):
             self._call(self._vault.close(), 0)
 
     def _seconds(self, timeout: float | None) -> float:

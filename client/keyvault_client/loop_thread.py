@@ -12,7 +12,6 @@ import atexit
 import contextlib
 import os
 import threading
-import weakref
 from collections.abc import Coroutine
 from concurrent.futures import CancelledError, Future
 from typing import Any, Protocol, TypeVar
@@ -20,14 +19,13 @@ from typing import Any, Protocol, TypeVar
 from keyvault_client.errors import KeyVaultError, OutcomeUnknown, Unavailable, WrongEventLoop
 
 GRACE_SECONDS = 1.0
-"""Seconds that a caller waits for the event loop beyond its timeout, and an exiting process for its connections."""
-EXITING = "this process is exiting; the request was not sent"
+"""Seconds that a caller waits for the event loop beyond its timeout, and an exiting process for its calls to end."""
 
 _Result = TypeVar("_Result")
 
 
 class Closable(Protocol):
-    """What is closed on the event loop before the process exits: a client."""
+    """What is closed on the event loop: a client."""
 
     async def close(self) -> None:
         """Close it."""
@@ -76,10 +74,10 @@ class LoopThread:
         with contextlib.suppress(Unavailable):
             self._submit(call)
 
-    def stop(self, clients: list[Closable]) -> None:
-        """Close the clients, end the calls and the thread; go on after the grace for each of the two."""
+    def stop(self) -> None:
+        """End the calls and the thread; go on after the grace for each of the two."""
         with contextlib.suppress(KeyVaultError):
-            self.run(_end_calls(clients), 0)
+            self.run(_end_calls(), 0)
         self._stopped = True
         with contextlib.suppress(RuntimeError):  # it is closed: stopped twice
             self._loop.call_soon_threadsafe(self._loop.stop)
@@ -90,7 +88,7 @@ class LoopThread:
             return asyncio.run_coroutine_threadsafe(call, self._loop)
         except RuntimeError:  # the loop is closed
             call.close()
-            raise Unavailable(EXITING) from None
+            raise Unavailable("this process is exiting; the request was not sent") from None
 
     def _run(self) -> None:
         while not self._stopped:
@@ -99,9 +97,7 @@ class LoopThread:
         self._loop.close()
 
 
-async def _end_calls(clients: list[Closable]) -> None:
-    for client in clients:
-        await client.close()
+async def _end_calls() -> None:
     calls = asyncio.all_tasks() - {asyncio.current_task()}
     for call in calls:
         call.cancel()
@@ -119,8 +115,6 @@ class _Process:
     """What this process has of the above."""
 
     def __init__(self) -> None:
-        self.clients: weakref.WeakSet[Closable] = weakref.WeakSet()
-        self.exiting = False
         self.forget()
 
     def forget(self) -> None:
@@ -129,11 +123,9 @@ class _Process:
         self.thread: LoopThread | None = None
 
     def stop(self) -> None:
-        """Close what is open, and refuse calls from now on."""
-        with self.lock:
-            self.exiting = True
+        """End calls, because Python exits. Later ones are refused: the thread stays, stopped."""
         if self.thread is not None:
-            self.thread.stop(list(self.clients))
+            self.thread.stop()
 
 
 _process = _Process()
@@ -144,8 +136,6 @@ os.register_at_fork(after_in_child=_process.forget)
 def loop_thread() -> LoopThread:
     """Return the thread of this process, which starts at the first call. Raises Unavailable if it cannot start."""
     with _process.lock:
-        if _process.exiting:
-            raise Unavailable(EXITING)
         if _process.thread is None:
             try:
                 _process.thread = LoopThread()
@@ -154,12 +144,7 @@ def loop_thread() -> LoopThread:
         return _process.thread
 
 
-def close_at_exit(client: Closable) -> None:
-    """Close a client when the process exits, unless it is collected earlier."""
-    _process.clients.add(client)
-
-
 def close_later(client: Closable) -> None:
     """Close a client, without a wait; for a finalizer, which may run anywhere. Hence no lock is taken."""
-    if _process.thread is not None and not _process.exiting:
+    if _process.thread is not None:
         _process.thread.start(client.close())

@@ -4,14 +4,13 @@ The rule of this file: a user's function runs in a thread of its own. On the eve
 """
 
 import asyncio
-import contextlib
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from types import TracebackType
 from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
 from keyvault_client import cache
-from keyvault_client.errors import InvalidRequest, KeyVaultError, WrongProcess
+from keyvault_client.errors import InvalidRequest, KeyVaultError
 from keyvault_client.records import Record
 
 _Result = TypeVar("_Result")
@@ -76,8 +75,7 @@ class Secrets(Mapping[str, bytes]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(WrongProcess):  # in a child: the cache is the parent's
-            self._call(self._secrets.__aexit__(kind, error, trace))
+        self._call(self._secrets.__aexit__(kind, error, trace))
 
 
 def in_thread(

@@ -102,7 +102,10 @@ use_unused()
 """
 ASYNCHRONOUS = """
 address, _ = sys.argv[1:]
-unused, used = KeyVault(address), KeyVault(address)
+async def never():
+    await asyncio.sleep(60)
+
+unused, used, slow = KeyVault(address), KeyVault(address), KeyVault(address, token=never)
 
 def use(vault):
     asyncio.run(vault.generate_key())
@@ -110,8 +113,15 @@ def use(vault):
 def use_unused():
     use(unused)
 
+async def fail():  # refused: frames of the error have the connection, in a cycle
+    async with KeyVault("127.0.0.1:1", timeout=0.1) as vault:
+        try:
+            await vault.generate_key()
+        except Unavailable:
+            pass
+
 def refuse():
-    for vault in (used, unused):
+    for vault in (used, unused, slow):
         began = time.monotonic()
         try:
             use(vault)
@@ -132,6 +142,8 @@ loop.run_until_complete(used.generate_key())
 children(refuse, close_and_collect)
 loop.run_until_complete(used.generate_key())
 loop.run_until_complete(used.close())
+gc.disable()
+asyncio.run(fail())
 children(use_unused)
 use_unused()
 """

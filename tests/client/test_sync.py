@@ -10,10 +10,12 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, assert_type
 
+import grpc
 import pytest
 
 from keyvault_api.v1 import keyvault_pb2 as pb
@@ -142,16 +144,17 @@ async def test_names_before_a_failure_are_listed() -> None:
         assert await asyncio.to_thread(use) == ["a"]
 
 
-def test_a_collected_client_closes_its_connection(nothing: socket.socket) -> None:
+def test_a_collected_client_frees_its_connection_in_its_thread(nothing: socket.socket) -> None:
+    freed: queue.SimpleQueue[str] = queue.SimpleQueue()
+    others = {id(one) for one in gc.get_objects() if isinstance(one, grpc.aio.Channel)}
     vault = KeyVault(address_of(nothing))
     with pytest.raises(Unavailable):
         vault.generate_key(timeout=0.1)
-    with nothing.accept()[0] as connection:
-        connection.settimeout(10)
-        del vault
-        gc.collect()
-        while connection.recv(1024):
-            pass
+    (channel,) = [one for one in gc.get_objects() if isinstance(one, grpc.aio.Channel) and id(one) not in others]
+    weakref.finalize(channel, lambda: freed.put(threading.current_thread().name))
+    del channel, vault
+    gc.collect()
+    assert freed.get(timeout=10) == "keyvault-client"
 
 
 def test_a_call_ends_at_its_timeout(nothing: socket.socket) -> None:
@@ -231,7 +234,7 @@ def test_an_async_token_function_is_refused() -> None:
 def thread() -> Iterator[LoopThread]:
     one = LoopThread(grace=0.05)
     yield one
-    one.stop([])
+    one.stop()
 
 
 async def block(until: threading.Event) -> None:
@@ -253,6 +256,21 @@ def test_a_caller_does_not_wait_for_a_loop_that_hangs(thread: LoopThread, mutate
     assert time.monotonic() - began < 1
     until.set()
     assert thread.run(one(), 1) == 1
+
+
+@pytest.mark.slow
+def test_a_mutation_that_is_given_up_has_an_unknown_outcome(nothing: socket.socket) -> None:
+    until = threading.Event()
+    vault = KeyVault(address_of(nothing), timeout=0)
+    loop_thread().start(block(until))
+    with ThreadPoolExecutor(2) as threads:
+        read, write = threads.submit(vault.read, "prod/a", key=KEY), threads.submit(vault.delete, "prod/a", key=KEY)
+        with pytest.raises(OutcomeUnknown):
+            write.result(10)
+        with pytest.raises(Unavailable):
+            read.result(10)
+    until.set()
+    vault.close()
 
 
 def test_a_call_from_the_loop_itself_is_refused(thread: LoopThread) -> None:
@@ -282,7 +300,7 @@ def test_a_call_that_is_cancelled_by_the_end_has_a_typed_error(thread: LoopThrea
     with ThreadPoolExecutor(1) as threads:
         call = threads.submit(thread.run, wait(), 10, mutates=True)
         assert waiting.wait(5)
-        thread.stop([])
+        thread.stop()
         with pytest.raises(OutcomeUnknown, match="this process is exiting"):
             call.result(5)
 
