@@ -17,7 +17,7 @@ from typing import NoReturn
 from keyvault_api.envelope import MalformedEnvelope
 from keyvault_api.printable import printable
 from keyvault_api.process import close_memory
-from keyvault_client.errors import KeyVaultError
+from keyvault_client.errors import InvalidRequest, KeyVaultError
 from keyvault_client.exit_codes import exit_code, sentence_of
 from keyvault_client.terminal import flush_output, print_error, quiet_grpc
 
@@ -73,13 +73,21 @@ def _run() -> None:
     try:
         done = sys.argv[1:2] == ["read"] and _read_quickly()
         if not done:
-            from keyvault_client import cli_app
-
-            cli_app.run()
+            _run_by_cyclopts()
     finally:
         flush_output()
     if done:
         os._exit(0)  # to take down the interpreter would take a tenth of the time
+
+
+def _run_by_cyclopts() -> None:
+    try:
+        from keyvault_client import cli_app
+    except ModuleNotFoundError as missing:
+        if missing.name != "cyclopts":
+            raise
+        raise InvalidRequest("the command needs cyclopts: pip install 'keyvault-grpc[cli]'") from None
+    cli_app.run()
 
 
 def _read_quickly() -> bool:

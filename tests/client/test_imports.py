@@ -71,3 +71,11 @@ def test_help_has_a_line_about_each_command() -> None:
     lines = [line.strip("│ ").split(maxsplit=1) for line in done.stdout.splitlines()]
     explained = {words[0] for words in lines if len(words) == 2}
     assert COMMANDS.keys() <= explained
+
+
+def test_without_the_extra_of_the_command_a_line_says_so() -> None:
+    code = "import sys; sys.modules['cyclopts'] = None; sys.argv = ['keyvault', 'list']\n"
+    code += "from keyvault_client.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "keyvault: the command needs cyclopts: pip install 'keyvault-grpc[cli]'\n"

@@ -2,12 +2,15 @@
 
 import runpy
 
+import pytest
+
 from keyvault_client.cli import COMMANDS
 from tests.support.repository import ROOT
 
 GENERATOR = runpy.run_path(str(ROOT / "client" / "generate_reference.py"))
 
 
+@pytest.mark.slow
 def test_the_reference_is_what_the_generator_makes() -> None:
     for path, text in GENERATOR["generate"]().items():
         assert path.read_text() == text, "run python client/generate_reference.py"
