@@ -61,7 +61,7 @@ def parts(settings: Settings) -> list[Part]:
         (f"{limits.receiving_calls} messages on their way", limits.receiving_calls * MAX_MESSAGE),
         (f"requests in flight, {_REQUEST_COPIES} copies", limits.request_bytes * _REQUEST_COPIES),
         (f"{batches} BatchReads, {_BATCH_COPIES} copies", batches * MAX_ENVELOPES * _BATCH_COPIES),
-        (f"{_REPLIES} replies of DynamoDB", workers * reply * (_REPLIES + _REPLY_FORMS) * 4 // 3),
+        (f"{_REPLIES} replies of DynamoDB", workers * (reply * (_REPLIES + _REPLY_FORMS) * 4 // 3)),
         (f"{MOST_ASKING} replies that BatchReads hold", workers * reply * MOST_ASKING),
         (f"{pages} Lists", pages * _PAGE),
         (f"{held} Updates with a copy, {_HELD_COPIES} copies", held * MAX_ENVELOPE * _HELD_COPIES),
