@@ -9,7 +9,7 @@ The rules of this file:
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from json import dumps
 from pathlib import Path
 from typing import Any
@@ -102,15 +102,21 @@ def _words(arguments: Sequence[str]) -> Options | None:
     found: Options = {}
     words = iter(arguments)
     for word in words:
-        name = word.removeprefix("--").replace("-", "_") if word.startswith("--") else "key_id"
-        value: str | bool = word
-        if word.startswith("--"):
-            value = next(words, "-") if name in _OPTIONS else True
-        known = name in (*_OPTIONS, *_FLAGS, "key_id") and "_" not in word
-        if not known or name in found or (isinstance(value, str) and value.startswith("-")):
+        name, value = _named(word, words)
+        if name in found or name is None or (isinstance(value, str) and value.startswith("-")):
             return None
         found[name] = value
     return found
+
+
+def _named(word: str, following: Iterator[str]) -> tuple[str | None, str | bool]:
+    """Return the name and the value that a word begins; no name for an option that is not known."""
+    if not word.startswith("--"):
+        return "key_id", word
+    name = word.removeprefix("--").replace("-", "_")
+    if "_" not in word and name in _OPTIONS:
+        return name, next(following, "-")
+    return (name, True) if "_" not in word and name in _FLAGS else (None, False)
 
 
 def _is_refused(options: Options) -> bool:

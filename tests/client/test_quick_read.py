@@ -119,6 +119,7 @@ def test_what_is_taken_means_what_it_means_to_cyclopts(monkeypatch: pytest.Monke
         [*PLAIN, "--server-name", "vault.example"],
         [*PLAIN, "--address", ""],
         [*PLAIN, "--key_id", "x"],
+        ["--key-id", "--key", "a.key"],
         ["--", *PLAIN],
         ["-h", "--key", "a.key"],
     ],
@@ -131,6 +132,7 @@ def test_a_line_with_something_to_refuse_is_left(words: list[str]) -> None:
 @pytest.mark.parametrize("name", ["PROFILE", "INSECURE", "ADDRES", "REVISION"])
 def test_a_variable_that_is_not_known_leaves_the_line(name: str) -> None:
     assert parse(PLAIN, {"HOME": "/"}) is not None
+    assert parse(["prod/db_password-1", *PLAIN[1:]], {}) is not None
     assert parse(PLAIN, {f"KEYVAULT_{name}": "1"}) is None
 
 
