@@ -71,7 +71,9 @@ class ConnectionOptions:
             help="File with a bearer token. Needs TLS unless the server is on this machine.",
         ),
     ] = None
-    tls: Annotated[bool, Parameter(help="Use TLS with the system's CA certificates.")] = False
+    tls: Annotated[
+        bool, Option(env_var="KEYVAULT_TLS", help="Use TLS, with the system's CA certificates unless --ca is given.")
+    ] = False
     server_name: Annotated[
         str | None,
         Option(env_var="KEYVAULT_SERVER_NAME", help="Name in the server's certificate, for a forwarded port."),

@@ -82,7 +82,7 @@ func TestBadUsageIsItsOwnError(t *testing.T) {
 	for _, variable := range []string{
 		"KEYVAULT_ADDRESS=192.0.2.1:50051", "KEYVAULT_ADDRESS=127.0.0.1.example:1", "KEYVAULT_ADDRESS=127.0.0.1:99999",
 		"KEYVAULT_TIMEOUT=0", "KEYVAULT_TIMEOUT=NaN", "KEYVAULT_TOKEN_FILE=token", "KEYVAULT_CERTIFICATE=a.pem",
-		"KEYVAULT_CA=absent.pem",
+		"KEYVAULT_CA=absent.pem", "KEYVAULT_TLS=perhaps",
 	} {
 		name, value, _ := strings.Cut(variable, "=")
 		t.Run(variable, func(t *testing.T) {

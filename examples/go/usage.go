@@ -71,12 +71,16 @@ func connect(getenv func(string) string) (*keyvault.Client, time.Duration, error
 	if err != nil || !(seconds > 0 && seconds <= 86_400) {
 		return nil, 0, usageError("KEYVAULT_TIMEOUT must be a number of seconds greater than 0 and at most a day")
 	}
+	secure, err := strconv.ParseBool(cmp.Or(getenv("KEYVAULT_TLS"), "false"))
+	if err != nil {
+		return nil, 0, usageError("KEYVAULT_TLS must be true or false")
+	}
 	files := keyvault.TLS{
 		CA: getenv("KEYVAULT_CA"), Certificate: getenv("KEYVAULT_CERTIFICATE"), PrivateKey: getenv("KEYVAULT_PRIVATE_KEY"),
 		ServerName: getenv("KEYVAULT_SERVER_NAME"),
 	}
 	var options []keyvault.Option
-	if getenv("KEYVAULT_TLS") != "" || files.CA != "" || files.Certificate != "" || files.PrivateKey != "" {
+	if secure || files.CA != "" || files.Certificate != "" || files.PrivateKey != "" {
 		options = append(options, keyvault.WithTLS(files))
 	}
 	if path := getenv("KEYVAULT_TOKEN_FILE"); path != "" {

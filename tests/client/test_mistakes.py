@@ -98,6 +98,10 @@ def test_a_failed_handshake_is_one_line_too(shell: Shell, key: Path) -> None:
         assert "the server does not speak TLS" in shell.refused(
             f"read prod/x --key {key} --tls --timeout 4 --address {address}", status=6
         )
+        shell.environment["KEYVAULT_TLS"] = "true"
+        assert "the server does not speak TLS" in shell.refused(
+            f"read prod/x --key {key} --timeout 4 --address {address}", status=6
+        )
 
 
 def _talk_no_tls(server: socket.socket) -> None:

@@ -26,6 +26,7 @@ CLIENT_VARIABLES = frozenset(
     for name in (
         "ADDRESS",
         "TIMEOUT",
+        "TLS",
         "CA",
         "CERTIFICATE",
         "PRIVATE_KEY",
