@@ -2,7 +2,7 @@
 
 The rules of this file:
 
-* gRPC shares its threads between event loops badly, so there is one loop, made by the first call.
+* One event loop serves all clients, so that threads stay few. The first call starts it.
 * A caller waits for its timeout and GRACE_SECONDS, whatever the loop does. Ctrl-C ends the wait at once.
 * Threads do not survive a fork: the child makes its own, and leaves alone what it inherited.
 """
