@@ -35,7 +35,7 @@ func WithTLS(files TLS) Option { return func(s *settings) { s.tls = &files } }
 // WithInsecure allows plaintext to another machine: keys, and the data key of GenerateKey, are then for all to see.
 func WithInsecure() Option { return func(s *settings) { s.insecure = true } }
 
-// WithTokenFile sends the bearer token in a file, which is read again when it changes. Needs WithTLS.
+// WithTokenFile sends the bearer token in a file, which is reloaded when it changes. Needs WithTLS.
 func WithTokenFile(path string) Option { return func(s *settings) { s.tokenFile = path } }
 
 // WithTokenSource sends the bearer token that a function returns. Needs WithTLS.

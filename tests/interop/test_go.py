@@ -52,9 +52,9 @@ def test_vet_finds_nothing(folder: str) -> None:
 
 
 def test_the_library_passes_its_tests_with_the_player() -> None:
-    told = go(LIBRARY, "test", "-count=1", "-v", "./...")
-    assert "--- PASS: TestBehaviour/" in told
-    assert "--- FAIL" not in told
+    said = go(LIBRARY, "test", "-count=1", "-v", "./...")
+    assert "--- PASS: TestBehaviour/" in said
+    assert "--- FAIL" not in said
 
 
 def test_the_program_passes_its_tests() -> None:

@@ -16,7 +16,7 @@ const hidden = "[data key]"
 
 var errNoKey = errors.New("no data key: NewDataKey makes one")
 
-// DataKey is the secret of 32 bytes that GenerateKey returns; make one with [NewDataKey]. The zero value is no key: it
+// DataKey is the secret of 32 bytes that GenerateKey returns; make one with [NewDataKey]. The zero value is not a key: it
 // seals and opens nothing.
 //
 // It is printed, logged or encoded by nothing, whatever struct it is in: the bytes are behind a function, because fmt,
