@@ -28,6 +28,11 @@ def test_each_command_has_the_fields_of_the_page(shell: Shell) -> None:
     data = encryptor.update(b"x" + bytes([15]) * 15) + encryptor.finalize()
     old = json.dumps({"data": b64encode(data).decode(), "secret": b64encode(bytes(32)).decode()}).encode()
     lines = {
+        "keys add": ("a.key --keys folder", b""),
+        "keys": ("--keys folder", b""),
+        "generate-key": ("json/own --save c.key", b""),
+        "rotate": ("json/ --new-key b.key", b""),
+        "rewrap-keys": ("folder", b""),
         "create": ("json/x", b"1"),
         "update": ("json/x", b"2"),
         "edit": ("json/x", b""),
