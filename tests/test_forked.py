@@ -19,7 +19,7 @@ KEY = '{"tenant": "default", "scope": "a", "plaintextKey": "", "wrappedKey": ""}
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "status"),
-    [("--version", 0), ("read", 2), ("read a --key bad.key", 2), ("generate-key a --address 127.0.0.1:1", 1)],
+    [("--version", 0), ("read", 2), ("read a --key bad.key", 2), ("generate-key a --address 127.0.0.1:1", 6)],
 )
 def test_a_forked_command_is_like_a_started_one(tmp_path: Path, arguments: str, status: int) -> None:
     (tmp_path / "bad.key").write_text(KEY)
@@ -72,6 +72,7 @@ def test_what_only_a_start_reads_reaches_a_fork(tmp_path: Path) -> None:
     other.mkdir()
     (other / "__init__.py").touch()
     (other / "cli.py").write_text('def main():\n    print("another")\n')
+    (other / "cli_app.py").write_text("def import_commands():\n    pass\n")
     done = run_forked([BIN / "keyvault"], environment=os.environ | {"PYTHONPATH": str(tmp_path)}, timeout=30)
     assert (done.returncode, done.stdout) == (0, b"another\n")
 
