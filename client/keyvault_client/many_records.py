@@ -69,7 +69,8 @@ def render_variables(values: Mapping[str, bytes], *, export: bool) -> str:
 
 def _parse_json(text: str) -> dict[str, bytes]:
     try:
-        content = json.loads(text, object_pairs_hook=_unique)
+        # A number is refused whatever it is: int() raises for one of more than 4,300 digits.
+        content = json.loads(text, object_pairs_hook=_unique, parse_int=str.encode)
         return {name: _from_json(name, value) for name, value in content.items()}
     except (json.JSONDecodeError, RecursionError):  # whose text has a part of the input
         raise InvalidRequest("the input is not valid JSON") from None

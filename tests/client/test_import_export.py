@@ -36,6 +36,7 @@ def test_json_that_is_written_is_read_as_it_was(values: dict[str, bytes]) -> Non
         (b'{"hunter2', "the input is not valid JSON"),
         (b'{"A": "hunter2", "A": "hunter2"}', "a name that is given twice"),
         (b'{"A": 2}', "'A': the value must be a text"),
+        (b'{"A": %s}' % (b"2" * 5000), "'A': the value must be a text"),
         (b'{"A": {"base64": "hunter2", "x": 1}}', "'A': the value must be a text"),
         (b'{"A": {"base64": "hunter"}}', "'A': invalid base64"),
         (b'{"A": "\\ud800"}', "'A': half of a surrogate pair is not text"),
