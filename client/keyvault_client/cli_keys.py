@@ -85,7 +85,7 @@ async def rewrap_key(
     """
     old = load_key_to_change(key, save, in_place=in_place)
     async with connection.connect() as vault:
-        write_changed_key(await vault.rewrap_key(old), key, save, in_place=in_place)
+        write_changed_key(await vault.rewrap_key(old), old, key, save, in_place=in_place)
 
 
 async def unwrap_key(
@@ -101,7 +101,7 @@ async def unwrap_key(
     """
     old = load_key_to_change(key, save, in_place=in_place)
     async with connection.connect() as vault:
-        write_changed_key(await vault.unwrap_key(old), key, save, in_place=in_place)
+        write_changed_key(await vault.unwrap_key(old), old, key, save, in_place=in_place)
 
 
 @app.default

@@ -171,7 +171,7 @@ async def rewrap_keys(
     failed: dict[str, str] = {}
     if yes:
         async with connection.connect() as vault:
-            await _rewrap(vault, found.keys, done, failed)
+            await rewrap(vault, found.keys, done, failed)
     if json:
         print(dumps({"folder": str(path), "keys": len(found.keys), "rewrapped": done, "failed": failed}))
     elif yes:
@@ -182,15 +182,15 @@ async def rewrap_keys(
         raise KeyVaultError(f"{len(failed)} keys were not rewrapped, {name} first: {why}")
 
 
-async def _rewrap(vault: KeyVault, keys: Sequence[StoredKey], done: list[str], failed: dict[str, str]) -> None:
+async def rewrap(vault: KeyVault, keys: Sequence[StoredKey], done: list[str], failed: dict[str, str]) -> None:
     """Replace each file by its rewrapped key; each is whole, the old or the new one, whatever ends this run."""
     try:
         with Progress("rewrapped", len(keys)) as progress:
             for one in keys:
                 try:
-                    (await vault.rewrap_key(one.key)).replace(one.path)
+                    (await vault.rewrap_key(one.key)).replace(one.path, old=one.key)
                     done.append(str(one.path))
-                except NotAuthorized as error:
+                except (NotAuthorized, InvalidRequest) as error:
                     failed[str(one.path)] = str(error)
                 progress.step()
     except BaseException:

@@ -9,9 +9,11 @@ import dataclasses
 import json
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from keyvault_api.names import DATA_KEY_SIZE, MAX_WRAPPED_KEY, is_scope, is_tenant
 from keyvault_client.errors import InvalidRequest
+from keyvault_client.file_locks import locked_folder
 from keyvault_client.key_files import read_private, replace_file, save_new_file
 
 _PROTOBUF_NAMES = {"plaintextKey": "plaintext_key", "wrappedKey": "wrapped_key"}  # grpcurl prints these
@@ -77,12 +79,16 @@ class DataKey:
         """
         save_new_file(path, self.to_json().encode())
 
-    def replace(self, path: str | os.PathLike[str]) -> None:
+    def replace(self, path: str | os.PathLike[str], *, old: "DataKey | None" = None) -> None:
         """Replace a key file by this key. The old one stays until this one is on the disk; mode and group are kept.
 
-        Raises OSError, and then leaves the old file.
+        `old` is the key that the file must still have: another program may have exchanged it. Raises InvalidRequest
+        if it has another one, OSError if this one cannot be written; then the file stays as it is.
         """
-        replace_file(path, self.to_json().encode())
+        with locked_folder(Path(path).parent):
+            if old is not None and not _has(path, old):
+                raise InvalidRequest(f"{os.fspath(path)}: another program has exchanged the key: nothing was written")
+            replace_file(path, self.to_json().encode())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "DataKey":
@@ -95,3 +101,11 @@ class DataKey:
             return cls.from_json(content)
         except InvalidRequest as error:
             raise InvalidRequest(f"{os.fspath(path)}: {error}") from None
+
+
+def _has(path: str | os.PathLike[str], key: DataKey) -> bool:
+    """Report whether a file still has this key."""
+    try:
+        return DataKey.load(path) == key
+    except FileNotFoundError:
+        return False

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from keyvault_api.files import stamp_of, sync_directory
+from keyvault_client.file_locks import locked_folder
 from keyvault_client.key_folder import NEW_SUFFIX, StoredKey, path_for, save_key
 from keyvault_client.key_ring import KeyRing
 from keyvault_client.keys import DataKey
@@ -74,7 +75,7 @@ class NewKeyInFolder(_OneNewKey):
 
     def finish(self) -> list[Path]:
         """Make the new key the current one, and return the files. Raises OSError, InvalidRequest."""
-        return _promote(_of_scope(KeyRing(self._folder), self._scope, self._tenant))
+        return _promote(self._folder, lambda: _of_scope(KeyRing(self._folder), self._scope, self._tenant))
 
 
 class NewKeyEach:
@@ -106,7 +107,7 @@ class NewKeyEach:
 
     def rotated(self, key_id: str) -> None:
         """Make the record's new key its current one. Raises OSError."""
-        _promote(_of_scope(self._ring, key_id, self._old.tenant))
+        _promote(self._ring.folder, lambda: _of_scope(self._ring, key_id, self._old.tenant))
 
     def finish(self) -> list[Path]:
         """Let the old key no longer count, and return its file and the folder. Raises OSError."""
@@ -120,42 +121,45 @@ def _of_scope(ring: KeyRing, scope: str, tenant: str) -> list[StoredKey]:
     return sorted(found, key=lambda one: not one.is_new)
 
 
-def _promote(stored: list[StoredKey]) -> list[Path]:
+def _promote(folder: Path, stored: Callable[[], list[StoredKey]]) -> list[Path]:
     """Make the new key of a scope the current one; return its file, and the one that keeps the old key. Raises OSError.
 
-    A crash between two steps leaves both keys, and the next call goes on.
+    A crash between two steps leaves both keys, and the next call goes on. `stored` returns the keys of the scope.
 
     1. The file of the old key has another name, too. There may be none.
     2. The new file takes the name of the old one, else one of its own, never another key's.
     3. The names are on the disk.
     """
-    new = next((one for one in stored if one.is_new), None)
-    current = next((one for one in stored if not one.is_new), None)
-    if new is None:
-        return [current.path] if current else []
-    path = current.path if current else path_for(new.path.parent, new.key)
-    kept: list[Path] = []
-    if current is None:
-        # 2.
-        os.link(new.path, path)
-        new.path.unlink()
-    elif current.key == new.key:  # a crash in step 2
-        new.path.unlink()
-    else:
-        # 1.
-        kept = [_keep_old(path)]
-        # 2.
-        new.path.replace(path)
-    # 3.
-    sync_directory(path.parent)
+    with locked_folder(folder):
+        found = stored()
+        new = next((one for one in found if one.is_new), None)
+        current = next((one for one in found if not one.is_new), None)
+        if new is None:
+            return [current.path] if current else []
+        path = current.path if current else path_for(new.path.parent, new.key)
+        kept: list[Path] = []
+        if current is None:
+            # 2.
+            os.link(new.path, path)
+            new.path.unlink()
+        elif current.key == new.key:  # a crash in step 2
+            new.path.unlink()
+        else:
+            # 1.
+            kept = [_keep_old(path)]
+            # 2.
+            new.path.replace(path)
+        # 3.
+        sync_directory(path.parent)
     return [path, *kept]
 
 
 def _retire(stored: StoredKey) -> Path:
     """Rename a key's file so that it no longer counts; return its path."""
-    old = _keep_old(stored.path)
-    stored.path.unlink()
-    sync_directory(old.parent)
+    with locked_folder(stored.path.parent):
+        old = _keep_old(stored.path)
+        stored.path.unlink()
+        sync_directory(old.parent)
     return old
 
 

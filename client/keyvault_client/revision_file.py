@@ -12,27 +12,24 @@ The rules of this file:
 """
 
 import contextlib
-import fcntl
 import hashlib
 import hmac
 import json
 import logging
 import os
 import struct
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from keyvault_api.envelope import MAX_REVISION
 from keyvault_client.errors import InvalidRequest
+from keyvault_client.file_locks import wait_for_lock
 from keyvault_client.keys import DataKey
 
 MAX_ENTRIES = 10_000
 """Names in the file; beyond them those that were used longest ago are forgotten."""
 MAX_FILE = 4 * 1024 * 1024
 """Most bytes in the file."""
-LOCK_SECONDS = 2.0
-"""Longest wait for another run that writes the file."""
 
 _LABEL = b"keyvault: revision file v1"
 _log = logging.getLogger(__name__)
@@ -136,15 +133,7 @@ class RevisionFile:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(f"{self._path}.lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            deadline = time.monotonic() + LOCK_SECONDS
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError as error:
-                    if time.monotonic() >= deadline:
-                        raise OSError(error.errno, "locked by another run", f"{self._path}.lock") from None
-                    time.sleep(0.01)
+            wait_for_lock(descriptor, f"{self._path}.lock")
             yield
         finally:
             os.close(descriptor)
@@ -163,7 +152,7 @@ class RevisionFile:
     def _warn(self, error: OSError | InvalidRequest) -> None:
         if not self._warned:
             self._warned = True
-            cause = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            cause = f"{error.filename or self._path}: {error.strerror}" if isinstance(error, OSError) else str(error)
             _log.warning("cannot keep revisions across runs, a rolled back store may go unnoticed: %s", cause)
 
 

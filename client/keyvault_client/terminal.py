@@ -159,10 +159,10 @@ def load_key_to_change(key: Path, save: Path | None, *, in_place: bool) -> DataK
     return old
 
 
-def write_changed_key(new: DataKey, key: Path, save: Path | None, *, in_place: bool) -> None:
+def write_changed_key(new: DataKey, old: DataKey, key: Path, save: Path | None, *, in_place: bool) -> None:
     """Write the new version of the key in a file to where the user wants it."""
     if in_place:
-        new.replace(key)
+        new.replace(key, old=old)
     else:
         write_key(new, save)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from keyvault_client import DataKey, InvalidRequest
+from keyvault_client.file_locks import locked_folder
 from keyvault_client.key_files import replace_file
 from keyvault_client.terminal import write_key
 from tests.support.shell import Shell, in_shell, one_line
@@ -104,6 +105,25 @@ def test_the_old_file_stays_until_the_new_one_is_on_disk(saved: Path, monkeypatc
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc to find the folder of a descriptor")
+def test_a_key_that_another_program_exchanged_stays(saved: Path) -> None:
+    other = DataKey("default", "prod/", b"of a rotation", bytes(32))
+    other.replace(saved, old=KEY)
+    with pytest.raises(InvalidRequest, match=r"prod\.key: another program has exchanged the key: nothing was written"):
+        KEY.replace(saved, old=KEY)
+    assert DataKey.load(saved) == other
+    saved.unlink()
+    with pytest.raises(InvalidRequest, match="another program has exchanged the key"):
+        KEY.replace(saved, old=other)
+    assert not saved.exists()
+
+
+def test_a_key_is_not_replaced_while_another_run_does_that(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("keyvault_client.file_locks.LOCK_SECONDS", 0.02)
+    with locked_folder(saved.parent), pytest.raises(OSError, match="locked by another run") as error:
+        KEY.replace(saved)
+    assert error.value.filename == str(saved.parent)
+
+
 def test_a_redirected_key_is_on_disk_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[Path] = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(Path(f"/dev/fd/{descriptor}").readlink()))

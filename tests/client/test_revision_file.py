@@ -132,7 +132,7 @@ def test_a_file_that_cannot_be_written_is_one_warning(tmp_path: Path, caplog: py
 def test_a_lock_that_is_never_released_is_a_warning(
     path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("keyvault_client.revision_file.LOCK_SECONDS", 0.05)
+    monkeypatch.setattr("keyvault_client.file_locks.LOCK_SECONDS", 0.05)
     path.parent.mkdir(parents=True)
     with Path(f"{path}.lock").open("wb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from keyvault_client import DataKey, KeyVault, Unavailable
+from keyvault_client import DataKey, KeyRing, KeyVault, Unavailable
+from keyvault_client.cli_rotate import rewrap
+from keyvault_client.file_locks import locked_folder
+from keyvault_client.new_keys import NewKeyInFolder
 from keyvault_client.rotation import Survey, rotate, survey
 
 
@@ -94,3 +97,28 @@ async def test_a_cancelled_run_knows_what_is_done(vault: KeyVault, old: DataKey)
     assert (found.old, sorted(found.new)) == (["prod/0"], NAMES[1:])
     again = await survey(vault, NAMES, old, Keys(new))
     assert (again.old, again.new) == (["prod/0"], NAMES[1:])
+
+
+async def test_rewrapping_leaves_a_key_that_was_rotated(vault: KeyVault, tmp_path: Path) -> None:
+    ring = KeyRing(tmp_path)
+    old, new = await vault.generate_key("prod/"), await vault.generate_key("prod/")
+    path = ring.save(old)
+    stored, done, failed = ring.entries(), list[str](), dict[str, str]()
+    new.save(tmp_path / "prod.key.new")
+    NewKeyInFolder(vault, "prod/", old, ring).finish()
+    await rewrap(vault, stored, done, failed)
+    assert DataKey.load(path) == new
+    assert (done, list(failed)) == ([], [str(path)])
+
+
+async def test_keys_are_not_exchanged_while_another_run_does_that(
+    vault: KeyVault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("keyvault_client.file_locks.LOCK_SECONDS", 0.02)
+    ring = KeyRing(tmp_path)
+    old, new = await vault.generate_key("prod/"), await vault.generate_key("prod/")
+    path = ring.save(old)
+    new.save(tmp_path / "prod.key.new")
+    with locked_folder(tmp_path), pytest.raises(OSError, match="locked by another run"):
+        NewKeyInFolder(vault, "prod/", old, ring).finish()
+    assert DataKey.load(path) == old
