@@ -200,7 +200,7 @@ def _by_scope(keys: Iterable[StoredKey]) -> _Scopes:
 def _longest(scopes: _Scopes, name: str, without: DataKey | None = None) -> tuple[StoredKey, ...]:
     """Return the keys of the longest scope that covers the name, once a key is left out; none if no scope does."""
     for scope in _scopes_over(name):
-        found = tuple(one for one in scopes.get(scope, ()) if without is None or not _is_same(one.key, without))
+        found = tuple(one for one in scopes.get(scope, ()) if without is None or not is_same_data_key(one.key, without))
         if found:
             return found
     return ()
@@ -215,7 +215,7 @@ def _scopes_over(name: str) -> Iterator[str]:
         end = slash
 
 
-def _is_same(one: DataKey, other: DataKey) -> bool:
+def is_same_data_key(one: DataKey, other: DataKey) -> bool:
     """Report whether both are one data key, which may have been wrapped twice."""
     if one.plaintext_key is None or other.plaintext_key is None:
         return one.wrapped_key == other.wrapped_key

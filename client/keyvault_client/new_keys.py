@@ -11,7 +11,7 @@ from pathlib import Path
 from keyvault_api.files import stamp_of, sync_directory
 from keyvault_client.file_locks import locked_folder
 from keyvault_client.key_folder import NEW_SUFFIX, StoredKey, path_for, save_key
-from keyvault_client.key_ring import KeyRing
+from keyvault_client.key_ring import KeyRing, is_same_data_key
 from keyvault_client.keys import DataKey
 from keyvault_client.vault import KeyVault
 
@@ -111,7 +111,8 @@ class NewKeyEach:
 
     def finish(self) -> list[Path]:
         """Let the old key no longer count, and return its file and the folder. Raises OSError."""
-        same = [one for one in _of_scope(self._ring, self._scope, self._old.tenant) if one.key == self._old]
+        stored = _of_scope(self._ring, self._scope, self._old.tenant)
+        same = [one for one in stored if is_same_data_key(one.key, self._old)]  # it may have been rewrapped
         return [self._ring.folder, *map(_retire, same)]
 
 

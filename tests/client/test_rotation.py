@@ -9,7 +9,7 @@ import pytest
 from keyvault_client import DataKey, KeyRing, KeyVault, Unavailable
 from keyvault_client.cli_rotate import rewrap
 from keyvault_client.file_locks import locked_folder
-from keyvault_client.new_keys import NewKeyInFolder
+from keyvault_client.new_keys import NewKeyEach, NewKeyInFolder
 from keyvault_client.rotation import Survey, rotate, survey
 
 
@@ -122,3 +122,13 @@ async def test_keys_are_not_exchanged_while_another_run_does_that(
     with locked_folder(tmp_path), pytest.raises(OSError, match="locked by another run"):
         NewKeyInFolder(vault, "prod/", old, ring).finish()
     assert DataKey.load(path) == old
+
+
+async def test_an_old_key_that_was_rewrapped_is_retired(vault: KeyVault, tmp_path: Path) -> None:
+    ring = KeyRing(tmp_path)
+    old = await vault.generate_key("prod/")
+    path = ring.save(old)
+    keys = NewKeyEach(vault, "prod/", old, ring)
+    (await vault.rewrap_key(old)).replace(path)
+    assert keys.finish() == [tmp_path, path.with_name("prod%2F.key.old")]
+    assert "prod/" not in KeyRing(tmp_path)
