@@ -28,6 +28,7 @@ from tests.support.repository import ROOT
 READ_AT_A_START = ("LD_", "PYTHON", "GRPC_", "MALLOC_", "COVERAGE_", "OPENSSL_", "LANG", "LC_")
 """Beginnings of variables that a process reads when it starts or imports: each value has a process of its own."""
 _VERBOSITY = "GRPC_VERBOSITY"
+_starting = threading.Lock()
 
 
 def run_forked(
@@ -111,7 +112,9 @@ class Forked:
             "umask": None,
             "terminal": terminal,
         }
-        reported = _forks_of(self.args, environment).ask(request, streams)
+        with _starting:  # or two threads would each start a process that forks
+            forks = _forks_of(self.args, environment)
+        reported = forks.ask(request, streams)
         self._report = os.fdopen(reported, "rb", buffering=0)  # closed by __exit__
         self.pid = int(self._report.readline())
         self.returncode: int | None = None
