@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from keyvault_client import KeyVault
+    from keyvault_client import KeyVault, sync
     from keyvault_client.testing import EmbeddedServer
 
 
@@ -41,3 +41,10 @@ def keyvault(keyvault_server: EmbeddedServer) -> Iterator[KeyVault]:
     loop = asyncio.new_event_loop()  # the test's own may be gone, and asyncio.run would unset it
     loop.run_until_complete(vault.close())
     loop.close()
+
+
+@pytest.fixture
+def keyvault_sync(keyvault_server: EmbeddedServer) -> Iterator[sync.KeyVault]:
+    """A synchronous client (keyvault_client.sync.KeyVault) of `keyvault_server`."""
+    with keyvault_server.sync_vault() as vault:
+        yield vault

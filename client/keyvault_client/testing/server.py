@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keyvault_api.names import METHODS
 from keyvault_client.errors import KeyVaultError
@@ -15,6 +15,9 @@ from keyvault_client.testing.faults import MUTATIONS, Order, check_methods, chec
 from keyvault_client.testing.process import EmbeddedServerError, ServerProcess
 from keyvault_client.testing.refusals import Refusal
 from keyvault_client.vault import KeyVault
+
+if TYPE_CHECKING:
+    from keyvault_client import sync
 
 
 class Fault(AbstractContextManager["Fault"]):
@@ -65,6 +68,12 @@ class EmbeddedServer:
 
     def vault(self, *, timeout: float = 10.0, **options: Any) -> KeyVault:
         """Return a client of this server; `options` are those of KeyVault."""
+        return KeyVault(self.address, timeout=timeout, **options)
+
+    def sync_vault(self, *, timeout: float = 10.0, **options: Any) -> "sync.KeyVault":
+        """Return a synchronous client of this server; `options` are those of its constructor."""
+        from keyvault_client.sync import KeyVault  # most tests are asynchronous, and do not wait for it
+
         return KeyVault(self.address, timeout=timeout, **options)
 
     def generate_key(self, scope: str) -> DataKey:
