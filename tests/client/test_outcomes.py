@@ -191,13 +191,15 @@ async def test_a_settled_refusal_is_retried_and_known(server: Served, reason: st
             await vault.create(NAME, b"ours", key=key)
 
 
-async def test_a_remembered_revision_settles_an_unknown_attempt(server: Served) -> None:
-    async with peer(server, {"Update": [answers(Code.UNKNOWN), stale(5, remembered_since=2)]}) as (_, vault):
+@pytest.mark.parametrize(("current", "since"), [(5, 2), (2, 2), (2, 1)])
+async def test_a_remembered_revision_settles_an_unknown_attempt(server: Served, current: int, since: int) -> None:
+    """The attempt was for revision 2, so another envelope has it."""
+    async with peer(server, {"Update": [answers(Code.UNKNOWN), stale(current, remembered_since=since)]}) as (_, vault):
         key = await vault.generate_key(SCOPE)
         await vault.create(NAME, b"0", key=key)
         with pytest.raises(Conflict) as conflict:
             await vault.update(NAME, b"ours", key=key, revision=1)
-    assert (conflict.value.current_revision, conflict.value.remembered_since) == (5, 2)
+    assert (conflict.value.current_revision, conflict.value.remembered_since) == (current, since)
 
 
 async def test_a_purge_between_two_attempts_leaves_it_unknown() -> None:

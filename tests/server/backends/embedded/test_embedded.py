@@ -286,6 +286,18 @@ async def test_reads_share_a_view_for_a_moment_only(tmp_path: Path) -> None:
             await asyncio.sleep(SNAPSHOT_SECONDS)
 
 
+async def test_nothing_of_a_closed_store_runs_later(tmp_path: Path) -> None:
+    loop, later = asyncio.get_running_loop(), []
+    loop.set_exception_handler(lambda _, context: later.append(context["message"]))
+    try:
+        async with open_store(tmp_path / "records.sqlite3") as store:
+            assert await store.get("t", "k") is None
+        await asyncio.sleep(2 * SNAPSHOT_SECONDS)
+    finally:
+        loop.set_exception_handler(None)
+    assert not later
+
+
 def test_a_keyring_is_never_created_over_another(tmp_path: Path) -> None:
     path = tmp_path / "keyring.json"
     Keyring.create(path)

@@ -68,6 +68,13 @@ async def test_a_failure_before_the_commit_stops_no_writes(opened: Any, kind: st
     assert await store.get("t", "a") == RECORD
 
 
+async def test_a_check_reads_the_table(opened: Any) -> None:
+    store, writer = opened
+    writer.execute("DROP TABLE record")
+    with pytest.raises(BackendUnavailable):
+        await store.check()
+
+
 @pytest.mark.parametrize("error", [MemoryError(), disk_error(sqlite3.SQLITE_IOERR)], ids=ascii)
 async def test_a_failed_commit_stops_all_writes(opened: Any, error: BaseException) -> None:
     store, writer = opened
