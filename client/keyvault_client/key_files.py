@@ -51,7 +51,15 @@ def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
 
 def write_private(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file of mode 0600 durably, new or in place of an old one, as `replace_file` does. Raises OSError."""
-    _put(Path(path).resolve(), os.fspath(path), content, None)
+    _put(Path(os.path.realpath(path)), os.fspath(path), content, None)  # a symbolic link stays one, unless it is a loop
+
+
+def write_private_file(path: Path, content: bytes) -> None:
+    """Write a file as `write_private` does; a pipe or a device is written to. Raises OSError."""
+    if path.exists() and not path.is_file():
+        _write_to_device(path, content)
+    else:
+        write_private(path, content)
 
 
 def _put(target: Path, name: str, content: bytes, like: os.stat_result | None) -> None:
@@ -64,33 +72,15 @@ def _put(target: Path, name: str, content: bytes, like: os.stat_result | None) -
     import tempfile  # it takes a while to import, and few programs replace a file
 
     # 1.
-    descriptor, draft = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        descriptor, draft = tempfile.mkstemp(prefix=f".{target.name[:100]}.", dir=target.parent)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, name) from None
     with _removed_on_failure(Path(draft), name):
         _write_durably(descriptor, content, like)
         # 2.
         Path(draft).replace(target)
     # 3.
-    sync_directory(target.parent)
-
-
-def write_private_file(path: Path, content: bytes) -> None:
-    """Write a file of mode 0600 durably, in place of one that is there; a pipe or a device is written to.
-
-    Raises OSError, and then leaves the old file.
-    """
-    target = Path(os.path.realpath(path))  # a symbolic link stays one, unless it is a loop
-    if target.exists() and not target.is_file():
-        _write_to_device(target, content)
-        return
-    import tempfile
-
-    try:
-        descriptor, draft = tempfile.mkstemp(prefix=f".{target.name[:100]}.", dir=target.parent)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
-    with _removed_on_failure(Path(draft), os.fspath(path)):
-        _write_durably(descriptor, content)
-        Path(draft).replace(target)
     sync_directory(target.parent)
 
 
@@ -123,9 +113,9 @@ def _removed_on_failure(made: Path, name: str) -> Iterator[None]:
     """Remove the file that was made if the body fails, and name the file that the caller knows."""
     try:
         yield
-    except OSError as error:
-        made.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, name) from None
-    except BaseException:
-        made.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # of a disk that became read-only
+            made.unlink()
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, name) from None
         raise

@@ -131,7 +131,8 @@ def save_key(folder: Path, key: DataKey, suffix: str = SUFFIX) -> Path:
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of a disk that is read-only: the first error counts
+            draft.unlink()
     sync_directory(folder)
     return path
 

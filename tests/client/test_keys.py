@@ -1,5 +1,6 @@
 """Key files: who may read them, how they are replaced, and what a shell's redirection does to them."""
 
+import errno
 import os
 import stat
 import sys
@@ -10,7 +11,8 @@ import pytest
 
 from keyvault_client import DataKey, InvalidRequest
 from keyvault_client.file_locks import locked_folder
-from keyvault_client.key_files import replace_file
+from keyvault_client.key_files import replace_file, write_private
+from keyvault_client.key_folder import save_key
 from keyvault_client.terminal import write_key
 from tests.support.shell import Shell, in_shell, one_line
 
@@ -105,6 +107,28 @@ def test_the_old_file_stays_until_the_new_one_is_on_disk(saved: Path, monkeypatc
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc to find the folder of a descriptor")
+def test_an_error_names_the_file_that_the_user_knows(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that became read-only fails the removal of a draft, too."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr(Path, "unlink", fail)
+    attempts: dict[Path, Callable[[], object]] = {
+        saved: lambda: replace_file(saved, b"new"),
+        tmp_path / "new.key": lambda: KEY.save(tmp_path / "new.key"),
+        tmp_path / "prod%2F.key": lambda: save_key(tmp_path, KEY),
+        tmp_path / "nosuch" / "file": lambda: write_private(tmp_path / "nosuch" / "file", b"new"),
+    }
+    for path, attempt in attempts.items():
+        with pytest.raises(OSError, match=r"Read-only|No such") as error:
+            attempt()
+        assert error.value.filename == str(path)
+
+
 def test_a_key_that_another_program_exchanged_stays(saved: Path) -> None:
     other = DataKey("default", "prod/", b"of a rotation", bytes(32))
     other.replace(saved, old=KEY)

@@ -14,6 +14,7 @@ from keyvault_client.revision_file import RevisionFile, default_path
 from tests.support.fakes import FakeKeyService, FakeRecordStore
 from tests.support.servers import on_ports
 from tests.support.shell import Shell
+from tests.support.trails import small_files
 
 NAME = "prod/db-password"
 ADDRESS = "127.0.0.1:50051"
@@ -127,6 +128,12 @@ def test_a_file_that_cannot_be_written_is_one_warning(tmp_path: Path, caplog: py
         file.note(KEY, NAME, revision)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "a rolled back store may go unnoticed" in caplog.text
+
+
+def test_a_full_disk_is_reported_with_the_file(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with small_files(size=10):
+        RevisionFile(path, ADDRESS).note(KEY, NAME, 1)
+    assert f"{path}: File too large" in caplog.text
 
 
 def test_a_lock_that_is_never_released_is_a_warning(
