@@ -42,7 +42,7 @@ names = ["prod/*"]
 
 async def examine(address: str, tls: TLS | None = None, **more: Any) -> dict[str, Finding]:
     """Take all steps; return their findings by name."""
-    findings = await Examination(address, tls, **{"seconds": 3.0} | more).findings()
+    findings = await Examination(address, tls, **{"seconds": 10.0} | more).findings()
     return {finding.check: finding for finding in findings}
 
 
@@ -196,7 +196,7 @@ async def test_tls_on_one_side_alone_is_found(server: Served, tmp_path: Path) ->
     found = await examine(server.address.replace("127.0.0.1", "localhost"), files(tmp_path))
     assert "does not speak TLS on this address" in only_problem(found).text
     async with tls_server(tmp_path) as address:
-        problem = only_problem(await examine(address, seconds=1))
+        problem = only_problem(await examine(address, seconds=2))
     assert problem.check == "identity"
     assert "Does it require TLS" in problem.text
 
