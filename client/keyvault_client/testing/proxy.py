@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import grpc
 
+from keyvault_api.sockets import duplicate_socket
 from keyvault_client.testing.faults import Faults, Order
 
 SERVICE = "/keyvault.v1.KeyVault/"
@@ -144,7 +145,7 @@ def cut(peer: str) -> bool:
 def _cut_if(descriptor: int, port: int) -> bool:
     """End this connection if its peer has the port; all of our peers are on loopback."""
     try:
-        with _duplicate(descriptor) as ours:
+        with duplicate_socket(descriptor) as ours:
             # gRPC listens for IPv4 on a socket of IPv6.
             if ours.family not in (socket.AF_INET, socket.AF_INET6) or ours.getpeername()[1] != port:
                 return False
@@ -152,13 +153,3 @@ def _cut_if(descriptor: int, port: int) -> bool:
     except OSError:  # not a socket, not connected, or closed in between
         return False
     return True
-
-
-def _duplicate(descriptor: int) -> socket.socket:
-    """Return a socket of our own for this one: closing it leaves gRPC's descriptor as it is. Raises OSError."""
-    ours = os.dup(descriptor)
-    try:
-        return socket.socket(fileno=ours)
-    except OSError:
-        os.close(ours)
-        raise

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
+from keyvault_api.sockets import duplicate_socket
+
 _DESCRIPTORS = Path("/proc/self/fd")
 
 Address = tuple[str, int]
@@ -80,7 +82,7 @@ def _key(descriptor: int) -> tuple[int, int, int] | None:
 
 def _connection(descriptor: int) -> Connection | None:
     try:
-        with _duplicate(descriptor) as ours:
+        with duplicate_socket(descriptor) as ours:
             peer = _peer_of(ours)
             return Connection(descriptor, ours.getsockname()[1], peer) if peer else None
     except OSError:  # not a socket, not connected, or closed in between
@@ -90,23 +92,13 @@ def _connection(descriptor: int) -> Connection | None:
 def _cut_if(descriptor: int, address: Address) -> bool:
     """End this connection if its peer has the address."""
     try:
-        with _duplicate(descriptor) as ours:
+        with duplicate_socket(descriptor) as ours:
             if _peer_of(ours) != address:
                 return False
             ours.shutdown(socket.SHUT_RDWR)
     except OSError:  # not a socket, not connected, or closed in between
         return False
     return True
-
-
-def _duplicate(descriptor: int) -> socket.socket:
-    """Return a socket of our own for this one: closing it leaves gRPC's descriptor as it is. Raises OSError."""
-    ours = os.dup(descriptor)
-    try:
-        return socket.socket(fileno=ours)
-    except OSError:
-        os.close(ours)
-        raise
 
 
 def _peer_of(connection: socket.socket) -> Address | None:
