@@ -43,4 +43,5 @@ def run() -> None:
             "too many arguments: send data to standard input; other users of this machine can see arguments"
         ) from None
     except CycloptsError as error:
-        raise InvalidRequest(str(error)) from None
+        hint = " (options of the program follow --)" if sys.argv[1:2] == ["run"] and "--" not in sys.argv else ""
+        raise InvalidRequest(f"{error}{hint}") from None

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from cyclopts.types import ExistingFile, PositiveFloat
 from keyvault_client.cache import Secrets
 from keyvault_client.cli_key_options import DEFAULT_KEYS, KeyOptions
 from keyvault_client.connection_options import DEFAULT_CONNECTION, ConnectionOptions
-from keyvault_client.errors import KeyVaultError, NotCached, NotRefreshed
+from keyvault_client.errors import InvalidRequest, KeyVaultError, NotCached, NotRefreshed, quote
 from keyvault_client.key_sources import ChosenKeys
 from keyvault_client.program import become, find_program
 from keyvault_client.records import Record
@@ -49,6 +50,8 @@ async def run(
     The program replaces this process: signals and the exit code are its own. If a record cannot be read, it is not
     started. With --watch this process stays, forwards signals, and ends with the program's exit code.
     """
+    if command and "--" not in sys.argv:
+        raise InvalidRequest(f"give -- before {quote(command[0])}: options of the program would be taken from it")
     assignments = parse_assignments(env, env_file)
     environment = dict(os.environ) if keep_credentials else without_credentials(os.environ)
     path = find_program(command, environment)

@@ -62,6 +62,13 @@ def test_options_after_the_dashes_are_the_programs(shell: Shell) -> None:
     assert shell.ok(line) == b"--help,--env,--key,--,--version"
 
 
+def test_a_program_without_the_dashes_is_refused(shell: Shell) -> None:
+    """An option of the program would otherwise be one of ours, and the program would start without it."""
+    line = "run --key run.key --env A=run/a"
+    assert "give -- before 'printenv'" in shell.refused(f"{line} printenv --timeout 3", status=2)
+    assert "(options of the program follow --)" in shell.refused(f"{line} sh -c true", status=2)
+
+
 def test_the_exit_code_is_the_programs(shell: Shell) -> None:
     assert shell.run("run --key run.key --env A=run/a -- sh -c exit${IFS}42").returncode == 42
     assert shell.run("run --key run.key --env A=run/a -- sh -c kill${IFS}$$").returncode == -15
