@@ -1,7 +1,6 @@
 """The command `keyvault run`: start a program with secrets in its environment."""
 
 import asyncio
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from keyvault_client.errors import InvalidRequest, KeyVaultError, NotCached, Not
 from keyvault_client.key_sources import ChosenKeys
 from keyvault_client.program import become, find_program
 from keyvault_client.records import Record
+from keyvault_client.terminal import environment_at_start
 from keyvault_client.variables import Values, parse_assignments, values_of, without_credentials
 from keyvault_client.vault import KeyVault
 from keyvault_client.watched_program import WatchedProgram
@@ -53,7 +53,8 @@ async def run(
     if command and "--" not in sys.argv:
         raise InvalidRequest(f"give -- before {quote(command[0])}: options of the program would be taken from it")
     assignments = parse_assignments(env, env_file)
-    environment = dict(os.environ) if keep_credentials else without_credentials(os.environ)
+    environment = environment_at_start()
+    environment = environment if keep_credentials else without_credentials(environment)
     path = find_program(command, environment)
     owner = keys.choose_for_names(assignments.values())
     async with connection.connect(owner.ring) as vault:

@@ -27,6 +27,7 @@ from keyvault_client.prompt import ask, interruptible
 
 MAX_INPUT = 64 * 1024 * 1024
 """Most bytes of many records at once."""
+_VERBOSITY = "GRPC_VERBOSITY"
 
 
 def read_secret(key_id: str, from_file: Path | None = None, *, allow_empty: bool) -> bytes:
@@ -195,14 +196,14 @@ def flush_output() -> None:
 def quiet_grpc() -> None:
     """Keep gRPC's core from writing to standard error, where it reports each failed handshake.
 
-    GRPC_VERBOSITY would silence it, but gRPC reads that before any line of ours runs. So:
-
-    1. this program's standard error moves to a copy of descriptor 2;
-    2. descriptor 2, which gRPC writes to, goes to /dev/null.
+    1. This program's standard error moves to a copy of descriptor 2.
+    2. Descriptor 2, which gRPC writes to, goes to /dev/null.
+    3. GRPC_VERBOSITY silences what gRPC's threads write after `give_back_standard_error`. gRPC reads it when it is
+       imported, which a program that calls main() may have done before: hence 1 and 2.
 
     A GRPC_VERBOSITY in the environment shows that the user wants to see these lines: then nothing changes.
     """
-    if sys.stderr is None or "GRPC_VERBOSITY" in os.environ:
+    if sys.stderr is None or _VERBOSITY in os.environ:
         return
     # 1. Ours. A new file object has no error handler; Python's own standard error has this one.
     sys.stderr = os.fdopen(os.dup(2), "w", errors="backslashreplace")
@@ -210,6 +211,14 @@ def quiet_grpc() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     os.dup2(nowhere, 2)
     os.close(nowhere)
+    # 3.
+    os.environ[_VERBOSITY] = "NONE"
+
+
+def environment_at_start() -> dict[str, str]:
+    """Return the environment of this process without what quiet_grpc() has set."""
+    is_quiet = sys.stderr is not None and sys.stderr.fileno() != 2
+    return {name: value for name, value in os.environ.items() if not (is_quiet and name == _VERBOSITY)}
 
 
 def give_back_standard_error() -> None:

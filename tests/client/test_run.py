@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,20 @@ pytestmark = pytest.mark.process
 INHERITED = """echo $$; cat /proc/self/limits; grep -E '^(Sig[BIC]|Umask|NoNewPrivs)' /proc/self/status
 ls /proc/self/fd; echo "to standard error" >&2; exit 42"""
 """What a program sees of its start."""
+FAILED_HANDSHAKE = """
+import os, threading
+from keyvault_client.terminal import environment_at_start, give_back_standard_error, quiet_grpc
+before = dict(os.environ)
+quiet_grpc()
+import grpc
+assert environment_at_start() == before
+give_back_standard_error()
+channel = grpc.secure_channel(os.environ["KEYVAULT_ADDRESS"], grpc.ssl_channel_credentials())
+failed = threading.Event()
+channel.subscribe(lambda state: state is grpc.ChannelConnectivity.TRANSIENT_FAILURE and failed.set(), True)
+assert failed.wait(20)
+"""
+"""What gRPC writes a line about, after a program has got standard error."""
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +47,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory, address: str) -> Path:
 @pytest.fixture
 def shell(tmp_path: Path, stored: Path, address: str) -> Shell:
     shell = Shell(tmp_path, address)
+    shell.environment.pop("GRPC_VERBOSITY", None)  # of the tests' own import of the server
     (tmp_path / "run.key").symlink_to(stored / "run.key")
     return shell
 
@@ -182,6 +198,14 @@ def test_a_program_on_a_terminal_has_the_terminal(shell: Shell) -> None:
 def test_output_of_ours_comes_from_the_program_alone(shell: Shell) -> None:
     done = in_shell(shell, "keyvault run --key run.key --env A=run/a -- sh -c 'echo $A' 2>&-")
     assert (done.returncode, done.stdout) == (0, b"hunter2\n")
+
+
+def test_grpc_writes_nothing_while_a_program_takes_over(shell: Shell) -> None:
+    """A thread of gRPC's that runs into the execve() writes that it cannot start another one."""
+    done = subprocess.run(
+        [sys.executable, "-c", FAILED_HANDSHAKE], env=shell.environment, capture_output=True, timeout=30, check=True
+    )
+    assert done.stderr == b""
 
 
 @pytest.mark.slow

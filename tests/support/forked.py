@@ -191,6 +191,8 @@ def _forks_of(command: Sequence[str], environment: Mapping[str, str]) -> "_Forks
     read = {name: value for name, value in environment.items() if name.startswith(READ_AT_A_START)}
     if program == "keyvault-server" and not serves:
         read.setdefault(_VERBOSITY, "ERROR")  # as its import does
+    if program == "keyvault":
+        read.setdefault(_VERBOSITY, "NONE")  # as its main() does before it imports gRPC
     return _forks((program, "serve") if serves else (program,), tuple(sorted(read.items())))
 
 
