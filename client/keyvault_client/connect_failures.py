@@ -21,6 +21,10 @@ _CAUSES = (
     (r"No such file or directory", "no such socket. Is the server running?"),
     (r"Permission denied", "permission denied. May this user use the socket?"),
     (r"errors resolving|DNS resolution failed", "the host name does not resolve. Is the address right?"),
+    (
+        r"before receiving SETTINGS",
+        "what accepts connections there does not answer. Is the address right, and does the server require TLS?",
+    ),
     (r"unreachable|No route to host|[Tt]imed out", "the host is unreachable. Is the address right?"),
     (r"WRONG_VERSION_NUMBER", _NO_TLS),
     (r"Hostname Verification Check failed", _MISNAMED),

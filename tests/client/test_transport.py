@@ -126,6 +126,13 @@ async def test_a_server_of_another_protocol_is_named() -> None:
         assert await cause(address) == "there is no gRPC server on this address. Is the address right?"
 
 
+async def test_a_listener_that_does_not_answer_is_named() -> None:
+    async with listening(lambda _reader, _writer: asyncio.sleep(60)) as port:
+        assert await cause(f"127.0.0.1:{port}") == (
+            "what accepts connections there does not answer. Is the address right, and does the server require TLS?"
+        )
+
+
 async def test_a_server_that_hangs_up_is_named(tls: TLS) -> None:
     async with answering(b"") as address:
         assert "the server closed the connection" in await cause(address)
