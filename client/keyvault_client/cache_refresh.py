@@ -15,7 +15,7 @@ from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_client.batch_reading import BatchReader, Reads
 from keyvault_client.cache_file import SealedRecord
 from keyvault_client.callbacks import called, describe, is_cancelled
-from keyvault_client.errors import KeyVaultError, RecordDamaged
+from keyvault_client.errors import KeyVaultError, RecordDamaged, RolledBack
 from keyvault_client.key_choice import KeyChoice
 from keyvault_client.keys import DataKey
 from keyvault_client.reading import Change, Reader, is_sealed_under
@@ -93,6 +93,8 @@ class Refresher:
             if isinstance(found, KeyVaultError):
                 return found
             return self._reader.accept_sealed(sealed.open(self.keys[name]), self.keys[name])
+        except RolledBack as error:  # not by the server: the record was changed after the file was written
+            return KeyVaultError(f"the file has revision {error.revision}, and revision {error.seen} was seen since")
         except KeyVaultError as error:
             return error
 

@@ -261,7 +261,9 @@ async def test_a_record_of_the_file_counts_only_if_it_opens(file: Path, caplog: 
     assert all(name in line for name in names[1:])
 
 
-async def test_the_file_does_not_go_below_a_revision_that_was_seen(file: Path, tmp_path: Path) -> None:
+async def test_the_file_does_not_go_below_a_revision_that_was_seen(
+    file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_cache_file(file, [sealed(revision=5)])
     state = tmp_path / "revisions.json"
     async with offline(file, state_file=state) as secrets:
@@ -272,6 +274,8 @@ async def test_the_file_does_not_go_below_a_revision_that_was_seen(file: Path, t
     with pytest.raises(NotRefreshed):
         async with offline(file, state_file=state):
             raise AssertionError
+    assert "prod/db: the file has revision 4, and revision 5 was seen since" in caplog.text
+    assert "rolled back" not in caplog.text, "a change since then is not the server's fault"
 
 
 async def test_what_the_file_proved_refuses_an_older_server(file: Path) -> None:
