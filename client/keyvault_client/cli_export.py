@@ -7,7 +7,7 @@ from cyclopts import Parameter
 from keyvault_client.cli_key_options import DEFAULT_KEYS, KeyOptions
 from keyvault_client.cli_parameters import OutputFile, Raw
 from keyvault_client.connection_options import DEFAULT_CONNECTION, ConnectionOptions
-from keyvault_client.errors import KeyVaultError
+from keyvault_client.errors import KeyVaultError, NotFound, quote
 from keyvault_client.many_records import read_in_batches, render_json, render_variables
 from keyvault_client.terminal import write_plaintext
 
@@ -31,6 +31,10 @@ async def export(
     """
     async with connection.connect() as vault:
         names = [name.key_id async for name in vault.list(prefix)]
+    if not names:
+        raise NotFound(
+            f"no record begins with {quote(prefix)}: nothing was exported" if prefix else "there is no record"
+        )
     owner = keys.choose_for_names(names, output=output)
     async with connection.connect(owner.ring) as vault:
         found = await read_in_batches(vault, names, owner.key)

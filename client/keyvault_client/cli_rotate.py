@@ -18,7 +18,7 @@ from keyvault_api.names import covers
 from keyvault_client.cli_key_options import DEFAULT_KEYS, KeyOptions
 from keyvault_client.cli_parameters import AsJson
 from keyvault_client.connection_options import DEFAULT_CONNECTION, ConnectionOptions
-from keyvault_client.errors import InvalidRequest, KeyVaultError, NotAuthorized
+from keyvault_client.errors import InvalidRequest, KeyVaultError, NotAuthorized, NotFound
 from keyvault_client.key_folder import StoredKey, read_folder
 from keyvault_client.key_sources import folder_of
 from keyvault_client.keys import DataKey
@@ -89,6 +89,8 @@ class _Rotation:
         """
         # 1.
         await self._look()
+        if not self._prefix.endswith("/") and not self._found:
+            raise NotFound(f"no such record: {self._prefix}; nothing was changed")
         saved: list[Path] = []
         if yes:
             with _saying_what_is_done(self._found):

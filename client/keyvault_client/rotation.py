@@ -57,6 +57,10 @@ class Survey:
     failed: dict[str, str] = field(default_factory=dict)
     """Names of records that could not be read or rotated, and why."""
 
+    def __bool__(self) -> bool:
+        """Report whether there is any record."""
+        return bool(self.old or self.new or self.other or self.failed)
+
     def add(self, more: "Survey") -> None:
         """Add what was found of other names."""
         self.old += more.old

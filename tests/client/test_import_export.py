@@ -127,6 +127,9 @@ def test_an_export_is_imported_as_it_was(shell: Shell, prefix: str) -> None:
     values = {"a": "it's $HOME", "b-c": "two\nlines\n", "d/e": {"base64": "/w=="}}
     shell.ok(f"import {prefix} --key a.key --apply", json.dumps(values).encode())
     assert json.loads(shell.ok(f"export {prefix} --key a.key --format json")) == values
+    message = f"no record begins with '{prefix}typo': nothing was exported"
+    assert message in shell.refused(f"export {prefix}typo --key a.key -o typo.env", 3)
+    assert not (shell.directory / "typo.env").exists()
     assert "d/e is not UTF-8" in shell.refused(f"export {prefix} --key a.key -o out.env", 2)
     assert not (shell.directory / "out.env").exists()
     shell.ok(f"delete {prefix}d/e --key a.key")

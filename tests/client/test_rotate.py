@@ -120,6 +120,12 @@ def test_a_single_record_gets_a_key_of_its_own(shell: Shell, folder: Path, prefi
     assert read_all(shell, folder, prefix) == content(names, prefix)
 
 
+def test_a_name_without_a_record_gets_no_key(shell: Shell, folder: Path, prefix: str, names: list[str]) -> None:
+    before = set(folder.iterdir())
+    assert f"no such record: {prefix}typo; nothing was changed" in shell.refused(f"rotate {prefix}typo --yes", status=3)
+    assert set(folder.iterdir()) == before
+
+
 def test_key_files_are_exchanged_without_a_folder(shell: Shell, folder: Path, prefix: str, names: list[str]) -> None:
     """A second run finds nothing to do, with the same new key."""
     old = KeyRing(folder).current(prefix)[0].path
