@@ -286,6 +286,16 @@ async def test_reads_share_a_view_for_a_moment_only(tmp_path: Path) -> None:
             await asyncio.sleep(SNAPSHOT_SECONDS)
 
 
+async def test_a_walk_over_copies_begins_with_a_view_of_its_own(tmp_path: Path) -> None:
+    """Another process kept a copy after the last read."""
+    path = tmp_path / "records.sqlite3"
+    async with open_store(path) as store:
+        assert await store.get("t", "k") is None
+        with contextlib.closing(sqlite3.connect(path)) as other, other:
+            other.execute("INSERT INTO copy VALUES ('t', 'k', 1, x'00')")
+        assert [copy.revision async for copy in store.walk_copies()] == [1]
+
+
 async def test_nothing_of_a_closed_store_runs_later(tmp_path: Path) -> None:
     loop, later = asyncio.get_running_loop(), []
     loop.set_exception_handler(lambda _, context: later.append(context["message"]))

@@ -84,6 +84,8 @@ async def test_a_failed_commit_stops_all_writes(opened: Any, error: BaseExceptio
             await store.put_if("t", "a", RECORD, None)
     with pytest.raises(BackendUnavailable, match="stopped writing"):
         await store.check()
+    with pytest.raises(BackendUnavailable, match="stopped writing"):
+        await store.remove_copy("t", "a", 1, b"envelope")
 
 
 @pytest.mark.parametrize("kind", ["INSERT", "COMMIT"])
