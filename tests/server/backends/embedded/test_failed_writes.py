@@ -29,6 +29,10 @@ class FailingWriter:
         self._fail("COMMIT")
         self._connection.commit()
 
+    def rollback(self) -> None:
+        self._fail("ROLLBACK")
+        self._connection.rollback()
+
     def _fail(self, kind: str) -> None:
         if kind in self.failures:
             raise self.failures.pop(kind)
@@ -86,6 +90,16 @@ async def test_a_failed_commit_stops_all_writes(opened: Any, error: BaseExceptio
         await store.check()
     with pytest.raises(BackendUnavailable, match="stopped writing"):
         await store.remove_copy("t", "a", 1, b"envelope")
+
+
+async def test_a_failed_rollback_stops_all_writes(opened: Any) -> None:
+    store, writer = opened
+    writer.failures |= {kind: disk_error(sqlite3.SQLITE_IOERR) for kind in ("INSERT", "ROLLBACK")}
+    for _ in range(2):
+        with pytest.raises(BackendUnavailable):
+            await store.put_if("t", "a", RECORD, None)
+    with pytest.raises(BackendUnavailable, match="stopped writing"):
+        await store.check()
 
 
 @pytest.mark.parametrize("kind", ["INSERT", "COMMIT"])
