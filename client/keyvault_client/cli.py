@@ -54,7 +54,7 @@ COMMANDS = {
 
 def main() -> None:
     """Run the command; the entry point."""
-    close_memory()
+    close_memory(for_good=False)
     quiet_grpc()
     try:
         _run()

@@ -57,8 +57,8 @@ def is_interactive() -> bool:
 
 def agrees(question: str) -> bool:
     """Ask a person, whom `is_interactive` found; return False for a no or the end of input, else True."""
-    _say(question)
     with interruptible():
+        _say(question)
         answer = os.read(sys.stdin.fileno(), MAX_LINE)
     if not answer:
         _say("\n")

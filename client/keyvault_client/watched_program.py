@@ -90,7 +90,7 @@ class WatchedProgram:
         except OSError as error:
             raise why_not_started(self._path, error) from None
         finally:
-            close_memory()
+            close_memory(for_good=False)
 
     async def _stop(self) -> None:
         """End the program if it runs: SIGTERM, and SIGKILL if it takes too long."""

@@ -11,10 +11,13 @@ from functools import cache
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
 
 
-def close_memory() -> None:
-    """Let nobody but root read this process's memory (core file, debugger, /proc): it holds data keys."""
+def close_memory(*, for_good: bool = True) -> None:
+    """Let nobody but root read this process's memory (core file, debugger, /proc): it holds data keys.
+
+    With for_good=False, a program that this one becomes can have its limit of core files back.
+    """
     _, hard = core_limit_at_start()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))  # a program that this one becomes can have its limit back
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0 if for_good else hard))
     if sys.platform == "linux":  # a core_pattern that begins with a pipe ignores the limit
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
