@@ -11,7 +11,7 @@ from typing import Generic, TypeAlias, TypeVar
 
 from keyvault_api.names import MAX_BATCH_ITEMS
 from keyvault_api.v1 import keyvault_pb2 as pb
-from keyvault_client.errors import InvalidRequest, KeyVaultError, ServerFailure
+from keyvault_client.errors import InvalidRequest, KeyVaultError, ServerFailure, Unavailable
 from keyvault_client.keys import DataKey
 from keyvault_client.reading import Reader
 from keyvault_client.records import Record, check_scope
@@ -66,10 +66,17 @@ class BatchReader:
         Raises KeyVaultError if a call fails as a whole; the results of earlier calls are then there.
         """
         wanted = [name for name, key in reads.keys.items() if _check(reads, name, key)]
-        backoff = Backoff()
+        backoff, again = Backoff(), dict[str, KeyVaultError]()
         while wanted:
             asked, later = wanted[:MAX_BATCH_ITEMS], wanted[MAX_BATCH_ITEMS:]
-            failures = await self._read_some(reads, asked, deadline)
+            try:
+                failures = await self._read_some(reads, asked, deadline)
+            except Unavailable:
+                if not again.keys() >= set(asked):
+                    raise
+                reads.results.update({name: again[name] for name in asked})  # why they were asked for again
+                wanted = later
+                continue
             full = [name for name, one in failures.items() if one.error.reason == _FULL]
             if len(full) == len(asked):
                 raise ServerFailure("the server has no room for a single record in its answer")

@@ -22,7 +22,7 @@ from keyvault_client import (
     ServerFailure,
 )
 from keyvault_client.revision_file import RevisionFile
-from tests.support.lying import lying_server
+from tests.support.lying import Refused, lying_server
 from tests.support.servers import Served
 
 SIZE = 200_000
@@ -91,6 +91,15 @@ async def test_a_busy_item_is_asked_for_until_the_deadline() -> None:
     async with lying_server({"BatchRead": answer(BUSY)}) as address, KeyVault(address) as vault:
         with pytest.raises(KeyVaultError):
             await vault.whoami()  # connects: on a busy machine that may take more than a second
+        assert isinstance((await vault.read_many({"a/1": key}, timeout=1.0))["a/1"], Busy)
+
+
+@pytest.mark.slow
+async def test_a_busy_item_stays_one_when_the_deadline_passes() -> None:
+    key = DataKey("default", "a/", b"wrapped", bytes(32))
+
+    away = Refused(grpc.StatusCode.UNAVAILABLE, "the server is stopping", "SERVER_STOPPING")
+    async with lying_server({"BatchRead": [answer(BUSY), away]}) as address, KeyVault(address) as vault:
         assert isinstance((await vault.read_many({"a/1": key}, timeout=1.0))["a/1"], Busy)
 
 
