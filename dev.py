@@ -32,7 +32,7 @@ SUPPORTED = ("3.14", "3.13", "3.12", "3.11")
 NOT_PINNED = ("keyvault-grpc", "keyvault")
 """Our distribution, and the unrelated project that has the name of our command on the package index."""
 USERS, DEVELOPERS = ("build", "server"), ("build", "dev")
-UNIT = ("-n", "2", "-m", "not process and not external and not slow")
+UNIT = ("-n", "2", "-m", "not process and not external and not slow and not medium")
 """Its tests compute more than they wait: a third worker would only collect them once more."""
 MEMORY, ROOM = Path("/dev/shm"), 1 << 30  # noqa: S108 - what is made there has a name of its own and mode 0700
 """The unit tier's files are in memory, where there is so much of it: syncs of a disk are a fifth of its time."""

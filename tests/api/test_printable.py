@@ -36,6 +36,7 @@ def test_a_kept_character_stays() -> None:
 
 
 @given(st.text(st.characters(exclude_categories=())))
+@pytest.mark.medium
 def test_every_text_becomes_one_line_of_visible_characters(text: str) -> None:
     shown = printable(text)
     assert shown.isprintable()

@@ -23,6 +23,7 @@ def file(name: str) -> dict[str, Any]:
     return read(f"{name}.json")
 
 
+@pytest.mark.medium
 def test_the_committed_files_are_what_the_generator_makes() -> None:
     for path, text in files().items():
         same = text == (HERE / path).read_text()  # compared here: pytest would spell out a megabyte of difference

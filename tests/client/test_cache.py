@@ -191,7 +191,7 @@ async def test_a_failing_on_change_stops_nothing_and_leaks_nothing(
     assert SECRET not in caplog.text
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 @pytest.mark.slow
 async def test_an_outage_keeps_the_values_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "keyvault_client")
@@ -410,6 +410,7 @@ async def test_a_start_may_be_allowed_without_every_name(vault: KeyVault, key: D
         assert secrets["prod/late"] == b"here"
 
 
+@pytest.mark.medium
 async def test_a_start_without_a_server_names_the_cause() -> None:
     async with KeyVault(NOWHERE, timeout=0.5) as vault:
         with pytest.raises(NotRefreshed, match=r"1 of 1 names were not refreshed: a: .*connection refused"):
@@ -451,7 +452,7 @@ async def test_a_cache_is_used_inside_of_its_block_and_once() -> None:
             await cache.__aenter__()
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 async def test_a_value_beyond_max_age_is_not_served() -> None:
     async with one_name(answer(stored(5, b"five")), answer(GONE), answer(stored(5, b"five")), max_age=0.3) as secrets:
         assert secrets["a"] == b"five"
@@ -537,7 +538,7 @@ async def test_a_client_closed_during_a_refresh_keeps_the_values() -> None:
             assert isinstance(secrets.failure("prod/a"), Unavailable)
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 async def test_other_threads_look_up_while_secrets_change(vault: KeyVault, key: DataKey) -> None:
     found: set[bytes] = set()
     stop = threading.Event()

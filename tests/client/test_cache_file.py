@@ -119,6 +119,7 @@ async def test_the_file_shows_neither_data_nor_keys(vault: KeyVault, file: Path)
         read_cache_file(file)["prod/db"].open(OTHER)
 
 
+@pytest.mark.medium
 async def test_a_program_starts_from_the_file_while_the_server_is_away(vault: KeyVault, file: Path) -> None:
     key = await vault.generate_key("prod/")
     await vault.create("prod/db", SECRET, key=key)
@@ -261,6 +262,7 @@ async def test_a_record_of_the_file_counts_only_if_it_opens(file: Path, caplog: 
     assert all(name in line for name in names[1:])
 
 
+@pytest.mark.medium
 async def test_the_file_does_not_go_below_a_revision_that_was_seen(
     file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -300,6 +302,7 @@ async def test_age_counts_from_the_confirmation_before_the_restart(file: Path) -
         assert secrets.age("prod/c") > 1e9, "ahead of the clock: its age is unknown"
 
 
+@pytest.mark.medium
 async def test_a_value_of_the_file_beyond_max_age_is_not_served(file: Path) -> None:
     write_cache_file(file, [sealed(age=5_000)])
     async with offline(file, max_age=6_000) as secrets:
@@ -326,6 +329,7 @@ async def test_a_rotated_record_of_the_file_asks_for_its_new_key(file: Path) -> 
         assert secrets["prod/db"] == SECRET
 
 
+@pytest.mark.medium
 async def test_a_new_key_that_hangs_holds_up_a_start_once(file: Path) -> None:
     """And not once for each name."""
     names = [f"prod/{number}" for number in range(20)]

@@ -185,6 +185,7 @@ def test_what_a_proxy_says_about_the_certificate_is_shown(tmp_path: Path) -> Non
     assert unknown == "the server refused the client certificate (unknown ca): give one that it trusts"
 
 
+@pytest.mark.medium
 async def test_a_server_that_says_nothing_is_found(tmp_path: Path) -> None:
     replace(tmp_path / "ca.pem", AUTHORITY.pem)
     async with listening(lambda _reader, _writer: asyncio.sleep(60)) as port:
@@ -192,6 +193,7 @@ async def test_a_server_that_says_nothing_is_found(tmp_path: Path) -> None:
     assert refusal == "no answer within 0.2 s. Does the server speak TLS on this address?"
 
 
+@pytest.mark.medium
 async def test_tls_on_one_side_alone_is_found(server: Served, tmp_path: Path) -> None:
     found = await examine(server.address.replace("127.0.0.1", "localhost"), files(tmp_path))
     assert "does not speak TLS on this address" in only_problem(found).text

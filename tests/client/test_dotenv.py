@@ -16,6 +16,7 @@ TEXTS = st.one_of(
 )
 
 
+@pytest.mark.medium
 @given(st.lists(TEXTS))
 def test_what_is_written_is_read_as_it_was(values: list[str]) -> None:
     named = {f"A{number}": value for number, value in enumerate(values)}
@@ -68,6 +69,7 @@ def test_usual_files_are_read(text: str, value: str) -> None:
     assert parse(text) == {"A": value}
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "text",
     ["hunter2", "A='hunter2", 'A="hunter2', "A='hunter'2", "A='hunter'#2", "1A=hunter2", "=hunter2", "A B=hunter2"],

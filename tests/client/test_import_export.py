@@ -25,6 +25,7 @@ from tests.support.terminal import at_terminal
 NOW = datetime.now(UTC)
 
 
+@pytest.mark.medium
 @given(st.dictionaries(st.text(), st.binary() | st.text().map(str.encode)))
 def test_json_that_is_written_is_read_as_it_was(values: dict[str, bytes]) -> None:
     assert parse_values(render_json(values).encode()) == values

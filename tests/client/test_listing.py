@@ -122,6 +122,7 @@ async def test_a_listing_whose_token_stays_the_same_is_given_up() -> None:
     assert len(sent) == 2
 
 
+@pytest.mark.medium
 async def test_a_listing_without_names_comes_to_an_end() -> None:
     """Pages without a name are counted in a row."""
     pages = [page(token=str(number)) for number in range(100)]

@@ -184,6 +184,7 @@ def test_a_key_that_finds_no_room_leaves_no_part_of_itself(shell: Shell) -> None
     assert not (shell.directory / "small.key").exists()
 
 
+@pytest.mark.medium
 def test_every_command_and_parameter_is_explained() -> None:
     commands = [app[name] for name in app if not name.startswith("-")]
     assert len(commands) == len(COMMANDS)

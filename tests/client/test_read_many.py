@@ -51,6 +51,7 @@ async def test_each_name_has_its_record_or_its_error(vault: KeyVault) -> None:
     assert await vault.read_many({}) == {}
 
 
+@pytest.mark.medium
 async def test_more_than_one_answer_holds_is_read(vault: KeyVault) -> None:
     """More names, and more bytes."""
     key = await vault.generate_key("large/")
@@ -82,7 +83,7 @@ async def test_an_answer_that_cannot_be_is_refused(lie: bytes) -> None:
             await vault.read_many({"a": key})
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 async def test_a_busy_item_is_asked_for_until_the_deadline() -> None:
     key = DataKey("default", "a/", b"wrapped", bytes(32))
     async with lying_server({"BatchRead": [answer(BUSY, GONE), answer(GONE)]}) as address, KeyVault(address) as vault:
@@ -103,6 +104,7 @@ async def test_a_busy_item_stays_one_when_the_deadline_passes() -> None:
         assert isinstance((await vault.read_many({"a/1": key}, timeout=1.0))["a/1"], Busy)
 
 
+@pytest.mark.medium
 async def test_a_busy_item_is_asked_for_after_the_time_it_names() -> None:
     key, loop = DataKey("default", "a/", b"wrapped", bytes(32)), asyncio.get_running_loop()
     later = pb.BatchReadResponse.Error(code=8, reason="RATE_LIMITED", retry_delay=Duration(nanos=200_000_000))

@@ -74,6 +74,7 @@ async def test_one_records_failure_stops_no_other(vault: KeyVault, old: DataKey)
     assert len(steps) == len(NAMES)
 
 
+@pytest.mark.medium
 async def test_what_would_fail_for_each_record_ends_the_run(vault: KeyVault, old: DataKey) -> None:
     found, keys = Survey(old=list(NAMES)), Keys(await vault.generate_key("prod/"), failing="prod/4")
     with pytest.raises(OSError, match="No space left"):

@@ -88,6 +88,7 @@ async def test_every_call_does_what_the_other_client_does(server: Served) -> Non
     await asyncio.to_thread(every_call, server.address)
 
 
+@pytest.mark.medium
 async def test_threads_share_a_client_and_one_thread_of_its_own(server: Served) -> None:
     vault = KeyVault(server.address)
 
@@ -144,6 +145,7 @@ async def test_names_before_a_failure_are_listed() -> None:
         assert await asyncio.to_thread(use) == ["a"]
 
 
+@pytest.mark.medium
 def test_a_collected_client_frees_its_connection_in_its_thread(nothing: socket.socket) -> None:
     freed: queue.SimpleQueue[str] = queue.SimpleQueue()
     others = {id(one) for one in gc.get_objects() if isinstance(one, grpc.aio.Channel)}
@@ -157,6 +159,7 @@ def test_a_collected_client_frees_its_connection_in_its_thread(nothing: socket.s
     assert freed.get(timeout=10) == "keyvault-client"
 
 
+@pytest.mark.medium
 def test_a_call_ends_at_its_timeout(nothing: socket.socket) -> None:
     with KeyVault(address_of(nothing), timeout=0.1) as vault:
         began = time.monotonic()
@@ -165,6 +168,7 @@ def test_a_call_ends_at_its_timeout(nothing: socket.socket) -> None:
         assert time.monotonic() - began < 1
 
 
+@pytest.mark.medium
 def test_ctrl_c_ends_a_call_at_once_and_cancels_it(nothing: socket.socket) -> None:
     async def others() -> int:
         await asyncio.sleep(0)
@@ -246,6 +250,7 @@ async def one() -> int:
     return 1
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("mutates", "error"), [(False, Unavailable), (True, OutcomeUnknown)])
 def test_a_caller_does_not_wait_for_a_loop_that_hangs(thread: LoopThread, mutates: bool, error: type) -> None:
     until = threading.Event()

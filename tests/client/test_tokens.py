@@ -236,7 +236,7 @@ async def test_a_function_that_returns_a_bad_token_is_refused(server: IdentitySe
             await whom(vault)
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 async def test_a_function_that_hangs_ends_with_the_timeout(
     server: IdentityServer,
 ) -> None:
@@ -264,6 +264,7 @@ def test_a_token_never_goes_to_another_machine_in_plaintext(token_file: Path, *,
         KeyVault(token_file=token_file, token=token)
 
 
+@pytest.mark.medium
 async def test_a_sent_mutation_is_unknown_if_the_next_token_is_bad() -> None:
     records, given = FakeRecordStore(), [ISSUED_BY.token(), ISSUED_BY.token(), "no token"]
 

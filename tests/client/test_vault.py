@@ -98,7 +98,7 @@ async def test_another_revision_than_the_named_one_is_a_conflict(vault: KeyVault
     assert (await vault.read(NAME, key=key)).plaintext == b"two"
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 async def test_without_a_revision_the_last_writer_wins(server: Served) -> None:
     async with KeyVault(server.address) as one, KeyVault(server.address) as other:
         key = await one.generate_key(NAME)
@@ -198,7 +198,7 @@ async def test_a_closed_client_sends_nothing(server: Served) -> None:
         await vault.generate_key(NAME)
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 async def test_no_server_is_unavailable_and_nothing_was_written() -> None:
     key = DataKey("default", "prod/", b"w", bytes(32))
     async with KeyVault("127.0.0.1:1", timeout=0.5) as vault:
@@ -224,7 +224,7 @@ async def test_a_mutation_is_retried_after_a_lost_reply_and_done_once() -> None:
         assert (await vault.update(NAME, b"two", key=key)).revision == 2
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 async def test_an_outcome_that_stays_unknown_is_said_to_be_unknown() -> None:
     records = FakeRecordStore()
     async with on_ports(FakeKeyService(), records) as server, KeyVault(server.address) as vault:
@@ -235,6 +235,7 @@ async def test_an_outcome_that_stays_unknown_is_said_to_be_unknown() -> None:
             await vault.create(NAME, b"one", key=key, timeout=0.5)
 
 
+@pytest.mark.medium
 async def test_after_16_newer_revisions_a_lost_reply_is_unknown() -> None:
     records = FakeRecordStore()
     async with (
@@ -262,6 +263,7 @@ async def test_after_16_newer_revisions_a_lost_reply_is_unknown() -> None:
         assert (await vault.read(NAME, key=key)).plaintext == b"theirs", "it was not sealed a second time"
 
 
+@pytest.mark.medium
 async def test_a_delete_after_a_lost_reply_leaves_it_unknown() -> None:
     records = FakeRecordStore()
     async with (
@@ -342,6 +344,7 @@ async def test_a_busy_server_is_retried_after_the_time_it_names() -> None:
         assert busy.value.retry_after == 0.5
 
 
+@pytest.mark.medium
 async def test_a_token_that_could_not_be_fetched_is_fetched_again() -> None:
     """Nothing was sent, and the source may answer the next time."""
     fetched = []

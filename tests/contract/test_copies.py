@@ -134,6 +134,7 @@ async def test_the_highest_revisions_are_kept(store: RecordStore, key_id: str) -
     assert await one.kept() == [2**63 - 3, 2**63 - 2]
 
 
+@pytest.mark.medium
 async def test_a_walk_over_the_records_leaves_copies_out(store: RecordStore, key_id: str) -> None:
     tenant = f"walk-{os.urandom(8).hex()}"
     one = Written(store, key_id, tenant)

@@ -106,6 +106,7 @@ async def test_a_listing_goes_on_after_a_name_that_is_gone(store: RecordStore, t
         assert [name.key_id.removeprefix("prod/") for name in page.names] == [one[-1] for one in expected]
 
 
+@pytest.mark.medium
 async def test_the_longest_names_are_listed(store: RecordStore) -> None:
     tenant = os.urandom(31).hex() + "t"
     names = ["a" * 254 + last for last in CHARACTERS if last != "/"]
@@ -128,6 +129,7 @@ async def test_what_is_not_a_record_is_not_listed(store: RecordStore, tenant: st
     assert await listing(store, tenant) == await listing(store, tenant, deleted=True) == []
 
 
+@pytest.mark.medium
 async def test_a_name_that_was_created_before_a_listing_is_in_it(store: RecordStore, tenant: str) -> None:
     """Names that come and go between its pages change nothing for those that stay."""
     names = [f"prod/{number:02}" for number in range(0, 20, 2)]

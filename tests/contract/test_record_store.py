@@ -96,6 +96,7 @@ async def test_a_vacancy_is_empty_and_can_be_written_over(store: RecordStore, ke
     assert await store.get(TENANT, key_id) == again
 
 
+@pytest.mark.medium
 async def test_the_largest_record_under_the_longest_names_is_kept(store: RecordStore) -> None:
     tenant, key_id = "a" * 63, os.urandom(127).hex() + "x"
     largest, next_one = (some_record(MAX_ENVELOPE - 72, ring=16) for _ in range(2))
@@ -166,6 +167,7 @@ async def test_of_many_creates_at_once_one_wins(atomic_store: RecordStore, key_i
     assert await atomic_store.get(TENANT, key_id) == won[0]
 
 
+@pytest.mark.medium
 async def test_no_update_is_lost_among_writers_that_race(atomic_store: RecordStore, key_id: str) -> None:
     writes_each = 3
     await atomic_store.put_if(TENANT, key_id, numbered(0), None)
@@ -231,6 +233,7 @@ async def walked(store: RecordStore, *tenants: str) -> list[Walked]:
     return [found async for found in store.walk() if found.tenant in tenants]
 
 
+@pytest.mark.medium
 async def test_a_walk_meets_every_record_once_as_it_is_read(store: RecordStore) -> None:
     mine, yours = (f"walk-{os.urandom(8).hex()}" for _ in range(2))
     records = {(mine, f"prod/{number}"): some_record(ring=number % 3) for number in range(70)}
@@ -243,6 +246,7 @@ async def test_a_walk_meets_every_record_once_as_it_is_read(store: RecordStore) 
     assert len(found) == len(records)
 
 
+@pytest.mark.medium
 async def test_a_walk_goes_on_over_records_that_fill_several_pages(store: RecordStore) -> None:
     tenant = f"walk-{os.urandom(8).hex()}"
     records = {f"prod/{number}": some_record(MAX_ENVELOPE - 72, ring=16) for number in range(5)}
@@ -251,6 +255,7 @@ async def test_a_walk_goes_on_over_records_that_fill_several_pages(store: Record
     assert {key_id: record for _, key_id, record in await walked(store, tenant)} == records
 
 
+@pytest.mark.medium
 async def test_a_walk_shows_what_was_written_before_it_began(store: RecordStore, key_id: str) -> None:
     tenant = f"walk-{os.urandom(8).hex()}"
     first, second = some_record(), some_record()

@@ -14,6 +14,7 @@ from tests.support.servers import Served
 PAGE = "docs/cache.md"
 
 
+@pytest.mark.medium
 async def test_the_blocks_run(
     server: Served, vault: KeyVault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

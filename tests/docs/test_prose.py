@@ -62,7 +62,7 @@ _KINDS = {
 _BETWEEN = {tokenize.NL, *(getattr(tokenize, name, tokenize.NL) for name in ("FSTRING_START", "FSTRING_END"))}
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 def test_no_text_has_a_word_that_we_avoid() -> None:
     files = list(ours())
     assert len(files) > 250

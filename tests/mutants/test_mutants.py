@@ -159,6 +159,7 @@ def test_a_mutant_is_killed_by_a_failing_test_alone(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.medium
 def test_a_sample_keeps_its_mutants_when_other_code_changes() -> None:
     """An earlier figure stays comparable: what was chosen stays chosen until its own code changes."""
     mutants = core(["client/keyvault_client"])

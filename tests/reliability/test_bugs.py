@@ -13,6 +13,7 @@ from tests.reliability.linearizability import NotLinearizable, check
 from tests.reliability.schedule import simulate
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", BUGS)
 def test_a_seeded_bug_is_caught(name: str) -> None:
     bug = BUGS[name]

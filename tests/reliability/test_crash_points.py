@@ -162,6 +162,7 @@ async def lives(between: Callable[[RecordStore], RecordStore] = Between) -> int:
     raise AssertionError
 
 
+@pytest.mark.medium
 async def test_a_death_between_copy_head_and_drop_loses_nothing() -> None:
     """Nothing acknowledged is lost, nothing dropped can be read, and a sweep removes what is left over."""
     assert await lives() == 19, "10 heads, 5 copies and 4 drops"

@@ -70,6 +70,7 @@ def test_the_warm_up_does_not_count() -> None:
     assert all(each.good for each in growth(samples))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("name", "per_hour"), [("memory", 8), ("descriptors", 12), ("threads", 16), ("tasks", 60)]
 )  # fmt: skip

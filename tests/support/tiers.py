@@ -1,7 +1,7 @@
 """The tiers of the run, held while it runs: a test without a marker starts no process and leaves loopback alone.
 
-`process` starts processes, `external` needs programs or packages that are not ours, `slow` takes more than a
-quarter of a second. The unit tier is what has none of them.
+`process` starts processes, `external` needs programs or packages that are not ours, `medium` takes more than
+a tenth of a second, `slow` more than a second. The unit tier is what has none of them.
 
 The rule of this file: what a tier may not do raises where it is done, so that a traceback shows the line. Python's
 audit events are what is seen; gRPC's own sockets raise none.

@@ -130,6 +130,7 @@ async def test_a_certificate_of_a_ca_is_no_callers(mutual: IdentityServer) -> No
             assert "is a CA's" in await refusal(call)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("bits", "good"), [(1024, False), (2040, False), (2048, True)])
 async def test_a_weak_rsa_key_is_no_callers(mutual: IdentityServer, bits: int, good: bool) -> None:
     client = AUTHORITY.issue(ALICE, key=rsa.generate_private_key(65537, bits))

@@ -115,7 +115,7 @@ async def test_a_flood_of_unknown_keys_is_one_fetch_in_a_while() -> None:
         assert asyncio.get_running_loop().time() - began > 0.9, "the third came after twice the shortest time"
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 async def test_nothing_is_fetched_early_without_an_unknown_key() -> None:
     async with stub(GOOD) as served, open_key_source(served.address, timing=RARELY, meter=RecordedMeter()) as keys:
         for kid in ("ec", "ed", "rsa") * 5:
@@ -257,6 +257,7 @@ def test_a_set_is_fetched_several_times_before_it_is_too_old(oldest: float) -> N
     assert timing.shortest <= timing.refresh <= min(300, oldest / 4)
 
 
+@pytest.mark.medium
 async def test_calls_go_on_while_the_issuer_does_not_respond() -> None:
     async with (
         stub(GOOD, SILENCE) as served,

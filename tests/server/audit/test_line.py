@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +12,7 @@ _VALUES = st.none() | st.booleans() | st.integers() | st.text(st.characters(excl
 _NAMES = st.from_regex("[a-z][a-z_]{0,9}", fullmatch=True)
 
 
+@pytest.mark.medium
 @given(st.dictionaries(_NAMES, _VALUES))
 def test_a_text_is_what_the_json_encoder_makes(fields: dict[str, str | int | bool | None]) -> None:
     """Also of halves of characters, which a caller may send."""

@@ -62,6 +62,7 @@ async def test_a_large_file_is_kept_and_the_log_goes_on_in_a_new_one(trail: Trai
         assert (report.lines, report.checkpoints, report.starts) == (len(lines), len(checkpoints), 1)
 
 
+@pytest.mark.medium
 async def test_every_start_goes_on_however_young_the_file_is(trail: Trail) -> None:
     for lines in range(12):
         await write(trail, lines, f"{lines}-")
@@ -363,6 +364,7 @@ async def test_a_log_can_be_verified_while_it_is_rotated(trail: Trail) -> None:
         await writing
 
 
+@pytest.mark.medium
 async def test_who_reads_on_follows_every_rotation(trail: Trail) -> None:
     async with trail.open(file_bytes=SMALL) as audit:
         with open_logs([trail.path], trail.key, patience=0) as (log,):

@@ -172,6 +172,7 @@ async def test_a_line_counts_when_it_is_synced_and_not_before(trail: Trail) -> N
         assert synced == [True]
 
 
+@pytest.mark.medium
 async def test_a_thousand_lines_at_once_share_their_fsyncs(trail: Trail) -> None:
     """Each is there once, in order."""
     syncs = Syncs()
@@ -216,6 +217,7 @@ async def test_a_batch_waits_for_as_many_lines_as_the_last_had(trail: Trail) -> 
     assert any(shared)
 
 
+@pytest.mark.medium
 async def test_a_waiting_line_is_written_at_the_close(trail: Trail) -> None:
     syncs = Syncs()
     async with trail.open(sync=syncs) as audit:
@@ -253,6 +255,7 @@ async def test_checkpoints_come_at_start_and_close_and_between(trail: Trail) -> 
     assert trail.checkpoints.read_bytes() == b"".join(marked)
 
 
+@pytest.mark.medium
 async def test_waiting_lines_get_a_checkpoint_a_quiet_log_none(trail: Trail) -> None:
     async with trail.open(checkpoint_seconds=0.01) as audit:
         await note(audit, 3)
@@ -409,6 +412,7 @@ async def test_another_key_truncates_no_log_without_checkpoints(trail: Trail, ze
     assert trail.path.read_bytes() == before
 
 
+@pytest.mark.medium
 async def test_a_long_log_that_lost_its_checkpoints_is_refused(trail: Trail) -> None:
     async with trail.open() as audit:
         await note(audit, 2)
@@ -496,6 +500,7 @@ async def test_a_start_refuses_a_line_that_was_touched_after_a_crash(trail: Trai
     assert crashed.verified().crashes == 1
 
 
+@pytest.mark.medium
 async def test_a_start_finds_a_checkpoint_that_is_far_back(trail: Trail) -> None:
     """After a crash."""
     crashed = Trail(trail.folder / "crashed")

@@ -302,6 +302,7 @@ def test_a_file_that_is_gone_is_named(logs: Logs) -> None:
         assert str(report.bad) == f"{shipped}: cannot be read: No such file or directory"
 
 
+@pytest.mark.medium
 async def test_without_shipped_checkpoints_the_logs_own_are_compared(tmp_path: Path) -> None:
     """Those next to each log."""
     trails = [Trail(tmp_path / name) for name in "ab"]
@@ -327,6 +328,7 @@ async def test_without_shipped_checkpoints_the_logs_own_are_compared(tmp_path: P
     assert "cannot be read" in str(verify(paths, key, patience=0).bad)
 
 
+@pytest.mark.medium
 async def test_a_log_can_be_verified_while_it_is_written(trail: Trail) -> None:
     async with trail.open(checkpoint_lines=20) as audit:
         key, stop = trail.key, asyncio.Event()
@@ -343,6 +345,7 @@ async def test_a_log_can_be_verified_while_it_is_written(trail: Trail) -> None:
         await writing
 
 
+@pytest.mark.medium
 async def test_a_line_that_is_being_written_is_waited_for(trail: Trail) -> None:
     async with trail.open() as audit:
         await note(audit, 3)

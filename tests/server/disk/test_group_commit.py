@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Sequence
 
+import pytest
+
 from keyvault_server.disk.group_commit import GroupCommit
 
 Item = tuple[int, "asyncio.Future[None]"]
@@ -36,6 +38,7 @@ class Disk:
                 done.set_result(None)
 
 
+@pytest.mark.medium
 async def test_writers_who_come_back_one_after_the_other_share_batches() -> None:
     disk = Disk()
 

@@ -29,6 +29,7 @@ async def watched_until_done() -> SteppingBack:
     return watched
 
 
+@pytest.mark.medium
 async def test_the_loop_steps_back_for_late_work(monkeypatch: pytest.MonkeyPatch) -> None:
     slept = sleeps(monkeypatch)
     work: Future[None] = Future()
@@ -45,6 +46,7 @@ async def test_the_loop_goes_on_once_the_work_is_done(monkeypatch: pytest.Monkey
     assert not slept
 
 
+@pytest.mark.medium
 async def test_work_after_idle_time_is_watched_too(monkeypatch: pytest.MonkeyPatch) -> None:
     slept = sleeps(monkeypatch)
     watched = await watched_until_done()
@@ -55,6 +57,7 @@ async def test_work_after_idle_time_is_watched_too(monkeypatch: pytest.MonkeyPat
     second.set_result(None)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("kind", ["executor", "disk thread"])
 async def test_both_kinds_of_threads_are_waited_for(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     slept = sleeps(monkeypatch)

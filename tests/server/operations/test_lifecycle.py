@@ -239,6 +239,7 @@ async def test_calls_beyond_a_connections_own_wait_with_the_caller() -> None:
     assert {failure.reason for failure in failures} <= {"RECORD_NOT_FOUND", "RATE_LIMITED"}
 
 
+@pytest.mark.medium
 async def test_a_call_without_a_deadline_ends_at_the_servers_own() -> None:
     keys, records = FakeKeyService(), FakeRecordStore()
     gate = Gate(records, "get")
@@ -271,12 +272,13 @@ async def test_a_task_cancelled_inside_the_server_is_answered() -> None:
     assert failure.status == "INTERNAL"
 
 
+@pytest.mark.medium
 async def test_a_message_over_the_limit_is_refused_by_grpc_itself(server: Served) -> None:
     failure = await failure_of(server.stub.Create(pb.CreateRequest(key_id="a", envelope=bytes(600_000))))
     assert failure.status == "RESOURCE_EXHAUSTED"
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 async def test_a_stopping_server_finishes_the_calls_in_flight() -> None:
     """It takes no new ones."""
     keys, records = FakeKeyService(), FakeRecordStore()

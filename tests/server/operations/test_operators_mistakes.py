@@ -234,6 +234,7 @@ def test_an_identity_of_no_caller_is_refused(identity: str) -> None:
         check_identity(identity)
 
 
+@pytest.mark.medium
 def test_every_command_and_parameter_is_explained() -> None:
     groups = [app, app["policy"], app["audit"]]
     commands = [group[name] for group in groups for name in group if not name.startswith("-")]

@@ -89,6 +89,7 @@ def on_aws(standin_options: AwsOptions, monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setenv(name, str(value))
 
 
+@pytest.mark.medium
 @pytest.mark.usefixtures("on_aws")
 async def test_a_table_is_swept(standin_store: DynamoRecordStore, capsys: pytest.CaptureFixture[str]) -> None:
     """While a server has it open, which an embedded store forbids."""

@@ -45,6 +45,7 @@ def read(reader: IO[bytes], last: int) -> list[int]:
     return numbers
 
 
+@pytest.mark.medium
 async def test_what_a_full_pipe_does_not_take_is_written_later() -> None:
     """When the pipe is read."""
     with pipe() as (reader, writer):

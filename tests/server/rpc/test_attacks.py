@@ -51,6 +51,7 @@ async def test_ten_thousand_own_keys_never_take_over_a_record(attacked: tuple[Wo
     assert await unharmed(world, victim)
 
 
+@pytest.mark.medium
 async def test_own_keys_neither_delete_nor_rotate_anothers_record(attacked: tuple[World, Key]) -> None:
     world, victim = attacked
     for _ in range(500):

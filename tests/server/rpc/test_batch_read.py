@@ -94,6 +94,7 @@ async def test_policy_and_quota_judge_each_item(tmp_path: Path) -> None:
         assert len({line["request"] for line in lines}) == len(names)
 
 
+@pytest.mark.medium
 async def test_what_did_not_fit_costs_nothing(tmp_path: Path) -> None:
     async with (
         policy_server(tmp_path, policy_text=policy_of_reads(12)) as server,
@@ -106,6 +107,7 @@ async def test_what_did_not_fit_costs_nothing(tmp_path: Path) -> None:
     assert sum(answer.count("OK") for answer in answers) == 12, "of 12 Reads that are paid for, 3 fit into each answer"
 
 
+@pytest.mark.medium
 async def test_an_item_is_not_answered_without_its_audit_line(tmp_path: Path) -> None:
     async with audit_server(tmp_path, patience=0.1) as server:
         server.disk.hang()
@@ -129,6 +131,7 @@ async def test_few_batches_are_in_flight() -> None:
         assert [reasons(answer) for answer in await asyncio.gather(*calls)] == [["RECORD_NOT_FOUND"]] * MOST
 
 
+@pytest.mark.medium
 async def test_two_batches_at_a_time_ask_a_store_that_shares_requests() -> None:
     """It answers a chunk at once, and what it answered is held until the last item is there."""
     keys, records = FakeKeyService(), FakeRecordStore()

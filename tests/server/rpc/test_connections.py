@@ -37,6 +37,7 @@ async def connected(connections: ConnectionLimits) -> AsyncIterator[Rude]:
         await server.stop(None)
 
 
+@pytest.mark.medium
 async def test_a_connection_is_closed_when_it_is_old() -> None:
     async with connected(ConnectionLimits(age=0.2)) as connection, asyncio.timeout(10):
         assert await connection.goaway() == 0
@@ -49,7 +50,7 @@ async def test_a_client_that_pings_too_often_is_sent_away() -> None:
         assert await connection.goaway() == ENHANCE_YOUR_CALM
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 async def test_a_client_that_pings_within_the_limit_stays() -> None:
     """Without calls, too: gRPC's own limit is five minutes, and two hours without calls."""
     async with connected(ConnectionLimits(ping=0.02)) as connection:
@@ -69,6 +70,7 @@ def test_the_limits_are_the_documented_ones() -> None:
     assert "about ten minutes" in (ROOT / "SECURITY.md").read_text()
 
 
+@pytest.mark.medium
 def test_every_option_is_one_that_grpc_knows() -> None:
     """It ignores a wrong name, and says nothing."""
     core = next((Path(grpc.__file__).parent / "_cython").glob("cygrpc*.so")).read_bytes()

@@ -151,6 +151,7 @@ async def test_metadata_of_many_entries_is_served(server: Served) -> None:
         assert b"grpc-status\x015" in await caller.answer(1), "NOT_FOUND"
 
 
+@pytest.mark.medium
 async def test_metadata_of_more_than_16_kib_is_refused(server: Served) -> None:
     """Up to 8 KiB it is served; in between gRPC refuses some, by chance."""
     for kibibytes, status in ((7, "NOT_FOUND"), (20, "RESOURCE_EXHAUSTED")):

@@ -65,6 +65,7 @@ async def test_a_mutation_whose_caller_hangs_up_has_its_intent(tmp_path: Path) -
     assert (outcome["intent"], outcome["revision"], outcome["method"]) == (intent["seq"], 1, "Create")
 
 
+@pytest.mark.medium
 async def test_the_access_log_says_how_long_a_call_took(tmp_path: Path) -> None:
     log = StringIO()
     async with asyncio.timeout(20), audit_server(tmp_path, access_log=AccessLog(log)) as server:
@@ -102,6 +103,7 @@ def test_the_guard_and_the_settings_have_the_same_limits() -> None:
     assert Limits().receive_seconds == 10, "docs/settings.md"
 
 
+@pytest.mark.medium
 async def test_a_call_that_takes_too_long_ends(tmp_path: Path) -> None:
     """The server's own limit holds also for callers with a later deadline."""
     async with asyncio.timeout(20), audit_server(tmp_path, limits=Limits(call_seconds=0.1)) as server:
@@ -140,6 +142,7 @@ async def test_only_a_replay_is_recorded_as_replayed(tmp_path: Path) -> None:
     assert [line.get("replayed") for line in outcomes] == [None, None, True]
 
 
+@pytest.mark.medium
 async def test_calls_beyond_the_limit_wait_for_their_turn(tmp_path: Path) -> None:
     async with asyncio.timeout(20), audit_server(tmp_path, limits=Limits(concurrent_calls=1)) as server:
         calls = [failure_of(server.stub.Read(pb.ReadRequest(key_id="a"))) for _ in range(50)]

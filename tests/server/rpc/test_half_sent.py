@@ -67,6 +67,7 @@ async def test_a_caller_that_leaves_within_its_message_is_no_error(
     assert not caplog.records
 
 
+@pytest.mark.medium
 async def test_half_sent_calls_keep_nobody_from_being_served(tmp_path: Path) -> None:
     """One that has waited makes room."""
     async with audit_server(tmp_path, limits=Limits(concurrent_calls=1, receiving_calls=3)) as server:
@@ -87,6 +88,7 @@ async def test_half_sent_calls_keep_nobody_from_being_served(tmp_path: Path) -> 
             call.cancel()
 
 
+@pytest.mark.medium
 async def test_a_burst_of_calls_is_served_whatever_the_places(tmp_path: Path) -> None:
     """Their messages are there before they count as slow."""
     async with audit_server(tmp_path, limits=Limits(receiving_calls=3)) as server:

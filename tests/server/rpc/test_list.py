@@ -4,6 +4,8 @@ import asyncio
 import json
 from pathlib import Path
 
+import pytest
+
 from keyvault_api.names import MAX_MESSAGE
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
@@ -160,6 +162,7 @@ async def _listed(stub: KeyVaultStub) -> list[str]:
     return shown(await stub.List(pb.ListRequest()))
 
 
+@pytest.mark.medium
 async def test_no_names_are_shown_without_an_audit_line(tmp_path: Path) -> None:
     async with audit_server(tmp_path, patience=0.1, reads_without_audit=True) as server:
         server.disk.hang()

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from keyvault_api.v1 import keyvault_pb2 as pb
 from tests.support.policy_server import BILLING, policy_of_reads, policy_server
 from tests.support.refusals import failure_of
@@ -31,6 +33,7 @@ async def test_an_earlier_revision_is_read_as_it_was(tmp_path: Path) -> None:
         assert (listed[1].update_time, listed[1].size) == (old.update_time, len(old.envelope))
 
 
+@pytest.mark.medium
 async def test_ten_earlier_revisions_are_kept_unless_set_otherwise(tmp_path: Path) -> None:
     async with embedded(tmp_path / "default") as server, embedded(tmp_path / "one", history=1) as short:
         for stub, expected in ((server.stub, [*range(12, 1, -1)]), (short.stub, [12, 11])):

@@ -15,7 +15,7 @@ from tests.support.fakes import FakeKeyService, FakeRecordStore
 from tests.support.servers import Served, grpc_server, on_ports
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 async def test_a_server_is_alive_while_its_backends_fail() -> None:
     keys, records = FakeKeyService(), FakeRecordStore()
     async with on_ports(keys, records, admin_listen="127.0.0.1:0", readiness_seconds=0.01) as server:

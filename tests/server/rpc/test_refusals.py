@@ -145,6 +145,7 @@ async def test_the_connection_of_one_refusal_too_many_is_cut() -> None:
     assert set(cut) <= {f"ipv4:192.0.2.1:{n}" for n in range(MOST, MOST + 200)}
 
 
+@pytest.mark.medium
 async def test_a_refusal_that_waits_holds_no_frames_of_its_call(tmp_path: Path) -> None:
     """They have the request in them, and 2,000 refusals may wait."""
     policy = policy_of_reads(100) + "refused = { per_second = 0.01, burst = 1 }\n"

@@ -50,6 +50,7 @@ async def test_a_reply_counts_until_it_was_taken(tmp_path: Path) -> None:
     await until(lambda: server.guard.replies.size == 0)
 
 
+@pytest.mark.medium
 async def test_a_connection_that_takes_nothing_is_rate_limited(tmp_path: Path) -> None:
     async with audit_server(tmp_path) as server, rude(server.address) as caller:
         request = await large_record(server)

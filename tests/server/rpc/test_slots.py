@@ -33,7 +33,7 @@ async def test_a_call_that_gets_no_slot_in_time_is_rate_limited() -> None:
     await asyncio.wait_for(slots.take(), 10)
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 async def test_nothing_is_held_of_calls_that_got_no_slot() -> None:
     """While no slot is freed, such as by Lists of a store that hangs, one call after the other may come and go."""
     slots, held = Slots(1, seconds=0.01), weakref.WeakSet[Message]()

@@ -57,6 +57,7 @@ async def test_what_finished_as_its_time_ran_out_is_done() -> None:
     assert not task.cancelling()
 
 
+@pytest.mark.medium
 async def test_the_timer_rests_while_nothing_is_under_way() -> None:
     limit = TimeLimit(0.02, DeadlineExceeded)
     for _ in range(2):

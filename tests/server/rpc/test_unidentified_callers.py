@@ -105,6 +105,7 @@ async def test_where_nobody_is_asked_who_calls_every_call_has_its_line(tmp_path:
 # The line that sums up
 
 
+@pytest.mark.medium
 async def test_what_was_counted_is_in_the_next_checkpoint_once(trail: Trail) -> None:
     async with trail.open(checkpoint_seconds=0.01) as audit:
         for count in (3, 4):
@@ -131,7 +132,7 @@ async def test_a_stop_writes_what_was_counted_before_its_checkpoint(trail: Trail
     assert trail.verified().refused == 2
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 async def test_what_a_full_log_does_not_take_is_logged_later(trail: Trail) -> None:
     """When there is room."""
     with small_files(trail) as make_room:

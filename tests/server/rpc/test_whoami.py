@@ -64,6 +64,7 @@ async def test_a_caller_without_an_identity_sees_nothing(tmp_path: Path) -> None
         assert (await failure_of(stub.WhoAmI(pb.WhoAmIRequest()))).reason == "UNAUTHENTICATED"
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("path", ["billing", "unknown"])
 async def test_who_asks_too_often_is_rate_limited(tmp_path: Path, path: str) -> None:
     async with (

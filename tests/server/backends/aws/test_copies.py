@@ -52,6 +52,7 @@ async def written(line: Line, key_id: str, history: int, revisions: int) -> tupl
     return vault, key
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("history", "expected"),
     [(0, {"GetItem": 1, "PutItem": 1}), (2, {"GetItem": 1, "PutItem": 2, "DeleteItem": 1})],
@@ -75,6 +76,7 @@ async def test_an_earlier_revision_is_read_with_two_requests(fresh_line: Line, k
     assert fresh_line.dynamodb.requests == {"GetItem": 3}
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", ONCE)
 async def test_the_write_of_a_copy_is_repeated(fresh_line: Line, key_id: str, name: str) -> None:
     """It has the same effect however often it is done; the conditional write after it is sent once."""
@@ -85,6 +87,7 @@ async def test_the_write_of_a_copy_is_repeated(fresh_line: Line, key_id: str, na
     assert await fresh_line.records.get_copy(TENANT, key_id, 1) == record.envelope
 
 
+@pytest.mark.medium
 async def test_an_update_whose_copy_fails_for_good_is_not_done(fresh_line: Line, key_id: str) -> None:
     vault, key = await written(fresh_line, key_id, 10, 2)
     fresh_line.dynamodb.break_with(FAULTS["reset before the effect"], "PutItem")
@@ -94,6 +97,7 @@ async def test_an_update_whose_copy_fails_for_good_is_not_done(fresh_line: Line,
     assert (await vault.read(CALLER, key_id)).revision == 2
 
 
+@pytest.mark.medium
 async def test_a_failed_removal_is_logged_and_fails_nothing(
     open_line: OpenLine, key_id: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -112,6 +116,7 @@ async def test_a_failed_removal_is_logged_and_fails_nothing(
         assert await line.records.get_copy(TENANT, key_id, 2) is not None
 
 
+@pytest.mark.medium
 async def test_what_is_not_removed_is_a_metric(standin_options: AwsOptions, key_id: str) -> None:
     meter = RecordedMeter()
     async with open_aws(standin_options, meter) as (_, records):
@@ -121,6 +126,7 @@ async def test_what_is_not_removed_is_a_metric(standin_options: AwsOptions, key_
         assert meter.counts["copies_not_removed"] == {"failed": 0, "too_many": 3, "stopping": 0}
 
 
+@pytest.mark.medium
 async def test_a_removal_is_repeated_and_a_stop_waits_for_it(open_line: OpenLine, key_id: str) -> None:
     async with open_line() as line:
         for revision in range(1, 4):
@@ -148,7 +154,7 @@ async def test_a_stop_does_not_wait_long_for_a_slow_dynamodb(
         assert left == {"failed": 0, "too_many": 0}
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 async def test_what_is_too_much_to_remove_is_left_and_logged(
     open_line: OpenLine, key_id: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -185,6 +191,7 @@ async def test_an_item_in_place_of_a_copy_is_not_one(fresh_line: Line, key_id: s
 _PARTS = st.lists(st.text("ab1#0", max_size=4), min_size=1, max_size=4)
 
 
+@pytest.mark.medium
 @given(_PARTS.map("#".join))
 def test_a_key_is_of_a_copy_in_one_way_or_not_at_all(key: str) -> None:
     name = copy_name(key)
@@ -202,6 +209,7 @@ def test_the_highest_revision_makes_a_copy() -> None:
     assert copy_name("acme#prod/db#9223372036854775807") == CopyName("acme", "prod/db", 2**63 - 1)
 
 
+@pytest.mark.medium
 async def test_a_caller_that_leaves_leaves_the_removal_running(open_line: OpenLine, key_id: str) -> None:
     async with open_line() as line:
         await line.records.keep(TENANT, key_id, 1, some_record())

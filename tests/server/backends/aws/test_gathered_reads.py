@@ -320,6 +320,7 @@ def test_a_read_without_a_place_in_time_is_not_sent() -> None:
     run(main())
 
 
+@pytest.mark.medium
 def test_nothing_is_held_of_reads_that_got_no_place() -> None:
     """While all requests that are out hang, one call after the other may come and go."""
 
@@ -383,6 +384,7 @@ def test_the_oldest_joiner_sets_the_time_limit() -> None:
     run(main())
 
 
+@pytest.mark.medium
 async def test_nothing_is_left_behind(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     """Callers who leave in the moment in which their request fails leave no unseen error."""
     await store.busy()

@@ -83,6 +83,7 @@ async def listing(
             await between()
 
 
+@pytest.mark.medium
 async def test_names_that_stay_are_listed_once_whatever_the_lag(
     standin_store: DynamoRecordStore, tenant: str, lagging: random.Random
 ) -> None:
@@ -150,6 +151,7 @@ async def test_a_time_that_is_none_does_not_hide_a_name(
     assert page.names == [("k", 0)]
 
 
+@pytest.mark.medium
 async def test_a_query_that_fails_once_is_repeated(fresh_line: Line, tenant: str) -> None:
     writer = Writer(fresh_line.records, tenant)
     await writer.put("k", record_of("k"))

@@ -283,7 +283,7 @@ async def add_index(given: AwsOptions) -> None:
         assert (await records.list_names("acme", "prod/", "", 10, deleted=False)).names == [("prod/db", 7)]
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 async def test_init_adds_the_index_to_a_table_without_one(standins: Account) -> None:
     given = options(standins.kms_address, standins.dynamodb_address, table="t" + os.urandom(4).hex())
     await make_table_without_index(given, BillingMode="PAY_PER_REQUEST")
@@ -353,6 +353,7 @@ async def test_init_says_in_one_line_what_aws_does_not_allow(aws_identity: None)
             await create_backend(options(served.address, served.address), "alias/keyvault")
 
 
+@pytest.mark.medium
 async def test_init_makes_no_key_where_it_may_not_look_for_one(aws_identity: None) -> None:
     """An alias that cannot be looked up may exist."""
     looks = [table()] * 3  # at the table, for the index, and at the index

@@ -22,6 +22,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.medium
 async def test_a_backup_under_load_shows_one_moment(tmp_path: Path) -> None:
     """Of writes that follow each other, it has all up to some one, and at least those answered before it began."""
     directory, target = DataDirectory(tmp_path), tmp_path / "backup"

@@ -108,6 +108,7 @@ async def write(store: SqliteStore, key_id: str, *records: Record, after: Record
         after = record
 
 
+@pytest.mark.medium
 async def test_copies_count_in_the_size_of_a_transaction(opened: tuple[SqliteStore, SlowWriter]) -> None:
     store, writer = opened
     writer.disk.set()

@@ -255,7 +255,7 @@ async def test_a_row_of_another_format_is_not_written_over(tmp_path: Path, expec
         assert store._writer.execute("SELECT format, head, body FROM record").fetchall() == [(3, record.head, b"x")]
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 @pytest.mark.parametrize("planted", ["a time", b"bytes", 1.5, 1e300])
 async def test_times_of_another_type_are_no_obstacle(tmp_path: Path, planted: object) -> None:
     """They are informational: a record whose times were changed is read, changed and deleted like any other."""
@@ -272,6 +272,7 @@ async def test_times_of_another_type_are_no_obstacle(tmp_path: Path, planted: ob
         assert (await server.stub.Read(pb.ReadRequest(key_id="prod/db", revision=1))).revision == 1
 
 
+@pytest.mark.medium
 async def test_reads_share_a_view_for_a_moment_only(tmp_path: Path) -> None:
     """What another process wrote is seen soon, and its log can be reused: no view stays open."""
     path, record = tmp_path / "records.sqlite3", Record(os.urandom(72), os.urandom(16), 1, 1, b"x")
@@ -296,6 +297,7 @@ async def test_a_walk_over_copies_begins_with_a_view_of_its_own(tmp_path: Path) 
         assert [copy.revision async for copy in store.walk_copies()] == [1]
 
 
+@pytest.mark.medium
 async def test_nothing_of_a_closed_store_runs_later(tmp_path: Path) -> None:
     loop, later = asyncio.get_running_loop(), []
     loop.set_exception_handler(lambda _, context: later.append(context["message"]))
@@ -374,7 +376,7 @@ async def test_a_cancelled_put_still_commits(tmp_path: Path) -> None:
         assert await store.get("t", "k") == record
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 async def test_reads_see_the_writes_and_let_the_log_be_reused(tmp_path: Path) -> None:
     body = os.urandom(24_000)
     async with open_store(tmp_path / "db") as store:
