@@ -10,7 +10,7 @@ from cyclopts.types import ExistingFile, PositiveInt
 from keyvault_api import envelope as kve1
 from keyvault_api.envelope import Kind
 from keyvault_client.cli_key_options import DEFAULT_KEYS, KeyOptions
-from keyvault_client.cli_parameters import AllowEmpty, AsJson, KeyId, Raw
+from keyvault_client.cli_parameters import AllowEmpty, AsJson, KeyId, OutputFile, Raw
 from keyvault_client.errors import InvalidRequest
 from keyvault_client.grpcurl import create_request, parse_response, rotate_request
 from keyvault_client.records import open_record, seal
@@ -50,15 +50,26 @@ def seal_envelope(
         write_bytes(rotate_request(key_id, current_key, new, revision, envelope))
 
 
-def open_envelope(key_id: KeyId, /, *, keys: KeyOptions = DEFAULT_KEYS, raw: Raw = False) -> None:
+def open_envelope(
+    key_id: KeyId,
+    /,
+    *,
+    keys: KeyOptions = DEFAULT_KEYS,
+    output: OutputFile = None,
+    raw: Raw = False,
+    json: Annotated[bool, Parameter(help="Write JSON, with the data in base64.")] = False,
+) -> None:
     """Open an envelope, or grpcurl's JSON of a Read, from standard input without a server.
 
     Example: `keyvault open prod/db < db.kve`
     """
-    chosen = keys.choose(key_id)
+    if raw and json:
+        raise InvalidRequest("--raw and --json exclude each other")
+    chosen = keys.choose(key_id, output=output)
     answer = parse_response(read_message())
     record = chosen.open(key_id, lambda owner: open_record(key_id, answer, owner))
-    write_plaintext(record.plaintext, raw=raw)
+    fields = {name: value for name, value in record.to_json().items() if name not in ("create_time", "update_time")}
+    write_plaintext(f"{dumps(fields)}\n".encode() if json else record.plaintext, output, raw=raw)
 
 
 def inspect(*, json: AsJson = False) -> None:

@@ -46,6 +46,7 @@ def test_each_command_has_the_fields_of_the_page(shell: Shell) -> None:
         "rotate-key": ("json/x --new-key b.key", b""),
         "delete": ("json/x --key b.key", b""),
         "inspect": ("", shell.ok("seal json/x --revision 1", b"1")),
+        "open": ("json/x", shell.ok("seal json/x --revision 1", b"1")),
         "import-legacy": ("json/old --key a.key", old),
     }
     shown = {}

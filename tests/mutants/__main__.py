@@ -14,8 +14,8 @@ Measured on 2026-11-29 on two busy cores, by samples of 150 mutants:
 - Seed 0, in two parts: 3 do not matter. At least 139 of the other 147 were killed at first (95 %), and 7 more by the
   tests that this run asked for: 99 %. The last one is in audit/log.py. The unit tier came first, and its last survivors
   were judged one by one.
-- Seeds 4711 and 2301, by which a sample was then drawn in another way: 87 and 90 % at first, 98 and 100 % with the tests
-  that they asked for.
+- Seeds 4711 and 2301, by which a sample was then drawn in another way: 87 and 90 % at first, 98 and 100 % with the
+  tests that they asked for.
 """
 
 import argparse
