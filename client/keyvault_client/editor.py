@@ -176,10 +176,10 @@ def _is_in_memory(folder: Path) -> bool:
 @contextlib.contextmanager
 def _signals_as_exceptions() -> Iterator[None]:
     """Raise SystemExit for signals that would end this process, so that the folder is removed."""
-    before = {number: signal.getsignal(number) for number in _ENDED_BY}
-    for number, handler in before.items():
-        if handler is signal.SIG_DFL:
-            signal.signal(number, _end)
+    handlers = {number: signal.getsignal(number) for number in _ENDED_BY}
+    before = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, _end)
     try:
         yield
     finally:

@@ -23,6 +23,7 @@ from tests.support.tools import tool
 REGION = "eu-central-1"
 _START_DYNALITE = """
 const server = require(process.argv[1])({ createTableMs: 20, deleteTableMs: 20 })
+server.keepAliveTimeout = 0 // or Node ends idle connections after five seconds, also one that is just used again
 server.listen(0, '127.0.0.1', () => console.log(server.address().port))
 """
 

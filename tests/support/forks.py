@@ -96,11 +96,13 @@ def _become(request: dict[str, Any], streams: list[int]) -> None:
 
 
 def _kill_at(number: int) -> None:
-    """Kill this process, as a crash does, before it links or renames its file of this number."""
+    """Kill this process, as a crash does, before it links or renames its file of this number; bytecode is not its."""
     steps = iter(range(1, number))
 
-    def step(event: str, _: tuple[object, ...]) -> None:
-        if event in {"os.rename", "os.link"} and next(steps, None) is None:
+    def step(event: str, arguments: tuple[Any, ...]) -> None:
+        if event not in {"os.rename", "os.link"} or os.fsdecode(arguments[1]).endswith(".pyc"):
+            return
+        if next(steps, None) is None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(step)
