@@ -203,8 +203,9 @@ async def test_a_read_shows_every_write_that_was_answered_before(store: RecordSt
 
 @pytest.mark.parametrize("ticks", [0, 1, 3, 10])
 async def test_a_cancelled_put_leaves_the_old_record_or_the_new_one(
-    store: RecordStore, key_id: str, ticks: int
+    atomic_store: RecordStore, key_id: str, ticks: int
 ) -> None:
+    store = atomic_store
     old, new, last = some_record(), some_record(), some_record()
     await store.put_if(TENANT, key_id, old, None)
     put = asyncio.create_task(store.put_if(TENANT, key_id, new, old.head))

@@ -18,6 +18,7 @@ import socket
 import sys
 import termios
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
 MAINS = {"keyvault": "keyvault_client.cli", "keyvault-server": "keyvault_server.operations.cli"}
@@ -95,12 +96,19 @@ def _become(request: dict[str, Any], streams: list[int]) -> None:
     _open_streams(request["open"])
 
 
+def _is_below(folder: Path, name: str) -> bool:
+    return Path(folder, name).resolve().is_relative_to(folder)
+
+
 def _kill_at(number: int) -> None:
-    """Kill this process, as a crash does, before it links or renames its file of this number; bytecode is not its."""
+    """Kill this process, as a crash does, before it links or renames the file of this number below its folder.
+
+    Bytecode and what coverage writes are elsewhere.
+    """
     steps = iter(range(1, number))
 
     def step(event: str, arguments: tuple[Any, ...]) -> None:
-        if event not in {"os.rename", "os.link"} or os.fsdecode(arguments[1]).endswith(".pyc"):
+        if event not in {"os.rename", "os.link"} or not _is_below(Path.cwd(), os.fsdecode(arguments[1])):
             return
         if next(steps, None) is None:
             os.kill(os.getpid(), signal.SIGKILL)
