@@ -117,8 +117,8 @@ async def test_a_wrong_address_is_found_at_its_step(address: str, check: str, te
     assert text in found[check].text
 
 
-async def test_a_name_that_does_not_resolve_is_found() -> None:
-    problem = only_problem(await examine("nowhere.invalid:50051", TLS(), seconds=1))
+async def test_a_name_that_does_not_resolve_is_found(tmp_path: Path) -> None:
+    problem = only_problem(await examine("nowhere.invalid:50051", files(tmp_path), seconds=1))
     assert problem.check == "name"
     assert problem.text.startswith("nowhere.invalid does not resolve: ")
 
