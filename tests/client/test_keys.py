@@ -106,7 +106,6 @@ def test_the_old_file_stays_until_the_new_one_is_on_disk(saved: Path, monkeypatc
     assert steps == ["file", "rename", "folder"]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc to find the folder of a descriptor")
 def test_an_error_names_the_file_that_the_user_knows(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +147,7 @@ def test_a_key_is_not_replaced_while_another_run_does_that(saved: Path, monkeypa
     assert error.value.filename == str(saved.parent)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc to find the folder of a descriptor")
 def test_a_redirected_key_is_on_disk_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[Path] = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(Path(f"/dev/fd/{descriptor}").readlink()))
