@@ -181,7 +181,6 @@ async def test_a_failing_on_change_stops_nothing_and_leaks_nothing(
     assert SECRET not in caplog.text
 
 
-@pytest.mark.medium
 @pytest.mark.slow
 async def test_an_outage_keeps_the_values_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "keyvault_client")
