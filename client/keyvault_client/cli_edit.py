@@ -27,8 +27,8 @@ from keyvault_client.key_files import save_new_file
 from keyvault_client.key_sources import ChosenKeys
 from keyvault_client.prompt import agrees, is_interactive
 from keyvault_client.records import Record, seal
-from keyvault_client.revision_file import default_path
 from keyvault_client.terminal import print_error
+from keyvault_client.user_folders import state_folder
 
 
 async def edit(
@@ -156,8 +156,8 @@ def _give_up(conflict: Conflict, record: Record) -> NoReturn:
 def _keep(owner: ChosenKeys, record: Record, text: bytes) -> None:
     """Keep a text on the disk, sealed as its next revision, and say how to get it."""
     key = owner.ring.candidates(record.key_id)[0].key if owner.ring else owner.find(record.key_id)
-    state = default_path()
-    folder = state.parent / "edits" if state else Path.cwd()
+    state = state_folder()
+    folder = state / "edits" if state else Path.cwd()
     name = record.key_id.replace("/", "-")[-150:]
     kept = folder / f"{name}.{secrets.token_hex(4)}.kve"
     try:

@@ -12,9 +12,8 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.types import ExistingFile
 
-from keyvault_api.files import stamp_of
 from keyvault_client.connection_options import Option
-from keyvault_client.key_sources import ChosenKeys, choose_keys, default_folder
+from keyvault_client.key_sources import ChosenKeys, choose_keys, folder_if_there
 from keyvault_client.keys import DataKey
 from keyvault_client.records import check_key_id
 
@@ -40,10 +39,7 @@ class KeyOptions:
 
     def folder(self) -> Path | None:
         """Return the path of the key folder, None if the user's own is meant and not there."""
-        if self.keys:
-            return Path(self.keys)
-        default = default_folder() if self.keys is None else None
-        return default if default and stamp_of(default) else None
+        return folder_if_there(self.keys)
 
     def choose(self, key_id: str, *, without: DataKey | None = None, output: Path | None = None) -> ChosenKeys:
         """Return the keys for a record, before anything is read or sent. `without` is a key that does not count.

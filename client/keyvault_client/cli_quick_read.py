@@ -16,7 +16,7 @@ from typing import Any
 
 from keyvault_api.files import stamp_of
 from keyvault_client.key_choice import KeyChoice
-from keyvault_client.key_sources import ChosenKeys, choose_keys, default_folder
+from keyvault_client.key_sources import ChosenKeys, choose_keys, folder_if_there
 from keyvault_client.profiles import config_file
 from keyvault_client.reading import Reader
 from keyvault_client.records import Record, check_key_id
@@ -132,7 +132,7 @@ def _is_refused(options: Options) -> bool:
 
 def _has_folder(given: str | None) -> bool:
     """Return whether there is a key folder, the given one or the user's."""
-    folder = default_folder() if given is None else Path(given) if given else None
+    folder = folder_if_there(given)
     return folder is not None and stamp_of(folder) is not None
 
 

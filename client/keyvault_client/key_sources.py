@@ -16,6 +16,7 @@ from keyvault_client.key_ring import KeyRing
 from keyvault_client.keys import DataKey
 from keyvault_client.records import Record
 from keyvault_client.terminal import load_key
+from keyvault_client.user_folders import config_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +84,8 @@ def open_ring(folder: str | None, otherwise: str) -> KeyRing:
 
 def open_ring_if_there(folder: str | None) -> KeyRing | None:
     """Return the keys of this folder, else of the user's, else None if that is not there. Raises InvalidRequest."""
-    if folder:
-        return KeyRing(folder)
-    default = default_folder() if folder is None else None
-    return KeyRing(default) if default and stamp_of(default) else None
+    path = folder_if_there(folder)
+    return KeyRing(path) if path else None
 
 
 def folder_of(given: str | None, otherwise: str) -> Path:
@@ -100,14 +99,17 @@ def folder_of(given: str | None, otherwise: str) -> Path:
 
 
 def default_folder() -> Path | None:
-    """Return where a user's keys are (XDG Base Directory Specification); None without a home."""
-    config = Path(os.environ.get("XDG_CONFIG_HOME", ""))
-    if not config.is_absolute():
-        try:
-            config = Path.home() / ".config"
-        except RuntimeError:
-            return None
-    return config / "keyvault" / "keys"
+    """Return where a user's keys are; None without a home."""
+    config = config_folder()
+    return config / "keys" if config else None
+
+
+def folder_if_there(given: str | None) -> Path | None:
+    """Return the path of this folder, else of the user's, else None if that is not there."""
+    if given:
+        return Path(given)
+    default = default_folder() if given is None else None
+    return default if default and stamp_of(default) else None
 
 
 def refuse_output_file(output: Path | None, keys: Iterable[Path]) -> None:

@@ -11,7 +11,6 @@ The rules of this file: its writer chooses the server that gets keys, so a file 
 refused, as ssh does. A name that is not an option is an error, because an option that is ignored may be `ca`.
 """
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 from keyvault_api.files import why_unsafe
 from keyvault_client.errors import InvalidRequest, quote
+from keyvault_client.user_folders import config_folder
 
 OPTIONS: dict[str, tuple[type, ...]] = {
     "address": (str,),
@@ -52,14 +52,9 @@ class Profile:
 
 
 def config_file() -> Path | None:
-    """Return where the file is or would be (XDG Base Directory Specification); None without a home."""
-    folder = Path(os.environ.get("XDG_CONFIG_HOME", ""))
-    if not folder.is_absolute():
-        try:
-            folder = Path.home() / ".config"
-        except RuntimeError:
-            return None
-    return folder / "keyvault" / "config.toml"
+    """Return where the file is or would be; None without a home."""
+    folder = config_folder()
+    return folder / "config.toml" if folder else None
 
 
 def load_profile(name: str | None) -> Profile | None:

@@ -25,6 +25,7 @@ from keyvault_api.envelope import MAX_REVISION
 from keyvault_client.errors import InvalidRequest
 from keyvault_client.file_locks import wait_for_lock
 from keyvault_client.keys import DataKey
+from keyvault_client.user_folders import state_folder
 
 MAX_ENTRIES = 10_000
 """Names in the file; beyond them those that were used longest ago are forgotten."""
@@ -36,14 +37,9 @@ _log = logging.getLogger(__name__)
 
 
 def default_path() -> Path | None:
-    """Return where a user's programs keep such a file (XDG Base Directory Specification); None without a home."""
-    state = Path(os.environ.get("XDG_STATE_HOME", ""))
-    if not state.is_absolute():
-        try:
-            state = Path.home() / ".local" / "state"
-        except RuntimeError:
-            return None
-    return state / "keyvault" / "revisions.json"
+    """Return where a user's programs keep such a file; None without a home."""
+    state = state_folder()
+    return state / "revisions.json" if state else None
 
 
 class RevisionFile:
