@@ -49,6 +49,7 @@ type connector struct {
 	closed  bool
 }
 
+// newConnector reads the files of TLS, and connects with the first call.
 func newConnector(address string, s settings) (*connector, error) {
 	c := &connector{address: address, all: map[*connection]struct{}{}}
 	if s.tls != nil {

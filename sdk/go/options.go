@@ -51,7 +51,7 @@ func WithRemembered(names int) Option { return func(s *settings) { s.remembered 
 // WithLogger logs what no call reports, such as files that became unusable; slog.Default() by default.
 func WithLogger(log *slog.Logger) Option { return func(s *settings) { s.log = log } }
 
-// settingsOf returns the checked settings of a client of this address.
+// settingsOf returns the checked settings of a client of this address, except for the files of TLS.
 func settingsOf(address string, options []Option) (settings, error) {
 	s := settings{timeout: defaultTimeout, remembered: defaultRemembered, log: slog.Default()}
 	for _, option := range options {
@@ -78,10 +78,6 @@ func settingsOf(address string, options []Option) (settings, error) {
 			return s, err
 		}
 		s.token = file.token
-	}
-	if s.tls != nil {
-		_, err := s.tls.config()
-		return s, err
 	}
 	return s, nil
 }
