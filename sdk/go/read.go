@@ -48,13 +48,7 @@ func (c *Client) ReadIfChanged(ctx context.Context, keyID string, key *DataKey, 
 	if err != nil {
 		return nil, err
 	}
-	if !answer.GetNotModified() {
-		return c.accept(keyID, answer, key)
-	}
-	if answer.GetRevision() != known {
-		return nil, serverFailure("the server's answer for %s contradicts the request: not modified, but changed", keyID)
-	}
-	return nil, nil
+	return c.acceptIfChanged(keyID, answer, key, known)
 }
 
 // read returns the current record, opened.
@@ -112,6 +106,17 @@ func (c *Client) accept(keyID string, answer *pb.ReadResponse, key *DataKey) (*R
 		c.seen.note(key, keyID, record.Revision)
 	}
 	return record, err
+}
+
+// acceptIfChanged is accept for a caller that has the known revision, 0 if none: it returns nil if that is current.
+func (c *Client) acceptIfChanged(keyID string, answer *pb.ReadResponse, key *DataKey, known int64) (*Record, error) {
+	if !answer.GetNotModified() {
+		return c.accept(keyID, answer, key)
+	}
+	if known == 0 || answer.GetRevision() != known {
+		return nil, serverFailure("the server's answer for %s contradicts the request: not modified, but changed", keyID)
+	}
+	return nil, nil
 }
 
 // deletedRevision returns the revision of the tombstone under a name that a Create has found in use, opened under key.

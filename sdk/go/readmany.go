@@ -114,13 +114,7 @@ func (c *Client) acceptItem(name string, record *pb.ReadResponse, b *batch, floo
 	if err := checkSeen(name, record.GetRevision(), floor); err != nil {
 		return Result{Err: err}
 	}
-	if record.GetNotModified() {
-		if known := b.known[name]; known != 0 && record.GetRevision() == known {
-			return Result{}
-		}
-		return Result{Err: serverFailure("the server's answer for %s contradicts the request: not modified, but changed", name)}
-	}
-	opened, err := c.accept(name, record, b.keys[name])
+	opened, err := c.acceptIfChanged(name, record, b.keys[name], b.known[name])
 	return Result{opened, err}
 }
 
