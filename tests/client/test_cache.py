@@ -36,7 +36,7 @@ from keyvault_client import (
 from keyvault_client.cache import RETRY_SECONDS
 from keyvault_client.records import seal
 from keyvault_server.core.records import successor
-from tests.support.fakes import FakeKeyService, FakeRecordStore
+from tests.support.fakes import FakeKeyService, FakeRecordStore, Gate
 from tests.support.lying import lying_server
 from tests.support.policy_server import BILLING, policy_server
 from tests.support.servers import Served, grpc_server, on_ports
@@ -457,48 +457,35 @@ async def test_a_value_beyond_max_age_is_not_served() -> None:
 
 async def test_a_refresh_on_demand_sees_what_was_written_before() -> None:
     """Also while another one waits for its answer; those that are asked for at the same time share one."""
-    records, entered, go_on = FakeRecordStore(), asyncio.Event(), asyncio.Event()
-
-    async def hold() -> None:
-        entered.set()
-        await go_on.wait()
-
+    records = FakeRecordStore()
     async with on_ports(FakeKeyService(), records) as served, KeyVault(served.address) as vault:
         key = await vault.generate_key("prod/")
         await vault.create("prod/a", b"one", key=key)
         async with vault.cache({"prod/a": key}) as secrets:
-            records.calls.clear()
-            records.after("get_head", hold)
+            gate = Gate(records.after, "get_head")
             early = asyncio.create_task(secrets.refresh())
-            await entered.wait()
+            await gate.reached()
             await vault.update("prod/a", b"two", key=key)
             late = [asyncio.create_task(secrets.refresh()) for _ in range(5)]
             await asyncio.sleep(0)
-            go_on.set()
+            gate.open()
             await early
             await asyncio.gather(*late)
             assert secrets["prod/a"] == b"two"
 
 
-async def test_the_end_of_the_block_does_not_wait_for_a_refresh(caplog: pytest.LogCaptureFixture) -> None:
-    records, entered = FakeRecordStore(), asyncio.Event()
-
-    async def hold() -> None:
-        entered.set()
-        await asyncio.sleep(30)
-
+async def test_the_end_of_the_block_does_not_wait_for_a_refresh() -> None:
+    records = FakeRecordStore()
     async with on_ports(FakeKeyService(), records, drain_seconds=0.1) as served, KeyVault(served.address) as vault:
         key = await vault.generate_key("prod/")
         await vault.create("prod/a", b"one", key=key)
         began = asyncio.get_running_loop().time()
         async with vault.cache({"prod/a": key}, refresh=0.01) as secrets:
-            records.before("get_head", hold)
-            await entered.wait()
+            await Gate(records.before, "get_head").reached()
             assert secrets["prod/a"] == b"one"
-        entered.clear()
-        records.before("get", hold)
+        gate = Gate(records.before, "get")
         start = asyncio.create_task(vault.cache({"prod/a": key}).__aenter__())
-        await entered.wait()
+        await gate.reached()
         start.cancel()
         with pytest.raises(asyncio.CancelledError):
             await start
@@ -507,19 +494,14 @@ async def test_the_end_of_the_block_does_not_wait_for_a_refresh(caplog: pytest.L
 
 
 async def test_a_client_closed_during_a_refresh_keeps_the_values() -> None:
-    records, entered = FakeRecordStore(), asyncio.Event()
-
-    async def hold() -> None:
-        entered.set()
-        await asyncio.sleep(30)
-
+    records = FakeRecordStore()
     async with on_ports(FakeKeyService(), records, drain_seconds=0.1) as served, KeyVault(served.address) as vault:
         key = await vault.generate_key("prod/")
         await vault.create("prod/a", b"one", key=key)
         async with vault.cache({"prod/a": key}, refresh=NEVER) as secrets:
-            records.before("get_head", hold)
+            gate = Gate(records.before, "get_head")
             refresh = asyncio.create_task(secrets.refresh())
-            await entered.wait()
+            await gate.reached()
             await vault.close()
             with pytest.raises(NotRefreshed, match="closed"):
                 await refresh

@@ -3,6 +3,7 @@
 The rule of this file: a fake keeps every promise of its port, and breaks one only where a test says so: by a hook.
 """
 
+import asyncio
 import os
 import struct
 from collections import Counter
@@ -59,6 +60,32 @@ class Hooks:
 
     async def _leave(self, method: str) -> None:
         await _run_next(self._after, method)
+
+
+class Gate:
+    """Holds the next calls of one method of a fake until it is opened, by its `before` or `after`."""
+
+    def __init__(self, hooked: Callable[[str, Hook], None], method: str, calls: int = 1) -> None:
+        self._open = asyncio.Event()
+        self._all_here = asyncio.Event()
+        self._missing = calls
+        for _ in range(calls):
+            hooked(method, self._wait)
+
+    async def _wait(self) -> None:
+        self._missing -= 1
+        if not self._missing:
+            self._all_here.set()
+        await self._open.wait()
+
+    async def reached(self) -> None:
+        """Return when all calls wait here."""
+        async with asyncio.timeout(30):
+            await self._all_here.wait()
+
+    def open(self) -> None:
+        """Let them go."""
+        self._open.set()
 
 
 class FakeKeyService(Hooks):

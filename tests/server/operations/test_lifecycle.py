@@ -28,7 +28,7 @@ from keyvault_server.operations.settings import Settings
 from keyvault_server.rpc.metrics import Metrics
 from keyvault_server.rpc.server import STREAMS
 from tests.support.certificates import LOCALHOST, Authority
-from tests.support.fakes import FakeKeyService, FakeRecordStore, Hooks
+from tests.support.fakes import FakeKeyService, FakeRecordStore, Gate
 from tests.support.forked import operate
 from tests.support.frames import rude
 from tests.support.issuer import AUDIENCE, ISSUER, Issuer
@@ -37,32 +37,6 @@ from tests.support.refusals import Failure, failure_of
 from tests.support.repository import DOCS
 from tests.support.requests import create, mint, update
 from tests.support.servers import Served, embedded, on_ports
-
-
-class Gate:
-    """Holds the next calls of one method of a fake until it is opened."""
-
-    def __init__(self, fake: Hooks, method: str, calls: int = 1) -> None:
-        self._open = asyncio.Event()
-        self._all_here = asyncio.Event()
-        self._missing = calls
-        for _ in range(calls):
-            fake.before(method, self._wait)
-
-    async def _wait(self) -> None:
-        self._missing -= 1
-        if not self._missing:
-            self._all_here.set()
-        await self._open.wait()
-
-    async def reached(self) -> None:
-        """Returns when all calls wait here."""
-        async with asyncio.timeout(30):
-            await self._all_here.wait()
-
-    def open(self) -> None:
-        """Lets them go."""
-        self._open.set()
 
 
 async def status(address: str) -> str:
@@ -190,7 +164,7 @@ async def test_reflection_can_be_turned_off(tmp_path: Path) -> None:
 async def test_calls_over_the_limit_are_refused_and_health_is_not() -> None:
     """With a time to come back."""
     keys, records = FakeKeyService(), FakeRecordStore()
-    gate = Gate(records, "get", calls=2)
+    gate = Gate(records.before, "get", calls=2)
     async with on_ports(keys, records, concurrent_calls=2) as server:
         waiting = [asyncio.create_task(failure_of(server.stub.Read(pb.ReadRequest(key_id="a")))) for _ in range(2)]
         await gate.reached()
@@ -242,7 +216,7 @@ async def test_calls_beyond_a_connections_own_wait_with_the_caller() -> None:
 @pytest.mark.medium
 async def test_a_call_without_a_deadline_ends_at_the_servers_own() -> None:
     keys, records = FakeKeyService(), FakeRecordStore()
-    gate = Gate(records, "get")
+    gate = Gate(records.before, "get")
     async with on_ports(keys, records, call_seconds=0.2) as server:
         began = time.monotonic()
         failure = await failure_of(server.stub.Read(pb.ReadRequest(key_id="a")))
@@ -286,7 +260,7 @@ async def test_a_stopping_server_finishes_the_calls_in_flight() -> None:
         async with on_ports(keys, records) as server:
             stub = KeyVaultStub(await callers.enter_async_context(grpc.aio.insecure_channel(server.address)))
             key = await mint(stub, "a/")
-            gate = Gate(records, "put_if", calls=20)
+            gate = Gate(records.before, "put_if", calls=20)
             at_work = [asyncio.create_task(_created(stub, create(key, f"a/{n}"))) for n in range(20)]
             await gate.reached()
             asyncio.get_running_loop().call_later(0.3, gate.open)
@@ -301,7 +275,7 @@ async def test_a_call_to_a_stopping_server_does_nothing_and_says_so() -> None:
         async with on_ports(keys, records) as server:
             stub = KeyVaultStub(await callers.enter_async_context(grpc.aio.insecure_channel(server.address)))
             key = await mint(stub, "a/")
-            gate = Gate(records, "put_if")
+            gate = Gate(records.before, "put_if")
             at_work = asyncio.create_task(_created(stub, create(key, "a/early")))
             await gate.reached()
             late = asyncio.create_task(_late(server.address, stub, create(key, "a/late"), gate))
