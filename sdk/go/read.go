@@ -63,7 +63,7 @@ func (c *Client) read(ctx context.Context, keyID string, key *DataKey) (*Record,
 // readEarlier returns this revision of the record, opened. A low revision that was asked for is no rollback; a server
 // that says of a record that it never was at a proved revision, is one.
 func (c *Client) readEarlier(ctx context.Context, keyID string, key *DataKey, revision int64) (*Record, error) {
-	if err := checkReadable(key, keyID); err != nil {
+	if err := checkUsable(key, keyID); err != nil {
 		return nil, err
 	}
 	if err := checkRevision("revision", revision); err != nil {
@@ -88,7 +88,7 @@ func (c *Client) readEarlier(ctx context.Context, keyID string, key *DataKey, re
 
 // fetch asks for a record, which is not opened yet. Its revision is not below what was proved before.
 func (c *Client) fetch(ctx context.Context, key *DataKey, request *pb.ReadRequest) (*pb.ReadResponse, error) {
-	if err := checkReadable(key, request.GetKeyId()); err != nil {
+	if err := checkUsable(key, request.GetKeyId()); err != nil {
 		return nil, err
 	}
 	floor := c.seen.get(key, request.GetKeyId()) // before the call: a write of ours may raise it while we wait
@@ -146,8 +146,8 @@ func (c *Client) deletedRevision(ctx context.Context, keyID string, key *DataKey
 	return tombstone.Revision, nil
 }
 
-// checkReadable fails unless the key may be used for this name and opens envelopes.
-func checkReadable(key *DataKey, keyID string) error {
+// checkUsable fails unless the key may be used for this name, and seals and opens envelopes.
+func checkUsable(key *DataKey, keyID string) error {
 	if err := checkScope(key, keyID); err != nil {
 		return err
 	}

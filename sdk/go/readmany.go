@@ -37,7 +37,7 @@ func (c *Client) readMany(ctx context.Context, keys map[string]*DataKey, known m
 	defer cancel()
 	b := &batch{keys: keys, known: known, results: map[string]Result{}}
 	for _, name := range slices.Sorted(maps.Keys(keys)) {
-		if err := checkReadable(keys[name], name); err != nil {
+		if err := checkUsable(keys[name], name); err != nil {
 			b.results[name] = Result{Err: err}
 		} else {
 			b.wanted = append(b.wanted, name)

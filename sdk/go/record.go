@@ -54,10 +54,7 @@ func writtenOf(answer mutated) Written {
 
 // seal makes an envelope under the key. Its error is an ErrInvalidRequest.
 func seal(key *DataKey, keyID string, kind kve1.Kind, revision int64, plaintext []byte) ([]byte, error) {
-	if err := checkScope(key, keyID); err != nil {
-		return nil, err
-	}
-	if err := key.checkSecret(); err != nil {
+	if err := checkUsable(key, keyID); err != nil {
 		return nil, err
 	}
 	if err := checkRevision("revision", revision); err != nil {

@@ -16,7 +16,7 @@ func (c *Client) RotateKey(
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
 	for _, one := range []*DataKey{key, newKey} {
-		if err := checkReadable(one, keyID); err != nil {
+		if err := checkUsable(one, keyID); err != nil {
 			return Written{}, err
 		}
 	}

@@ -140,7 +140,7 @@ func (c *Client) mutate(
 ) (Written, error) {
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
-	if err := checkReadable(key, keyID); err != nil {
+	if err := checkUsable(key, keyID); err != nil {
 		return Written{}, err
 	}
 	if chosen := writeOptionsOf(options); chosen.named {
