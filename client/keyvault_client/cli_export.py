@@ -37,7 +37,7 @@ async def export(
         )
     owner = keys.choose_for_names(names, output=output)
     async with connection.connect(owner.ring) as vault:
-        found = await read_in_batches(vault, names, owner.key)
+        found = await read_in_batches(vault, names, owner)
     base = prefix[: prefix.rfind("/") + 1]
     values: dict[str, bytes] = {}
     for name, record in found.items():

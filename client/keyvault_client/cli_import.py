@@ -59,7 +59,7 @@ async def import_records(
     values = _named(prefix, parse_values(read_all(from_file)), allow_empty=allow_empty)
     owner = keys.choose_for_names(values)
     async with connection.connect(owner.ring) as vault:
-        changes = _compare(values, await read_in_batches(vault, list(values), owner.key))
+        changes = _compare(values, await read_in_batches(vault, list(values), owner))
         if apply:
             await _write(vault, owner, changes, values, json=json)
             return

@@ -54,11 +54,15 @@ class KeyOptions:
         return choose_keys(scope, self.key, self.keys, without=without, output=output)
 
     def choose_for_names(self, names: Iterable[str], *, output: Path | None = None) -> ChosenKeys:
-        """Return the keys for these names, or for none, as `choose` does."""
-        chosen = ChosenKeys(None, None)
+        """Return the keys for these names, or for none, as `choose` does. A key file is read once: it may be a pipe."""
+        chosen: ChosenKeys | None = None
         for name in names:
-            chosen = self.choose(name, output=output)
-        return chosen
+            if chosen is None:
+                chosen = self.choose(name, output=output)
+            else:
+                check_key_id(name)
+                chosen.refuse_without_key(name)
+        return chosen or ChosenKeys(None, None)
 
 
 DEFAULT_KEYS = KeyOptions()

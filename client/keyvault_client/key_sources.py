@@ -33,6 +33,11 @@ class ChosenKeys:
         assert self.key is not None
         return self.key
 
+    def refuse_without_key(self, scope: str, *, without: DataKey | None = None) -> None:
+        """Raise KeyNotFound, InvalidRequest if the folder has no key for a name or prefix; `without` does not count."""
+        if self.ring is not None:
+            self.ring.candidates(scope, without=without)
+
     def for_names(self, names: Iterable[str]) -> Mapping[str, DataKey] | Sequence[str]:
         """Return these names as `KeyVault.read_many` takes them: with the key, or alone if the client has a ring."""
         return list(dict.fromkeys(names)) if self.key is None else dict.fromkeys(names, self.key)
@@ -70,8 +75,9 @@ def choose_keys(
     ring = open_ring(folder, f"no key for {scope}: give --key FILE, or")
     refuse_output_to(ring)
     refuse_output_file(output, [one.path for one in ring.entries()])
-    ring.candidates(scope, without=without)
-    return ChosenKeys(None, ring)
+    chosen = ChosenKeys(None, ring)
+    chosen.refuse_without_key(scope, without=without)
+    return chosen
 
 
 def open_ring(folder: str | None, otherwise: str) -> KeyRing:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from keyvault_client import dotenv
 from keyvault_client.batch_reading import Results
 from keyvault_client.errors import InvalidRequest, KeyVaultError, quote
-from keyvault_client.keys import DataKey
+from keyvault_client.key_sources import ChosenKeys
 from keyvault_client.progress import Progress
 from keyvault_client.records import Record
 from keyvault_client.vault import KeyVault
@@ -19,14 +19,14 @@ BATCH = 100
 
 
 async def read_in_batches(
-    vault: KeyVault, names: Sequence[str], key: DataKey | None
+    vault: KeyVault, names: Sequence[str], owner: ChosenKeys
 ) -> dict[str, Record | KeyVaultError]:
-    """Return each record, or why there is none, and show progress. Without a key, the client has the keys."""
+    """Return each record, or why there is none, and show progress. The client has the ring of these keys."""
     found: Results = {}
     with Progress("read", len(names)) as progress:
         for start in range(0, len(names), BATCH):
             some = names[start : start + BATCH]
-            found |= await vault.read_many(dict.fromkeys(some, key) if key else some)
+            found |= await vault.read_many(owner.for_names(some))
             for _ in some:
                 progress.step()
     return found

@@ -59,6 +59,12 @@ def test_a_program_gets_secrets_in_its_environment(shell: Shell) -> None:
     assert shell.ok(line) == b"hunter2\ntwo\nlines\n\n"
 
 
+def test_a_key_from_a_pipe_is_for_all_variables(shell: Shell) -> None:
+    """A shell makes one for `--key <(...)`, and it can be read once."""
+    line = "run --key /dev/stdin --env A=run/a --env B=run/b -- sh -c printenv${IFS}A;printenv${IFS}B"
+    assert shell.ok(line, (shell.directory / "run.key").read_bytes()) == b"hunter2\ntwo\nlines\n\n"
+
+
 def test_a_program_starts_from_a_file_while_the_server_is_away(shell: Shell) -> None:
     line = "run --key run.key --env A=run/a --offline run.cache -- printenv A"
     assert shell.ok(line) == b"hunter2\n"
