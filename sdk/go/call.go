@@ -176,7 +176,7 @@ func ended(ctx context.Context, err error) error {
 
 // provesAbsence returns whether the server would have recognized the envelope of this revision, had it accepted it.
 func provesAbsence(err error, sealed int64) bool {
-	var conflict *Conflict
-	return errors.As(err, &conflict) && conflict.rememberedSince >= 0 &&
+	conflict := conflictOf(err)
+	return conflict != nil && conflict.rememberedSince >= 0 &&
 		conflict.rememberedSince <= sealed && sealed <= conflict.CurrentRevision
 }

@@ -191,11 +191,8 @@ func (c *Client) acknowledged(keyID string, key *DataKey, answer mutated, err er
 
 // conflictOf returns the *Conflict in an error, nil if there is none or the outcome is unknown.
 func conflictOf(err error) *Conflict {
-	var found *Conflict
-	if errors.As(err, &found) {
-		return found
-	}
-	return nil
+	found, _ := errors.AsType[*Conflict](err)
+	return found
 }
 
 // contradiction is the error for a server that refuses the next revision and shows no later one.
