@@ -32,9 +32,7 @@ func (s *Server) RewrapKey(_ context.Context, r *pb.RewrapKeyRequest) (*pb.Rewra
 	if err != nil {
 		return nil, err
 	}
-	_, token := s.newKey(held.scope)
-	s.keys[string(token)] = held
-	return &pb.RewrapKeyResponse{WrappedKey: token}, nil
+	return &pb.RewrapKeyResponse{WrappedKey: s.wrap(held)}, nil
 }
 
 // UnwrapKey implements the service.
@@ -84,16 +82,15 @@ func (s *Server) Delete(_ context.Context, r *pb.DeleteRequest) (*pb.DeleteRespo
 // RotateKey implements the service.
 func (s *Server) RotateKey(_ context.Context, r *pb.RotateKeyRequest) (*pb.RotateKeyResponse, error) {
 	stored := s.records[r.GetKeyId()]
-	if stored == nil || !stored.recalls(r.GetEnvelope()) {
+	replayed := stored.recalls(r.GetEnvelope())
+	if !replayed {
 		if err := s.checkRotation(stored, r); err != nil {
 			return nil, err
 		}
 		stored.put(r.GetEnvelope(), revisionOf(r), false)
-		now := stored.current()
-		return &pb.RotateKeyResponse{Revision: now.revision, CreateTime: stored.created, UpdateTime: now.at}, nil
 	}
 	now := stored.current()
-	return &pb.RotateKeyResponse{Revision: revisionOf(r), CreateTime: stored.created, UpdateTime: now.at, Replayed: true}, nil
+	return &pb.RotateKeyResponse{Revision: revisionOf(r), CreateTime: stored.created, UpdateTime: now.at, Replayed: replayed}, nil
 }
 
 // checkRotation fails unless the old key hands the live record over to the new one by this envelope.
@@ -136,7 +133,7 @@ func (s *Server) mutate(
 	if err != nil {
 		return nil, false, err
 	}
-	if stored != nil && stored.recalls(envelope) {
+	if stored.recalls(envelope) {
 		return stored, true, checkOpens(keyID, held, envelope)
 	}
 	if err := checkNext(keyID, stored, envelope, check, kind); err != nil {
@@ -188,11 +185,7 @@ func checkNext(keyID string, stored *record, envelope []byte, check func(*record
 	if err := check(stored); err != nil {
 		return err
 	}
-	current := int64(0)
-	if stored != nil {
-		current = stored.current().revision
-	}
-	if header.Revision != current+1 {
+	if header.Revision != stored.revision()+1 {
 		return Refusal(codes.Aborted, "STALE_REVISION", keyID+" is at another revision", stored.revisions())
 	}
 	return nil

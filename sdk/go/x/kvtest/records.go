@@ -40,6 +40,14 @@ type record struct {
 
 func (r *record) current() kept { return r.history[len(r.history)-1] }
 
+// revision returns that of the current envelope, 0 if there is no record.
+func (r *record) revision() int64 {
+	if r == nil {
+		return 0
+	}
+	return r.current().revision
+}
+
 func (r *record) kind() kve1.Kind {
 	header, err := kve1.Parse(r.current().envelope)
 	if err != nil {
@@ -52,6 +60,9 @@ func (r *record) isLive() bool { return r != nil && r.kind() == kve1.Data }
 
 // recalls returns whether an envelope was accepted before and is remembered.
 func (r *record) recalls(envelope []byte) bool {
+	if r == nil {
+		return false
+	}
 	digest := sha256.Sum256(envelope)
 	for _, one := range r.ring {
 		if subtle.ConstantTimeCompare(one[:], digest[:]) == 1 {
@@ -74,10 +85,8 @@ func (r *record) put(envelope []byte, revision int64, keeps bool) {
 
 // revisions is the metadata of RECORD_EXISTS and STALE_REVISION.
 func (r *record) revisions() map[string]string {
-	current := int64(0)
-	since := int64(0)
+	current, since := r.revision(), int64(0)
 	if r != nil {
-		current = r.current().revision
 		since = current + 1 - int64(len(r.ring))
 	}
 	return map[string]string{
@@ -107,13 +116,19 @@ func (s *Server) Rollback(keyID string, revisions int) {
 
 // newKey makes a data key, and the random bytes that stand for it.
 func (s *Server) newKey(scope string) (secret, token []byte) {
-	secret, token = make([]byte, kve1.KeySize), make([]byte, kve1.KeySize)
+	secret = make([]byte, kve1.KeySize)
 	_, _ = rand.Read(secret) // never fails
-	_, _ = rand.Read(token)
 	key, err := kve1.NewDataKey(secret)
 	if err != nil {
 		panic(err) // for another size alone
 	}
-	s.keys[string(token)] = wrapped{scope, key}
-	return secret, token
+	return secret, s.wrap(wrapped{scope, key})
+}
+
+// wrap makes random bytes that stand for a key.
+func (s *Server) wrap(held wrapped) []byte {
+	token := make([]byte, kve1.KeySize)
+	_, _ = rand.Read(token) // never fails
+	s.keys[string(token)] = held
+	return token
 }
