@@ -1,6 +1,5 @@
 """The blocks of docs/cache.md run, one after the other."""
 
-import ast
 import asyncio
 from pathlib import Path
 from typing import Any
@@ -8,10 +7,8 @@ from typing import Any
 import pytest
 
 from keyvault_client import KeyVault
-from tests.support.pages import PORT, blocks_of
+from tests.support.pages import PORT, blocks_of, run_awaiting
 from tests.support.servers import Served
-
-PAGE = "docs/cache.md"
 
 
 @pytest.mark.medium
@@ -25,11 +22,8 @@ async def test_the_blocks_run(
     for name in ("prod/db", "prod/api"):
         await vault.create(name, b"s3cret", key=key)
     names: dict[str, Any] = {"serve": lambda: asyncio.sleep(0.05)}
-    for number, (_, block) in enumerate(blocks_of(PAGE)):
-        flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-        code: Any = compile(block.replace(PORT, server.address), PAGE, "exec", flags=flags)
-        if (result := eval(code, names)) is not None:
-            await result
+    for number, (_, block) in enumerate(blocks_of("docs/cache.md")):
+        names = await run_awaiting(block.replace(PORT, server.address), **names)
         if number == 0:
             assert names["password"] == b"s3cret"
             names["vault"] = vault  # the first block closed its own

@@ -28,10 +28,12 @@ def blocks_of(page: str) -> list[Block]:
     return re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
 
 
-async def run_awaiting(block: str, **names: object) -> None:
-    """Run a block of Python that awaits at its top level, as a reader's coroutine has it."""
+async def run_awaiting(block: str, **names: Any) -> dict[str, Any]:
+    """Run a block of Python that may await at its top level, as a reader's coroutine has it; return its names."""
     code: Any = compile(block, "block", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    await eval(code, dict(names))
+    if (running := eval(code, names)) is not None:
+        await running
+    return names
 
 
 def with_commands(**environment: str) -> dict[str, str]:
