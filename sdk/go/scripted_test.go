@@ -8,7 +8,6 @@ import (
 	"sync"
 	"testing"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -16,6 +15,7 @@ import (
 	keyvault "github.com/keyvault-grpc/keyvault/sdk/go"
 	pb "github.com/keyvault-grpc/keyvault/sdk/go/keyvaultv1"
 	"github.com/keyvault-grpc/keyvault/sdk/go/kve1"
+	"github.com/keyvault-grpc/keyvault/sdk/go/x/kvtest"
 )
 
 const keyID = "prod/db"
@@ -88,12 +88,8 @@ func says(answer any) step { return func(context.Context, any) (any, error) { re
 
 // refuses answers as KeyVault does.
 func refuses(code codes.Code, reason string, metadata map[string]string) step {
-	refused, err := status.New(code, "because").WithDetails(
-		&errdetails.ErrorInfo{Reason: reason, Domain: "keyvault", Metadata: metadata})
-	if err != nil {
-		panic(err)
-	}
-	return func(context.Context, any) (any, error) { return nil, refused.Err() }
+	refused := kvtest.Refusal(code, reason, "because", metadata)
+	return func(context.Context, any) (any, error) { return nil, refused }
 }
 
 // stored answers Read with what key seals, and says that it is at the revision claimed.
