@@ -34,12 +34,20 @@ func names(t *testing.T, vault keyvault.Vault, prefix string, options ...keyvaul
 	return found, nil
 }
 
-func TestARecordsWholeLife(t *testing.T) {
-	ctx, vault := t.Context(), kvtest.NewServer(t).Client(t)
-	key, err := vault.GenerateKey(ctx, "prod/")
+// clientWithKey returns a client of the server, and a key that it made for all names below prod/.
+func clientWithKey(t *testing.T, server *kvtest.Server) (*keyvault.Client, *keyvault.DataKey) {
+	t.Helper()
+	vault := server.Client(t)
+	key, err := vault.GenerateKey(t.Context(), "prod/")
 	if err != nil {
 		t.Fatal(err)
 	}
+	return vault, key
+}
+
+func TestARecordsWholeLife(t *testing.T) {
+	ctx := t.Context()
+	vault, key := clientWithKey(t, kvtest.NewServer(t))
 	other, err := vault.GenerateKey(ctx, "")
 	if err != nil || len(other.Scope()) != 32 {
 		t.Fatal(other, err)
@@ -267,12 +275,9 @@ func TestAReadBelievesTheEnvelopeAndNotTheServer(t *testing.T) {
 
 func TestARollbackIsNoticedInEveryRead(t *testing.T) {
 	ctx, server := t.Context(), kvtest.NewServer(t)
-	vault := server.Client(t)
-	key, err := vault.GenerateKey(ctx, "prod/")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err = vault.Create(ctx, keyID, []byte("one"), key); err == nil {
+	vault, key := clientWithKey(t, server)
+	_, err := vault.Create(ctx, keyID, []byte("one"), key)
+	if err == nil {
 		_, err = vault.Update(ctx, keyID, []byte("two"), key)
 	}
 	if err != nil {
@@ -299,11 +304,7 @@ func TestARollbackIsNoticedInEveryRead(t *testing.T) {
 
 func TestManyAreReadInFewCalls(t *testing.T) {
 	ctx, server := t.Context(), kvtest.NewServer(t)
-	vault := server.Client(t)
-	key, err := vault.GenerateKey(ctx, "prod/")
-	if err != nil {
-		t.Fatal(err)
-	}
+	vault, key := clientWithKey(t, server)
 	keys := map[string]*keyvault.DataKey{"prod/absent": key, "dev/other": key}
 	for i := range 120 {
 		name := fmt.Sprintf("prod/%03d", i)
@@ -370,12 +371,8 @@ func TestWhatHadNoRoomIsAskedForAgain(t *testing.T) {
 
 func TestACacheFollowsTheServerAndOutlivesIt(t *testing.T) {
 	ctx, server := t.Context(), kvtest.NewServer(t)
-	vault := server.Client(t)
-	key, err := vault.GenerateKey(ctx, "prod/")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err = vault.Create(ctx, keyID, []byte("one"), key); err != nil {
+	vault, key := clientWithKey(t, server)
+	if _, err := vault.Create(ctx, keyID, []byte("one"), key); err != nil {
 		t.Fatal(err)
 	}
 	keys := map[string]*keyvault.DataKey{keyID: key, "prod/absent": key}
