@@ -6,7 +6,7 @@ is not a setting is refused.
 
 import difflib
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from keyvault_server.core.errors import OperatorError
@@ -41,10 +41,15 @@ def wrong_in_config(path: Path, content: Mapping[str, object]) -> Iterator[str]:
     """Yield a sentence for each name that is not a setting, and each value that no setting takes from a file."""
     for name, value in content.items():
         if name not in Settings.model_fields:
-            near = difflib.get_close_matches(name.lower().removeprefix(PREFIX.lower()), Settings.model_fields, 1)
-            hint = f"did you mean {near[0]}?" if near else "docs/settings.md lists them all"
+            hint = hint_for(name.lower().removeprefix(PREFIX.lower()), Settings.model_fields, 0.6)
             yield f"{path}: unknown setting {name[:60]!a}: {hint}"
         elif value == "":
             yield f"{path}: {name} is empty: give it a value, or leave it out"
         elif name == "socket_mode" and not isinstance(value, str):  # 600 is not 0o600
             yield f'{path}: socket_mode must be a text in quotes, such as "0600"'
+
+
+def hint_for(name: str, known: Iterable[str], cutoff: float) -> str:
+    """Return what to do about an unknown setting: the known one that is like it, as difflib counts, or the page."""
+    near = difflib.get_close_matches(name, known, 1, cutoff)
+    return f"did you mean {near[0]}?" if near else "docs/settings.md lists them all"

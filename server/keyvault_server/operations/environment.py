@@ -8,7 +8,6 @@ refusal is one line that names everything that is wrong, as far as it can be see
 variable or a flag, and the rule. Of the values it shows the paths of files alone.
 """
 
-import difflib
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -17,7 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from keyvault_server.core.errors import OperatorError
-from keyvault_server.operations.config_file import read_config, wrong_in_config
+from keyvault_server.operations.config_file import hint_for, read_config, wrong_in_config
 from keyvault_server.operations.protections import missing_protections, refuse_unprotected
 from keyvault_server.operations.settings import PREFIX, Settings
 
@@ -118,9 +117,7 @@ def _unknown(environment: Mapping[str, str], known: set[str]) -> Iterator[str]:
     for name, value in sorted(environment.items()):
         if not name.upper().startswith(PREFIX) or name in known or _SERVICE_LINK.fullmatch(f"{name}={value}"):
             continue
-        near = difflib.get_close_matches(name, known, 1, cutoff=0.85)  # they all begin alike
-        hint = f"did you mean {near[0]}?" if near else "docs/settings.md lists them all"
-        yield f"unknown setting {name}: {hint}"
+        yield f"unknown setting {name}: {hint_for(name, known, 0.85)}"  # they all begin alike
 
 
 def _empty(environment: Mapping[str, str], known: set[str]) -> list[str]:
