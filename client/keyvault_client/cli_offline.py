@@ -10,7 +10,7 @@ from cyclopts.types import ExistingFile, PositiveInt
 from keyvault_api import envelope as kve1
 from keyvault_api.envelope import Kind
 from keyvault_client.cli_key_options import DEFAULT_KEYS, KeyOptions
-from keyvault_client.cli_parameters import AllowEmpty, AsJson, KeyId, OutputFile, Raw
+from keyvault_client.cli_parameters import AllowEmpty, AsJson, AsJsonData, KeyId, OutputFile, Raw
 from keyvault_client.errors import InvalidRequest
 from keyvault_client.grpcurl import create_request, parse_response, rotate_request
 from keyvault_client.records import open_record, seal
@@ -57,7 +57,7 @@ def open_envelope(
     keys: KeyOptions = DEFAULT_KEYS,
     output: OutputFile = None,
     raw: Raw = False,
-    json: Annotated[bool, Parameter(help="Write JSON, with the data in base64.")] = False,
+    json: AsJsonData = False,
 ) -> None:
     """Open an envelope, or grpcurl's JSON of a Read, from standard input without a server.
 

@@ -21,5 +21,6 @@ OutputFile = Annotated[
 ]
 Raw = Annotated[bool, Parameter(help="Write the bytes as they are to a terminal, too.")]
 AsJson = Annotated[bool, Parameter(help="Write JSON.")]
+AsJsonData = Annotated[bool, Parameter(help="Write JSON, with the data in base64.")]
 AsJsonLines = Annotated[bool, Parameter(help="Write JSON, one object a line.")]
 AtRevision = Annotated[PositiveInt | None, Parameter(help="Only write if the record is at this revision.")]

@@ -7,7 +7,17 @@ from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
 from keyvault_client.cli_key_options import DEFAULT_KEYS, KeyOptions
-from keyvault_client.cli_parameters import AllowEmpty, AsJson, AtRevision, FromFile, KeyId, NewKeyFile, OutputFile, Raw
+from keyvault_client.cli_parameters import (
+    AllowEmpty,
+    AsJson,
+    AsJsonData,
+    AtRevision,
+    FromFile,
+    KeyId,
+    NewKeyFile,
+    OutputFile,
+    Raw,
+)
 from keyvault_client.cli_quick_read import write_record
 from keyvault_client.connection_options import DEFAULT_CONNECTION, ConnectionOptions
 from keyvault_client.errors import InvalidRequest
@@ -48,7 +58,7 @@ async def read(
     ] = None,
     output: OutputFile = None,
     raw: Raw = False,
-    json: Annotated[bool, Parameter(help="Write JSON, with the data in base64.")] = False,
+    json: AsJsonData = False,
     connection: ConnectionOptions = DEFAULT_CONNECTION,
 ) -> None:
     """Write a record's data to standard output.

@@ -22,7 +22,16 @@ from keyvault_api.files import why_unsafe
 from keyvault_api.printable import printable
 from keyvault_client.addresses import check_address
 from keyvault_client.caller_identity import CallerIdentity
-from keyvault_client.doctor_connection import Broken, Certificate, Endpoint, connect, handshake, resolve, show
+from keyvault_client.doctor_connection import (
+    Broken,
+    Certificate,
+    Endpoint,
+    connect,
+    handshake,
+    host_and_port,
+    resolve,
+    show,
+)
 from keyvault_client.errors import Denied, InvalidRequest, KeyVaultError
 from keyvault_client.key_folder import read_folder
 from keyvault_client.keys import DataKey
@@ -250,7 +259,7 @@ def _host_of(address: str) -> str:
     """Return the name that the server's certificate has to be for; of a unix socket gRPC's, which is localhost."""
     if address.startswith("unix:"):
         return "localhost"
-    return address.removeprefix("dns:///").rpartition(":")[0].strip("[]")
+    return host_and_port(address)[0].strip("[]")
 
 
 def _proxy() -> str:

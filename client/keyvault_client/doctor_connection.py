@@ -56,13 +56,19 @@ def resolve(address: str) -> list[Endpoint]:
     """Return what host:port or unix:/path stands for. Raises Broken."""
     if address.startswith("unix:"):
         return [(socket.AF_UNIX, socket_path(address))]
-    host, _, port = address.removeprefix("dns:///").rpartition(":")
+    host, port = host_and_port(address)
     try:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or "not a valid name"
         raise Broken(f"{host} does not resolve: {why}. Is the address right, and the DNS reachable?") from None
     return list(dict.fromkeys((family, there) for family, _, _, _, there in found))
+
+
+def host_and_port(address: str) -> tuple[str, str]:
+    """Return the parts of host:port or dns:///host:port; an IPv6 address stays in its brackets."""
+    host, _, port = address.removeprefix("dns:///").rpartition(":")
+    return host, port
 
 
 def show(endpoint: Endpoint) -> str:
