@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from keyvault_client import KeyVault
-from tests.support.pages import PORT, Reader, blocks_of, run_awaiting, shows
+from tests.support.pages import PORT, Reader, run_awaiting, shows, texts_of
 from tests.support.processes import server_process
 from tests.support.servers import Served
 
 PAGE = "docs/client.md"
-FIRST, LIST, PAST, _ = (text for language, text in blocks_of(PAGE) if language == "python")
-SAVE, SHELL, DOCTOR = (text for language, text in blocks_of(PAGE) if language == "sh")
-(EXAMINED,) = (text for language, text in blocks_of(PAGE) if language == "text")
+FIRST, LIST, PAST, _ = texts_of(PAGE, "python")
+SAVE, SHELL, DOCTOR = texts_of(PAGE, "sh")
+(EXAMINED,) = texts_of(PAGE, "text")
 
 
 async def test_the_first_example_runs(server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

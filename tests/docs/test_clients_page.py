@@ -7,7 +7,7 @@ from typing import Any
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_server.core.errors import RecordExists, RevisionNotFound, StaleRevision, VaultError
 from tests.support.fakes import FakeKeyService, FakeRecordStore
-from tests.support.pages import PORT, blocks_of, run_awaiting
+from tests.support.pages import PORT, run_awaiting, texts_of
 from tests.support.refusals import failure_of
 from tests.support.repository import ROOT
 from tests.support.servers import Served, on_ports
@@ -40,7 +40,7 @@ async def test_the_table_has_each_reason_with_its_status() -> None:
 
 
 async def test_the_block_for_bare_stubs_runs(server: Served) -> None:
-    (block,) = (text for language, text in blocks_of("docs/clients.md") if language == "python")
+    (block,) = texts_of("docs/clients.md", "python")
     assert PORT in block
     names = await run_awaiting(block.replace(PORT, server.address))
     assert names["made"].scope == "prod/"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from keyvault_client.exit_codes import ExitCode
-from tests.support.pages import Reader, blocks_of
+from tests.support.pages import Reader, texts_of
 from tests.support.processes import server_process
 from tests.support.repository import ROOT
 
@@ -39,6 +39,6 @@ def test_the_table_has_every_exit_code() -> None:
 def test_the_page_runs_from_top_to_bottom(tmp_path: Path) -> None:
     with server_process(tmp_path / "data") as server:
         reader = Reader(tmp_path, server.address)
-        shown = "".join(reader.show(block for language, block in blocks_of(PAGE) if language == "sh"))
+        shown = "".join(reader.show(texts_of(PAGE, "sh")))
     for line in SHOWN:
         assert line in shown.splitlines()

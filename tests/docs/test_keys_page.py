@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from keyvault_client import KeyRing, KeyVault
-from tests.support.pages import PORT, Reader, blocks_of, run_awaiting
+from tests.support.pages import PORT, Reader, run_awaiting, texts_of
 from tests.support.processes import server_process
 from tests.support.servers import Served
 
 PAGE = "docs/keys.md"
-USE, EXCHANGE = (text for language, text in blocks_of(PAGE) if language == "python")
-SHELL, ROTATE, REWRAP = (text for language, text in blocks_of(PAGE) if language == "sh")
+USE, EXCHANGE = texts_of(PAGE, "python")
+SHELL, ROTATE, REWRAP = texts_of(PAGE, "sh")
 
 
 async def test_the_examples_in_python_run(

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.pages import Reader, blocks_of
+from tests.support.pages import Reader, texts_of
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
-TESTS, PROGRAM, FAULTS = (text for language, text in blocks_of("docs/testing.md") if language == "python")
+TESTS, PROGRAM, FAULTS = texts_of("docs/testing.md", "python")
 
 ISOLATED = """
 import pytest

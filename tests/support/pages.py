@@ -28,6 +28,11 @@ def blocks_of(page: str) -> list[Block]:
     return re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
 
 
+def texts_of(page: str, language: str) -> list[str]:
+    """Return the text of each block in one language."""
+    return [text for written_in, text in blocks_of(page) if written_in == language]
+
+
 async def run_awaiting(block: str, **names: Any) -> dict[str, Any]:
     """Run a block of Python that may await at its top level, as a reader's coroutine has it; return its names."""
     code: Any = compile(block, "block", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)

@@ -9,7 +9,7 @@ from keyvault_server.disk.permissions import UnsafeFile
 from keyvault_server.operations.config_file import MAX_FILE, BadConfigFile
 from keyvault_server.operations.environment import BadSettings, load_settings
 from tests.support.forked import operate
-from tests.support.pages import blocks_of
+from tests.support.pages import texts_of
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_a_variable_names_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_example_of_the_page_is_taken(file: Path) -> None:
-    (example,) = (text for language, text in blocks_of("docs/settings.md") if language == "toml")
+    (example,) = texts_of("docs/settings.md", "toml")
     file.write_text(example)
     settings = load_settings(file)
     assert (settings.history, settings.access_log, settings.unwrap_scopes) == (5, False, ("prod/db",))
