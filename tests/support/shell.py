@@ -45,6 +45,12 @@ def in_shell(shell: Shell, line: str) -> "subprocess.CompletedProcess[bytes]":
     return run_line(line, [BIN / "keyvault"], shell.directory, shell.environment)
 
 
+def without_room(shell: Shell, line: str) -> "subprocess.CompletedProcess[bytes]":
+    """Run a line of the command, as on a full disk: no file that it writes gets a byte."""
+    # The coverage of this one process could not be written either.
+    return in_shell(shell, f"unset ${{!COVERAGE_*}}; ulimit -f 0; {BIN}/keyvault {line}")
+
+
 def one_line(done: "subprocess.CompletedProcess[bytes]", status: int) -> str:
     """Return the one line that a command says, with this exit status, instead of doing it."""
     message = done.stderr.decode()
