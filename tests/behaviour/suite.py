@@ -15,7 +15,7 @@ from typing import Any
 
 import grpc
 
-from tests.support.misbehaving import Call, Step, claims, cuts, forgets, hangs, honest, refusal, silent
+from tests.support.misbehaving import Call, Step, answers, claims, cuts, forgets, hangs, honest, silent
 
 FOLDER = Path(__file__).parent
 RECORDS = ("absent", "live", "deleted")
@@ -155,17 +155,9 @@ def _answers(
     retry_after: int = 0,
     metadata: Mapping[str, object] | None = None,
 ) -> Step:
-    """Answer with a status; `commit`: after the server did what was asked."""
+    """Answer with a status, whose words are these alone: `answers` takes any other as metadata."""
     code = grpc.StatusCode[status]
-
-    async def step(call: Call) -> bytes:
-        if commit:
-            await call.forward()
-        details = refusal(code, reason, retry_after, metadata or {}, domain)
-        await call.context.abort(code, "played", (("grpc-status-details-bin", details),) if reason else ())
-        raise AssertionError
-
-    return step
+    return answers(code, reason, domain=domain, commit=commit, retry_after=retry_after, **metadata or {})
 
 
 def _asks_for(authorization: str) -> Step:
@@ -174,6 +166,6 @@ def _asks_for(authorization: str) -> Step:
     async def step(call: Call) -> bytes:
         if dict(call.context.invocation_metadata()).get("authorization") == authorization:
             return await call.forward()
-        return await _answers("UNAUTHENTICATED", reason="UNAUTHENTICATED")(call)
+        return await answers(grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")(call)
 
     return step

@@ -58,14 +58,20 @@ async def honest(call: Call) -> bytes:
 
 
 def answers(
-    code: grpc.StatusCode, reason: str = "", *, commit: bool = False, retry_after: int = 0, **metadata: object
+    code: grpc.StatusCode,
+    reason: str = "",
+    *,
+    domain: str = "keyvault",
+    commit: bool = False,
+    retry_after: int = 0,
+    **metadata: object,
 ) -> Step:
-    """Answer with a status, of KeyVault's if there is a reason; `commit`: after the server did what was asked."""
+    """Answer with a status, of this domain if there is a reason; `commit`: after the server did what was asked."""
 
     async def step(call: Call) -> bytes:
         if commit:
             await call.forward()
-        trailers = [("grpc-status-details-bin", refusal(code, reason, retry_after, metadata))] if reason else []
+        trailers = [("grpc-status-details-bin", refusal(code, reason, retry_after, metadata, domain))] if reason else []
         await call.context.abort(code, "played by the peer", tuple(trailers))
         raise AssertionError
 
@@ -190,7 +196,7 @@ class _Methods(grpc.GenericRpcHandler):
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         called: Any = handler_call_details.method
         service, _, method = called.rpartition("/")
-        if service != "/keyvault.v1.KeyVault":  # a client that asks why its connection failed, and is late
+        if service != f"/{SERVICE}":  # a client that asks why its connection failed, and is late
             return None
         return grpc.unary_unary_rpc_method_handler(functools.partial(self.peer.play, method))
 
