@@ -6,8 +6,6 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,6 @@ from keyvault_client.editor import file_in, find_editor
 from keyvault_client.errors import InvalidRequest
 from tests.support.processes import BIN
 from tests.support.shell import Shell, one_line, without_room
-from tests.support.terminal import Terminal, at_terminal
 
 APPEND = 'printf " and more" >> "$1"'
 
@@ -224,19 +221,11 @@ def test_a_text_that_finds_no_server_is_kept(edited: Edited) -> None:
     assert (edited.stored(), edited.kept(), edited.left()) == (b"hunter2", b"hunter2 and more", [])
 
 
-@contextmanager
-def at(edited: Edited) -> Iterator[Terminal]:
-    """The command, at a terminal."""
-    line: list[str | Path] = [BIN / "keyvault", *edited.line.split()]
-    with at_terminal(line, edited.shell.directory, edited.shell.environment) as person:
-        yield person
-
-
 @pytest.mark.process
 @pytest.mark.slow
 def test_a_change_in_between_is_shown_and_can_be_replaced(edited: Edited) -> None:
     edited.editor(_changes_it(edited, "of another\\033[2K"))
-    with at(edited) as person:
+    with edited.shell.at_terminal(edited.line) as person:
         person.wait_for("[Y/n]")
         assert "-hunter2\r\n" in person.shown
         assert "+of another\\x1b[2K\r\n" in person.shown
@@ -251,7 +240,7 @@ def test_a_change_in_between_is_shown_and_can_be_replaced(edited: Edited) -> Non
 @pytest.mark.parametrize(("keys", "status"), [(b"n\n", 4), (b"\x04", 4), (b"\x03", 130)])
 def test_a_person_who_gives_up_keeps_the_text(edited: Edited, keys: bytes, status: int) -> None:
     edited.editor(_changes_it(edited, "of another"))
-    with at(edited) as person:
+    with edited.shell.at_terminal(edited.line) as person:
         person.wait_for("[Y/n]")
         person.type(keys)
         assert person.end() == status
@@ -262,7 +251,7 @@ def test_a_person_who_gives_up_keeps_the_text(edited: Edited, keys: bytes, statu
 @pytest.mark.slow
 def test_an_empty_text_can_be_edited_again(edited: Edited) -> None:
     edited.editor('[ -s "$1" ] && : > "$1" || echo -n newer > "$1"')
-    with at(edited) as person:
+    with edited.shell.at_terminal(edited.line) as person:
         person.wait_for("the text is empty: nothing was changed")
         person.type(b"y\n")
         assert person.end() == 0
@@ -273,7 +262,7 @@ def test_an_empty_text_can_be_edited_again(edited: Edited) -> None:
 @pytest.mark.slow
 def test_ctrl_c_is_the_editors(edited: Edited) -> None:
     edited.editor(f"trap 'echo caught' INT; echo ready; sleep 20; {APPEND}")
-    with at(edited) as person:
+    with edited.shell.at_terminal(edited.line) as person:
         person.wait_for("ready")
         person.type(b"\x03")
         assert person.end() == 0
@@ -286,7 +275,7 @@ def test_ctrl_c_is_the_editors(edited: Edited) -> None:
 @pytest.mark.parametrize(("keys", "name"), [(b"\x03", "SIGINT"), (b"\x1c", "SIGQUIT")])
 def test_keys_that_end_the_editor_change_nothing(edited: Edited, keys: bytes, name: str) -> None:
     edited.editor(f"{APPEND}; echo ready; sleep 20")
-    with at(edited) as person:
+    with edited.shell.at_terminal(edited.line) as person:
         person.wait_for("ready")
         person.type(keys)
         assert person.end() == 1

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import stat
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,10 +16,8 @@ from keyvault_client.errors import InvalidRequest
 from keyvault_client.many_records import parse_values, render_json, render_variables
 from keyvault_client.records import Record
 from tests.support.misbehaving import hangs, honest, misbehaving
-from tests.support.processes import BIN
 from tests.support.servers import Served
 from tests.support.shell import Shell, in_shell, one_line, without_room
-from tests.support.terminal import at_terminal
 
 NOW = datetime.now(UTC)
 
@@ -196,13 +193,10 @@ async def test_ctrl_c_in_an_import_says_what_is_done(server: Served, tmp_path: P
     async with KeyVault(server.address) as vault:
         (await vault.generate_key("many/stopped/")).save(tmp_path / "a.key")
     (tmp_path / "a.env").write_text("A=1\nB=2\n")
-    line: list[str | Path] = [
-        BIN / "keyvault",
-        *["import", "many/stopped/", "--key", "a.key", "--from-file", "a.env", "--apply"],
-    ]
+    line = "import many/stopped/ --key a.key --from-file a.env --apply"
 
     def interrupted(address: str) -> tuple[int, str]:
-        with at_terminal(line, tmp_path, os.environ | {"KEYVAULT_ADDRESS": address}) as person:
+        with Shell(tmp_path, address).at_terminal(line) as person:
             person.wait_for("created")
             person.type(b"\x03")
             return person.end(), person.shown

@@ -15,9 +15,7 @@ from keyvault_client.key_folder import NEW_SUFFIX
 from keyvault_server.core.ports import WrappedBlob
 from keyvault_server.core.wrapped_key import WrappedKey
 from tests.support.forks import KILLED_AT
-from tests.support.processes import BIN
 from tests.support.shell import Shell, one_line, without_room
-from tests.support.terminal import at_terminal
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -195,8 +193,7 @@ def killed_at(shell: Shell, step: int) -> Iterator[None]:
 
 def test_progress_is_shown_on_a_terminal(shell: Shell, folder: Path, prefix: str, names: list[str]) -> None:
     """In a pipe it is not: the other tests see nothing on standard error."""
-    line: list[str | Path] = [BIN / "keyvault", "rotate", prefix, "--yes"]
-    with at_terminal(line, shell.directory, shell.environment) as terminal:
+    with shell.at_terminal(f"rotate {prefix} --yes") as terminal:
         assert terminal.end() == 0
     assert "rotated 0 of 3" in terminal.shown
     assert "rotated 3 of 3\r\x1b[K" in terminal.shown

@@ -11,7 +11,6 @@ import pytest
 
 from tests.support.processes import BIN
 from tests.support.shell import Shell, in_shell
-from tests.support.terminal import at_terminal
 
 pytestmark = pytest.mark.process
 
@@ -192,8 +191,7 @@ def test_variables_that_lead_to_our_keys_stay_here(shell: Shell) -> None:
 
 
 def test_a_program_on_a_terminal_has_the_terminal(shell: Shell) -> None:
-    line: list[str | Path] = [BIN / "keyvault", "run", "--key", "run.key", "--env", "A=run/a", "--", "sh"]
-    with at_terminal(line, shell.directory, shell.environment) as person:
+    with shell.at_terminal("run --key run.key --env A=run/a -- sh") as person:
         person.wait_for("$ ") if os.geteuid() else person.wait_for("# ")
         person.type(b"tty; echo got $A; exit 7\n")
         assert person.end() == 7
@@ -257,8 +255,7 @@ def test_a_watched_program_that_ends_gives_its_exit_code(shell: Shell) -> None:
 @pytest.mark.slow
 def test_ctrl_c_reaches_a_watched_program_once(shell: Shell) -> None:
     script = "trap 'n=$((n+1)); echo caught $n' INT; echo ready; sleep 1; sleep 1; exit 5"
-    line: list[str | Path] = [BIN / "keyvault", "run", "--key", "run.key", "--env", "A=run/a", "--watch", "--"]
-    with at_terminal([*line, "sh", "-c", script], shell.directory, shell.environment) as person:
+    with shell.at_terminal("run --key run.key --env A=run/a --watch -- sh -c", script) as person:
         person.wait_for("ready")
         person.type(b"\x03")
         assert person.end() == 5

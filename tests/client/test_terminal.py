@@ -3,8 +3,6 @@
 import base64
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ from keyvault_api import envelope
 from keyvault_client import DataKey
 from tests.support.processes import BIN
 from tests.support.shell import Shell
-from tests.support.terminal import Terminal, at_terminal
+from tests.support.terminal import at_terminal
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -33,19 +31,13 @@ def key(shell: Shell) -> Path:
     return shell.directory / "prod.key"
 
 
-@contextmanager
-def terminal(shell: Shell, line: str) -> Iterator[Terminal]:
-    with at_terminal([BIN / "keyvault", *line.split()], shell.directory, shell.environment) as opened:
-        yield opened
-
-
 def stored(shell: Shell, name: str) -> bytes:
     return shell.ok(f"read {name} --key prod.key")
 
 
 def typed(shell: Shell, line: str, keys: bytes) -> tuple[int, str]:
     """Answer the command's question; return the exit status and all that the terminal showed."""
-    with terminal(shell, line) as person:
+    with shell.at_terminal(line) as person:
         person.wait_for("not shown: ")
         assert not person.echoes
         person.type(keys)
@@ -103,7 +95,7 @@ def test_a_whole_line_is_stored(shell: Shell, key: Path, name: str, keys: bytes)
 
 
 def test_ctrl_c_at_the_question_stores_nothing(shell: Shell, key: Path, name: str) -> None:
-    with terminal(shell, f"create {name} --key prod.key") as person:
+    with shell.at_terminal(f"create {name} --key prod.key") as person:
         person.wait_for("not shown: ")
         person.type(b"half\x03")
         assert person.end() == 130
@@ -114,7 +106,7 @@ def test_ctrl_c_at_the_question_stores_nothing(shell: Shell, key: Path, name: st
 
 
 def test_the_terminal_echoes_again_afterwards(shell: Shell, key: Path, name: str) -> None:
-    with terminal(shell, f"create {name} --key prod.key") as person:
+    with shell.at_terminal(f"create {name} --key prod.key") as person:
         person.wait_for("not shown: ")
         person.type(b"x\n")
         person.wait_for("revision 1")
@@ -159,12 +151,12 @@ HARMFUL = b"a\x1b[2Kb\rc\xc2\x9b1Ad\xe2\x80\xaee\x07"
 
 def test_control_characters_are_shown_as_escapes(shell: Shell, key: Path, name: str) -> None:
     shell.ok(f"create {name} --key prod.key", HARMFUL)
-    with terminal(shell, f"read {name} --key prod.key") as person:
+    with shell.at_terminal(f"read {name} --key prod.key") as person:
         assert person.end() == 0
         note, shown = person.shown.splitlines()
     assert shown == "a\\x1b[2Kb\\rc\\x9b1Ad\\u202ee\\x07"
     assert "--raw" in note
-    with terminal(shell, f"read {name} --key prod.key --raw") as person:
+    with shell.at_terminal(f"read {name} --key prod.key --raw") as person:
         assert (person.end(), person.shown) == (0, HARMFUL.decode())
     assert stored(shell, name) == HARMFUL
     assert shell.ok(f"read {name} --key prod.key --raw") == HARMFUL
@@ -181,7 +173,7 @@ def test_binary_data_is_not_shown(shell: Shell, key: Path, data: bytes) -> None:
 def test_a_pasted_response_is_opened_and_may_have_lines(shell: Shell, key: Path) -> None:
     """Without its key it is harmless, and grpcurl prints it on several lines."""
     response = json.dumps({"envelope": base64.b64encode(sealed(key, b"s3cret")).decode(), "revision": "1"}, indent=1)
-    with terminal(shell, "open prod/x --key prod.key") as person:
+    with shell.at_terminal("open prod/x --key prod.key") as person:
         person.type(response.encode() + b"\n\x04")
         assert person.end() == 0
         assert person.shown.endswith("s3cret\r\n")

@@ -2,10 +2,12 @@
 
 import os
 import subprocess
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tests.support.forked import run_forked, run_line
 from tests.support.processes import BIN
+from tests.support.terminal import Terminal, at_terminal
 
 
 class Shell:
@@ -31,6 +33,10 @@ class Shell:
         done = self.run(line, given, out)
         assert (done.returncode, done.stderr) == (0, b""), done.stderr
         return done.stdout or b""
+
+    def at_terminal(self, line: str, *more: str) -> AbstractContextManager[Terminal]:
+        """Run a line of the command on a terminal; further arguments may have blanks."""
+        return at_terminal([BIN / "keyvault", *line.split(), *more], self.directory, self.environment)
 
     def refused(self, line: str, status: int = 1, given: bytes = b"") -> str:
         done = self.run(line, given)
