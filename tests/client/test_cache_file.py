@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +26,7 @@ from keyvault_client import (
     Record,
     RecordDamaged,
     SealedRecord,
+    Secrets,
     Unavailable,
     read_cache_file,
 )
@@ -58,6 +60,19 @@ async def offline(file: Path, keys: dict[str, DataKey] | None = None, **options:
     async with (
         KeyVault(NOWHERE, timeout=0.15, state_file=state) as vault,
         vault.cache(keys or {"prod/db": KEY}, file=file, refresh=NEVER, **options) as secrets,
+    ):
+        yield secrets
+
+
+@contextlib.asynccontextmanager
+async def online(file: Path, revision: int = 3, data: bytes = SECRET) -> AsyncIterator[Secrets]:
+    """A cache that is opened with a server that has this record."""
+    found = pb.BatchReadResponse()
+    found.results.add(record=pb.ReadResponse(revision=revision, envelope=seal(KEY, "prod/db", revision, data)))
+    async with (
+        lying_server({"BatchRead": found}) as address,
+        KeyVault(address, timeout=60) as vault,
+        vault.cache({"prod/db": KEY}, file=file) as secrets,
     ):
         yield secrets
 
@@ -198,13 +213,7 @@ async def test_a_damaged_file_is_one_warning_and_replaced(
 ) -> None:
     write_cache_file(file, [sealed()])
     replace_content(file, damaged(content_of(file))[how])
-    found = pb.BatchReadResponse()
-    found.results.add(record=pb.ReadResponse(revision=3, envelope=seal(KEY, "prod/db", 3, SECRET)))
-    async with (
-        lying_server({"BatchRead": found}) as address,
-        KeyVault(address, timeout=60) as vault,
-        vault.cache({"prod/db": KEY}, file=file) as secrets,
-    ):
+    async with online(file) as secrets:
         assert secrets["prod/db"] == SECRET
     (line,) = warnings(caplog)
     assert str(file) in line
@@ -216,13 +225,7 @@ async def test_a_damaged_file_is_one_warning_and_replaced(
 async def test_a_file_of_something_else_is_left_alone(kind: str, file: Path, caplog: pytest.LogCaptureFixture) -> None:
     make_foreign(file, kind)
     before = stamp_of(file)
-    found = pb.BatchReadResponse()
-    found.results.add(record=pb.ReadResponse(revision=3, envelope=seal(KEY, "prod/db", 3, SECRET)))
-    async with (
-        lying_server({"BatchRead": found}) as address,
-        KeyVault(address, timeout=60) as vault,
-        vault.cache({"prod/db": KEY}, file=file) as secrets,
-    ):
+    async with online(file) as secrets:
         assert secrets["prod/db"] == SECRET
     (line,) = warnings(caplog)
     assert line.startswith(f"the file of the cache is ignored: {file}: ")
@@ -282,13 +285,7 @@ async def test_the_file_does_not_go_below_a_revision_that_was_seen(
 
 async def test_what_the_file_proved_refuses_an_older_server(file: Path) -> None:
     write_cache_file(file, [sealed(revision=5)])
-    found = pb.BatchReadResponse()
-    found.results.add(record=pb.ReadResponse(revision=4, envelope=seal(KEY, "prod/db", 4, b"old")))
-    async with (
-        lying_server({"BatchRead": found}) as address,
-        KeyVault(address, timeout=60) as vault,
-        vault.cache({"prod/db": KEY}, file=file) as secrets,
-    ):
+    async with online(file, revision=4, data=b"old") as secrets:
         with pytest.raises(NotRefreshed, match="rolled back"):
             await secrets.refresh()
         assert secrets["prod/db"] == SECRET
