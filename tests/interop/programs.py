@@ -85,8 +85,11 @@ class Programs:
     def get(self, language: str) -> Client:
         return client_of(language, self._built(language) / "checkout")
 
-    def folder_of(self, language: str) -> Path:
-        """Return where the program's sources are, built."""
+    def envelope_of(self, language: str) -> Path:
+        """Return where the tests of a language's envelope run: in Go's module of it, or with the program, built."""
+        if language == "go":
+            toolchain("go")
+            return ROOT / "sdk" / "go" / "kve1"
         return self._built(language) / "checkout" / "examples" / language
 
     def _built(self, language: str) -> Path:

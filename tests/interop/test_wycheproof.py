@@ -18,7 +18,6 @@ from cryptography.exceptions import InvalidTag
 
 from tests.interop.programs import MARKS, Programs, run
 from tests.support.environment import for_downloads
-from tests.support.repository import ROOT
 from tests.support.tools import missing, toolchain
 from tests.vectors import reference
 
@@ -83,7 +82,6 @@ def test_an_example_agrees_with_every_vector_of_others(
 ) -> None:
     monkeypatch.setenv("WYCHEPROOF", str(clone))
     results = [test["result"] for test in vectors(clone)]
-    folder = ROOT / "sdk" / "go" / "kve1" if language == "go" else programs.folder_of(language)
-    told = run(folder, *COMMANDS[language])
+    told = run(programs.envelope_of(language), *COMMANDS[language])
     valid, invalid = results.count("valid"), results.count("invalid")
     assert f"wycheproof: {valid} valid, {invalid} invalid, all agree\n" in told
