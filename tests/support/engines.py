@@ -4,6 +4,7 @@ Where the stand-ins differ from AWS, the test that meets the difference says so.
 """
 
 import dataclasses
+import json
 import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -41,6 +42,18 @@ def options(kms: str | None, dynamodb: str | None, **changed: object) -> AwsOpti
         "max_connections": 16,
     }
     return AwsOptions(**given | changed)  # type: ignore[arg-type]
+
+
+def variables_of(backend: AwsOptions) -> dict[str, str]:
+    """Return the variables by which an operator names this backend."""
+    return {
+        "KEYVAULT_BACKEND": "aws",
+        "KEYVAULT_AWS_REGION": str(backend.region),
+        "KEYVAULT_AWS_TABLE": backend.table,
+        "KEYVAULT_AWS_MASTER_KEYS": json.dumps(dict(backend.master_keys)),
+        "KEYVAULT_AWS_KMS_ENDPOINT": str(backend.kms_endpoint),
+        "KEYVAULT_AWS_DYNAMODB_ENDPOINT": str(backend.dynamodb_endpoint),
+    }
 
 
 @contextmanager

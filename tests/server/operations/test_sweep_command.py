@@ -1,7 +1,6 @@
 """`keyvault-server sweep` on both backends: which copies it removes, what it says, what it refuses."""
 
 import asyncio
-import json
 import os
 import sqlite3
 from contextlib import closing
@@ -17,6 +16,7 @@ from keyvault_server.core.records import successor
 from keyvault_server.operations.composition import open_backend
 from keyvault_server.operations.settings import Settings
 from keyvault_server.operations.store_cli import sweep
+from tests.support.engines import variables_of
 from tests.support.requests import some_envelope
 
 RECORDS = [("default", "prod/a"), ("default", "prod/b"), ("acme", "prod/a")]
@@ -77,16 +77,8 @@ def test_a_directory_without_records_is_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def on_aws(standin_options: AwsOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     """Name our own stand-ins to the command, as an operator does."""
-    settings = {
-        "KEYVAULT_BACKEND": "aws",
-        "KEYVAULT_AWS_TABLE": standin_options.table,
-        "KEYVAULT_AWS_REGION": standin_options.region,
-        "KEYVAULT_AWS_MASTER_KEYS": json.dumps(standin_options.master_keys),
-        "KEYVAULT_AWS_KMS_ENDPOINT": standin_options.kms_endpoint,
-        "KEYVAULT_AWS_DYNAMODB_ENDPOINT": standin_options.dynamodb_endpoint,
-    }
-    for name, value in settings.items():
-        monkeypatch.setenv(name, str(value))
+    for name, value in variables_of(standin_options).items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.mark.medium

@@ -26,6 +26,7 @@ from keyvault_server.operations.listening import CannotListen, refuse_taken, res
 from keyvault_server.rpc.health import LIVENESS, is_serving
 from tests.server.backends.aws.standins.account import Account
 from tests.support.certificates import LOCALHOST, Authority
+from tests.support.engines import variables_of
 from tests.support.processes import BIN, STARTED, ServerProcess, server_process
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -36,15 +37,8 @@ CONNECTIONS = 24
 
 def of_aws(options: AwsOptions) -> dict[str, str]:
     """Variables of two workers on these stand-ins."""
-    return {
-        "KEYVAULT_BACKEND": "aws",
-        "KEYVAULT_WORKERS": "2",
-        "KEYVAULT_AWS_CALL_SECONDS": str(options.call_timeout),
-        "KEYVAULT_AWS_TABLE": options.table,
-        "KEYVAULT_AWS_MASTER_KEYS": json.dumps(dict(options.master_keys)),
-        "KEYVAULT_AWS_KMS_ENDPOINT": str(options.kms_endpoint),
-        "KEYVAULT_AWS_DYNAMODB_ENDPOINT": str(options.dynamodb_endpoint),
-    }
+    more = {"KEYVAULT_WORKERS": "2", "KEYVAULT_AWS_CALL_SECONDS": str(options.call_timeout)}
+    return variables_of(options) | more
 
 
 @asynccontextmanager

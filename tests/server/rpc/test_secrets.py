@@ -15,7 +15,7 @@ from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
 from keyvault_server.backends.aws.options import AwsOptions
 from tests.support import requests
 from tests.support.connections import bearer
-from tests.support.engines import REGION
+from tests.support.engines import variables_of
 from tests.support.forked import run_forked
 from tests.support.issuer import AUDIENCE, ISSUER, Issuer
 from tests.support.processes import BIN, STARTED, server_process
@@ -104,9 +104,7 @@ def found(secrets: Iterable[bytes], places: Iterable[Path]) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["embedded", "aws"])
-async def test_no_secret_is_in_what_a_server_writes(
-    tmp_path: Path, moto: str, moto_options: AwsOptions, backend: str
-) -> None:
+async def test_no_secret_is_in_what_a_server_writes(tmp_path: Path, moto_options: AwsOptions, backend: str) -> None:
     made = run_forked([*STARTED, "dev-certs", tmp_path / "certs"], environment=os.environ, timeout=30)
     assert made.returncode == 0
     issuer = Issuer()
@@ -126,15 +124,7 @@ async def test_no_secret_is_in_what_a_server_writes(
         "KEYVAULT_UNWRAP_SCOPES": f'["{NAME}"]',
     }
     if backend == "aws":
-        arn = moto_options.master_keys["1"]
-        settings |= {
-            "KEYVAULT_BACKEND": "aws",
-            "KEYVAULT_AWS_REGION": REGION,
-            "KEYVAULT_AWS_MASTER_KEYS": f'{{"1": "{arn}"}}',
-            "KEYVAULT_AWS_KMS_ENDPOINT": moto,
-            "KEYVAULT_AWS_DYNAMODB_ENDPOINT": moto,
-            "KEYVAULT_AWS_TABLE": moto_options.table,
-        }
+        settings |= variables_of(moto_options)
     with server_process(tmp_path / "data", **settings) as server:
         address = server.address.replace("127.0.0.1", "localhost")
         secrets = await session(address, (tmp_path / "certs" / "ca.pem").read_bytes(), token)
