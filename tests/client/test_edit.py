@@ -5,7 +5,6 @@ import re
 import signal
 import stat
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -287,15 +286,16 @@ def test_keys_that_end_the_editor_change_nothing(edited: Edited, keys: bytes, na
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_removes_the_file_and_keeps_the_text(edited: Edited, number: signal.Signals) -> None:
-    edited.editor(f"{APPEND}; touch {edited.shell.directory}/ready; exec sleep 20")
+    edited.editor(f"{APPEND}; echo ready; exec sleep 20")
     process = subprocess.Popen(
-        [BIN / "keyvault", *edited.line.split()], cwd=edited.shell.directory, env=edited.shell.environment
+        [BIN / "keyvault", *edited.line.split()],
+        cwd=edited.shell.directory,
+        env=edited.shell.environment,
+        stdout=subprocess.PIPE,
     )
+    assert process.stdout is not None
     with process:
-        end = time.monotonic() + 20
-        while not (edited.shell.directory / "ready").exists():
-            assert time.monotonic() < end
-            time.sleep(0.05)
+        assert process.stdout.readline() == b"ready\n"
         process.send_signal(number)
         assert process.wait(20) == 128 + number
     assert (edited.stored(), edited.kept(), edited.left()) == (b"hunter2", b"hunter2 and more", [])
