@@ -10,7 +10,6 @@ import json
 import socket
 import sys
 import tempfile
-from base64 import b64encode
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,7 +21,6 @@ from typing import Any
 import grpc
 from cryptography import x509
 
-from keyvault_api.v1 import keyvault_pb2 as pb
 from tests.behaviour.suite import Case, cases
 from tests.support import requests
 from tests.support.certificates import Authority, dns
@@ -53,7 +51,7 @@ class Playing:
             "calls": calls,
             "sealed": sealed,
             "connections": connections,
-            "stored": await _stored(self.server, self.key_id),
+            "stored": await requests.stored_revision(self.server.stub, self.key_id),
         }
 
     def _seen(self) -> tuple[dict[str, int], list[int], int]:
@@ -81,8 +79,8 @@ class Player:
             "case": case.name,
             "address": address,
             "key_id": key_id,
-            "key": _file_of(key, key_id),
-            "new_key": _file_of(new_key, key_id),
+            "key": key.file(key_id),
+            "new_key": new_key.file(key_id),
             "tls": self._client_files(case),
             "token_file": self._token_file(case),
         }
@@ -141,22 +139,6 @@ async def _prepare(server: Served, case: Case, key_id: str, key: Key) -> None:
         await server.stub.Update(requests.update(key, key_id, revision, f"at {revision}".encode()))
     if case.record == "deleted":
         await server.stub.Delete(requests.delete(key, key_id, case.revision + 1))
-
-
-def _file_of(key: Key, scope: str) -> dict[str, str]:
-    """Return a key as key files have it."""
-    plaintext, wrapped = (b64encode(form).decode() for form in (key.plaintext, key.wrapped))
-    return {"tenant": key.tenant, "scope": scope, "plaintext_key": plaintext, "wrapped_key": wrapped}
-
-
-async def _stored(server: Served, key_id: str) -> int:
-    """Return the revision that is stored, 0 if none is."""
-    try:
-        return (await server.stub.Read(pb.ReadRequest(key_id=key_id, include_deleted=True))).revision
-    except grpc.aio.AioRpcError as failed:
-        if failed.code() is grpc.StatusCode.NOT_FOUND:
-            return 0
-        raise
 
 
 @asynccontextmanager

@@ -8,14 +8,10 @@ import asyncio
 import json
 import re
 import subprocess
-from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
-
-from keyvault_api.v1 import keyvault_pb2 as pb
 from tests.interop.clients import Client, KeyvaultCommand
 from tests.support import requests
 from tests.support.misbehaving import Step, misbehaving
@@ -45,9 +41,7 @@ class Record:
         """Make the keys and their files; nothing is stored yet."""
         record = cls(server, name, folder, await mint(server.stub, name), await mint(server.stub, name))
         for path, key in ((record.key_file, record.key), (record.new_key_file, record.new_key)):
-            secret = {"plaintext_key": key.plaintext, "wrapped_key": key.wrapped}
-            encoded = {form: b64encode(value).decode() for form, value in secret.items()}
-            path.write_text(json.dumps({"tenant": key.tenant, "scope": name} | encoded))
+            path.write_text(json.dumps(key.file(name)))
             path.chmod(0o600)
         return record
 
@@ -70,12 +64,7 @@ class Record:
 
     async def revision(self) -> int:
         """Return what the server has; 0 for a name without a record."""
-        try:
-            return (await self.server.stub.Read(pb.ReadRequest(key_id=self.name, include_deleted=True))).revision
-        except grpc.aio.AioRpcError as failed:
-            if failed.code() is grpc.StatusCode.NOT_FOUND:
-                return 0
-            raise
+        return await requests.stored_revision(self.server.stub, self.name)
 
 
 Script = Callable[[Record], Mapping[str, Iterable[Step]]]

@@ -2,7 +2,10 @@
 
 import hashlib
 import os
+from base64 import b64encode
 from dataclasses import dataclass
+
+import grpc
 
 from keyvault_api import envelope
 from keyvault_api.envelope import Kind
@@ -24,6 +27,11 @@ class Key:
     def open(self, key_id: str, sealed: bytes) -> bytes:
         return envelope.open(self.plaintext, self.tenant, key_id, sealed)
 
+    def file(self, scope: str) -> dict[str, str]:
+        """Return what a key file has of it, as JSON."""
+        plaintext, wrapped = (b64encode(form).decode() for form in (self.plaintext, self.wrapped))
+        return {"tenant": self.tenant, "scope": scope, "plaintext_key": plaintext, "wrapped_key": wrapped}
+
 
 def some_envelope(revision: int = 1, size: int = 100) -> bytes:
     """What looks like an envelope of DATA to somebody without a key."""
@@ -33,6 +41,16 @@ def some_envelope(revision: int = 1, size: int = 100) -> bytes:
 async def mint(stub: KeyVaultStub, scope: str) -> Key:
     made = await stub.GenerateKey(pb.GenerateKeyRequest(scope=scope))
     return Key(made.plaintext_key, made.wrapped_key, made.tenant)
+
+
+async def stored_revision(stub: KeyVaultStub, key_id: str) -> int:
+    """Return the revision that the server has, a tombstone's too; 0 for a name without a record."""
+    try:
+        return (await stub.Read(pb.ReadRequest(key_id=key_id, include_deleted=True))).revision
+    except grpc.aio.AioRpcError as failed:
+        if failed.code() is grpc.StatusCode.NOT_FOUND:
+            return 0
+        raise
 
 
 def create(key: Key, key_id: str, data: bytes = b"data", revision: int = 1) -> pb.CreateRequest:
