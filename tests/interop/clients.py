@@ -5,9 +5,10 @@ A client here is a command and an environment; every call is a process of its ow
 
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 from tests.support.forked import run_forked
 
@@ -19,11 +20,16 @@ Done = subprocess.CompletedProcess[bytes]
 class Client:
     """An example program, whose `put` creates or updates and makes the key that is missing."""
 
-    reading, updating = "get", "put"
+    words: ClassVar[Mapping[str, str]] = {"create": "put", "update": "put", "read": "get"}
+    """What the program calls a verb, where that is another word."""
     failed, unknown = frozenset({1}), 1
     """Exit codes of a change that surely failed, and of one whose outcome is unknown."""
     command: Command
     environment: dict[str, str] = field(default_factory=dict)
+
+    def word(self, verb: str) -> str:
+        """Return what the program calls this verb."""
+        return self.words.get(verb, verb)
 
     def at(self, address: str, **settings: object) -> "Client":
         """The same, speaking to this server; settings are the KEYVAULT_ variables in lower case."""
@@ -39,14 +45,14 @@ class Client:
     def read(self, name: str, key: Path, *, revision: int = 0) -> bytes:
         """Return the data of the current revision, or of an earlier one."""
         earlier = ("--revision", str(revision)) if revision else ()
-        return self._succeeded(self.run(self.reading, name, "--key", key, *earlier))
+        return self._succeeded(self.run(self.word("read"), name, "--key", key, *earlier))
 
     def output(self, *arguments: str | Path) -> str:
         """Return what the program writes."""
         return self._succeeded(self.run(*arguments)).decode()
 
     def update(self, name: str, key: Path, data: bytes) -> int:
-        return self._written(name, self.run(self.updating, name, "--key", key, given=data))
+        return self._written(name, self.run(self.word("update"), name, "--key", key, given=data))
 
     def rotate(self, name: str, key: Path, new_key: Path) -> int:
         """Hands the record to a key that is not there yet."""
@@ -95,7 +101,7 @@ class LibraryProgram(Client):
 class KeyvaultCommand(Client):
     """`keyvault`, which leaves the making of keys and the choice between create and update to its user."""
 
-    reading, updating = "read", "update"
+    words: ClassVar[Mapping[str, str]] = {"rotate": "rotate-key"}
     failed, unknown = frozenset({1, 3, 4, 5, 6}), 7
 
     def update(self, name: str, key: Path, data: bytes) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.behaviour.checking import Ended, why_wrong, why_wrong_calls
 from tests.behaviour.server import Playing, player
 from tests.behaviour.suite import Case, cases
-from tests.interop.clients import Client, KeyvaultCommand
+from tests.interop.clients import Client
 from tests.interop.programs import MARKS, Programs
 
 pytestmark = MARKS
@@ -63,12 +63,9 @@ def connected(client: Client, played: Playing, timeout: float) -> Client:
 def arguments(client: Client, played: Playing, folder: Path) -> list[str | Path]:
     """Return the command line of the case, whose keys are files in a new folder."""
     (asked,) = played.case.client
-    verbs = {"create": "put", "update": "put", "read": "get"}
-    if isinstance(client, KeyvaultCommand):
-        verbs = {"rotate": "rotate-key"}
     folder.mkdir(parents=True)
     keys = {"--key": "key"} | ({"--new-key": "new_key"} if asked.do == "rotate" else {})
-    words: list[str | Path] = [verbs.get(asked.do, asked.do), played.key_id]
+    words: list[str | Path] = [client.word(asked.do), played.key_id]
     for option, name in keys.items():
         path = folder / name
         path.touch(mode=0o600)

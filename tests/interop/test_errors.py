@@ -25,7 +25,7 @@ def test_an_unknown_name(
     client = programs.get(language).at(address)
     name, key = f"errors/absent-{language}", tmp_path / "a.key"
     owner.generate(name, key)
-    line = client.refused(client.reading, name, "--key", key)
+    line = client.refused(client.word("read"), name, "--key", key)
     assert says(client, line, "NOT_FOUND", "RECORD_NOT_FOUND", key)
 
 
@@ -36,7 +36,7 @@ def test_the_key_of_another(
     name, key, mine = f"errors/taken-{language}", tmp_path / "a.key", tmp_path / "b.key"
     owner.create(name, key, b"theirs")
     owner.generate(name, mine)
-    for arguments in ((client.updating, name, "--key", mine), ("delete", name, "--key", mine)):
+    for arguments in ((client.word("update"), name, "--key", mine), ("delete", name, "--key", mine)):
         line = client.refused(*arguments, given=b"ours")
         assert "does not open" in line, "sealed for a revision that the key does not prove"
         assert not discloses(line, key, mine)

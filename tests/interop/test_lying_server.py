@@ -53,6 +53,6 @@ async def test_what_the_server_says_controls_no_terminal(programs: Programs, lan
     says = Refused(grpc.StatusCode.NOT_FOUND, FORGED, "RECORD_NOT_FOUND", {"request_id": FORGED})
     async with lying_server({"Read": says}) as address:
         there = client.at(address, timeout=5)
-        line = await asyncio.to_thread(there.refused, client.reading, NAME, "--key", tmp_path / "key")
+        line = await asyncio.to_thread(there.refused, client.word("read"), NAME, "--key", tmp_path / "key")
     assert "all is well" in line
     assert line.removesuffix("\n").isprintable()

@@ -35,5 +35,5 @@ def pass_to_and_fro(first: Client, second: Client, name: str, folder: Path) -> N
     assert first.update(name, new_key, b"") == 4
     assert second.read(name, new_key) == b""
     assert second.delete(name, new_key) == 5
-    assert "RECORD_NOT_FOUND" in first.refused(first.reading, name, "--key", new_key)
+    assert "RECORD_NOT_FOUND" in first.refused(first.word("read"), name, "--key", new_key)
     assert {file.stat().st_mode & 0o777 for file in (key, new_key)} == {0o600}

@@ -32,7 +32,7 @@ def test_every_language_shows_the_same_of_the_past(programs: Programs, address: 
         assert re.fullmatch(r"(revision [21]  20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ  91 bytes sealed\n){2}", history)
         assert {client.read(name, key, revision=1) for client in clients} == {b"one"}
     for client in clients:
-        line = client.refused(client.reading, names[0], "--key", keys[0], "--revision", "3")
+        line = client.refused(client.word("read"), names[0], "--key", keys[0], "--revision", "3")
         assert "REVISION_NOT_FOUND" in line
 
 
@@ -42,7 +42,7 @@ async def test_a_lie_about_the_past_is_one_line(programs: Programs, language: st
     current = pb.ReadResponse(envelope=kve1.seal(bytes(32), "acme", NAME, 3, b"three"), revision=3)
     forged = pb.ListResponse(names=[pb.ListResponse.Name(key_id=FORGED)])
     client = programs.get(language)
-    earlier = (client.reading, NAME, "--key", tmp_path / "key", "--revision", "2")
+    earlier = (client.word("read"), NAME, "--key", tmp_path / "key", "--revision", "2")
     async with lying_server({"List": forged, "Read": current}) as address:
         there = client.at(address, timeout=5)
         for command, said in (

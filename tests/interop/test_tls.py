@@ -104,7 +104,7 @@ def test_an_unidentified_server_gets_no_request(
         client.at(f"localhost:{port}", ca=files.ca, timeout=2),  # it asks for a certificate
     ]
     with ThreadPoolExecutor() as threads:
-        tries = [threads.submit(each.refused, each.reading, name, "--key", key) for each in strange]
+        tries = [threads.submit(each.refused, each.word("read"), name, "--key", key) for each in strange]
     assert all("RECORD_NOT_FOUND" not in each.result() for each in tries)
 
 
@@ -152,7 +152,7 @@ async def test_a_token_goes_over_tls(
     (tmp_path / "token").write_text(" the.token\n")
     async with recording(files) as (recorder, port):
         told = client.at(f"localhost:{port}", ca=files.ca, token_file=tmp_path / "token")
-        await asyncio.to_thread(told.refused, told.reading, "tls/token", "--key", key)
+        await asyncio.to_thread(told.refused, told.word("read"), "tls/token", "--key", key)
     assert set(recorder.seen) == {"Bearer the.token"}
 
 
@@ -162,7 +162,7 @@ async def test_a_token_never_goes_in_clear(language: str, programs: Programs, ke
     (tmp_path / "token").write_text("the.token")
     async with recording(None) as (recorder, port):
         told = client.at(f"127.0.0.1:{port}", token_file=tmp_path / "token")
-        done = await asyncio.to_thread(told.run, told.reading, "tls/token", "--key", key)
+        done = await asyncio.to_thread(told.run, told.word("read"), "tls/token", "--key", key)
     assert done.returncode in {1, 2}
     assert set(recorder.seen) <= {None}
     assert b"the.token" not in done.stderr

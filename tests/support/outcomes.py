@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.interop.clients import Client, KeyvaultCommand
+from tests.interop.clients import Client
 from tests.support import requests
 from tests.support.misbehaving import Step, misbehaving
 from tests.support.requests import Key, mint
@@ -101,10 +101,7 @@ async def tried(client: Client, verb: str, record: Record, script: Script, prepa
 
 async def run(client: Client, verb: str, record: Record) -> tuple[str, str]:
     """Run create, update, delete or rotate; return the outcome that it reports, and its line of standard error."""
-    words = {"create": "put", "update": "put"}
-    if isinstance(client, KeyvaultCommand):
-        words = {"rotate": "rotate-key"}
-    arguments: list[str | Path] = [words.get(verb, verb), record.name, "--key", record.key_file]
+    arguments: list[str | Path] = [client.word(verb), record.name, "--key", record.key_file]
     if verb == "rotate":
         arguments += ["--new-key", record.new_key_file]
     given = b"new" if verb in {"create", "update"} else b""
