@@ -26,25 +26,24 @@ type tokenFile struct {
 	log  *slog.Logger
 
 	mu      sync.Mutex
-	stamp   stamp
+	read    os.FileInfo // of what was read last, nil for no file
 	current string
 }
 
 func openTokenFile(path string, log *slog.Logger) (*tokenFile, error) {
-	file := &tokenFile{path: path, log: log, stamp: stampOf(path)}
-	var err error
-	file.current, err = readToken(path)
-	return file, err
+	read, _ := os.Stat(path) // before it is read, which fails for a missing one
+	current, err := readToken(path)
+	return &tokenFile{path: path, log: log, read: read, current: current}, err
 }
 
 func (f *tokenFile) token(context.Context) (string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	now, changed := f.stamp.changed(f.path)
-	if !changed {
+	now, isNew := changed(f.path, f.read)
+	if !isNew {
 		return f.current, nil
 	}
-	f.stamp = now
+	f.read = now
 	token, err := readToken(f.path)
 	if err != nil {
 		f.log.Error("reload failed: " + err.Error() + "; keeping the previous token")
