@@ -131,7 +131,7 @@ func (c command) get(ctx context.Context, vault keyvault.Vault, stdout io.Writer
 
 // change runs the verbs that change a record. put makes the key file that is missing, and rotate the new one.
 func (c command) change(ctx context.Context, vault keyvault.Vault) (keyvault.Written, error) {
-	load := func(path string) (*keyvault.DataKey, error) { return keyvault.LoadDataKey(path) }
+	load := keyvault.LoadDataKey
 	if c.verb == "put" {
 		load = func(path string) (*keyvault.DataKey, error) { return loadOrMakeKey(ctx, vault, path, c.keyID) }
 	}
