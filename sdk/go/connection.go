@@ -21,8 +21,7 @@ const silence = 2 * time.Second
 type connection struct {
 	channel *grpc.ClientConn
 	rpc     pb.KeyVaultClient
-	calls   int  // in flight; held by the connector's lock
-	left    bool // no new calls; held by the connector's lock
+	calls   int // in flight; held by the connector's lock
 
 	// silentSince is when the first call was sent that nothing has answered since, in nanoseconds since 1970; 0 if
 	// something was answered after every call.
@@ -115,7 +114,7 @@ func (c *connector) leave(one *connection) {
 		return
 	}
 	if opened, err := c.open(); err == nil {
-		one.left, c.current = true, opened
+		c.current = opened
 	}
 }
 
@@ -124,7 +123,7 @@ func (c *connector) closeUnused() {
 	c.mu.Lock()
 	var unused []*connection
 	for one := range c.all {
-		if c.closed || one.left && one.calls == 0 {
+		if c.closed || one != c.current && one.calls == 0 {
 			unused = append(unused, one)
 			delete(c.all, one)
 		}
