@@ -9,6 +9,8 @@ import pytest
 from tests.lifecycle.stops import Client, Outcome, compared, cycle
 
 STOPS = 8
+MEANT = 32 * STOPS
+"""Accepted calls that show it. A machine that is busy gets fewer into each stop, and then it takes more stops."""
 
 
 @pytest.mark.process
@@ -17,10 +19,12 @@ STOPS = 8
 async def test_a_stop_under_load_fails_no_accepted_call(tmp_path: Path) -> None:
     """It does no other call."""
     total = Outcome()
-    for seed in range(STOPS):
+    for seed in range(4 * STOPS):
         total += await cycle(tmp_path, seed)
+        if seed + 1 >= STOPS and total.accepted > MEANT:
+            break
     assert total.wrong == []
-    assert total.accepted > 32 * STOPS
+    assert total.accepted > MEANT
     assert set(total.refused) <= {"UNAVAILABLE", "CANCELLED"}
 
 
