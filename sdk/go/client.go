@@ -3,6 +3,7 @@ package keyvault
 import (
 	"context"
 	"iter"
+	"time"
 )
 
 // Vault is what a [Client] does, for programs that put a fake of their own in its place.
@@ -52,6 +53,9 @@ func (c *Client) Close() error {
 	c.connector.close()
 	return nil
 }
+
+// Timeout returns what [WithTimeout] set: a command gives it to the context of all its calls.
+func (c *Client) Timeout() time.Duration { return c.timeout }
 
 // bounded returns a context with a deadline: that of ctx, or one after the client's timeout.
 func (c *Client) bounded(ctx context.Context) (context.Context, context.CancelFunc) {

@@ -1,8 +1,10 @@
 package keyvault
 
 import (
+	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -41,10 +43,42 @@ func LoadDataKey(path string) (*DataKey, error) {
 	return key, nil
 }
 
+// LoadOrGenerateKey loads a key file, or makes it with a fresh key of this scope. Of several programs that do it at once,
+// all use the key of the one that was first.
+func LoadOrGenerateKey(ctx context.Context, vault Vault, path, scope string) (*DataKey, error) {
+	key, err := LoadDataKey(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return key, err
+	}
+	if key, err = vault.GenerateKey(ctx, scope); err != nil {
+		return nil, err
+	}
+	switch err = key.Save(path); { // before it is used: it cannot be regenerated
+	case err == nil:
+		return key, nil
+	case errors.Is(err, fs.ErrExist):
+		return LoadDataKey(path)
+	}
+	return nil, err
+}
+
 // Save writes a new file of mode 0600 that survives a crash. It never replaces a file: the error is then a
-// [fs.ErrExist]. Where it fails, it leaves no partial file.
+// [fs.ErrExist]. There is never a partial file of this name, also after a crash.
 func (k *DataKey) Save(path string) error {
 	return saved(path, func() error {
+		if _, err := os.Lstat(path); err == nil {
+			return fs.ErrExist
+		}
+		draft, err := drafted(path, k.Reveal())
+		if err != nil {
+			return err
+		}
+		defer os.Remove(draft)
+		err = os.Link(draft, path)
+		if err == nil || errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		// A file system without links.
 		file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		if err != nil {
 			return err
@@ -61,15 +95,12 @@ func (k *DataKey) Replace(path string) error {
 		if err != nil {
 			return err
 		}
-		draft, err := os.CreateTemp(filepath.Dir(target), "."+filepath.Base(target)+".*") // of mode 0600
+		draft, err := drafted(target, k.Reveal())
 		if err != nil {
 			return err
 		}
-		if err := written(draft, k.Reveal()); err != nil {
-			return err
-		}
-		if err := os.Rename(draft.Name(), target); err != nil {
-			return errors.Join(err, os.Remove(draft.Name()))
+		if err := os.Rename(draft, target); err != nil {
+			return errors.Join(err, os.Remove(draft))
 		}
 		return nil
 	})
@@ -85,6 +116,16 @@ func saved(path string, write func() error) error {
 		return fileError(path, err)
 	}
 	return nil
+}
+
+// drafted writes a file of mode 0600 next to the path, durably, and returns its name.
+func drafted(path string, content []byte) (string, error) {
+	name := filepath.Base(path)
+	draft, err := os.CreateTemp(filepath.Dir(path), "."+name[:min(100, len(name))]+".*")
+	if err != nil {
+		return "", err
+	}
+	return draft.Name(), written(draft, content)
 }
 
 // written writes and closes a file durably, or removes it.

@@ -18,6 +18,10 @@ var invisible = &unicode.RangeTable{
 	R32: []unicode.Range32{{Lo: 0xe0100, Hi: 0xe01ef, Stride: 1}},
 }
 
+// Printable returns a text for a terminal or a log, with what would move the cursor, begin a line, or hide or reorder
+// something escaped. The errors of this package are printable already; this is for what else a program shows.
+func Printable(text string) string { return printable(text) }
+
 // printable escapes what a server or a proxy says, so that it moves no cursor, begins no line, and hides or reorders
 // nothing in a log or on a terminal.
 func printable(text string) string {

@@ -74,8 +74,9 @@ func readToken(path string) (string, error) {
 // fileError is an ErrInvalidRequest that wraps an error of a file.
 func fileError(path string, err error) error {
 	cause := err
-	var about *fs.PathError
-	if errors.As(err, &about) {
+	if about, ok := errors.AsType[*fs.PathError](err); ok {
+		err = about.Err
+	} else if about, ok := errors.AsType[*os.LinkError](err); ok {
 		err = about.Err
 	}
 	return because(newError(ErrInvalidRequest, "%s: %v", printable(path), err), cause)
