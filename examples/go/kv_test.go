@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +10,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	keyvault "github.com/keyvault-grpc/keyvault/sdk/go"
 	"github.com/keyvault-grpc/keyvault/sdk/go/x/kvtest"
 )
 
@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 func kv(stdin string, arguments ...string) (stdout, failure string) {
 	var out bytes.Buffer
 	if err := run(context.Background(), arguments, strings.NewReader(stdin), &out); err != nil {
-		failure = oneLine(err.Error())
+		failure = keyvault.Printable(err.Error())
 	}
 	return out.String(), failure
 }
@@ -68,29 +68,34 @@ func TestTheVerbsDoWhatTheySay(t *testing.T) {
 	}
 }
 
-func TestBadUsageIsItsOwnError(t *testing.T) {
+func TestBadUsageIsOneLineAndItsOwnExitCode(t *testing.T) {
+	t.Setenv("KEYVAULT_ADDRESS", "127.0.0.1:1")
+	t.Setenv("KEYVAULT_TIMEOUT", "0.5")
 	for _, line := range []string{
 		"", "frob k --key f", "get", "get k", "get --key f", "get k l --key f", "get k --kez f", "get k --key f --new-key g",
 		"rotate k --key f", "put prod/ --key f", "history", "history prod/", "history k --key f", "list a b", "list --key f",
-		"get k --key f --revision 0", "get k --key f --revision x", "put k --key f --revision 1",
+		"get k --key f --revision 0", "get k --key f --revision x", "put k --key f --revision 1", "delete k l hunter2",
 	} {
 		err := run(t.Context(), strings.Fields(line), strings.NewReader(""), &bytes.Buffer{})
-		if _, ok := errors.AsType[usageError](err); !ok || !strings.Contains(err.Error(), "usage: "+usage) {
+		if keyvault.ExitCode(err) != 2 || strings.ContainsAny(err.Error(), "\n") || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%q: %v", line, err)
 		}
 	}
-	for _, variable := range []string{
-		"KEYVAULT_ADDRESS=192.0.2.1:50051", "KEYVAULT_ADDRESS=127.0.0.1.example:1", "KEYVAULT_ADDRESS=127.0.0.1:99999",
-		"KEYVAULT_TIMEOUT=0", "KEYVAULT_TIMEOUT=NaN", "KEYVAULT_TOKEN_FILE=token", "KEYVAULT_CERTIFICATE=a.pem",
-		"KEYVAULT_CA=absent.pem", "KEYVAULT_TLS=perhaps",
-	} {
-		name, value, _ := strings.Cut(variable, "=")
-		t.Run(variable, func(t *testing.T) {
-			t.Setenv(name, value)
-			err := run(t.Context(), []string{"list"}, strings.NewReader(""), &bytes.Buffer{})
-			if _, ok := errors.AsType[usageError](err); !ok {
-				t.Error(err)
-			}
-		})
+}
+
+func TestAFullDiskIsAFailure(t *testing.T) {
+	server := kvtest.NewServer(t)
+	t.Setenv("KEYVAULT_ADDRESS", server.Address)
+	key := filepath.Join(t.TempDir(), "a.key")
+	expect(t, "one", "put prod/db --key "+key, "prod/db is at revision 1\n")
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer full.Close()
+	for _, line := range []string{"get prod/db --key " + key, "list", "history prod/db"} {
+		if err := run(t.Context(), strings.Fields(line), strings.NewReader(""), full); keyvault.ExitCode(err) != 1 {
+			t.Errorf("%s: %v", line, err)
+		}
 	}
 }

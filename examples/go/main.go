@@ -1,179 +1,150 @@
 // Command kv keeps secrets in a KeyVault server: a small program on top of the library in sdk/go.
 //
-// A secret goes through files, standard input and standard output, never through an argument. A failure is one line on
-// standard error and an exit code that says what a script can do.
+// A secret goes through files and standard streams, never through an argument. A failure is one line on standard error.
 package main
 
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/signal"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
-	"unicode"
 
 	keyvault "github.com/keyvault-grpc/keyvault/sdk/go"
 )
 
-func main() {
-	// An interrupted command still says whether its outcome is known.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	err := run(ctx, os.Args[1:], os.Stdin, os.Stdout)
-	if err == nil {
-		return
-	}
-	fmt.Fprintln(os.Stderr, "kv:", oneLine(err.Error()))
-	os.Exit(exitCode(err))
+const usage = "kv put|delete KEY_ID --key FILE, kv get KEY_ID --key FILE [--revision N], " +
+	"kv rotate KEY_ID --key FILE --new-key FILE, kv history KEY_ID, or kv list [PREFIX]"
+
+// takes has the options of each verb, as they may be given.
+var takes = map[string][]string{
+	"put": {" --key"}, "get": {" --key", " --key --revision"}, "delete": {" --key"}, "rotate": {" --key --new-key"},
+	"history": {""}, "list": {""},
 }
 
-// exitCode is that of the command keyvault for the same failure.
-func exitCode(err error) int {
-	for _, one := range []struct {
-		kind error
-		code int
-	}{
-		{keyvault.ErrOutcomeUnknown, 7},
-		{context.Canceled, 130},
-		{keyvault.ErrUnavailable, 6}, {keyvault.ErrBusy, 6},
-		{keyvault.ErrDenied, 5}, {keyvault.ErrNotAuthorized, 5},
-		{keyvault.ErrConflict, 4}, {keyvault.ErrAlreadyExists, 4},
-		{keyvault.ErrNotFound, 3},
-	} {
-		if errors.Is(err, one.kind) {
-			return one.code
-		}
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM) // so that it says what is known
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdin, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "kv:", keyvault.Printable(err.Error()))
+		os.Exit(keyvault.ExitCode(err))
 	}
-	if _, ok := errors.AsType[usageError](err); ok {
-		return 2
+}
+
+// command is what the caller asked for. keyID is the prefix of a list.
+type command struct {
+	verb, keyID, keyFile, newKeyFile string
+	read                             []keyvault.ReadOption
+}
+
+func parse(arguments []string) (command, error) {
+	var parsed command
+	flags := flag.NewFlagSet("kv", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.StringVar(&parsed.keyFile, "key", "", "")
+	flags.StringVar(&parsed.newKeyFile, "new-key", "", "")
+	flags.Func("revision", "", func(text string) error {
+		revision, err := strconv.ParseInt(text, 10, 64)
+		parsed.read = append(parsed.read, keyvault.AtRevision(revision))
+		return err
+	})
+	words, err := []string{}, flags.Parse(arguments)
+	for err == nil && flags.NArg() > 0 { // options may stand before and after a word
+		words = append(words, flags.Arg(0))
+		err = flags.Parse(flags.Args()[1:])
 	}
-	if about, ok := errors.AsType[*keyvault.Error](err); ok && about.Reason == "" && errors.Is(err, keyvault.ErrInvalidRequest) {
-		return 2 // found before anything was sent
+	given := ""
+	flags.Visit(func(one *flag.Flag) { given += " --" + one.Name }) // in the order of their names
+	words = append(words, "", "")
+	parsed.verb, parsed.keyID = words[0], words[1]
+	isName := parsed.keyID != "" && !strings.HasSuffix(parsed.keyID, "/") // a key may be for a prefix, a record is not
+	if err == nil && (len(words) > 4 || !slices.Contains(takes[parsed.verb], given) || !isName && parsed.verb != "list") {
+		err = errors.New("unknown verb, or not its arguments")
 	}
-	return 1
+	return parsed, err
 }
 
 func run(ctx context.Context, arguments []string, stdin io.Reader, stdout io.Writer) error {
 	asked, err := parse(arguments)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w; usage: %s", keyvault.ErrInvalidRequest, err, usage)
 	}
-	vault, timeout, err := connect(os.Getenv)
+	vault, err := keyvault.NewFromEnvironment()
 	if err != nil {
 		return err
 	}
 	defer vault.Close()
+	var data []byte
 	if asked.verb == "put" {
-		if asked.data, err = io.ReadAll(io.LimitReader(stdin, keyvault.MaxPlaintext+1)); err != nil {
+		if data, err = io.ReadAll(io.LimitReader(stdin, keyvault.MaxPlaintext+1)); err != nil {
 			return err
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, vault.Timeout()) // for all calls of the command
 	defer cancel()
-	return asked.run(ctx, vault, stdout)
+	out, err := asked.run(ctx, vault, data)
+	if err == nil {
+		_, err = stdout.Write(out)
+	}
+	return err
 }
 
-func (c command) run(ctx context.Context, vault keyvault.Vault, stdout io.Writer) error {
+func (c command) run(ctx context.Context, vault keyvault.Vault, data []byte) (out []byte, err error) {
 	switch c.verb {
 	case "list":
 		for name, err := range vault.List(ctx, c.keyID) {
 			if err != nil {
-				return err
+				return nil, err
 			}
-			if _, err := fmt.Fprintln(stdout, name.KeyID); err != nil {
-				return err
-			}
+			out = append(out, name.KeyID+"\n"...)
 		}
-		return nil
+		return out, nil
 	case "history":
-		return history(ctx, vault, c.keyID, stdout)
-	case "get":
-		return c.get(ctx, vault, stdout)
-	}
-	done, err := c.change(ctx, vault)
-	if err == nil {
-		_, err = fmt.Fprintf(stdout, "%s is at revision %d\n", c.keyID, done.Revision)
-	}
-	return err
-}
-
-func history(ctx context.Context, vault keyvault.Vault, keyID string, stdout io.Writer) error {
-	revisions, err := vault.Revisions(ctx, keyID)
-	for _, one := range revisions {
-		written := one.UpdateTime.Format(time.RFC3339)
-		if _, err := fmt.Fprintf(stdout, "revision %d  %s  %d bytes sealed\n", one.Revision, written, one.Size); err != nil {
-			return err
+		revisions, err := vault.Revisions(ctx, c.keyID)
+		for _, r := range revisions {
+			out = fmt.Appendf(out, "revision %d  %s  %d bytes sealed\n", r.Revision, r.UpdateTime.Format(time.RFC3339), r.Size)
 		}
+		return out, err
 	}
-	return err
-}
-
-func (c command) get(ctx context.Context, vault keyvault.Vault, stdout io.Writer) error {
 	key, err := keyvault.LoadDataKey(c.keyFile)
+	if c.verb == "put" {
+		key, err = keyvault.LoadOrGenerateKey(ctx, vault, c.keyFile, c.keyID)
+	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var options []keyvault.ReadOption
-	if c.revision != 0 {
-		options = append(options, keyvault.AtRevision(c.revision))
+	if c.verb != "get" {
+		done, err := c.change(ctx, vault, data, key)
+		return fmt.Appendf(nil, "%s is at revision %d\n", c.keyID, done.Revision), err
 	}
-	record, err := vault.Read(ctx, c.keyID, key, options...)
-	if err == nil {
-		_, err = stdout.Write(record.Plaintext)
+	record, err := vault.Read(ctx, c.keyID, key, c.read...)
+	if err != nil {
+		return nil, err
 	}
-	return err
+	return record.Plaintext, nil
 }
 
-// change runs the verbs that change a record. put makes the key file that is missing, and rotate the new one.
-func (c command) change(ctx context.Context, vault keyvault.Vault) (keyvault.Written, error) {
-	load := keyvault.LoadDataKey
-	if c.verb == "put" {
-		load = func(path string) (*keyvault.DataKey, error) { return loadOrMakeKey(ctx, vault, path, c.keyID) }
-	}
-	key, err := load(c.keyFile)
-	if err != nil {
-		return keyvault.Written{}, err
-	}
+func (c command) change(ctx context.Context, vault keyvault.Vault, data []byte, key *keyvault.DataKey) (keyvault.Written, error) {
 	switch c.verb {
 	case "put":
-		done, err := vault.Create(ctx, c.keyID, c.data, key)
+		done, err := vault.Create(ctx, c.keyID, data, key)
 		if errors.Is(err, keyvault.ErrAlreadyExists) {
-			return vault.Update(ctx, c.keyID, c.data, key)
+			return vault.Update(ctx, c.keyID, data, key)
 		}
 		return done, err
 	case "delete":
 		return vault.Delete(ctx, c.keyID, key)
 	}
-	newKey, err := loadOrMakeKey(ctx, vault, c.newKeyFile, c.keyID)
+	newKey, err := keyvault.LoadOrGenerateKey(ctx, vault, c.newKeyFile, c.keyID)
 	if err != nil {
 		return keyvault.Written{}, err
 	}
 	return vault.RotateKey(ctx, c.keyID, key, newKey)
-}
-
-// loadOrMakeKey reads a key file, or makes it, with a fresh key for this key_id alone.
-func loadOrMakeKey(ctx context.Context, vault keyvault.Vault, path, keyID string) (*keyvault.DataKey, error) {
-	key, err := keyvault.LoadDataKey(path)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return key, err
-	}
-	if key, err = vault.GenerateKey(ctx, keyID); err != nil {
-		return nil, err
-	}
-	return key, key.Save(path) // before it is used: it cannot be regenerated
-}
-
-// oneLine keeps what a file's name brings along from moving the cursor or reordering the line.
-func oneLine(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return ' '
-	}, text)
 }
