@@ -2,6 +2,7 @@ package keyvault_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -42,6 +43,9 @@ type asked struct {
 	OwnDeadline *bool `json:"own_deadline"`
 	Revision    int64
 	Interrupt   float64
+	Name        *string
+	Key         string
+	Size        int
 	Expect      struct {
 		Outcome, Error, Reason, Data string
 		Revision                     int64
@@ -271,7 +275,7 @@ func (a asked) run(t *testing.T, client *keyvault.Client, played announced) {
 	if got := outcomeOf(err); got != want.Outcome && (want.Outcome != "interrupted" || got != "unknown") {
 		t.Errorf("%s: %s instead of %s: %v", a.Do, got, want.Outcome, err)
 	}
-	if want.Error != "" && !errors.Is(err, kinds[want.Error]) {
+	if kind, ok := kinds[want.Error]; want.Error != "" && (!ok || !errors.Is(err, kind)) {
 		t.Errorf("%s: no %s: %v", a.Do, want.Error, err)
 	}
 	if want.Outcome == "interrupted" && !errors.Is(err, context.Canceled) {
@@ -290,7 +294,10 @@ func (a asked) run(t *testing.T, client *keyvault.Client, played announced) {
 
 var kinds = map[string]error{
 	"AlreadyExists": keyvault.ErrAlreadyExists, "Busy": keyvault.ErrBusy, "Conflict": keyvault.ErrConflict,
-	"Denied": keyvault.ErrDenied, "OutcomeUnknown": keyvault.ErrOutcomeUnknown, "RecordDamaged": keyvault.ErrRecordDamaged,
+	"Denied": keyvault.ErrDenied, "InvalidRequest": keyvault.ErrInvalidRequest,
+	"MasterKeyUnusable": keyvault.ErrMasterKeyUnusable, "NotAuthorized": keyvault.ErrNotAuthorized,
+	"NotFound": keyvault.ErrNotFound, "OutcomeUnknown": keyvault.ErrOutcomeUnknown,
+	"RecordDamaged": keyvault.ErrRecordDamaged, "RevisionNotFound": keyvault.ErrRevisionNotFound,
 	"RolledBack": keyvault.ErrRolledBack, "ServerFailure": keyvault.ErrServerFailure, "Unavailable": keyvault.ErrUnavailable,
 }
 
@@ -316,44 +323,70 @@ func (a asked) do(ctx context.Context, client *keyvault.Client, played announced
 	if err != nil {
 		return 0, "", err
 	}
-	var named []keyvault.WriteOption
-	var earlier []keyvault.ReadOption
-	if a.Revision != 0 {
-		named, earlier = append(named, keyvault.IfRevision(a.Revision)), append(earlier, keyvault.AtRevision(a.Revision))
+	newKey, err := keyvault.ParseDataKey(played.NewKey)
+	if err != nil {
+		return 0, "", err
 	}
-	var done keyvault.Written
+	name, with := played.KeyID, key
+	if a.Name != nil {
+		name = *a.Name
+	}
+	if a.Key == "new_key" {
+		with = newKey
+	}
 	switch a.Do {
-	case "create":
-		done, err = client.Create(ctx, played.KeyID, []byte("ours"), key, named...)
-	case "update":
-		done, err = client.Update(ctx, played.KeyID, []byte("ours"), key, named...)
-	case "delete":
-		done, err = client.Delete(ctx, played.KeyID, key, named...)
-	case "restore":
-		done, err = client.Restore(ctx, played.KeyID, key, a.Revision)
-	case "rotate":
-		newKey, parsing := keyvault.ParseDataKey(played.NewKey)
-		if parsing != nil {
-			return 0, "", parsing
-		}
-		done, err = client.RotateKey(ctx, played.KeyID, key, newKey, named...)
 	case "read":
-		record, err := client.Read(ctx, played.KeyID, key, earlier...)
-		return shown(record, err)
+		var earlier []keyvault.ReadOption
+		if a.Revision != 0 {
+			earlier = append(earlier, keyvault.AtRevision(a.Revision))
+		}
+		return shown(client.Read(ctx, name, with, earlier...))
 	case "read_many":
-		results, err := client.ReadMany(ctx, map[string]*keyvault.DataKey{played.KeyID: key})
+		results, err := client.ReadMany(ctx, map[string]*keyvault.DataKey{name: with})
 		if err != nil {
 			return 0, "", err
 		}
-		return shown(results[played.KeyID].Record, results[played.KeyID].Err)
+		return shown(results[name].Record, results[name].Err)
 	case "generate_key":
-		_, err = client.GenerateKey(ctx, played.KeyID)
+		_, err = client.GenerateKey(ctx, name)
+		return 0, "", err
+	case "rewrap_key":
+		_, err = client.RewrapKey(ctx, with)
+		return 0, "", err
+	case "unwrap_key":
+		_, err = client.UnwrapKey(ctx, with)
+		return 0, "", err
 	case "renew_token":
 		return 0, "", renew(played.TokenFile)
-	default:
-		err = fmt.Errorf("unknown verb %q", a.Do)
 	}
+	done, err := a.change(ctx, client, name, with, newKey)
 	return done.Revision, "", err
+}
+
+func (a asked) change(
+	ctx context.Context, client *keyvault.Client, name string, key, newKey *keyvault.DataKey,
+) (keyvault.Written, error) {
+	data := []byte("ours")
+	if a.Size != 0 {
+		data = bytes.Repeat([]byte("x"), a.Size)
+	}
+	var named []keyvault.WriteOption
+	if a.Revision != 0 {
+		named = append(named, keyvault.IfRevision(a.Revision))
+	}
+	switch a.Do {
+	case "create":
+		return client.Create(ctx, name, data, key, named...)
+	case "update":
+		return client.Update(ctx, name, data, key, named...)
+	case "delete":
+		return client.Delete(ctx, name, key, named...)
+	case "restore":
+		return client.Restore(ctx, name, key, a.Revision)
+	case "rotate":
+		return client.RotateKey(ctx, name, key, newKey, named...)
+	}
+	return keyvault.Written{}, fmt.Errorf("unknown verb %q", a.Do)
 }
 
 func shown(record *keyvault.Record, err error) (int64, string, error) {

@@ -11,7 +11,7 @@ import socket
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -60,6 +60,11 @@ class Playing:
         return dict(Counter(self.peer.calls)), self.peer.sealed, self.peer.relay.accepted
 
 
+def scope_of(case: Case) -> str:
+    """Return the name that a case is about, which is also the scope of its keys."""
+    return f"behaviour/{case.name}"
+
+
 class Player:
     """Plays cases before one real server, until it is closed."""
 
@@ -71,22 +76,22 @@ class Player:
 
     async def play(self, case: Case) -> Playing:
         """Start the server of a case, with the record that it begins with."""
-        key_id = f"behaviour/{case.name}"
-        key, new_key = await mint(self._server.stub, key_id), await mint(self._server.stub, key_id)
-        await _prepare(self._server, case, key_id, key)
-        peer, address = await self._listen(case)
+        key_id = scope_of(case)
+        keys = {name: await mint(self._server.stub, key_id) for name in ("key", "new_key", "other_key")}
+        await _prepare(self._server, case, key_id, keys["other_key" if case.record == "foreign" else "key"])
+        peer, address = await self._listen(case, keys)
         announced = {
             "case": case.name,
             "address": address,
             "key_id": key_id,
-            "key": key.file(key_id),
-            "new_key": new_key.file(key_id),
+            "key": keys["key"].file(key_id),
+            "new_key": keys["new_key"].file(key_id),
             "tls": self._client_files(case),
             "token_file": self._token_file(case),
         }
         return Playing(case, self._server, announced, peer)
 
-    async def _listen(self, case: Case) -> tuple[Misbehaving | None, str]:
+    async def _listen(self, case: Case, keys: Mapping[str, Key]) -> tuple[Misbehaving | None, str]:
         if case.listen != "honestly":
             taken = self._stack.enter_context(socket.socket())
             taken.bind(("127.0.0.1", 0))
@@ -94,7 +99,7 @@ class Player:
                 taken.listen()
             return None, f"127.0.0.1:{taken.getsockname()[1]}"
         credentials = self._credentials(case) if case.tls else None
-        peer = await self._stack.enter_async_context(misbehaving(self._server, case.script(), credentials))
+        peer = await self._stack.enter_async_context(misbehaving(self._server, case.script(), credentials, keys))
         return peer, peer.address
 
     def _credentials(self, case: Case) -> grpc.ServerCredentials:
@@ -146,7 +151,8 @@ async def player() -> AsyncIterator[Player]:
     """Give a player, whose files and servers go at the end."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="behaviour-")))
-        server = await stack.enter_async_context(embedded(folder / "data", reflection=False))
+        scopes = [scope_of(case) for case in cases().values()]
+        server = await stack.enter_async_context(embedded(folder / "data", reflection=False, unwrap_scopes=scopes))
         yield Player(server, folder, stack)
 
 

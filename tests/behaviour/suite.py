@@ -15,12 +15,30 @@ from typing import Any
 
 import grpc
 
-from tests.support.misbehaving import Call, Step, answers, claims, cuts, forgets, hangs, honest, silent
+from tests.support.misbehaving import (
+    Call,
+    Step,
+    answers,
+    claims,
+    comes_later,
+    cuts,
+    forgets,
+    hangs,
+    honest,
+    overtaken,
+    replaces,
+    seals,
+    silent,
+)
 
 FOLDER = Path(__file__).parent
-RECORDS = ("absent", "live", "deleted")
+RECORDS = ("absent", "live", "foreign", "deleted")
 LISTENS = ("honestly", "closed", "silent")
-VERBS = ("create", "read", "update", "delete", "rotate", "restore", "read_many", "generate_key", "renew_token")
+VERBS = (
+    *("create", "read", "update", "delete", "rotate", "restore", "read_many"),
+    *("generate_key", "rewrap_key", "unwrap_key", "renew_token"),
+)
+KEYS = ("key", "new_key")
 OUTCOMES = ("done", "failed", "unknown", "interrupted", "either")
 
 
@@ -48,6 +66,15 @@ class Asked:
     revision: int = 0
     interrupt: float = 0
     """Seconds after which the caller gives up; 0 for never."""
+    name: str | None = None
+    """The name or scope that is asked for; None for the record of the case."""
+    key: str = "key"
+    size: int = 0
+    """Bytes of the data that is written, all "x"; 0 for the data "ours"."""
+
+    def data(self) -> bytes:
+        """Return the data that is written."""
+        return b"x" * self.size or b"ours"
 
 
 @dataclass(frozen=True)
@@ -103,6 +130,7 @@ def _asked(content: Mapping[str, Any]) -> Asked:
     expect = Expected(**{**expected, **_tuples(expected, "seconds")})
     asked = Asked(**{**content, "expect": expect})
     _check_known("do", asked.do, VERBS)
+    _check_known(asked.do, asked.key, KEYS)
     _check_known(asked.do, expect.outcome, OUTCOMES)
     return asked
 
@@ -139,6 +167,14 @@ def _step(content: Mapping[str, Any]) -> Step:
             return forgets
         case {"claim": revision}:
             return claims(revision)
+        case {"answer": fields}:
+            return replaces(fields)
+        case {"seal": kind, **words}:
+            return seals(kind, **words)
+        case {"later": True}:
+            return comes_later
+        case {"overtaken": True}:
+            return overtaken
         case {"honest": True}:
             return honest
         case {"token": token}:

@@ -58,16 +58,17 @@ def key_of(content: dict[str, str]) -> DataKey:
 
 async def do(asked: Asked, vault: KeyVault, played: Playing) -> object:
     """Ask the client for one thing."""
-    name, key, new_key = played.key_id, key_of(played.announced["key"]), key_of(played.announced["new_key"])
+    name = played.key_id if asked.name is None else asked.name
+    key, new_key = key_of(played.announced[asked.key]), key_of(played.announced["new_key"])
     timeout = asked.timeout if asked.own_deadline else None
     revision = asked.revision or None
     match asked.do:
         case "create":
-            return await vault.create(name, b"ours", key=key, revision=revision, timeout=timeout)
+            return await vault.create(name, asked.data(), key=key, revision=revision, timeout=timeout)
         case "read":
             return await vault.read(name, key=key, revision=revision, timeout=timeout)
         case "update":
-            return await vault.update(name, b"ours", key=key, revision=revision, timeout=timeout)
+            return await vault.update(name, asked.data(), key=key, revision=revision, timeout=timeout)
         case "delete":
             return await vault.delete(name, key=key, revision=revision, timeout=timeout)
         case "rotate":
@@ -78,6 +79,10 @@ async def do(asked: Asked, vault: KeyVault, played: Playing) -> object:
             return (await vault.read_many({name: key}, timeout=timeout))[name]
         case "generate_key":
             return await vault.generate_key(name, timeout=timeout)
+        case "rewrap_key":
+            return await vault.rewrap_key(key, timeout=timeout)
+        case "unwrap_key":
+            return await vault.unwrap_key(key, timeout=timeout)
     await renew(Path(played.announced["token_file"]))
     return None
 

@@ -1,4 +1,7 @@
-"""What docs/clients.md says of the server's answers is what the server answers, and its block for bare stubs runs."""
+"""What docs/clients.md says of the server's answers is what the server answers, and its block for bare stubs runs.
+
+Each of its steps is held by cases of the behaviour suite, or by the vectors.
+"""
 
 import re
 from collections.abc import Iterator
@@ -6,6 +9,7 @@ from typing import Any
 
 from keyvault_api.v1 import keyvault_pb2 as pb
 from keyvault_server.core.errors import RecordExists, RevisionNotFound, StaleRevision, VaultError
+from tests.behaviour.suite import cases
 from tests.support.fakes import FakeKeyService, FakeRecordStore
 from tests.support.pages import PORT, run_awaiting, texts_of
 from tests.support.refusals import failure_of
@@ -44,3 +48,18 @@ async def test_the_block_for_bare_stubs_runs(server: Served) -> None:
     assert PORT in block
     names = await run_awaiting(block.replace(PORT, server.address))
     assert names["made"].scope == "prod/"
+
+
+def test_each_step_is_held_by_cases_or_by_the_vectors() -> None:
+    steps = re.findall(r"^(\d+)\. \*\*(.+?)\.\*\* ", PAGE, re.MULTILINE)
+    rows = re.findall(r"^\| (\d+)\. (.+?) \| (.+) \|$", PAGE, re.MULTILINE)
+    assert len(steps) == 10
+    assert [(number, title) for number, title, _ in rows] == steps
+    held = {number: re.findall(r"`([a-z0-9-]+)`", by) for number, _, by in rows}
+    assert [number for number, names in held.items() if not names] == ["3"], "the vectors hold the envelope"
+    assert "kve1.json" in rows[2][2]
+    assert {name for names in held.values() for name in names} == set(cases()), "every case has a step"
+
+
+def test_the_page_counts_the_cases() -> None:
+    assert f"{len(cases())} cases" in PAGE

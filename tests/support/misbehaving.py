@@ -13,7 +13,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NoReturn
 
 import grpc
@@ -24,6 +24,7 @@ from keyvault_api import envelope as kve1
 from keyvault_api.v1 import keyvault_pb2 as pb
 from tests.server.backends.aws.wire import listening
 from tests.support.middlebox import Middlebox
+from tests.support.requests import Key, stored_revision, update
 from tests.support.servers import Served, grpc_server
 
 SERVICE = "keyvault.v1.KeyVault"
@@ -117,6 +118,55 @@ def claims(revision: int) -> Step:
     return step
 
 
+def replaces(fields: Mapping[str, object]) -> Step:
+    """Forward, and put other fields into the answer; a number for a field of bytes is so many zero bytes."""
+
+    async def step(call: Call) -> bytes:
+        answer = getattr(pb, f"{call.method}Response").FromString(await call.forward())
+        for name, value in fields.items():
+            if isinstance(value, int) and isinstance(getattr(answer, name), bytes):
+                setattr(answer, name, bytes(value))
+            else:
+                setattr(answer, name, value)
+        return bytes(answer.SerializeToString())
+
+    return step
+
+
+async def comes_later(call: Call) -> bytes:
+    """Forward, and add a field to the answer that only a later version has: number 1000, a varint."""
+    return await call.forward() + b"\xc0\x3e\x01"
+
+
+def seals(
+    kind: str, revision: int, *, key: str = "key", tenant: str = "", key_id: str = "", deleted: bool = False
+) -> Step:
+    """Answer a Read with an envelope of this kind, under a key of the peer, for the record or for another name."""
+
+    async def step(call: Call) -> bytes:
+        sealing = replace(call.peer.keys[key], tenant=tenant or call.peer.keys[key].tenant)
+        name = key_id or pb.ReadRequest.FromString(call.request).key_id
+        data = {"TOMBSTONE": b"", "REKEY": bytes(32)}.get(kind, b"forged")
+        answer = pb.ReadResponse(
+            tenant=sealing.tenant,
+            envelope=sealing.seal(name, revision, data, kve1.Kind[kind]),
+            revision=revision,
+            deleted=deleted,
+        )
+        return answer.SerializeToString()
+
+    return step
+
+
+async def overtaken(call: Call) -> bytes:
+    """Let another program with the same key update the record first."""
+    key_id = getattr(pb, f"{call.method}Request").FromString(call.request).key_id
+    server = call.peer.server
+    revision = await stored_revision(server.stub, key_id)
+    await server.stub.Update(update(call.peer.keys["key"], key_id, revision + 1, b"theirs"))
+    return await call.forward()
+
+
 @dataclass
 class Misbehaving:
     """The peer: what it got, and where it is."""
@@ -124,6 +174,8 @@ class Misbehaving:
     server: Served
     relay: "Relay"
     script: dict[str, Iterator[Step]]
+    keys: Mapping[str, Key] = field(default_factory=dict)
+    """What it seals with: "key" is the client's."""
     calls: list[str] = field(default_factory=list)
     envelopes: list[bytes] = field(default_factory=list)
 
@@ -146,17 +198,20 @@ class Misbehaving:
 
 @asynccontextmanager
 async def misbehaving(
-    server: Served, script: Mapping[str, Iterable[Step]], credentials: grpc.ServerCredentials | None = None
+    server: Served,
+    script: Mapping[str, Iterable[Step]],
+    credentials: grpc.ServerCredentials | None = None,
+    keys: Mapping[str, Key] | None = None,
 ) -> AsyncIterator[Misbehaving]:
     """Stand between clients and this server; a script has the steps of each method's calls, in turn.
 
-    With credentials, clients connect by TLS.
+    With credentials, clients connect by TLS. The keys are for the steps that seal.
     """
     played = {method: iter(steps) for method, steps in script.items()}
     methods = _Methods()
     async with grpc_server(lambda added: added.add_generic_rpc_handlers((methods,)), credentials=credentials) as port:
         relay = Relay(port)
-        methods.peer = peer = Misbehaving(server, relay, played)
+        methods.peer = peer = Misbehaving(server, relay, played, keys or {})
         async with listening(relay.pass_on) as own:
             relay.address, relay.port = f"127.0.0.1:{own}", own
             yield peer
