@@ -103,6 +103,7 @@ def test_each_ecosystem_of_the_tree_gets_late_updates() -> None:
         *ROOT.glob("sdk/go/**/go.mod"),
         *ROOT.glob("examples/*/package.json"),
         *ROOT.glob("examples/*/pom.xml"),
+        *ROOT.glob("sdk/*/pom.xml"),
     ]
     assert {f"/{path.parent.relative_to(ROOT)}" for path in manifests} == folders
 

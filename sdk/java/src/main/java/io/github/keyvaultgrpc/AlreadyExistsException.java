@@ -1,0 +1,10 @@
+package io.github.keyvaultgrpc;
+
+/** A create met a live record; nothing was written. */
+public final class AlreadyExistsException extends WrongRevisionException {
+    private static final long serialVersionUID = 1;
+
+    AlreadyExistsException(Details details, long currentRevision, long rememberedSince) {
+        super(details, currentRevision, rememberedSince);
+    }
+}

@@ -1,0 +1,13 @@
+package io.github.keyvaultgrpc;
+
+/**
+ * The caller gave up: its thread was interrupted, whose interrupt status is set again, or its gRPC context was cancelled.
+ * Nothing was written. Where a change may have been written, it is an {@link OutcomeUnknownException} instead.
+ */
+public final class CallCancelledException extends UnavailableException {
+    private static final long serialVersionUID = 1;
+
+    CallCancelledException(Details details) {
+        super(details);
+    }
+}

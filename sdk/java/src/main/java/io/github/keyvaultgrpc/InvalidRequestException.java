@@ -1,0 +1,10 @@
+package io.github.keyvaultgrpc;
+
+/** The request can never succeed as it is; usually found before anything is sent. */
+public class InvalidRequestException extends KeyVaultException {
+    private static final long serialVersionUID = 1;
+
+    InvalidRequestException(Details details) {
+        super(details);
+    }
+}

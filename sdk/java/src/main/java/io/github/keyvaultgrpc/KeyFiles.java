@@ -1,0 +1,144 @@
+package io.github.keyvaultgrpc;
+
+import static io.github.keyvaultgrpc.Details.invalid;
+import static io.github.keyvaultgrpc.Printable.printable;
+
+import java.io.IOException;
+import java.io.InputStream;
+import java.nio.ByteBuffer;
+import java.nio.channels.FileChannel;
+import java.nio.file.AccessDeniedException;
+import java.nio.file.DirectoryNotEmptyException;
+import java.nio.file.FileAlreadyExistsException;
+import java.nio.file.FileSystemException;
+import java.nio.file.Files;
+import java.nio.file.NoSuchFileException;
+import java.nio.file.OpenOption;
+import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
+import java.nio.file.StandardOpenOption;
+import java.nio.file.attribute.FileAttribute;
+import java.nio.file.attribute.PosixFilePermissions;
+import java.security.SecureRandom;
+import java.util.Arrays;
+import java.util.HexFormat;
+import java.util.Set;
+
+/** Key files: JSON of mode 0600, which is on the disk when it is saved, and is never half written. */
+final class KeyFiles {
+    private static final int MAX_SIZE = 64 << 10;
+    private static final SecureRandom RANDOM = new SecureRandom();
+
+    private KeyFiles() {}
+
+    static DataKey load(Path path) {
+        byte[] content;
+        try (InputStream file = Files.newInputStream(path)) {
+            Object opened = identity(path);
+            String why = FileOwners.whyShared(path);
+            if (!why.isEmpty()) {
+                throw invalid(printable(path.toString()) + " " + why);
+            }
+            content = file.readNBytes(MAX_SIZE + 1);
+            if (!opened.equals(identity(path))) {
+                throw invalid(printable(path.toString()) + ": the file was replaced while it was read: try again");
+            }
+        } catch (IOException failed) {
+            throw fileError(path, failed);
+        }
+        if (content.length > MAX_SIZE) {
+            throw invalid(printable(path.toString()) + ": not a data key: larger than " + MAX_SIZE + " bytes");
+        }
+        try {
+            return DataKey.parse(content);
+        } catch (InvalidRequestException malformed) {
+            throw invalid(printable(path.toString()) + ": " + malformed.getMessage());
+        } finally {
+            Arrays.fill(content, (byte) 0);
+        }
+    }
+
+    /** Returns what shows that a path names the same file as before. */
+    private static Object identity(Path path) throws IOException {
+        Object found = Files.readAttributes(path, java.nio.file.attribute.BasicFileAttributes.class).fileKey();
+        return found == null ? "" : found;
+    }
+
+    static void save(Path path, byte[] content) {
+        try {
+            write(path, content);
+            syncFolderOf(path);
+        } catch (IOException failed) {
+            throw fileError(path, failed);
+        }
+    }
+
+    static void replace(Path path, byte[] content) {
+        try {
+            Path target = path.toRealPath(); // a symbolic link stays one
+            byte[] random = new byte[8];
+            RANDOM.nextBytes(random);
+            Path draft = target.resolveSibling("." + target.getFileName() + "." + HexFormat.of().formatHex(random));
+            write(draft, content);
+            try {
+                Files.move(draft, target, StandardCopyOption.ATOMIC_MOVE);
+            } catch (IOException failed) {
+                Files.deleteIfExists(draft);
+                throw failed;
+            }
+            syncFolderOf(target);
+        } catch (IOException failed) {
+            throw fileError(path, failed);
+        }
+    }
+
+    /** Writes a new file durably, or removes it. */
+    private static void write(Path path, byte[] content) throws IOException {
+        Set<? extends OpenOption> fresh = Set.of(StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE);
+        try (FileChannel channel = FileChannel.open(path, fresh, ownerOnly(path))) {
+            try {
+                ByteBuffer rest = ByteBuffer.wrap(content);
+                while (rest.hasRemaining()) {
+                    channel.write(rest);
+                }
+                channel.force(true);
+            } catch (IOException failed) {
+                Files.deleteIfExists(path);
+                throw failed;
+            }
+        }
+    }
+
+    private static FileAttribute<?>[] ownerOnly(Path path) {
+        if (!FileOwners.hasModes(path)) {
+            return new FileAttribute<?>[0];
+        }
+        return new FileAttribute<?>[] {PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rw-------"))};
+    }
+
+    /** Makes the names in a file's folder durable; a folder cannot be flushed on Windows. */
+    private static void syncFolderOf(Path path) throws IOException {
+        if (FileOwners.hasModes(path)) {
+            try (FileChannel folder = FileChannel.open(path.toAbsolutePath().getParent())) {
+                folder.force(true);
+            }
+        }
+    }
+
+    /** Returns the error for a file, in words that do not repeat its path. */
+    static InvalidRequestException fileError(Path path, IOException failed) {
+        String why;
+        if (failed instanceof NoSuchFileException) {
+            why = "no such file or directory";
+        } else if (failed instanceof FileAlreadyExistsException || failed instanceof DirectoryNotEmptyException) {
+            why = "file exists";
+        } else if (failed instanceof AccessDeniedException) {
+            why = "permission denied";
+        } else if (failed instanceof FileSystemException about && about.getReason() != null) {
+            why = about.getReason();
+        } else {
+            why = String.valueOf(failed.getMessage());
+        }
+        return invalid(printable(path + ": " + why), failed);
+    }
+}

@@ -1,0 +1,10 @@
+package io.github.keyvaultgrpc;
+
+/** A fault of the server, or the address is not a KeyVault server's. */
+public final class ServerFailureException extends KeyVaultException {
+    private static final long serialVersionUID = 1;
+
+    ServerFailureException(Details details) {
+        super(details);
+    }
+}

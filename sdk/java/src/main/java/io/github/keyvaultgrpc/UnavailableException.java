@@ -1,0 +1,10 @@
+package io.github.keyvaultgrpc;
+
+/** There was no answer; nothing was written. */
+public class UnavailableException extends KeyVaultException {
+    private static final long serialVersionUID = 1;
+
+    UnavailableException(Details details) {
+        super(details);
+    }
+}
