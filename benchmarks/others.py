@@ -24,6 +24,8 @@ from benchmarks.http1 import connect_http1, http1_request
 from benchmarks.plan import Plan
 from benchmarks.servers import OUR_SOURCES, SERVER_CORE, Server, child_environment, on_core, started
 
+NOOP_REFUSAL = 7
+"""Status of the no-op handler's refusals, PERMISSION_DENIED."""
 _HTTP_OK = 200
 
 
@@ -63,16 +65,18 @@ class Load:
 
 
 async def noop_loads(plan: Plan, ours: Requests, *, tuned: bool) -> dict[str, Load]:
-    """Start a no-op handler, and return a load for each of its methods: "Read", "Create"."""
+    """Start a no-op handler, and return a load for each of its methods: "Read", "Create", and "Delete", refused."""
     answers = [(await ours.answer(kind)).hex() for kind in ("Read", "Create")]
     command = (sys.executable, str(Path(__file__).with_name("noop_server.py")), *answers, *(["tuned"] if tuned else []))
     server = plan.stack.enter_context(started(command, plan.folder / "noop-log"))
     await ours.make("Create", 1)
     requests = {kind: ours.source(kind)(0) for kind in ("Read", "Create")}
-    return {
+    loads = {
         kind: Load(server, partial(server.connect, kind), 1, partial(_always, request), plan.seconds)
         for kind, request in requests.items()
     }
+    refused = replace(loads["Read"], connect=partial(server.connect, "Delete"), expected=NOOP_REFUSAL)
+    return loads | {"Delete": refused}
 
 
 def _always(request: bytes, _: int) -> bytes:
