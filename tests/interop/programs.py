@@ -50,10 +50,11 @@ def build_java(checkout: Path) -> None:
 
 
 def build_node(checkout: Path) -> None:
+    """Build the library, then the program."""
     toolchain("node", "npm")
-    folder = checkout / "examples" / "node"
-    run(folder, "npm", "ci", "--silent", "--no-audit", "--no-fund", "--prefer-offline")
-    run(folder, "npm", "run", "--silent", "build")
+    for folder in (checkout / "sdk" / "node", checkout / "examples" / "node"):
+        run(folder, "npm", "ci", "--silent", "--no-audit", "--no-fund", "--prefer-offline")
+        run(folder, "npm", "run", "--silent", "build")
 
 
 BUILDS: dict[str, Callable[[Path], None]] = {
@@ -86,11 +87,17 @@ class Programs:
         return client_of(language, self._built(language) / "checkout")
 
     def envelope_of(self, language: str) -> Path:
-        """Return where the tests of a language's envelope run: in Go's module of it, or with the program, built."""
+        """Return where the tests of a language's envelope run: in its library, or with the program, built."""
         if language == "go":
             toolchain("go")
             return ROOT / "sdk" / "go" / "kve1"
+        if language == "node":
+            return self.library_of(language)
         return self._built(language) / "checkout" / "examples" / language
+
+    def library_of(self, language: str) -> Path:
+        """Return the folder of a language's library, built with its program."""
+        return self._built(language) / "checkout" / "sdk" / language
 
     def _built(self, language: str) -> Path:
         folder = self._folder / language

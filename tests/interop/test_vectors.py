@@ -11,7 +11,7 @@ pytestmark = MARKS
 RUNNERS = {
     "go": ["go", "test", "-count=1", "-v", "./..."],
     "java": ["mvn", "--quiet", "--batch-mode", "test"],
-    "node": ["npm", "--silent", "test"],
+    "node": ["npm", "--silent", "run", "vectors"],
 }
 
 

@@ -102,6 +102,7 @@ def test_each_ecosystem_of_the_tree_gets_late_updates() -> None:
         *ROOT.glob("examples/*/go.mod"),
         *ROOT.glob("sdk/go/**/go.mod"),
         *ROOT.glob("examples/*/package.json"),
+        *ROOT.glob("sdk/*/package.json"),
         *ROOT.glob("examples/*/pom.xml"),
         *ROOT.glob("sdk/*/pom.xml"),
     ]
