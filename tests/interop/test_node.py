@@ -1,4 +1,4 @@
-"""The Node library: its own tests and linter, and a project elsewhere that has it from `npm pack`, as its users have it."""
+"""The Node library: its tests and linter, and a project elsewhere that has it from `npm pack`, as its users have it."""
 
 import json
 import os
@@ -55,7 +55,11 @@ def test_the_linter_and_the_reference_have_no_complaint(library: Path) -> None:
 
 @pytest.mark.parametrize(
     ("copy", "original"),
-    [("testdata/kve1.json", "tests/vectors/kve1.json"), ("testdata/behaviour", "tests/behaviour"), ("LICENSE", "LICENSE")],
+    [
+        ("testdata/kve1.json", "tests/vectors/kve1.json"),
+        ("testdata/behaviour", "tests/behaviour"),
+        ("LICENSE", "LICENSE"),
+    ],
 )
 def test_what_travels_with_the_package_is_the_original(copy: str, original: str) -> None:
     """A package is published from its folder: the files that it tests itself with are copied into it."""
@@ -87,7 +91,9 @@ def test_a_fresh_project_has_the_package_from_a_file(library: Path, address: str
     packed = json.loads(node(library, "npm", "pack", "--json", "--pack-destination", tmp_path))[0]
     files = {one["path"] for one in packed["files"]}
     assert {"LICENSE", "README.md", "dist/index.d.ts", "testdata/kve1.json"} <= files
-    assert not [path for path in files if not re.match(r"(dist|testdata)/[^.]|LICENSE$|README\.md$|package\.json$", path)]
+    assert not [
+        path for path in files if not re.match(r"(dist|testdata)/[^.]|LICENSE$|README\.md$|package\.json$", path)
+    ]
     project = tmp_path / "project"
     project.mkdir()
     (project / "package.json").write_text('{"type": "module"}')

@@ -193,6 +193,11 @@ export class KeyVaultClient implements Vault {
     return cacheOf(this.#session, keys, options);
   }
 
+  /** Milliseconds of a call that names none. */
+  get timeoutMs(): number {
+    return this.#session.timeoutMs;
+  }
+
   close(): void {
     this.#session.connector.close();
   }

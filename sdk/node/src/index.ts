@@ -18,12 +18,14 @@ export {
   KeyVaultClient, type KeyOptions, type ReadIfChangedOptions, type ReadOptions, type RestoreOptions,
   type RotateOptions, type Vault, type WriteOptions,
 } from "./client.js";
+export { clientFromEnvironment, type Environment, exitCodeOf } from "./environment.js";
 export * from "./errors.js";
 export { DataKey, type DataKeyParts } from "./key.js";
-export { loadDataKey, replaceDataKey, saveDataKey } from "./keyfile.js";
+export { loadDataKey, loadOrGenerateKey, replaceDataKey, saveDataKey } from "./keyfile.js";
 export { MAX_PLAINTEXT } from "./kve1.js";
 export type { Identity, ListedName, ListOptions, Revision } from "./list.js";
 export type { CallOptions, ClientOptions } from "./options.js";
+export { printable } from "./printable.js";
 export type { ReadResult } from "./readmany.js";
 export { VaultRecord, type Written } from "./record.js";
 export type { TlsOptions } from "./tls.js";

@@ -12,12 +12,14 @@
  */
 import { randomBytes } from "node:crypto";
 import type { Stats } from "node:fs";
-import { type FileHandle, open, realpath, rename, unlink } from "node:fs/promises";
+import { type FileHandle, link, open, realpath, rename, unlink } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 
+import type { Vault } from "./client.js";
 import { InvalidRequestError, KeyVaultError } from "./errors.js";
 import { fileError } from "./files.js";
 import { DataKey } from "./key.js";
+import type { CallOptions } from "./options.js";
 import { printable } from "./printable.js";
 
 const MAX_KEY_FILE = 64 * 1024; // bytes
@@ -86,14 +88,58 @@ function refuseShared(path: string, { mode, uid, gid }: Stats): void {
 }
 
 /**
- * Write a new key file of mode 0600 that survives a crash. It replaces no file: the cause's `code` is then EEXIST. Where
- * it fails, it leaves no partial file.
+ * Load a key file, or make it with a fresh key of this scope. Of several programs that do it at once, all use the key of
+ * the one that was first.
+ *
+ * @throws InvalidRequestError, or what `generateKey` throws.
+ */
+export async function loadOrGenerateKey(
+  vault: Pick<Vault, "generateKey">, path: string, { scope, ...options }: { readonly scope: string } & CallOptions,
+): Promise<DataKey> {
+  try {
+    return await loadDataKey(path);
+  } catch (error) {
+    if (codeOf(error) !== "ENOENT") throw error;
+  }
+  const key = await vault.generateKey(scope, options);
+  try {
+    await saveDataKey(key, path); // before it is used: it cannot be regenerated
+    return key;
+  } catch (error) {
+    if (codeOf(error) !== "EEXIST") throw error;
+    return loadDataKey(path);
+  }
+}
+
+/** The code of a file's error, itself or the cause of one of ours. */
+function codeOf(error: unknown): string | undefined {
+  if (!(error instanceof Error)) return undefined;
+  return (error as NodeJS.ErrnoException).code ?? codeOf(error.cause);
+}
+
+/**
+ * Write a new key file of mode 0600 that survives a crash. It replaces no file: the cause's `code` is then EEXIST. There
+ * is never a partial file of this name, also after a crash.
  *
  * @throws InvalidRequestError
  */
 export function saveDataKey(key: DataKey, path: string): Promise<void> {
-  return saved(path, () => write(path, key.reveal()));
+  return saved(path, async () => {
+    const draft = await drafted(path, key);
+    try {
+      await link(draft, path);
+    } catch (error) {
+      if (!NO_LINKS.includes(codeOf(error) ?? "")) throw error;
+      await write(path, key.reveal());
+    } finally {
+      await unlink(draft);
+    }
+    return dirname(path);
+  });
 }
+
+/** Codes of a file system without links. */
+const NO_LINKS = ["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EMLINK"];
 
 /**
  * Replace a key file by this key, as for a key that was rewrapped. The old one stays until this one is on the disk.
@@ -103,22 +149,22 @@ export function saveDataKey(key: DataKey, path: string): Promise<void> {
 export function replaceDataKey(key: DataKey, path: string): Promise<void> {
   return saved(path, async () => {
     const target = await realpath(path); // a symbolic link stays one
-    const draft = join(dirname(target), `.${basename(target).slice(0, 100)}.${randomBytes(6).toString("hex")}`);
-    await write(draft, key.reveal());
+    const draft = await drafted(target, key);
     try {
       await rename(draft, target);
     } catch (error) {
       await unlink(draft);
       throw error;
     }
+    return dirname(target);
   });
 }
 
-/** Run what writes a file, and make its name durable. */
-async function saved(path: string, writing: () => Promise<void>): Promise<void> {
+/** Run what writes a file and returns its folder, and make its name durable. */
+async function saved(path: string, writing: () => Promise<string>): Promise<void> {
   try {
-    await writing();
-    if (!isWindows) await flushFolder(dirname(path)); // which cannot be done there
+    const folder = await writing();
+    if (!isWindows) await flushFolder(folder); // which cannot be done there
   } catch (error) {
     throw fileError(path, error);
   }
@@ -131,6 +177,13 @@ async function flushFolder(path: string): Promise<void> {
   } finally {
     await folder.close();
   }
+}
+
+/** Write a key to a file of mode 0600 next to the path, durably, and return its name. */
+async function drafted(path: string, key: DataKey): Promise<string> {
+  const draft = join(dirname(path), `.${basename(path).slice(0, 100)}.${randomBytes(6).toString("hex")}`);
+  await write(draft, key.reveal());
+  return draft;
 }
 
 /** Write a new file durably, or remove it. */

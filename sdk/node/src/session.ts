@@ -23,6 +23,10 @@ export class Session {
     this.seen = new SeenRevisions(this.#settings.remembered);
   }
 
+  get timeoutMs(): number {
+    return this.#settings.timeoutMs;
+  }
+
   /** The time of one call of a program. */
   budget(options: CallOptions = {}): Budget {
     return new Budget(options, this.#settings.timeoutMs);

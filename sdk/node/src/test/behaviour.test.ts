@@ -20,6 +20,9 @@ interface Asked {
   readonly own_deadline?: boolean;
   readonly revision?: number;
   readonly interrupt?: number;
+  readonly name?: string;
+  readonly key?: "new_key";
+  readonly size?: number;
   readonly expect: {
     readonly outcome: string;
     readonly error?: string;
@@ -42,7 +45,7 @@ const CASE_FIELDS = [
   "name", "about", "client", "calls", "sealed", "connections", // and what the player alone reads
   "server", "record", "revision", "listen", "tls", "token", "program",
 ];
-const ASKED_FIELDS = ["do", "timeout", "own_deadline", "revision", "interrupt", "expect"];
+const ASKED_FIELDS = ["do", "timeout", "own_deadline", "revision", "interrupt", "name", "key", "size", "expect"];
 const EXPECTED_FIELDS = ["outcome", "error", "reason", "revision", "data", "seconds"];
 
 const FOLDER = new URL("../../testdata/behaviour/", import.meta.url);
@@ -140,16 +143,17 @@ function classOf(name: string): typeof keyvault.KeyVaultError {
 async function doing(
   asked: Asked, vault: keyvault.KeyVaultClient, played: Announced, signal: AbortSignal,
 ): Promise<Ended> {
-  const [key, newKey] = [played.key, played.new_key].map((one) => keyvault.DataKey.parse(JSON.stringify(one)));
-  assert.ok(key && newKey);
-  const keyId = played.key_id;
+  const newKey = keyvault.DataKey.parse(JSON.stringify(played.new_key));
+  const key = asked.key === "new_key" ? newKey : keyvault.DataKey.parse(JSON.stringify(played.key));
+  const keyId = asked.name ?? played.key_id;
+  const data = asked.size ? Buffer.alloc(asked.size, "x") : Buffer.from("ours");
   const timeoutMs = asked.own_deadline === false ? undefined : 1_000 * (asked.timeout ?? 60);
   const options = { key, timeoutMs, signal, revision: asked.revision || undefined };
   switch (asked.do) {
     case "create":
-      return vault.create(keyId, Buffer.from("ours"), options);
+      return vault.create(keyId, data, options);
     case "update":
-      return vault.update(keyId, Buffer.from("ours"), options);
+      return vault.update(keyId, data, options);
     case "delete":
       return vault.delete(keyId, options);
     case "restore":
@@ -165,6 +169,12 @@ async function doing(
     }
     case "generate_key":
       await vault.generateKey(keyId, { timeoutMs, signal });
+      return {};
+    case "rewrap_key":
+      await vault.rewrapKey(key, { timeoutMs, signal });
+      return {};
+    case "unwrap_key":
+      await vault.unwrapKey(key, { timeoutMs, signal });
       return {};
     case "renew_token":
       await renew(played.token_file);

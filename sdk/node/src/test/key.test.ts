@@ -1,13 +1,15 @@
 /** Data keys show nothing, and their files are safe from others and from crashes. */
 import assert from "node:assert/strict";
-import { createSecretKey } from "node:crypto";
+import { createSecretKey, randomBytes } from "node:crypto";
 import { chmod, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { format, inspect } from "node:util";
 
-import { DataKey, InvalidRequestError, loadDataKey, replaceDataKey, saveDataKey, VaultRecord } from "../index.js";
+import {
+  DataKey, InvalidRequestError, loadDataKey, loadOrGenerateKey, replaceDataKey, saveDataKey, VaultRecord,
+} from "../index.js";
 
 const SECRET = Buffer.from("S3CRETS3CRETS3CRETS3CRETS3CRET!!");
 const key = new DataKey({ tenant: "acme", scope: "prod/", wrapped: Buffer.from("WRAPPED"), secret: SECRET });
@@ -96,4 +98,17 @@ test("what is not a key is refused, and not quoted", async () => {
     }, wrong);
   }
   await assert.rejects(loadDataKey(join(folder, "absent")), /absent: no such file or directory$/);
+});
+
+test("programs that make a key file at once use the same key", async () => {
+  const own = await mkdtemp(join(folder, "race-"));
+  const made = (scope: string) => new DataKey({ tenant: "acme", scope, wrapped: SECRET, secret: randomBytes(32) });
+  const vault = { generateKey: (scope: string) => Promise.resolve(made(scope)) };
+  for (let round = 0; round < 10; round++) {
+    const path = join(own, `${round}.key`);
+    const keys = await Promise.all(Array.from({ length: 8 }, () => loadOrGenerateKey(vault, path, { scope: "prod/" })));
+    for (const { secret } of keys) assert.ok(secret && keys[0]?.secret?.equals(secret));
+  }
+  assert.equal((await readdir(own)).length, 10);
+  await assert.rejects(loadOrGenerateKey(vault, join(own, "0.key", "a"), { scope: "prod/" }), /not a directory/);
 });

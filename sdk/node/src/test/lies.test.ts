@@ -136,16 +136,6 @@ test("a history that cannot be is refused", async () => {
   });
 });
 
-test("a read believes the envelope and not the server", async () => {
-  const lies = [
-    stored(key, { sealed: 3n, claimed: 4n }), stored(key, { kind: "TOMBSTONE" }), stored(newKey(2), {}),
-    stored(key, { name: "prod/other" }), { ...stored(key, {}), envelope: Buffer.of() },
-  ];
-  await scripted(lies.map(says), async (vault) => {
-    for (let i = 0; i < lies.length; i++) await assert.rejects(vault.read(keyId, { key }), keyvault.RecordDamagedError);
-  });
-});
-
 test("a rollback is noticed in every read, whatever its answer", async () => {
   const [now, old] = [stored(key, { sealed: 2n }), stored(key, { sealed: 1n })];
   const gone = refuses(status.NOT_FOUND, "REVISION_NOT_FOUND", { current_revision: "1" });
@@ -185,20 +175,4 @@ test("what had no room in a batch is asked for again", async () => {
   for (const results of [[full, full, full], [full, full]]) {
     await scripted([says({ results })], (vault) => assert.rejects(vault.readMany(keys), keyvault.ServerFailureError));
   }
-});
-
-test("a key that was not asked for is refused", async () => {
-  const made = { tenant: "acme", scope: keyId, plaintextKey: Buffer.alloc(32, 7), wrappedKey: Buffer.of(1) };
-  const lies = [
-    { scope: "prod/" }, { tenant: "" }, { plaintextKey: Buffer.alloc(31) }, { wrappedKey: Buffer.of() },
-    { wrappedKey: Buffer.alloc(8_193) },
-  ];
-  await scripted(lies.map((lie) => says({ ...made, ...lie })), async (vault) => {
-    for (let i = 0; i < lies.length; i++) await assert.rejects(vault.generateKey(keyId), keyvault.ServerFailureError);
-  });
-  await scripted([says(made), says({ wrappedKey: Buffer.of() }), says({ ...made, scope: "prod/" })], async (vault) => {
-    await assert.rejects(vault.generateKey(""), /instead of a key_id of 32 hex digits/);
-    await assert.rejects(vault.rewrapKey(key), keyvault.ServerFailureError);
-    await assert.rejects(vault.unwrapKey(newKey(2)), keyvault.ServerFailureError);
-  });
 });

@@ -6,7 +6,8 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 
 import { explain } from "../explain.js";
-import { type ClientOptions, InvalidRequestError, KeyVaultClient } from "../index.js";
+import * as keyvault from "../index.js";
+import { clientFromEnvironment, type ClientOptions, InvalidRequestError, KeyVaultClient } from "../index.js";
 import { printable, quote } from "../printable.js";
 import { tokenFile } from "../token.js";
 
@@ -117,4 +118,41 @@ test("what others say moves no cursor and hides nothing", () => {
   assert.equal(printable("naïve 日本 \x1b[2J\r\n\u202e\u200b\u00a0\u3164\ud800\u{e0100}"),
     "naïve 日本 \\x1b[2J\\x0d\\x0a\\u202e\\u200b\\u00a0\\u3164\\ud800\\U000e0100");
   assert.equal(quote(`a"${"x".repeat(99)}`), `"a\\"${"x".repeat(58)}..."`);
+});
+
+test("a client is made by the environment, and an invalid variable is named", () => {
+  const client = clientFromEnvironment({}, { KEYVAULT_TIMEOUT: "2.5" });
+  assert.equal(client.timeoutMs, 2_500);
+  client.close();
+  for (const name of ["KEYVAULT_TLS", "KEYVAULT_INSECURE"]) {
+    clientFromEnvironment({}, { KEYVAULT_ADDRESS: "192.0.2.1:50051", [name]: "true" }).close();
+  }
+  for (const variable of [
+    "KEYVAULT_ADDRESS=192.0.2.1:50051", "KEYVAULT_ADDRESS=127.0.0.1.example:1", "KEYVAULT_ADDRESS=127.0.0.1:99999",
+    "KEYVAULT_ADDRESS=", "KEYVAULT_TIMEOUT=0", "KEYVAULT_TIMEOUT=NaN", "KEYVAULT_TIMEOUT=86401", "KEYVAULT_TIMEOUT= ",
+    "KEYVAULT_CA=", "KEYVAULT_TOKEN_FILE=token", "KEYVAULT_CERTIFICATE=a.pem", "KEYVAULT_CA=absent.pem",
+    "KEYVAULT_TLS=perhaps", "KEYVAULT_SERVER_NAME=db.example", "KEYVAULT_INSECURE=maybe",
+  ]) {
+    const [name = "", value] = variable.split("=");
+    assert.throws(() => clientFromEnvironment({}, { [name]: value }), (error) => {
+      assert.ok(error instanceof InvalidRequestError && error.message.includes("KEYVAULT_"), variable);
+      assert.equal(keyvault.exitCodeOf(error), 2);
+      return true;
+    }, variable);
+  }
+});
+
+test("the exit code says what a script can do", () => {
+  const of = { reason: "A_REASON" };
+  for (const [error, code] of [
+    [new keyvault.InvalidRequestError("", of), 1], [new keyvault.InvalidRequestError(""), 2],
+    [new keyvault.RecordDamagedError("", of), 1], [new keyvault.ServerFailureError("", of), 1],
+    [new keyvault.MasterKeyUnusableError("", of), 1], [new keyvault.NotFoundError("", of), 3],
+    [new keyvault.ConflictError("", of), 4], [new keyvault.AlreadyExistsError("", of), 4],
+    [new keyvault.DeniedError("", of), 5], [new keyvault.NotAuthorizedError("", of), 5],
+    [new keyvault.BusyError("", { ...of, retryAfterMs: 0 }), 6], [new keyvault.ClosedError(""), 6],
+    [new keyvault.OutcomeUnknownError("", of), 7], [new keyvault.AbortedError(""), 130], [new Error(""), 1],
+  ] as const) {
+    assert.equal(keyvault.exitCodeOf(error), code, error.name);
+  }
 });
