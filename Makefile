@@ -1,7 +1,7 @@
 # Shorthands; CI runs the same lines. `python3 dev.py setup` first.
 BIN := .venv/bin
 
-.PHONY: help check unit test benchmark pythons release image prove mutants
+.PHONY: help check unit test race benchmark pythons release image prove mutants
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.* ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -20,6 +20,9 @@ unit: ## the fast tests: no process, no network but loopback
 
 test: ## all tests
 	python3 dev.py test
+
+race: ## the tests of the Go library with the race detector, some minutes; CI leaves the behaviour suite out
+	cd sdk/go && go test -race -count=1 ./... && cd kve1 && go test -race -count=1 ./...
 
 benchmark: ## what calls cost, some 12 minutes: writes docs/performance.md; SECTIONS="calls aws" measures these alone
 	$(BIN)/python -m benchmarks --write $(SECTIONS)

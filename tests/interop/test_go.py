@@ -46,9 +46,47 @@ def go(folder: Path, *arguments: str, **environment: str) -> str:
     return done.stdout
 
 
+CHECKS = {"vet": ("vet",)} | {
+    name: ("tool", f"-modfile={LIBRARY}/tools/go.mod", name) for name in ("staticcheck", "go-errorlint")
+}
+"""What reads the code: `go vet`, and linters of the versions that tools/go.mod pins."""
+FAULTS = {
+    "vet": 'fmt.Printf("%d: %v", "text", failed)',
+    "staticcheck": "for true { fmt.Println(failed) }",
+    "go-errorlint": "if failed == os.ErrNotExist { fmt.Println(failed) }",
+}
+"""What each of them finds, in line 10 of FAULTY."""
+FAULTY = """package main
+
+import (
+	"fmt"
+	"os"
+)
+
+func main() {
+	_, failed := os.Stat("x")
+	%s
+}
+"""
+
+
 @pytest.mark.parametrize("folder", ["sdk/go", "sdk/go/kve1", "examples/go"])
-def test_vet_finds_nothing(folder: str) -> None:
-    assert go(ROOT / folder, "vet", "./...") == ""
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_check_finds_nothing(check: str, folder: str) -> None:
+    assert go(ROOT / folder, *CHECKS[check], "./...") == ""
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_check_finds_a_fault(check: str, tmp_path: Path) -> None:
+    (tmp_path / "go.mod").write_text("module example.com/faulty\n\ngo 1.26.0\n")
+    (tmp_path / "main.go").write_text(FAULTY % FAULTS[check])
+    with pytest.raises(AssertionError, match=r"main\.go:10"):
+        go(tmp_path, *CHECKS[check], "./...")
+
+
+def test_the_library_has_no_data_races() -> None:
+    """Without the behaviour suite, which waits, and without `vet`: `make race` has all. A cold build is most of it."""
+    go(LIBRARY, "test", "-race", "-vet=off", "-count=1", "-skip=TestBehaviour", ".")
 
 
 def test_the_library_passes_its_tests_with_the_player() -> None:
