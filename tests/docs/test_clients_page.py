@@ -7,7 +7,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
 from keyvault_api.v1 import keyvault_pb2 as pb
+from keyvault_client import errors
+from keyvault_client.exit_codes import exit_code
 from keyvault_server.core.errors import RecordExists, RevisionNotFound, StaleRevision, VaultError
 from tests.behaviour.suite import cases
 from tests.support.fakes import FakeKeyService, FakeRecordStore
@@ -63,3 +67,30 @@ def test_each_step_is_held_by_cases_or_by_the_vectors() -> None:
 
 def test_the_page_counts_the_cases() -> None:
     assert f"{len(cases())} cases" in PAGE
+
+
+def test_the_one_table_has_the_exit_codes_of_keyvault() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\d) \|", PAGE, re.MULTILINE)
+    assert len(rows) > 15
+    for name, code in rows:
+        kind = getattr(errors, name)
+        error = kind.__new__(kind)
+        error.reason = "" if kind is errors.InvalidRequest else "REASON"
+        assert exit_code(error) == int(code), name
+
+
+@pytest.mark.parametrize(
+    ("path", "bounds"),
+    [
+        ("client/keyvault_client/transport.py", ["FIRST_WAIT, LONGEST_WAIT = 0.2, 2.0"]),
+        ("sdk/go/call.go", ["firstWait   = 200 * time.Millisecond", "longestWait = 2 * time.Second"]),
+        (
+            "sdk/java/src/main/java/io/github/keyvaultgrpc/Calls.java",
+            ["MILLISECONDS.toNanos(200)", "SECONDS.toNanos(2)"],
+        ),
+        ("sdk/node/src/call.ts", ["FIRST_WAIT = 200;", "LONGEST_WAIT = 2_000;"]),
+    ],
+)
+def test_the_waits_of_the_one_table_are_those_of_the_code(path: str, bounds: list[str]) -> None:
+    code = (ROOT / path).read_text()
+    assert [bound for bound in bounds if bound not in code] == []

@@ -1,7 +1,8 @@
-"""The programs of the languages that have a library pass the behaviour suite, with one table of exit codes."""
+"""The programs of the languages that have a library pass the behaviour suite, with the one table of docs/clients.md."""
 
 import asyncio
 import json
+import re
 import time
 from pathlib import Path
 
@@ -10,26 +11,23 @@ from tests.behaviour.server import Playing, player
 from tests.behaviour.suite import Case, cases
 from tests.interop.clients import Client
 from tests.interop.programs import MARKS, Programs
+from tests.support.repository import ROOT
 
 pytestmark = MARKS
 LANGUAGES = ("python", "go")
-EXITS = {
-    "": 0,
-    "AlreadyExists": 4,
-    "Busy": 6,
-    "Conflict": 4,
-    "Denied": 5,
-    "OutcomeUnknown": 7,
-    "RecordDamaged": 1,
-    "ServerFailure": 1,
-    "Unavailable": 6,
-}
+TABLE = re.findall(
+    r"^\| `(\w+)` \| (\d) \| (.+?) \| (?:`([a-z-]+)` )?\|$", (ROOT / "docs" / "clients.md").read_text(), re.MULTILINE
+)
+EXITS = {"": 0} | {error: int(code) for error, code, _, _ in TABLE}
 """Exit codes of the errors that the cases name."""
+SENTENCES = {case: sentence for _, _, sentence, case in TABLE if case}
+"""What the line of a program says in a case."""
 
 
 async def test_every_program_passes_the_cases_of_programs(programs: Programs, tmp_path: Path) -> None:
     chosen = [case for case in cases().values() if case.program]
     assert len(chosen) > 20
+    assert len(SENTENCES) == len(SENTENCES.keys() & {case.name for case in chosen}) > 5
     for language in LANGUAGES:
         client = programs.get(language)
         async with player() as playing:
@@ -49,6 +47,8 @@ async def why_failed(client: Client, played: Playing, folder: Path) -> str:
     outcome = {0: "done", client.unknown: "unknown"}.get(done.returncode, "failed")
     found = why_wrong(asked, ended_of(played.case, outcome, done.stdout, time.monotonic() - began))
     exits = done.returncode == EXITS[asked.expect.error] or f"exit {done.returncode}, {done.stderr.decode()}"
+    sentence = SENTENCES.get(played.case.name, "")
+    exits = exits if sentence in done.stderr.decode() else f"not {sentence!r}: {done.stderr.decode()}"
     calls = why_wrong_calls(played.case, await played.report())
     return ", ".join(why for why in (found, "" if exits is True else exits, calls) if why)
 

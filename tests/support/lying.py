@@ -48,7 +48,7 @@ class _Methods(grpc.GenericRpcHandler):
 
         async def play(_: bytes, context: Any) -> bytes:
             if isinstance(answer, Refused):
-                trailer = refusal(answer.code, answer.reason, 0, answer.metadata)
+                trailer = refusal(answer.code, answer.reason, 0, answer.metadata, message=answer.message)
                 await context.abort(answer.code, answer.message, (("grpc-status-details-bin", trailer),))
                 raise AssertionError
             return answer if isinstance(answer, bytes) else bytes(answer.SerializeToString())

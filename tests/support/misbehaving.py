@@ -29,6 +29,8 @@ from tests.support.servers import Served, grpc_server
 
 SERVICE = "keyvault.v1.KeyVault"
 Cut = Literal["RST", "FIN"]
+PLAYED = "played by the peer"
+"""Message of every status that the peer makes up."""
 
 
 @dataclass
@@ -72,8 +74,8 @@ def answers(
     async def step(call: Call) -> bytes:
         if commit:
             await call.forward()
-        trailers = [("grpc-status-details-bin", refusal(code, reason, retry_after, metadata, domain))] if reason else []
-        await call.context.abort(code, "played by the peer", tuple(trailers))
+        about = refusal(code, reason, retry_after, metadata, domain, PLAYED) if reason else b""
+        await call.context.abort(code, PLAYED, (("grpc-status-details-bin", about),) if reason else ())
         raise AssertionError
 
     return step
@@ -263,7 +265,12 @@ async def _never() -> NoReturn:
 
 
 def refusal(
-    code: grpc.StatusCode, reason: str, retry_after: int, metadata: Mapping[str, object], domain: str = "keyvault"
+    code: grpc.StatusCode,
+    reason: str,
+    retry_after: int,
+    metadata: Mapping[str, object],
+    domain: str = "keyvault",
+    message: str = "",
 ) -> bytes:
     """Return the trailer of a refusal: google.rpc.Status with an ErrorInfo."""
     about = {"request_id": "r-1"} | {name: str(value) for name, value in metadata.items()}
@@ -272,7 +279,7 @@ def refusal(
         info = error_details_pb2.RetryInfo()
         info.retry_delay.FromSeconds(retry_after)
         details.append(info)
-    status = status_pb2.Status(code=code.value[0])  # libraries drop details of another code
+    status = status_pb2.Status(code=code.value[0], message=message)  # libraries drop details of another code
     for detail in details:
         packed = AnyMessage()
         packed.Pack(detail)
