@@ -2,7 +2,7 @@
 
 It refuses every Delete, before it has received its message, with a status as long as ours. No interceptor, no decoding,
 no log: what grpc.aio itself can do. Prints its port, serves until SIGTERM. The third argument, "tuned", gives it what
-our server has: uvloop, and its scheduling of threads.
+our server has: uvloop, and a lower priority of gRPC's own threads.
 """
 
 from __future__ import annotations  # grpc's context type takes parameters in the stubs only
@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 import uvloop
 
-from keyvault_server.operations.threads import keep_lowered, schedule_as_batch
+from keyvault_server.operations.threads import keep_lowered
 
 SERVICE = "keyvault.v1.KeyVault"
 DETAILS = (("grpc-status-details-bin", bytes(150)),)
@@ -54,7 +54,5 @@ async def main(read_response: bytes, create_response: bytes, *, tuned: bool) -> 
 
 if __name__ == "__main__":
     is_tuned = sys.argv[3:] == ["tuned"]
-    if is_tuned:
-        schedule_as_batch()
     run = uvloop.run if is_tuned else asyncio.run
     run(main(bytes.fromhex(sys.argv[1]), bytes.fromhex(sys.argv[2]), tuned=is_tuned))

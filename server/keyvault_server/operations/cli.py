@@ -36,7 +36,6 @@ from keyvault_server.operations.settings import Settings, check_address
 from keyvault_server.operations.shares import describe_shares
 from keyvault_server.operations.store_cli import NAME_RULE, Backend, Data, backup, init, purge, rotate_master_key, sweep
 from keyvault_server.operations.supervisor import supervise
-from keyvault_server.operations.threads import schedule_as_batch
 from keyvault_server.operations.worker import Worker
 from keyvault_server.rpc.access_log import accepts_more
 from keyvault_server.rpc.handshakes import RefusedHandshakes
@@ -119,7 +118,6 @@ def _serve(settings: Settings, worker: Worker | None = None) -> None:
             with bugs_logged():
                 asyncio.run(supervise(settings, same_command, lambda server: announce(settings, server)))
             return
-        schedule_as_batch()
         with bugs_logged():
             if worker:
                 uvloop.run(worker.serve(settings, handshakes))

@@ -1,24 +1,18 @@
-"""The scheduling of a server's threads: gRPC's are below the event loop's, no other is, and all are a batch."""
+"""The priorities of a server's threads: gRPC's are below the event loop's, and no other is."""
 
 import subprocess
 import sys
 
 import pytest
 
-pytestmark = [
-    pytest.mark.process,
-    pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads"),
-]
+pytestmark = pytest.mark.process
 
 SERVER = """
 import asyncio, ctypes, os, threading, time
 from concurrent.futures import ThreadPoolExecutor
 import grpc
 from keyvault_server.core.background import in_background
-from keyvault_server.operations.threads import keep_lowered, schedule_as_batch
-
-def all_threads():
-    return {int(one) for one in os.listdir("/proc/self/task")}
+from keyvault_server.operations.threads import keep_lowered
 
 def priorities(threads):
     return {os.getpriority(os.PRIO_PROCESS, one) for one in threads}
@@ -40,34 +34,17 @@ async def main():
     address = f"127.0.0.1:{port}"
     async with in_background(keep_lowered()), grpc.aio.insecure_channel(address) as channel, asyncio.timeout(30):
         await channel.channel_ready()
-        while priorities(all_threads() - ids) != lower:
+        while priorities({int(one) for one in os.listdir("/proc/self/task")} - ids) != lower:
             await asyncio.sleep(0.01)
     assert priorities(ids) == first
-    assert {os.sched_getscheduler(one) for one in all_threads()} == {os.SCHED_BATCH}
     await server.stop(None)
 
-schedule_as_batch()
 asyncio.run(main())
 """
-CHOSEN = """
-import os
-from keyvault_server.operations.threads import schedule_as_batch
-
-os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-schedule_as_batch()
-assert os.sched_getscheduler(0) == os.SCHED_IDLE
-"""
 
 
-def run(program: str) -> None:
-    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
-    assert shown.returncode == 0, shown.stderr
-
-
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
 def test_only_threads_of_grpc_are_below_the_event_loop() -> None:
     """Those that have no name yet when they are first looked for, too."""
-    run(SERVER)
-
-
-def test_a_policy_of_scheduling_that_was_chosen_is_kept() -> None:
-    run(CHOSEN)
+    shown = subprocess.run([sys.executable, "-c", SERVER], capture_output=True, text=True, check=False, timeout=60)
+    assert shown.returncode == 0, shown.stderr
