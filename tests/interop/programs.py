@@ -73,7 +73,7 @@ def client_of(language: str, checkout: Path) -> Client:
     if language == "java":
         return Client((*JAVA, f"-XX:SharedArchiveFile={folder / 'kv.jsa'}", "-jar", folder / "target" / "kv.jar"))
     if language == "node":
-        return Client(("node", folder / "dist" / "main.js"))
+        return LibraryProgram(("node", folder / "dist" / "main.js"))
     return KeyvaultCommand((BIN / "keyvault",))
 
 

@@ -14,7 +14,7 @@ from tests.interop.programs import MARKS, Programs
 from tests.support.repository import ROOT
 
 pytestmark = MARKS
-LANGUAGES = ("python", "go")
+LANGUAGES = ("python", "go", "node")
 TABLE = re.findall(
     r"^\| `(\w+)` \| (\d) \| (.+?) \| (?:`([a-z-]+)` )?\|$", (ROOT / "docs" / "clients.md").read_text(), re.MULTILINE
 )

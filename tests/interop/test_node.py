@@ -53,6 +53,10 @@ def test_the_linter_and_the_reference_have_no_complaint(library: Path) -> None:
     node(library, "npm", "run", "--silent", "docs")
 
 
+def test_the_program_passes_its_tests(library: Path) -> None:
+    node(library.parents[1] / "examples" / "node", "npm", "--silent", "test")
+
+
 @pytest.mark.parametrize(
     ("copy", "original"),
     [

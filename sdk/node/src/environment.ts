@@ -80,10 +80,12 @@ function tlsOf(environment: Environment): TlsOptions | undefined {
   );
 }
 
+const INTERRUPTED = 130; // as a shell reports SIGINT
+
 /** The classes in the order in which they count. */
 const EXIT_CODES: readonly (readonly [typeof errors.KeyVaultError, number])[] = [
   [errors.OutcomeUnknownError, 7],
-  [errors.AbortedError, 130], // as a shell reports SIGINT
+  [errors.AbortedError, INTERRUPTED],
   [errors.UnavailableError, 6], [errors.BusyError, 6],
   [errors.DeniedError, 5], [errors.NotAuthorizedError, 5],
   [errors.WrongRevisionError, 4],
@@ -98,5 +100,6 @@ const EXIT_CODES: readonly (readonly [typeof errors.KeyVaultError, number])[] = 
 export function exitCodeOf(error: unknown): number {
   const [, code] = EXIT_CODES.find(([kind]) => error instanceof kind) ?? [];
   if (code !== undefined) return code;
+  if (error instanceof Error && error.name === "AbortError") return INTERRUPTED; // of Node, such as of a stream
   return error instanceof errors.InvalidRequestError && error.reason === "" ? 2 : 1;
 }

@@ -151,7 +151,8 @@ test("the exit code says what a script can do", () => {
     [new keyvault.ConflictError("", of), 4], [new keyvault.AlreadyExistsError("", of), 4],
     [new keyvault.DeniedError("", of), 5], [new keyvault.NotAuthorizedError("", of), 5],
     [new keyvault.BusyError("", { ...of, retryAfterMs: 0 }), 6], [new keyvault.ClosedError(""), 6],
-    [new keyvault.OutcomeUnknownError("", of), 7], [new keyvault.AbortedError(""), 130], [new Error(""), 1],
+    [new keyvault.OutcomeUnknownError("", of), 7], [new keyvault.AbortedError(""), 130], [new DOMException("", "AbortError"), 130],
+    [new Error(""), 1],
   ] as const) {
     assert.equal(keyvault.exitCodeOf(error), code, error.name);
   }
