@@ -24,6 +24,9 @@ export const LONGEST_WAIT = 2_000;
 /** gRPC ends an attempt at its deadline; this long after it, in milliseconds, a timer of our own does. */
 const GRACE = 200;
 
+/** How much earlier than it should, in milliseconds, a timer may end an attempt. */
+const EARLY = 10;
+
 /** What a call is sent by. */
 export interface Wire {
   readonly connector: Connector;
@@ -102,7 +105,7 @@ function send<Request, Response>(
   const end = performance.now() + ms;
   return new Promise((resolve) => {
     const failed = (error: ServiceError) => {
-      const gaveUp = performance.now() >= end || signals.some((signal) => signal?.aborted);
+      const gaveUp = performance.now() >= end - EARLY || signals.some((signal) => signal?.aborted);
       resolve({ error, left: call.getPeer() !== client.getChannel().getTarget(), gaveUp });
     };
     const call = client.makeUnaryRequest(
