@@ -21,6 +21,7 @@ func TestMain(m *testing.M) {
 			_ = os.Unsetenv(name)
 		}
 	}
+	_ = os.Setenv("KEYVAULT_STATE", "") // the user's revisions
 	m.Run()
 }
 

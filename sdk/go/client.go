@@ -45,7 +45,11 @@ func New(address string, options ...Option) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{chosen, connector, newSeenRevisions(chosen.remembered)}, nil
+	var file *revisionFile
+	if chosen.revisionFile != "" {
+		file = &revisionFile{path: chosen.revisionFile, address: address, log: chosen.log}
+	}
+	return &Client{chosen, connector, newSeenRevisions(chosen.remembered, file)}, nil
 }
 
 // Close closes the connection, which ends calls in flight. It always returns nil.

@@ -2,6 +2,7 @@ package keyvault
 
 import (
 	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 )
@@ -10,6 +11,9 @@ import (
 // if it is not set), KEYVAULT_TIMEOUT in seconds, KEYVAULT_TLS, KEYVAULT_CA, KEYVAULT_CERTIFICATE, KEYVAULT_PRIVATE_KEY,
 // KEYVAULT_SERVER_NAME, KEYVAULT_TOKEN_FILE and KEYVAULT_INSECURE. An empty one is refused: KEYVAULT_CA=$CA is to fail
 // where CA is not set. The options count more. Its error is an ErrInvalidRequest.
+//
+// KEYVAULT_STATE is the file of [WithRevisionFile], that of `keyvault` if it is not set: keyvault/revisions.json in
+// XDG_STATE_HOME or ~/.local/state. An empty one keeps none.
 func NewFromEnvironment(options ...Option) (*Client, error) {
 	found := environment{}
 	address := found.text("KEYVAULT_ADDRESS")
@@ -79,5 +83,24 @@ func (e *environment) options() []Option {
 	if path := e.text("KEYVAULT_TOKEN_FILE"); path != "" {
 		chosen = append(chosen, WithTokenFile(path))
 	}
+	if path := stateFile(); path != "" {
+		chosen = append(chosen, WithRevisionFile(path))
+	}
 	return chosen
+}
+
+// stateFile returns the path of the file of revisions, "" for none.
+func stateFile() string {
+	if path, isSet := os.LookupEnv("KEYVAULT_STATE"); isSet {
+		return path
+	}
+	folder := os.Getenv("XDG_STATE_HOME")
+	if !filepath.IsAbs(folder) { // the specification ignores it then
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return ""
+		}
+		folder = filepath.Join(home, ".local", "state")
+	}
+	return filepath.Join(folder, "keyvault", "revisions.json")
 }

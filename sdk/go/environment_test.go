@@ -17,9 +17,10 @@ import (
 	"github.com/keyvault-grpc/keyvault/sdk/go/x/kvtest"
 )
 
-// forgetSettings keeps what this machine sets out of a test.
+// forgetSettings keeps what this machine sets out of a test, and its state out of the user's home.
 func forgetSettings(t *testing.T) {
 	t.Helper()
+	t.Setenv("XDG_STATE_HOME", t.TempDir())
 	for _, variable := range os.Environ() {
 		if name, value, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "KEYVAULT_") {
 			t.Setenv(name, value) // which restores it

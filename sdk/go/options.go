@@ -23,6 +23,8 @@ type settings struct {
 	timeout    time.Duration
 	remembered int
 	log        *slog.Logger
+
+	revisionFile string
 }
 
 // TokenSource returns a bearer token for the next attempt of a call; it is called before each one. Its error must not
@@ -47,6 +49,11 @@ func WithTimeout(timeout time.Duration) Option { return func(s *settings) { s.ti
 // WithRemembered sets for how many names the highest proved revision is remembered, 10,000 by default, to notice a store
 // that was rolled back. 0 remembers none.
 func WithRemembered(names int) Option { return func(s *settings) { s.remembered = names } }
+
+// WithRevisionFile keeps these revisions in a file as well, so that the next run of a program notices a store that was
+// rolled back. Programs at once may share it, those of the Python client too. The file shows no names. A file that
+// cannot be read or written is a warning in the log; invalid content is an ErrInvalidRequest of each call.
+func WithRevisionFile(path string) Option { return func(s *settings) { s.revisionFile = path } }
 
 // WithLogger logs what no call reports, such as files that became unusable; slog.Default() by default.
 func WithLogger(log *slog.Logger) Option { return func(s *settings) { s.log = log } }

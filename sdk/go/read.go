@@ -69,7 +69,10 @@ func (c *Client) readEarlier(ctx context.Context, keyID string, key *DataKey, re
 	if err := checkRevision("revision", revision); err != nil {
 		return nil, err
 	}
-	floor := c.seen.get(key, keyID) // before the call, as in fetch
+	floor, err := c.seen.get(key, keyID) // before the call, as in fetch
+	if err != nil {
+		return nil, err
+	}
 	answer, err := call(ctx, c, pb.KeyVaultClient.Read, &pb.ReadRequest{KeyId: keyID, Revision: revision}, 0)
 	if err != nil {
 		var about *Error
@@ -91,7 +94,10 @@ func (c *Client) fetch(ctx context.Context, key *DataKey, request *pb.ReadReques
 	if err := checkUsable(key, request.GetKeyId()); err != nil {
 		return nil, err
 	}
-	floor := c.seen.get(key, request.GetKeyId()) // before the call: a write of ours may raise it while we wait
+	floor, err := c.seen.get(key, request.GetKeyId()) // before the call: a write of ours may raise it while we wait
+	if err != nil {
+		return nil, err
+	}
 	answer, err := call(ctx, c, pb.KeyVaultClient.Read, request, 0)
 	if err != nil {
 		return nil, err

@@ -76,7 +76,9 @@ func (c *Client) readSome(ctx context.Context, b *batch) (again map[string]failu
 	request := &pb.BatchReadRequest{}
 	floors := make([]int64, len(asked)) // before the call, as in fetch
 	for i, name := range asked {
-		floors[i] = c.seen.get(b.keys[name], name)
+		if floors[i], err = c.seen.get(b.keys[name], name); err != nil {
+			return nil, nil, err
+		}
 		request.Items = append(request.Items, &pb.BatchReadRequest_Item{KeyId: name, KnownRevision: b.known[name]})
 	}
 	answer, err := call(ctx, c, pb.KeyVaultClient.BatchRead, request, 0)
@@ -86,8 +88,19 @@ func (c *Client) readSome(ctx context.Context, b *batch) (again map[string]failu
 	if len(answer.GetResults()) != len(asked) {
 		return nil, nil, serverFailure("the server answered %d of %d reads", len(answer.GetResults()), len(asked))
 	}
+	c.seen.together(func() { again, full = c.sort(answer.GetResults(), asked, floors, b) })
+	if len(full) == len(asked) {
+		return nil, nil, serverFailure("the server has no room for a single record in its answer")
+	}
+	return again, full, nil
+}
+
+// sort takes the records of an answer to those that were asked for, and returns what readSome does.
+func (c *Client) sort(
+	results []*pb.BatchReadResponse_Result, asked []string, floors []int64, b *batch,
+) (again map[string]failure, full []string) {
 	again = map[string]failure{}
-	for i, result := range answer.GetResults() {
+	for i, result := range results {
 		name := asked[i]
 		if result.GetError() == nil {
 			b.results[name] = c.acceptItem(name, result.GetRecord(), b, floors[i])
@@ -103,10 +116,7 @@ func (c *Client) readSome(ctx context.Context, b *batch) (again map[string]failu
 			b.results[name] = Result{Err: failed.err}
 		}
 	}
-	if len(full) == len(asked) {
-		return nil, nil, serverFailure("the server has no room for a single record in its answer")
-	}
-	return again, full, nil
+	return again, full
 }
 
 // acceptItem opens one record of a batch.

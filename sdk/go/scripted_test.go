@@ -40,7 +40,11 @@ func serve(t *testing.T, options []grpc.ServerOption, steps ...step) *scripted {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &scripted{t: t, address: listener.Addr().String(), steps: steps}
+	return serveOn(t, listener, listener.Addr().String(), options, steps...)
+}
+
+func serveOn(t *testing.T, listener net.Listener, address string, options []grpc.ServerOption, steps ...step) *scripted {
+	s := &scripted{t: t, address: address, steps: steps}
 	listening := grpc.NewServer(append(options, grpc.UnaryInterceptor(s.answer))...)
 	pb.RegisterKeyVaultServer(listening, pb.UnimplementedKeyVaultServer{})
 	go func() { _ = listening.Serve(listener) }()

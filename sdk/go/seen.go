@@ -10,6 +10,7 @@ import (
 // sealed, is proved. Any other number may be made up.
 type seenRevisions struct {
 	limit int
+	file  *revisionFile // nil for none
 
 	mu     sync.Mutex
 	byName map[seenName]*list.Element
@@ -23,12 +24,22 @@ type seenRevision struct {
 	revision int64
 }
 
-func newSeenRevisions(limit int) *seenRevisions {
-	return &seenRevisions{limit: limit, byName: map[seenName]*list.Element{}, recent: list.New()}
+func newSeenRevisions(limit int, file *revisionFile) *seenRevisions {
+	return &seenRevisions{limit: limit, file: file, byName: map[seenName]*list.Element{}, recent: list.New()}
 }
 
-// get returns the highest proved revision of a name, 0 if none is remembered.
-func (s *seenRevisions) get(key *DataKey, keyID string) int64 {
+// get returns the highest proved revision of a name, 0 if none is remembered. Its error is an ErrInvalidRequest for a
+// file of revisions that is none.
+func (s *seenRevisions) get(key *DataKey, keyID string) (int64, error) {
+	remembered := s.remembered(key, keyID)
+	if s.file == nil {
+		return remembered, nil
+	}
+	kept, err := s.file.get(key, keyID)
+	return max(remembered, kept), err
+}
+
+func (s *seenRevisions) remembered(key *DataKey, keyID string) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if found, ok := s.byName[seenName{key.tenant, keyID}]; ok {
@@ -39,6 +50,22 @@ func (s *seenRevisions) get(key *DataKey, keyID string) int64 {
 
 // note remembers a revision that was proved under this key, unless a higher one is remembered.
 func (s *seenRevisions) note(key *DataKey, keyID string, revision int64) {
+	s.remember(key, keyID, revision)
+	if s.file != nil {
+		s.file.note(key, keyID, revision)
+	}
+}
+
+// together writes the file once for what do notes, which must not wait.
+func (s *seenRevisions) together(do func()) {
+	if s.file == nil {
+		do()
+		return
+	}
+	s.file.together(do)
+}
+
+func (s *seenRevisions) remember(key *DataKey, keyID string, revision int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	name := seenName{key.tenant, keyID}

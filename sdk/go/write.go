@@ -150,7 +150,10 @@ func (c *Client) mutate(
 		}
 		return send(ctx, revision)
 	}
-	proved := c.seen.get(key, keyID)
+	proved, err := c.seen.get(key, keyID)
+	if err != nil {
+		return Written{}, err
+	}
 	if proved == 0 {
 		stored, err := c.read(ctx, keyID, key)
 		if err != nil {

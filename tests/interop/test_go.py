@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.programs import MARKS
+from tests.interop.programs import MARKS, Programs
 from tests.support.environment import for_downloads
 from tests.support.repository import ROOT
 from tests.support.tools import toolchain
@@ -115,6 +115,19 @@ def test_what_travels_with_the_module_is_the_original(copy: str, original: str) 
     copies = LIBRARY.glob(copy if "*" in copy else f"{copy}/*")
     content = {path.name: path.read_bytes() for path in files}
     assert {path.name: path.read_bytes() for path in copies} == content, f"copy {original} to sdk/go/{copy}"
+
+
+def test_the_program_shares_the_revisions_of_keyvault(programs: Programs, address: str, tmp_path: Path) -> None:
+    """Both find the record's entry in the file, by the same name of it."""
+    state, key = tmp_path / "state" / "revisions.json", tmp_path / "a.key"
+    python, go_program = (programs.get(language).at(address, state=state) for language in ("python", "go"))
+    assert python.create("state/shared", key, b"one") == 1
+    assert go_program.update("state/shared", key, b"two") == 2
+    assert list(json.loads(state.read_bytes())["revisions"].values()) == [2]
+    assert python.update("state/shared", key, b"three") == 3
+    assert list(json.loads(state.read_bytes())["revisions"].values()) == [3]
+    state.write_text(state.read_text().replace(": 3", ": 4"))
+    assert "the store was rolled back" in go_program.refused("get", "state/shared", "--key", key)
 
 
 PROGRAM = """
