@@ -44,6 +44,34 @@ def test_a_request_is_signed_as_the_sdk_does(url: str, token: str | None, more: 
     assert dict(ours) == dict(theirs)
 
 
+def test_the_key_is_that_of_the_secret_the_day_the_region_and_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each changes alone, and back."""
+    first = ("secret", 28, "eu-central-1", "kms")
+    others = [("Secret", *first[1:]), ("secret", 29, *first[2:]), (*first[:2], "eu-west-1", "kms"), (*first[:3], "x")]
+    for secret, day, region, service in [pair for other in others for pair in (first, other, first, first)]:
+        monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda day=day: datetime(2026, 11, day, tzinfo=UTC))
+        pair = []
+        for signer in (QuickSigV4, SigV4Auth):
+            request = AWSRequest("POST", "https://h/", data=b"", headers={})
+            signer(Credentials("testing", secret), service, region).add_auth(request)
+            pair.append(request.headers["Authorization"])
+        assert pair[0] == pair[1]
+
+
+@pytest.mark.parametrize("data", [b"", b"x", bytearray(b"x"), "text", {"a": "b"}])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("context", [{}, {"payload_signing_enabled": False}])
+@pytest.mark.usefixtures("fixed_time")
+def test_the_body_is_hashed_as_the_sdk_does(data: object, scheme: str, context: dict[str, bool]) -> None:
+    pair = []
+    for signer in (QuickSigV4, SigV4Auth):
+        request = AWSRequest("POST", f"{scheme}://h/", data=data, headers={})
+        request.context.update(context)
+        signer(Credentials("testing", "secret"), "kms", "eu-central-1").add_auth(request)
+        pair.append(request.headers["Authorization"])
+    assert pair[0] == pair[1]
+
+
 @pytest.mark.usefixtures("aws_identity")
 async def test_both_clients_sign_in_this_way() -> None:
     async with stub(Reply()) as served, open_clients(options(served.address, served.address)) as clients:
