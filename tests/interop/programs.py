@@ -42,7 +42,7 @@ def build_java(checkout: Path) -> None:
     """Build it, and an archive of the classes that a call needs, which halves its start."""
     toolchain("java", "mvn")
     folder = checkout / "examples" / "java"
-    run(folder, "mvn", "--quiet", "--batch-mode", "package", "-DskipTests")
+    run(folder, "mvn", "--quiet", "--batch-mode", "--file", "reactor.xml", "package", "-DskipTests")
     archiving = Client((*JAVA, f"-XX:ArchiveClassesAtExit={folder / 'kv.jsa'}", "-jar", folder / "target" / "kv.jar"))
     # Without the archive the program is slower to start, no more: a busy machine may give up making it.
     with server_process(checkout / "data") as server, suppress(AssertionError, subprocess.TimeoutExpired):
@@ -71,7 +71,8 @@ def client_of(language: str, checkout: Path) -> Client:
     if language == "go":
         return LibraryProgram((folder / "kv",))
     if language == "java":
-        return Client((*JAVA, f"-XX:SharedArchiveFile={folder / 'kv.jsa'}", "-jar", folder / "target" / "kv.jar"))
+        archive = f"-XX:SharedArchiveFile={folder / 'kv.jsa'}"
+        return LibraryProgram((*JAVA, archive, "-jar", folder / "target" / "kv.jar"))
     if language == "node":
         return LibraryProgram(("node", folder / "dist" / "main.js"))
     return KeyvaultCommand((BIN / "keyvault",))
@@ -91,9 +92,7 @@ class Programs:
         if language == "go":
             toolchain("go")
             return ROOT / "sdk" / "go" / "kve1"
-        if language == "node":
-            return self.library_of(language)
-        return self._built(language) / "checkout" / "examples" / language
+        return self.library_of(language)
 
     def library_of(self, language: str) -> Path:
         """Return the folder of a language's library, built with its program."""

@@ -10,11 +10,11 @@ from tests.behaviour.checking import Ended, why_wrong, why_wrong_calls
 from tests.behaviour.server import Playing, player
 from tests.behaviour.suite import Case, cases
 from tests.interop.clients import Client
+from tests.interop.languages import LANGUAGES
 from tests.interop.programs import MARKS, Programs
 from tests.support.repository import ROOT
 
 pytestmark = MARKS
-LANGUAGES = ("python", "go", "node")
 TABLE = re.findall(
     r"^\| `(\w+)` \| (\d) \| (.+?) \| (?:`([a-z-]+)` )?\|$", (ROOT / "docs" / "clients.md").read_text(), re.MULTILINE
 )

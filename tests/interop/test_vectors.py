@@ -10,7 +10,7 @@ from tests.vectors.layout import every_test, read
 pytestmark = MARKS
 RUNNERS = {
     "go": ["go", "test", "-count=1", "-v", "./..."],
-    "java": ["mvn", "--quiet", "--batch-mode", "test"],
+    "java": ["mvn", "--quiet", "--batch-mode", "test", "-Dtest=Kve1Test"],
     "node": ["npm", "--silent", "run", "vectors"],
 }
 

@@ -2,296 +2,151 @@ package keyvault.example;
 
 import static java.nio.charset.StandardCharsets.UTF_8;
 
-import com.google.protobuf.ByteString;
+import io.github.keyvaultgrpc.AlreadyExistsException;
+import io.github.keyvaultgrpc.DataKey;
+import io.github.keyvaultgrpc.KeyVault;
+import io.github.keyvaultgrpc.KeyVaultClient;
+import io.github.keyvaultgrpc.KeyVaultException;
+import io.github.keyvaultgrpc.Written;
+import io.github.keyvaultgrpc.kve1.Kve1;
 import java.io.FileDescriptor;
 import java.io.FileOutputStream;
 import java.io.IOException;
 import java.io.InputStream;
 import java.io.OutputStream;
 import java.io.PrintStream;
-import java.security.MessageDigest;
-import java.security.NoSuchAlgorithmException;
+import java.nio.file.Path;
+import java.time.Duration;
+import java.time.temporal.ChronoUnit;
 import java.util.Map;
 import java.util.Set;
+import java.util.TreeMap;
+import java.util.concurrent.CompletableFuture;
 import java.util.logging.Level;
 import java.util.logging.Logger;
-import keyvault.example.Vault.BadUsage;
-import keyvault.example.Vault.Refused;
-import io.github.keyvaultgrpc.v1.CreateRequest;
-import io.github.keyvaultgrpc.v1.DeleteRequest;
-import io.github.keyvaultgrpc.v1.KeyVaultGrpc;
-import io.github.keyvaultgrpc.v1.ReadRequest;
-import io.github.keyvaultgrpc.v1.ReadResponse;
-import io.github.keyvaultgrpc.v1.RotateKeyRequest;
-import io.github.keyvaultgrpc.v1.UpdateRequest;
+import java.util.stream.Collectors;
+import java.util.stream.Stream;
 
 /**
- * The command kv: puts, gets, rotates, deletes and lists records of a server that cannot read them.
+ * The command kv keeps secrets in a KeyVault server: a small program on top of the library in sdk/java.
  *
- * <p>The rules of this file: a failure is one line, never with a secret in it; a key is on disk before it
- * is used; an envelope is sealed for the revision after one that opened under the key, never for one that the
- * server names.
+ * <p>A secret goes through files and standard streams, never through an argument. A failure is one line on standard error.
  */
 public final class Kv {
-    private static final int RESEALS = 10;
-    private static final Set<String> OVERTAKEN = Set.of("STALE_REVISION", "RECORD_EXISTS", "RECORD_NOT_FOUND");
-    /** Held here, for a logger that nobody holds forgets its level. */
+    static final String USAGE = "usage: kv put|delete KEY_ID --key FILE, kv get KEY_ID --key FILE [--revision N],"
+            + " kv rotate KEY_ID --key FILE --new-key FILE, kv history KEY_ID, or kv list [PREFIX]";
+    /** The options of each verb, as they may be given. */
+    private static final Map<String, Set<Set<String>>> TAKES = Map.of(
+            "put", Set.of(Set.of("--key")),
+            "get", Set.of(Set.of("--key"), Set.of("--key", "--revision")),
+            "delete", Set.of(Set.of("--key")),
+            "rotate", Set.of(Set.of("--key", "--new-key")),
+            "history", Set.of(Set.of()),
+            "list", Set.of(Set.of()));
+    /** Held here, because a logger that is not held forgets its level. */
     private static final Logger LIBRARIES = Logger.getLogger("io.grpc");
 
-    private final Vault vault;
-    private final String keyId;
+    private final Map<String, String> options = new TreeMap<>();
+    private String verb = "";
+    private String keyId = ""; // the prefix of a list
+    private KeyVault client;
+    private long end; // of all calls of the command
 
-    private Kv(Vault vault, String keyId) {
-        this.vault = vault;
-        this.keyId = keyId;
+    private Kv() {}
+
+    /** Returns the client, whose next call has the rest of the time. */
+    private KeyVaultClient vault() {
+        return client.withTimeout(Duration.ofNanos(Math.max(1, end - System.nanoTime())));
     }
 
-    /** Exits with 0; with 1 on failure; with 2 for invalid arguments or settings. */
+    /** Runs one command; README.md has its exit codes. */
     public static void main(String[] args) {
         LIBRARIES.setLevel(Level.OFF);
-        // Not System.out, which keeps a full disk to itself.
-        OutputStream out = new FileOutputStream(FileDescriptor.out);
-        System.exit(exitStatus(args, System.getenv(), System.in, out, System.err));
+        Thread main = Thread.currentThread();
+        CompletableFuture<Integer> status = new CompletableFuture<>();
+        // An interrupted command still says whether its outcome is known.
+        Runtime.getRuntime().addShutdownHook(new Thread(() -> {
+            if (!status.isDone()) {
+                main.interrupt();
+                Runtime.getRuntime().halt(status.join());
+            }
+        }));
+        OutputStream out = new FileOutputStream(FileDescriptor.out); // not System.out, which hides a full disk
+        status.complete(exitStatus(args, System.getenv(), System.in, out, System.err));
+        System.exit(status.join());
     }
 
-    static int exitStatus(
-            String[] args, Map<String, String> environment, InputStream in, OutputStream out, PrintStream err) {
-        try {
-            out.write(run(args, environment, in));
+    static int exitStatus(String[] args, Map<String, String> variables, InputStream in, OutputStream out, PrintStream err) {
+        Kv asked = new Kv();
+        if (!asked.parse(args)) {
+            err.println("kv: unknown verb, or not its arguments; " + USAGE);
+            return 2;
+        }
+        try (KeyVault vault = KeyVault.fromEnvironment(variables)) {
+            asked.client = vault;
+            out.write(asked.run(in));
             return 0;
-        } catch (BadUsage wrong) {
-            return complain(err, wrong.getMessage(), 2);
-        } catch (Refused refused) {
-            return complain(err, refused.getMessage(), 1);
-        } catch (IOException | InterruptedException | RuntimeException failed) {
-            return complain(err, failed.getClass().getSimpleName() + ": " + failed.getMessage(), 1);
+        } catch (KeyVaultException | IOException failed) {
+            // A file's name may move the cursor or reorder the line.
+            err.println("kv: " + String.valueOf(failed.getMessage()).replaceAll("[^\\p{L}\\p{M}\\p{N}\\p{P}\\p{S} ]+", " "));
+            return failed instanceof KeyVaultException known ? known.exitCode() : 1;
         }
     }
 
-    private static int complain(PrintStream err, String message, int status) {
-        // What is not printable could move the cursor or reorder the line.
-        err.println("kv: " + message.replaceAll("[^\\p{L}\\p{M}\\p{N}\\p{P}\\p{S} ]+", " "));
-        return status;
-    }
-
-    private static byte[] run(String[] args, Map<String, String> environment, InputStream in)
-            throws Refused, IOException, InterruptedException {
-        Arguments asked = Arguments.parse(args);
-        long revision = asked.revision();
-        byte[] input = asked.verb().equals("put") ? read(in) : new byte[0];
-        try (Vault vault = Vault.connect(environment)) {
-            Kv kv = new Kv(vault, asked.keyId());
-            return switch (asked.verb()) {
-                case "list" -> Past.list(vault, asked.keyId()).getBytes(UTF_8);
-                case "history" -> Past.history(vault, asked.keyId()).getBytes(UTF_8);
-                case "put" -> kv.report(kv.put(DataKey.loadOrGenerate(vault, asked.keyId(), asked.file("--key")), input));
-                case "get" -> kv.get(DataKey.load(asked.file("--key")), revision);
-                case "rotate" -> kv.report(kv.rotate(
-                        DataKey.load(asked.file("--key")),
-                        DataKey.loadOrGenerate(vault, asked.keyId(), asked.file("--new-key"))));
-                default -> kv.report(kv.delete(DataKey.load(asked.file("--key"))));
-            };
-        }
-    }
-
-    private static byte[] read(InputStream in) throws Refused, IOException {
-        byte[] input = in.readNBytes(Kve1.MAX_PLAINTEXT + 1);
-        if (input.length > Kve1.MAX_PLAINTEXT) {
-            throw new Refused("standard input is too long: a record has at most " + Kve1.MAX_PLAINTEXT + " bytes");
-        }
-        return input;
-    }
-
-    private byte[] report(long revision) {
-        return (keyId + " is at revision " + revision + "\n").getBytes(UTF_8);
-    }
-
-    /** Returns the data at a revision, 0 for the current one. An older server ignores the revision. */
-    private byte[] get(DataKey key, long revision) throws Refused, InterruptedException {
-        ReadResponse stored = read(ReadRequest.newBuilder().setRevision(revision));
-        if (revision != 0 && stored.getRevision() != revision) {
-            throw new Refused("the server answered with revision " + stored.getRevision() + " of " + keyId + " instead of "
-                    + revision + ": it is an older KeyVault, which cannot read earlier revisions");
-        }
-        return open(key, stored);
-    }
-
-    /** The last writer wins: creates the record, updates it if it is there, creates it again if it was deleted. */
-    private long put(DataKey key, byte[] plaintext) throws Refused, InterruptedException {
-        boolean create = true;
-        long revision = 1;
-        for (int left = RESEALS; ; left--) {
-            ByteString envelope = seal(key, Kve1.Kind.DATA, revision, plaintext);
-            try {
-                return create ? create(key, envelope, revision) : update(key, envelope, revision);
-            } catch (Failed failed) {
-                if (left == 0 || !OVERTAKEN.contains(failed.reason())) {
-                    throw failed;
+    private boolean parse(String[] args) {
+        int words = 0;
+        for (int i = 0; i < args.length; i++) { // options may stand before and after a word
+            if (args[i].startsWith("--")) {
+                if (i + 1 == args.length || options.put(args[i], args[++i]) != null) {
+                    return false;
                 }
-                Kve1.Parsed stored = openAbove(key, revision, failed);
-                create = stored.kind() == Kve1.Kind.TOMBSTONE;
-                revision = stored.revision() + 1;
+            } else if (words++ == 0) {
+                verb = args[i];
+            } else {
+                keyId = args[i];
             }
         }
+        boolean isName = !keyId.isEmpty() && !keyId.endsWith("/"); // a key may be for a prefix, a record is not
+        return words <= 2
+                && TAKES.getOrDefault(verb, Set.of()).contains(options.keySet())
+                && (isName || verb.equals("list"))
+                && options.getOrDefault("--revision", "1").matches("[1-9][0-9]{0,17}"); // more are more than any record has
     }
 
-    private long create(DataKey key, ByteString envelope, long revision) throws Refused, InterruptedException {
-        var request = CreateRequest.newBuilder().setKeyId(keyId).setWrappedKey(key.wrapped()).setEnvelope(envelope);
-        return acknowledged(
-                vault.mutate(KeyVaultGrpc.getCreateMethod(), request.build(), revision).getRevision(), revision);
-    }
-
-    private long update(DataKey key, ByteString envelope, long revision) throws Refused, InterruptedException {
-        var request = UpdateRequest.newBuilder().setKeyId(keyId).setWrappedKey(key.wrapped()).setEnvelope(envelope);
-        return acknowledged(
-                vault.mutate(KeyVaultGrpc.getUpdateMethod(), request.build(), revision).getRevision(), revision);
-    }
-
-    /** Returns the revision of an OK, which has to be the one that was sealed. */
-    private static long acknowledged(long answered, long sealed) throws Refused {
-        if (answered != sealed) {
-            throw Vault.unknown("the server answered OK for revision " + answered + " instead of " + sealed);
+    private byte[] run(InputStream in) throws IOException {
+        byte[] data = verb.equals("put") ? in.readNBytes(Kve1.MAX_PLAINTEXT + 1) : new byte[0];
+        end = System.nanoTime() + client.timeout().toNanos();
+        if (verb.equals("list")) {
+            return lines(vault().list(keyId).map(name -> name.keyId() + "\n"));
+        } else if (verb.equals("history")) {
+            return lines(vault().revisions(keyId).stream().map(one -> "revision " + one.revision() + "  "
+                    + one.updateTime().truncatedTo(ChronoUnit.SECONDS) + "  " + one.size() + " bytes sealed\n"));
         }
-        return answered;
+        Path file = Path.of(options.get("--key"));
+        DataKey key = verb.equals("put") ? DataKey.loadOrGenerate(file, vault(), keyId) : DataKey.load(file);
+        if (verb.equals("get")) {
+            String revision = options.get("--revision");
+            return (revision == null ? vault().read(keyId, key) : vault().read(keyId, key, Long.parseLong(revision)))
+                    .plaintext();
+        }
+        return (keyId + " is at revision " + change(data, key).revision() + "\n").getBytes(UTF_8);
     }
 
-    private long delete(DataKey key) throws Refused, InterruptedException {
-        ReadResponse stored = read(false);
-        open(key, stored);
-        long revision = stored.getRevision() + 1;
-        for (int left = RESEALS; ; left--) {
-            ByteString envelope = seal(key, Kve1.Kind.TOMBSTONE, revision, new byte[0]);
-            var request = DeleteRequest.newBuilder().setKeyId(keyId).setWrappedKey(key.wrapped()).setEnvelope(envelope);
-            try {
-                var deleted = vault.mutate(KeyVaultGrpc.getDeleteMethod(), request.build(), revision);
-                return acknowledged(deleted.getRevision(), revision);
-            } catch (Failed failed) {
-                if (left == 0 || !failed.reason().equals("STALE_REVISION")) {
-                    throw failed;
-                }
-                Kve1.Parsed above = openAbove(key, revision, failed);
-                if (above.kind() == Kve1.Kind.TOMBSTONE) {
-                    throw new Refused(keyId + ": another writer deleted it");
-                }
-                revision = above.revision() + 1;
-            }
+    private Written change(byte[] data, DataKey key) {
+        if (verb.equals("delete")) {
+            return vault().delete(keyId, key);
+        } else if (verb.equals("rotate")) {
+            DataKey newKey = DataKey.loadOrGenerate(Path.of(options.get("--new-key")), vault(), keyId);
+            return vault().rotateKey(keyId, key, newKey);
         }
-    }
-
-    /** If the new key opens the record already, an earlier attempt did it and its answer was lost. */
-    private long rotate(DataKey key, DataKey newKey) throws Refused, InterruptedException {
-        if (MessageDigest.isEqual(key.plaintext(), newKey.plaintext())) {
-            throw new BadUsage("--key and --new-key are the same data key");
-        }
-        ReadResponse stored = read(false);
-        for (int left = RESEALS; ; left--) {
-            if (isOwnedBy(newKey, stored)) {
-                open(newKey, stored);
-                return stored.getRevision();
-            }
-            long revision = stored.getRevision() + 1;
-            ByteString envelope = seal(newKey, Kve1.Kind.DATA, revision, open(key, stored));
-            var request = RotateKeyRequest.newBuilder()
-                    .setKeyId(keyId)
-                    .setWrappedKey(key.wrapped())
-                    .setAuthorization(seal(key, Kve1.Kind.REKEY, revision, sha256(envelope)))
-                    .setNewWrappedKey(newKey.wrapped())
-                    .setEnvelope(envelope);
-            try {
-                var rotated = vault.mutate(KeyVaultGrpc.getRotateKeyMethod(), request.build(), revision);
-                return acknowledged(rotated.getRevision(), revision);
-            } catch (Failed failed) {
-                if (left == 0 || !failed.reason().equals("STALE_REVISION")) {
-                    throw failed;
-                }
-                stored = read(false);
-                mustBeAbove(stored, revision, failed);
-            }
-        }
-    }
-
-    /** Opens the record, live or deleted, that took the place of what was sealed for this revision and refused. */
-    private Kve1.Parsed openAbove(DataKey key, long tried, Failed failed) throws Refused, InterruptedException {
-        if (failed.vacant()) {
-            throw new Refused(keyId + ": the name was purged, so nothing proves its revision: " + failed.getMessage());
-        }
-        ReadResponse stored;
         try {
-            stored = read(true);
-        } catch (Failed absent) {
-            if (!absent.reason().equals("RECORD_NOT_FOUND")) {
-                throw absent;
-            }
-            throw new Refused(keyId + ": there is no record that proves this revision: " + failed.getMessage());
-        }
-        open(key, stored);
-        mustBeAbove(stored, tried, failed);
-        return parse(stored);
-    }
-
-    /** Or the next revision would be refused again, because of a number that nobody proved. */
-    private void mustBeAbove(ReadResponse stored, long tried, Failed failed) throws Refused {
-        if (stored.getRevision() < tried) {
-            throw new Refused(keyId + ": the server has revision " + stored.getRevision() + " and refuses " + tried
-                    + ": " + failed.getMessage());
+            return vault().create(keyId, data, key);
+        } catch (AlreadyExistsException live) {
+            return vault().update(keyId, data, key);
         }
     }
 
-    /**
-     * What is stored, not opened yet: a DATA envelope, or a TOMBSTONE where it may be, at the revision that the server
-     * reports. A command cannot notice that an earlier one was shown a newer record: a longer program remembers
-     * the highest revision of each name.
-     */
-    private ReadResponse read(boolean deleted) throws Refused, InterruptedException {
-        return read(ReadRequest.newBuilder().setIncludeDeleted(deleted));
-    }
-
-    private ReadResponse read(ReadRequest.Builder asked) throws Refused, InterruptedException {
-        boolean deleted = asked.getIncludeDeleted();
-        ReadResponse stored = vault.call(KeyVaultGrpc.getReadMethod(), asked.setKeyId(keyId).build());
-        Kve1.Parsed parsed = parse(stored);
-        boolean fits = parsed.kind() == Kve1.Kind.DATA || deleted && parsed.kind() == Kve1.Kind.TOMBSTONE;
-        if (!fits || parsed.revision() != stored.getRevision()) {
-            throw new Refused("the server answered with an envelope of another kind or revision than the record's");
-        }
-        return stored;
-    }
-
-    private static Kve1.Parsed parse(ReadResponse stored) throws Refused {
-        try {
-            return Kve1.parse(stored.getEnvelope().toByteArray());
-        } catch (Kve1.Malformed malformed) {
-            throw new Refused("the server's answer is not a KVE1 envelope");
-        }
-    }
-
-    private boolean isOwnedBy(DataKey key, ReadResponse stored) throws Refused {
-        parse(stored);
-        byte[] head = stored.getEnvelope().substring(0, Kve1.HEAD).toByteArray();
-        try {
-            return Kve1.commitsTo(head, key.plaintext(), key.tenant(), keyId);
-        } catch (Kve1.Malformed impossible) {
-            throw new IllegalStateException(impossible); // it was parsed
-        }
-    }
-
-    private byte[] open(DataKey key, ReadResponse stored) throws Refused {
-        try {
-            return Kve1.open(key.plaintext(), key.tenant(), keyId, stored.getEnvelope().toByteArray());
-        } catch (Kve1.Malformed | Kve1.DoesNotOpen failed) {
-            throw new Refused(keyId + ": " + failed.getMessage());
-        }
-    }
-
-    private ByteString seal(DataKey key, Kve1.Kind kind, long revision, byte[] plaintext) {
-        return ByteString.copyFrom(Kve1.seal(key.plaintext(), key.tenant(), keyId, kind, revision, plaintext));
-    }
-
-    private static byte[] sha256(ByteString envelope) {
-        try {
-            return MessageDigest.getInstance("SHA-256").digest(envelope.toByteArray());
-        } catch (NoSuchAlgorithmException impossible) {
-            throw new IllegalStateException(impossible); // every Java has it
-        }
+    private static byte[] lines(Stream<String> lines) {
+        return lines.collect(Collectors.joining()).getBytes(UTF_8);
     }
 }

@@ -87,6 +87,7 @@ final class Addresses {
 
     /** Returns the address as gRPC takes it. */
     static String target(String address) {
-        return address.startsWith("unix:") ? address : "dns:///" + name(address);
+        // In a path of a URI, brackets are escaped.
+        return address.startsWith("unix:") ? address : "dns:///" + name(address).replace("[", "%5B").replace("]", "%5D");
     }
 }

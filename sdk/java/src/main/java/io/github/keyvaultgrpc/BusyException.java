@@ -17,4 +17,9 @@ public final class BusyException extends KeyVaultException {
     public Duration retryAfter() {
         return retryAfter;
     }
+
+    @Override
+    public int exitCode() {
+        return 6;
+    }
 }

@@ -10,4 +10,9 @@ public final class CallCancelledException extends UnavailableException {
     CallCancelledException(Details details) {
         super(details);
     }
+
+    @Override
+    public int exitCode() {
+        return 130;
+    }
 }

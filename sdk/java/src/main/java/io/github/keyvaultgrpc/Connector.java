@@ -1,5 +1,8 @@
 package io.github.keyvaultgrpc;
 
+import static io.github.keyvaultgrpc.Details.invalid;
+import static io.github.keyvaultgrpc.Printable.printable;
+
 import io.grpc.ChannelCredentials;
 import io.grpc.Grpc;
 import io.grpc.InsecureChannelCredentials;
@@ -34,7 +37,11 @@ final class Connector implements AutoCloseable {
         this.tls = tls;
         this.read = tls == null ? List.of() : tls.stamps(); // before they are read
         this.credentials = tls == null ? InsecureChannelCredentials.create() : TlsFiles.credentials(tls);
-        this.current = open();
+        try {
+            this.current = open();
+        } catch (IllegalArgumentException malformed) {
+            throw invalid("invalid address " + printable(address) + ": " + printable(malformed.getMessage()), malformed);
+        }
     }
 
     String address() {

@@ -9,6 +9,8 @@ import com.google.gson.JsonObject;
 import com.google.gson.JsonParseException;
 import io.github.keyvaultgrpc.v1.GenerateKeyResponse;
 import java.io.IOException;
+import java.nio.file.FileAlreadyExistsException;
+import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.security.MessageDigest;
 import java.util.Base64;
@@ -105,7 +107,32 @@ public final class DataKey {
     }
 
     /**
-     * Writes a new file of mode 0600 that survives a crash. It never replaces a file, and leaves no partial one.
+     * Loads a key file, or makes it with a fresh key of this scope. Of several programs that do it at once, all use the key
+     * of the one that was first.
+     */
+    public static DataKey loadOrGenerate(Path path, KeyVaultClient vault, String scope) {
+        try {
+            return load(path);
+        } catch (InvalidRequestException absent) {
+            if (!(absent.getCause() instanceof NoSuchFileException)) {
+                throw absent;
+            }
+        }
+        DataKey key = vault.generateKey(scope);
+        try {
+            key.save(path); // before it is used: it cannot be regenerated
+            return key;
+        } catch (InvalidRequestException another) {
+            if (another.getCause() instanceof FileAlreadyExistsException) {
+                return load(path);
+            }
+            throw another;
+        }
+    }
+
+    /**
+     * Writes a new file of mode 0600 that survives a crash. It never replaces a file. There is never a
+     * partial file of this name, also after a crash.
      *
      * @throws InvalidRequestException if it cannot; its cause is the {@link IOException}, such as a
      *     {@link java.nio.file.FileAlreadyExistsException}

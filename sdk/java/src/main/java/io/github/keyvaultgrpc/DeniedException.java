@@ -7,4 +7,9 @@ public final class DeniedException extends KeyVaultException {
     DeniedException(Details details) {
         super(details);
     }
+
+    @Override
+    public int exitCode() {
+        return 5;
+    }
 }

@@ -7,4 +7,9 @@ public class InvalidRequestException extends KeyVaultException {
     InvalidRequestException(Details details) {
         super(details);
     }
+
+    @Override
+    public int exitCode() {
+        return reason().isEmpty() ? 2 : 1;
+    }
 }

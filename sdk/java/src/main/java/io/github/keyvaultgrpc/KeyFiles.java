@@ -12,11 +12,13 @@ import java.nio.file.DirectoryNotEmptyException;
 import java.nio.file.FileAlreadyExistsException;
 import java.nio.file.FileSystemException;
 import java.nio.file.Files;
+import java.nio.file.LinkOption;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.OpenOption;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.nio.file.StandardOpenOption;
+import java.nio.file.attribute.BasicFileAttributes;
 import java.nio.file.attribute.FileAttribute;
 import java.nio.file.attribute.PosixFilePermissions;
 import java.security.SecureRandom;
@@ -60,25 +62,51 @@ final class KeyFiles {
 
     /** Returns what shows that a path names the same file as before. */
     private static Object identity(Path path) throws IOException {
-        Object found = Files.readAttributes(path, java.nio.file.attribute.BasicFileAttributes.class).fileKey();
+        Object found = Files.readAttributes(path, BasicFileAttributes.class).fileKey();
         return found == null ? "" : found;
     }
 
     static void save(Path path, byte[] content) {
         try {
-            write(path, content);
+            if (Files.exists(path, LinkOption.NOFOLLOW_LINKS)) {
+                throw new FileAlreadyExistsException(path.toString());
+            }
+            Path draft = draftOf(path.toAbsolutePath());
+            write(draft, content);
+            try {
+                link(path, draft, content);
+            } finally {
+                Files.deleteIfExists(draft);
+            }
             syncFolderOf(path);
         } catch (IOException failed) {
             throw fileError(path, failed);
         }
     }
 
+    /** Gives a draft its name, unless there is such a file. */
+    private static void link(Path path, Path draft, byte[] content) throws IOException {
+        try {
+            Files.createLink(path, draft);
+        } catch (FileAlreadyExistsException taken) {
+            throw taken;
+        } catch (UnsupportedOperationException | FileSystemException withoutLinks) { // such as FAT
+            write(path, content);
+        }
+    }
+
+    private static Path draftOf(Path target) {
+        byte[] random = new byte[8];
+        RANDOM.nextBytes(random);
+        String name = target.getFileName().toString();
+        String begin = name.substring(0, Math.min(60, name.length())); // a name has 255 bytes at most
+        return target.resolveSibling("." + begin + "." + HexFormat.of().formatHex(random));
+    }
+
     static void replace(Path path, byte[] content) {
         try {
             Path target = path.toRealPath(); // a symbolic link stays one
-            byte[] random = new byte[8];
-            RANDOM.nextBytes(random);
-            Path draft = target.resolveSibling("." + target.getFileName() + "." + HexFormat.of().formatHex(random));
+            Path draft = draftOf(target);
             write(draft, content);
             try {
                 Files.move(draft, target, StandardCopyOption.ATOMIC_MOVE);

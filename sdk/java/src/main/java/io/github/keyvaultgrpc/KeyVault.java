@@ -72,6 +72,17 @@ public final class KeyVault implements KeyVaultClient {
         return new Builder(address);
     }
 
+    /**
+     * Makes a client by the variables that the command {@code keyvault} has: KEYVAULT_ADDRESS (127.0.0.1:50051 if it is not
+     * set), KEYVAULT_TIMEOUT in seconds, KEYVAULT_TLS, KEYVAULT_CA, KEYVAULT_CERTIFICATE, KEYVAULT_PRIVATE_KEY,
+     * KEYVAULT_SERVER_NAME, KEYVAULT_TOKEN_FILE and KEYVAULT_INSECURE. One that is set and empty is refused.
+     *
+     * @throws InvalidRequestException for settings that cannot be, or files that cannot be read
+     */
+    public static KeyVault fromEnvironment(Map<String, String> variables) {
+        return new Environment(variables).connect();
+    }
+
     /** The settings of a client. */
     public static final class Builder {
         private final String address;
@@ -159,6 +170,11 @@ public final class KeyVault implements KeyVaultClient {
     public KeyVault withTimeout(Duration longest) {
         checkTimeout(longest);
         return new KeyVault(this, longest);
+    }
+
+    /** Returns how long a call takes at most. */
+    public Duration timeout() {
+        return timeout;
     }
 
     /** Returns the same calls as futures, which run on threads of this client. */

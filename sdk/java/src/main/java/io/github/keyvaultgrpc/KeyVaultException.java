@@ -21,6 +21,15 @@ public class KeyVaultException extends RuntimeException {
         return reason;
     }
 
+    /**
+     * Returns the code with which a command ends after this failure, as {@code keyvault} does: 2 bad usage, 3 not found, 4
+     * conflict, 5 denied, 6 unavailable (nothing was written), 7 outcome unknown, 130 interrupted, 1 any other. An
+     * {@link InvalidRequestException} is bad usage unless the server found it.
+     */
+    public int exitCode() {
+        return 1;
+    }
+
     /** Returns what finds the call in the server's log, "" if the server does not say. */
     public String requestId() {
         return requestId;

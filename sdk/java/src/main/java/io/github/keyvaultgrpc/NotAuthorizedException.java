@@ -7,4 +7,9 @@ public final class NotAuthorizedException extends KeyVaultException {
     NotAuthorizedException(Details details) {
         super(details);
     }
+
+    @Override
+    public int exitCode() {
+        return 5;
+    }
 }

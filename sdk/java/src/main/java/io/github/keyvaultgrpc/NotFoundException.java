@@ -7,4 +7,9 @@ public class NotFoundException extends KeyVaultException {
     NotFoundException(Details details) {
         super(details);
     }
+
+    @Override
+    public int exitCode() {
+        return 3;
+    }
 }

@@ -10,4 +10,9 @@ public final class OutcomeUnknownException extends KeyVaultException {
     OutcomeUnknownException(Details details) {
         super(details);
     }
+
+    @Override
+    public int exitCode() {
+        return 7;
+    }
 }

@@ -7,4 +7,9 @@ public class UnavailableException extends KeyVaultException {
     UnavailableException(Details details) {
         super(details);
     }
+
+    @Override
+    public int exitCode() {
+        return 6;
+    }
 }

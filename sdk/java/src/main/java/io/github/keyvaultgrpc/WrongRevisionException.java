@@ -28,4 +28,9 @@ public abstract class WrongRevisionException extends KeyVaultException {
     boolean provesAbsence(long sealed) {
         return rememberedSince != UNSAID && rememberedSince <= sealed && sealed <= currentRevision;
     }
+
+    @Override
+    public int exitCode() {
+        return 4;
+    }
 }

@@ -10,6 +10,7 @@ import java.io.IOException;
 import java.io.Writer;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -32,14 +33,16 @@ final class Player implements AutoCloseable {
         this.ask = process.outputWriter(UTF_8);
     }
 
-    /** Starts the player; without one the test is skipped, and fails in CI. */
-    static Player start() throws IOException {
+    /** Starts the player of these cases, all if there are none; without a player the test is skipped, and fails in CI. */
+    static Player start(String... cases) throws IOException {
         String command = System.getenv().getOrDefault("KEYVAULT_PLAYER", "");
         Path python = REPOSITORY.resolve(".venv/bin/python").toAbsolutePath().normalize();
         boolean found = !command.isEmpty() || Files.exists(python);
         assumeTrue(found || System.getenv("CI") != null, "no player: KEYVAULT_PLAYER is not set");
-        ProcessBuilder builder = new ProcessBuilder(
+        List<String> words = new ArrayList<>(
                 command.isEmpty() ? List.of(python.toString(), "-m", "tests.behaviour.server") : List.of(command.split(" ")));
+        words.addAll(List.of(cases));
+        ProcessBuilder builder = new ProcessBuilder(words);
         if (command.isEmpty()) {
             builder.directory(REPOSITORY.toFile());
         }
