@@ -81,7 +81,7 @@ final class Unreachable {
             if (isPlaintext(one)) {
                 return "the server does not speak TLS on this address. Is the address right?";
             }
-            if (text.contains("unable to find valid certification path") || text.contains("No trusted certificate")) {
+            if (text.contains("valid certification path") || text.contains("trust anchors")) {
                 return "the server's certificate is not trusted. Does the CA belong to this server?";
             }
             if (isUntrusted(one) && (text.contains("No name matching") || text.contains("subject alternative"))) {
