@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.clients import Client, KeyvaultCommand, LibraryProgram
+from tests.interop.clients import Client, KeyvaultCommand
 from tests.interop.languages import LANGUAGES
 from tests.support.environment import for_downloads
 from tests.support.processes import BIN, server_process
@@ -69,12 +69,12 @@ assert list(BUILDS) == LANGUAGES
 def client_of(language: str, checkout: Path) -> Client:
     folder = checkout / "examples" / language
     if language == "go":
-        return LibraryProgram((folder / "kv",))
+        return Client((folder / "kv",))
     if language == "java":
         archive = f"-XX:SharedArchiveFile={folder / 'kv.jsa'}"
-        return LibraryProgram((*JAVA, archive, "-jar", folder / "target" / "kv.jar"))
+        return Client((*JAVA, archive, "-jar", folder / "target" / "kv.jar"))
     if language == "node":
-        return LibraryProgram(("node", folder / "dist" / "main.js"))
+        return Client(("node", folder / "dist" / "main.js"))
     return KeyvaultCommand((BIN / "keyvault",))
 
 
