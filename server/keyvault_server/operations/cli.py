@@ -220,10 +220,19 @@ class _Handler(logging.StreamHandler[TextIO]):
             super().emit(record)
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Return whether a line of grpc.aio says more than that a caller left while its reply was sent, with a traceback.
+
+    The access log has a line of such a call, and a caller that did it on purpose would fill the log.
+    """
+    return not str(record.msg).startswith("ExecuteBatchError raised in core")
+
+
 def _log_to_stderr(settings: Settings, worker: Worker | None) -> None:
     """Log our own lines as JSON, and libraries' from WARNING on: at DEBUG botocore prints what it sends."""
     handler = _Handler(sys.stderr)
     of_worker = {"worker": worker.number} if worker else {}
     handler.setFormatter(JsonFormatter(["levelname", "name", "message"], timestamp="time", static_fields=of_worker))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_news)
     logging.getLogger("keyvault_server").setLevel(settings.log_level)

@@ -6,14 +6,17 @@ import socket
 from pathlib import Path
 
 import pytest
+from grpc import aio
 
 from keyvault_api.v1 import keyvault_pb2 as pb
+from keyvault_api.v1.keyvault_pb2_grpc import KeyVaultStub
 from keyvault_server.core.errors import RateLimited
 from keyvault_server.rpc.guard import SERVICE
 from keyvault_server.rpc.replies import ALL_CONNECTIONS, PER_CONNECTION, Replies
 from keyvault_server.rpc.sockets import address_of, cut
 from tests.support.audit_server import AuditServer, audit_server
 from tests.support.frames import Rude, rude
+from tests.support.processes import server_process
 from tests.support.requests import create, mint
 
 READ = f"{SERVICE}Read"
@@ -48,6 +51,21 @@ async def test_a_reply_counts_until_it_was_taken(tmp_path: Path) -> None:
         await until(lambda: server.guard.replies.size < 4 * LARGE)
         assert server.guard.replies.size > 3 * LARGE
     await until(lambda: server.guard.replies.size == 0)
+
+
+@pytest.mark.process
+async def test_a_caller_that_leaves_its_replies_is_no_error_in_the_log(tmp_path: Path) -> None:
+    with server_process(tmp_path / "data") as server:
+        async with aio.insecure_channel(server.address) as channel:
+            stub = KeyVaultStub(channel)
+            await stub.Create(create(await mint(stub, "a/"), "a/large", bytes(LARGE)))
+        request = pb.ReadRequest(key_id="a/large").SerializeToString()
+        for ended in (1, 2, 3):
+            async with rude(server.address) as caller:
+                await read_without_taking(caller, request, 3)
+                await until(lambda ended=ended: server.log.read_text().count('"call": "Read"') == 3 * ended)
+        server.stop()
+        assert "ERROR" not in server.log.read_text()
 
 
 @pytest.mark.medium
