@@ -113,5 +113,6 @@ def test_a_fresh_project_has_the_package_from_a_file(library: Path, address: str
     node(project, compiler, *options, *types, *(path.name for path in project.glob("*.ts")))
     said = node(project, "node", "block0.js", KEYVAULT_ADDRESS=address)
     assert said == "hunter2 true [data key of default for fresh/]\n"
+    assert node(project, "node", f"block{len(blocks)}.js") == "true\n", "the last block of the README"
     said = node(project, "node", "--test", f"node_modules/{PACKAGE}/dist/test/kve1.test.js")
     assert "all agree" in said
