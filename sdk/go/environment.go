@@ -26,7 +26,8 @@ func NewFromEnvironment(options ...Option) (*Client, error) {
 	}
 	client, err := New(address, append(chosen, options...)...)
 	if err != nil {
-		return nil, because(newError(ErrInvalidRequest, "%v (by KEYVAULT_ADDRESS, KEYVAULT_TLS, KEYVAULT_CA and the like)", err), err)
+		about := newError(ErrInvalidRequest, "%v (by KEYVAULT_ADDRESS, KEYVAULT_TLS, KEYVAULT_CA and the like)", err)
+		return nil, because(about, err)
 	}
 	return client, nil
 }

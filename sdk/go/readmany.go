@@ -21,7 +21,7 @@ type Result struct {
 // ReadMany reads and opens many records, each under its key, in few calls. The map has for each name what [Client.Read]
 // would have returned; together they are no snapshot. The error is that of a call that failed as a whole.
 func (c *Client) ReadMany(ctx context.Context, keys map[string]*DataKey) (map[string]Result, error) {
-	return c.readMany(ctx, keys, nil)
+	return c.readMany(ctx, &batch{keys: keys})
 }
 
 // batch is what one ReadMany has and wants.
@@ -30,14 +30,16 @@ type batch struct {
 	known   map[string]int64 // revisions that the caller has; their Result is empty if they are current
 	results map[string]Result
 	wanted  []string
+
+	envelopes map[string][]byte // of the records that were opened; nil if nobody wants them
 }
 
-func (c *Client) readMany(ctx context.Context, keys map[string]*DataKey, known map[string]int64) (map[string]Result, error) {
+func (c *Client) readMany(ctx context.Context, b *batch) (map[string]Result, error) {
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
-	b := &batch{keys: keys, known: known, results: map[string]Result{}}
-	for _, name := range slices.Sorted(maps.Keys(keys)) {
-		if err := checkUsable(keys[name], name); err != nil {
+	b.results = map[string]Result{}
+	for _, name := range slices.Sorted(maps.Keys(b.keys)) {
+		if err := checkUsable(b.keys[name], name); err != nil {
 			b.results[name] = Result{Err: err}
 		} else {
 			b.wanted = append(b.wanted, name)
@@ -125,6 +127,9 @@ func (c *Client) acceptItem(name string, record *pb.ReadResponse, b *batch, floo
 		return Result{Err: err}
 	}
 	opened, err := c.acceptIfChanged(name, record, b.keys[name], b.known[name])
+	if opened != nil && b.envelopes != nil {
+		b.envelopes[name] = record.GetEnvelope()
+	}
 	return Result{opened, err}
 }
 
