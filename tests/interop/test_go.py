@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,25 @@ def test_the_program_shares_the_revisions_of_keyvault(programs: Programs, addres
     assert list(json.loads(state.read_bytes())["revisions"].values()) == [3]
     state.write_text(state.read_text().replace(": 3", ": 4"))
     assert "the store was rolled back" in go_program.refused("get", "state/shared", "--key", key)
+
+
+def test_commands_at_once_make_one_key_file(programs: Programs, address: str, tmp_path: Path) -> None:
+    """Four that create the record and its key, then four that rotate it to the same new one: none fails."""
+    client, key, new_key = programs.get("go").at(address), tmp_path / "a.key", tmp_path / "b.key"
+
+    def at_once(*command: str | Path) -> list[str]:
+        with ThreadPoolExecutor() as threads:
+            runs = [threads.submit(client.run, *command, given=b"data") for _ in range(4)]
+        done = [run.result() for run in runs]
+        assert not any(one.returncode for one in done), [one.stderr for one in done]
+        return sorted(one.stdout.decode() for one in done)
+
+    puts = at_once("put", "once/record", "--key", key)
+    assert puts == [f"once/record is at revision {revision}\n" for revision in (1, 2, 3, 4)]
+    rotations = at_once("rotate", "once/record", "--key", key, "--new-key", new_key)
+    assert rotations == ["once/record is at revision 5\n"] * 4
+    assert client.read("once/record", new_key) == b"data"
+    assert {path.name for path in tmp_path.iterdir()} == {"a.key", "b.key"}
 
 
 PROGRAM = """
