@@ -64,7 +64,8 @@ export async function run(
       return await history(vault, command.keyId, options());
   }
   const { verb, keyId, keyFile, revision } = command;
-  const key = await (verb === "put" ? loadOrGenerateKey(vault, keyFile, { scope: keyId, ...options() }) : loadDataKey(keyFile));
+  const made = () => loadOrGenerateKey(vault, keyFile, { scope: keyId, ...options() });
+  const key = await (verb === "put" ? made() : loadDataKey(keyFile));
   if (verb === "get") return (await vault.read(keyId, { key, revision, ...options() })).plaintext;
   const done = await change(vault, command, { key, data, options });
   return `${keyId} is at revision ${done.revision}\n`;
@@ -100,7 +101,9 @@ interface Change {
   readonly options: () => CallOptions;
 }
 
-async function change(vault: Vault, { verb, keyId, newKeyFile }: Command, { key, data, options }: Change): Promise<Written> {
+async function change(
+  vault: Vault, { verb, keyId, newKeyFile }: Command, { key, data, options }: Change,
+): Promise<Written> {
   switch (verb) {
     case "put":
       try {

@@ -1,8 +1,8 @@
 /**
  * Records in memory, refreshed in the background.
  *
- * The rule of this file: while the server is away, or answers with an error other than that a record does not exist, the
- * cache goes on with what it has.
+ * The rule of this file: while the server is away, or answers with an error other than that a record does not exist,
+ * the cache goes on with what it has.
  *
  * @module
  */

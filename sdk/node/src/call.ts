@@ -117,7 +117,7 @@ function send<Request, Response>(
       },
     );
     const forget = onEnd(ms + GRACE, signals, (aborted) => {
-      failed(aborted ? ownError(codes.CANCELLED, "the call was ended") : ownError(codes.DEADLINE_EXCEEDED, "no answer"));
+      failed(aborted ? ownError(codes.CANCELLED, "aborted") : ownError(codes.DEADLINE_EXCEEDED, "no answer"));
       call.cancel(); // which calls back, too late
     });
   });

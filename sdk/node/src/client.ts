@@ -68,9 +68,9 @@ export interface Vault {
   /** Return the key with its 32 bytes: a {@link DeniedError} unless the server's settings allow it for the scope. */
   unwrapKey(key: DataKey, options?: CallOptions): Promise<DataKey>;
   /**
-   * Store a new record of at most 380,000 bytes: an {@link AlreadyExistsError} if there is a live one. If the record was
-   * deleted, it takes the same data key again, and the revisions go on. A purged name has nothing that opens: without a
-   * `revision` it is a {@link ConflictError} that is `vacant`.
+   * Store a new record of at most 380,000 bytes: an {@link AlreadyExistsError} if there is a live one. If the record
+   * was deleted, it takes the same data key again, and the revisions go on. A purged name has nothing that opens: without
+   * a `revision` it is a {@link ConflictError} that is `vacant`.
    */
   create(keyId: string, plaintext: Uint8Array, options: WriteOptions): Promise<Written>;
   /** Replace the record. */
@@ -85,8 +85,8 @@ export interface Vault {
   /** Store the data of an earlier revision as the next one; the last writer wins. */
   restore(keyId: string, options: RestoreOptions): Promise<Written>;
   /**
-   * Read and open a record: a {@link NotFoundError} if there is none, a {@link RevisionNotFoundError} if the server does
-   * not keep the revision, a {@link RecordDamagedError} also for a record of another key.
+   * Read and open a record: a {@link NotFoundError} if there is none, a {@link RevisionNotFoundError} if the server
+   * does not keep the revision, a {@link RecordDamagedError} also for a record of another key.
    */
   read(keyId: string, options: ReadOptions): Promise<VaultRecord>;
   /** Read the record, or return undefined without data if it is still at the known revision. */
@@ -97,8 +97,8 @@ export interface Vault {
    */
   readMany(keys: Iterable<readonly [string, DataKey]>, options?: CallOptions): Promise<Map<string, ReadResult>>;
   /**
-   * Iterate over the names of the records that begin with prefix, in the order of their bytes. Each page has the timeout
-   * to itself. It is no snapshot, and nothing proves that it is complete.
+   * Iterate over the names of the records that begin with prefix, in the order of their bytes. Each page has the
+   * timeout to itself. It is no snapshot, and nothing proves that it is complete.
    */
   list(prefix?: string, options?: ListOptions): AsyncGenerator<ListedName, void, undefined>;
   /**

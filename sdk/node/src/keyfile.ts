@@ -4,7 +4,8 @@
  * The rules of this file:
  *
  * - A key file belongs to us or to root. No other user may read or write it, except a group of ours, as Kubernetes has
- *   it for a volume with fsGroup. A file that breaks this rule is refused and never repaired: somebody may have used it.
+ *   it for a volume with fsGroup. A file that breaks this rule is refused and never repaired: somebody may have used
+ *   it.
  * - A key file is written with mode 0600 and is on the disk, with its name, before the write returns.
  * - A new file never replaces another one. A replaced file stays until the new content is on the disk.
  *
@@ -88,8 +89,8 @@ function refuseShared(path: string, { mode, uid, gid }: Stats): void {
 }
 
 /**
- * Load a key file, or make it with a fresh key of this scope. Of several programs that do it at once, all use the key of
- * the one that was first.
+ * Load a key file, or make it with a fresh key of this scope. Of several programs that do it at once, all use the key
+ * of the one that was first.
  *
  * @throws InvalidRequestError, or what `generateKey` throws.
  */
@@ -118,8 +119,8 @@ function codeOf(error: unknown): string | undefined {
 }
 
 /**
- * Write a new key file of mode 0600 that survives a crash. It replaces no file: the cause's `code` is then EEXIST. There
- * is never a partial file of this name, also after a crash.
+ * Write a new key file of mode 0600 that survives a crash. It replaces no file: the cause's `code` is then EEXIST.
+ * There is never a partial file of this name, also after a crash.
  *
  * @throws InvalidRequestError
  */

@@ -7,7 +7,9 @@
  *
  * @module
  */
-import { createCipheriv, createDecipheriv, createHmac, type KeyObject, randomBytes, timingSafeEqual } from "node:crypto";
+import {
+  createCipheriv, createDecipheriv, createHmac, type KeyObject, randomBytes, timingSafeEqual,
+} from "node:crypto";
 
 /** What an envelope is for: a record's content, its deletion, or the authorization to hand it to another data key. */
 export type Kind = "DATA" | "TOMBSTONE" | "REKEY";

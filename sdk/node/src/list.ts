@@ -102,8 +102,10 @@ export async function revisions(session: Session, keyId: string, options?: CallO
   checkKeyId(keyId);
   const answer = await session.ask(session.budget(options), KeyVaultService.listRevisions, { keyId });
   const found = answer.revisions.map((one) => ({ ...one, updateTime: timeOf(one.updateTime) }));
-  const isPossible = ({ revision, size }: Revision, i: number) =>
-    revision >= 1n && size >= MIN_ENVELOPE && size <= MAX_ENVELOPE && (i === 0 || revision < (found[i - 1]?.revision ?? 0n));
+  const isPossible = ({ revision, size }: Revision, i: number) => {
+    const descends = i === 0 || revision < (found[i - 1]?.revision ?? 0n);
+    return descends && revision >= 1n && size >= MIN_ENVELOPE && size <= MAX_ENVELOPE;
+  };
   if (found.length > 0 && found.length <= MAX_REVISIONS && found.every(isPossible)) return found;
   throw new ServerFailureError(`the server answered ListRevisions of ${keyId} with an impossible list: report it`);
 }

@@ -99,8 +99,8 @@ export async function deletedRevision(
 ): Promise<bigint> {
   if (stale.vacant) {
     throw new errors.ConflictError(
-      `${stale.message}; the name was purged, so nothing proves its revision: check it with the operator, and name it ` +
-        "(revision) to go on from there",
+      `${stale.message}; the name was purged, so nothing proves its revision: check it with the operator, and ` +
+        "name it (revision) to go on from there",
       stale,
     );
   }

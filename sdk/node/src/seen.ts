@@ -1,5 +1,6 @@
 /**
- * The highest proved revisions of the names that were used last: a lower one later means that the store was rolled back.
+ * The highest proved revisions of the names that were used last: a lower one later means that the store was rolled
+ * back.
  *
  * The rule of this file: only a revision that opened under the record's key, or that an OK acknowledged for what was
  * sealed, is proved. Any other number may be made up.

@@ -117,7 +117,9 @@ function checkOwn(certificate: string, chain: Buffer, privateKey: string, key: B
     throw new InvalidRequestError(`${files}: not a PEM certificate and its unencrypted private key: ${why}`);
   }
   if (Date.now() > Date.parse(own.validTo)) {
-    throw new InvalidRequestError(`${printable(certificate)}: the certificate expired at ${own.validTo}: get a new one`);
+    throw new InvalidRequestError(
+      `${printable(certificate)}: the certificate expired at ${own.validTo}: get a new one`,
+    );
   }
   if (Date.now() < Date.parse(own.validFrom)) {
     throw new InvalidRequestError(

@@ -1,7 +1,7 @@
 /** Data keys show nothing, and their files are safe from others and from crashes. */
 import assert from "node:assert/strict";
 import { createSecretKey, randomBytes } from "node:crypto";
-import { chmod, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { chmod, chown, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -31,7 +31,8 @@ test("nothing prints a key or a record's data", () => {
     Object.entries(key).join(), new Error("x", { cause: key }).stack ?? "",
   ].join("\n");
   const codes = SECRET.subarray(0, 4).join(","); // as an array is printed
-  for (const text of ["S3CRET", "WRAPPED", SECRET.toString("hex"), SECRET.toString("base64"), codes, codes.replaceAll(",", ", ")]) {
+  const [hex, base64] = [SECRET.toString("hex"), SECRET.toString("base64")];
+  for (const text of ["S3CRET", "WRAPPED", hex, base64, codes, codes.replaceAll(",", ", ")]) {
     assert.ok(!shown.includes(text), shown);
   }
   assert.match(shown, /\[data key of acme for prod\/\]/);
@@ -77,6 +78,13 @@ test("a key file that others can use is refused", async () => {
   }
   await chmod(path, 0o640); // of a group of ours, as Kubernetes mounts a secret
   await loadDataKey(path);
+});
+
+test("a key file of another user is refused", { skip: process.geteuid?.() !== 0 && "needs root" }, async () => {
+  const path = join(folder, "foreign.key");
+  await saveDataKey(key, path);
+  await chown(path, 12_345, 0);
+  await assert.rejects(loadDataKey(path), /belongs to another user \(uid 12345\), who can write it: `chown` it$/);
 });
 
 test("what is not a key is refused, and not quoted", async () => {

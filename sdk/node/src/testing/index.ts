@@ -1,8 +1,8 @@
 /**
  * A KeyVault server in memory, for the tests of programs that use this package.
  *
- * It keeps the rule of the real server: a mutation is accepted if and only if its envelope opens under the data key that
- * the stored record commits to, at the stored revision + 1. {@link TestServer.fail} makes it fail.
+ * It keeps the rule of the real server: a mutation is accepted if and only if its envelope opens under the data key
+ * that the stored record commits to, at the stored revision + 1. {@link TestServer.fail} makes it fail.
  *
  * @module
  */

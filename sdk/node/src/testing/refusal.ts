@@ -29,7 +29,8 @@ export class Refusal extends Error {
     this.reason = reason;
     this.details = message;
     const about = { reason, domain: "keyvault", metadata: { request_id: "testing", ...metadata } };
-    const detail = { typeUrl: "type.googleapis.com/google.rpc.ErrorInfo", value: bytes(ErrorInfo.encode(about).finish()) };
+    const value = bytes(ErrorInfo.encode(about).finish());
+    const detail = { typeUrl: "type.googleapis.com/google.rpc.ErrorInfo", value };
     this.metadata.set("grpc-status-details-bin", bytes(Status.encode({ details: [detail] }).finish()));
   }
 }

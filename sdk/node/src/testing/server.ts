@@ -20,7 +20,8 @@ export type Method =
   | "List" | "ListRevisions" | "WhoAmI";
 
 /**
- * A server in memory, on a port of loopback. It keeps the rule of the real one, and has no policy, no quotas and no disk.
+ * A server in memory, on a port of loopback. It keeps the rule of the real one, and has no policy, no quotas and no
+ * disk.
  */
 export class TestServer {
   readonly #server = new grpc.Server();
@@ -121,7 +122,8 @@ function answersOf(store: Store): Answers {
     list: (request) => list(store, request),
     listRevisions: ({ keyId }) => {
       const kept = store.live(keyId).history.toReversed();
-      return { revisions: kept.map(({ revision, at, envelope }) => ({ revision, updateTime: at, size: envelope.length })) };
+      const shown = kept.map(({ revision, at, envelope }) => ({ revision, updateTime: at, size: envelope.length }));
+      return { revisions: shown };
     },
     whoAmI: () => {
       return { identity: "test", tenant: TENANT, rules: [{ methods: ["*"], names: ["*"] }], serverVersion: "test" };
@@ -167,6 +169,7 @@ function list(store: Store, { prefix, deleted, pageSize, pageToken }: pb.ListReq
   const found = [...store.records.values()]
     .filter(({ keyId, isLive }) => keyId.startsWith(prefix) && keyId > pageToken && isLive !== deleted)
     .sort((one, other) => (one.keyId < other.keyId ? -1 : 1));
-  const names = found.slice(0, Math.min(pageSize || PAGE, PAGE)).map(({ keyId, createTime }) => ({ keyId, createTime }));
+  const page = found.slice(0, Math.min(pageSize || PAGE, PAGE));
+  const names = page.map(({ keyId, createTime }) => ({ keyId, createTime }));
   return { names, nextPageToken: names.length < found.length ? names.at(-1)?.keyId ?? "" : "" };
 }
