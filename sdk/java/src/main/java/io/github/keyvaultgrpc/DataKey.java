@@ -7,8 +7,12 @@ import com.google.gson.Gson;
 import com.google.gson.JsonElement;
 import com.google.gson.JsonObject;
 import com.google.gson.JsonParseException;
+import com.google.gson.Strictness;
+import com.google.gson.stream.JsonReader;
+import com.google.gson.stream.JsonToken;
 import io.github.keyvaultgrpc.v1.GenerateKeyResponse;
 import java.io.IOException;
+import java.io.StringReader;
 import java.nio.file.FileAlreadyExistsException;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
@@ -62,7 +66,12 @@ public final class DataKey {
      */
     public static DataKey parse(byte[] json) {
         try {
-            JsonObject file = new Gson().getAdapter(JsonObject.class).fromJson(new String(json, UTF_8));
+            JsonReader reader = new JsonReader(new StringReader(new String(json, UTF_8)));
+            reader.setStrictness(Strictness.STRICT);
+            JsonObject file = new Gson().getAdapter(JsonObject.class).read(reader);
+            if (reader.peek() != JsonToken.END_DOCUMENT) { // two keys in one file: neither is meant
+                throw new IllegalArgumentException();
+            }
             byte[] wrapped = bytes(file, "wrapped_key", "wrappedKey");
             if (wrapped != null) {
                 return of(text(file, "tenant"), text(file, "scope"), wrapped, bytes(file, "plaintext_key", "plaintextKey"));
@@ -131,8 +140,8 @@ public final class DataKey {
     }
 
     /**
-     * Writes a new file of mode 0600 that survives a crash. It never replaces a file. There is never a
-     * partial file of this name, also after a crash.
+     * Writes a new file of mode 0600 that survives a crash, also if the thread is interrupted. It never replaces a file.
+     * There is never a partial file of this name, also after a crash.
      *
      * @throws InvalidRequestException if it cannot; its cause is the {@link IOException}, such as a
      *     {@link java.nio.file.FileAlreadyExistsException}

@@ -2,6 +2,7 @@ package io.github.keyvaultgrpc;
 
 import static io.github.keyvaultgrpc.Details.invalid;
 import static io.github.keyvaultgrpc.Printable.printable;
+import static io.github.keyvaultgrpc.Printable.quote;
 
 import java.io.IOException;
 import java.io.InputStream;
@@ -25,6 +26,7 @@ import java.security.SecureRandom;
 import java.util.Arrays;
 import java.util.HexFormat;
 import java.util.Set;
+import java.util.concurrent.CompletableFuture;
 
 /** Key files: JSON of mode 0600, which is on the disk when it is saved, and is never half written. */
 final class KeyFiles {
@@ -66,12 +68,13 @@ final class KeyFiles {
         return found == null ? "" : found;
     }
 
+    /** Writes a new file. Its content is on the disk before it has its name, so that a crash leaves no half of it. */
     static void save(Path path, byte[] content) {
-        try {
+        finish(path, () -> {
             if (Files.exists(path, LinkOption.NOFOLLOW_LINKS)) {
                 throw new FileAlreadyExistsException(path.toString());
             }
-            Path draft = draftOf(path.toAbsolutePath());
+            Path draft = draftOf(path);
             write(draft, content);
             try {
                 link(path, draft, content);
@@ -79,18 +82,16 @@ final class KeyFiles {
                 Files.deleteIfExists(draft);
             }
             syncFolderOf(path);
-        } catch (IOException failed) {
-            throw fileError(path, failed);
-        }
+        });
     }
 
-    /** Gives a draft its name, unless there is such a file. */
+    /** Gives a file another name, which unlike a rename replaces nothing. */
     private static void link(Path path, Path draft, byte[] content) throws IOException {
         try {
             Files.createLink(path, draft);
-        } catch (FileAlreadyExistsException taken) {
-            throw taken;
-        } catch (UnsupportedOperationException | FileSystemException withoutLinks) { // such as FAT
+        } catch (FileAlreadyExistsException exists) {
+            throw exists;
+        } catch (UnsupportedOperationException | FileSystemException unable) { // a file system without links
             write(path, content);
         }
     }
@@ -104,36 +105,72 @@ final class KeyFiles {
     }
 
     static void replace(Path path, byte[] content) {
-        try {
+        finish(path, () -> {
             Path target = path.toRealPath(); // a symbolic link stays one
             Path draft = draftOf(target);
             write(draft, content);
             try {
                 Files.move(draft, target, StandardCopyOption.ATOMIC_MOVE);
             } catch (IOException failed) {
-                Files.deleteIfExists(draft);
+                remove(draft, failed);
                 throw failed;
             }
             syncFolderOf(target);
-        } catch (IOException failed) {
-            throw fileError(path, failed);
-        }
+        });
     }
 
     /** Writes a new file durably, or removes it. */
     private static void write(Path path, byte[] content) throws IOException {
         Set<? extends OpenOption> fresh = Set.of(StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE);
-        try (FileChannel channel = FileChannel.open(path, fresh, ownerOnly(path))) {
-            try {
-                ByteBuffer rest = ByteBuffer.wrap(content);
-                while (rest.hasRemaining()) {
-                    channel.write(rest);
-                }
-                channel.force(true);
-            } catch (IOException failed) {
-                Files.deleteIfExists(path);
-                throw failed;
+        FileChannel channel = FileChannel.open(path, fresh, ownerOnly(path));
+        try (channel) {
+            ByteBuffer rest = ByteBuffer.wrap(content);
+            while (rest.hasRemaining()) {
+                channel.write(rest);
             }
+            channel.force(true);
+        } catch (IOException failed) { // of the closing, too
+            remove(path, failed);
+            throw failed;
+        }
+    }
+
+    private static void remove(Path path, IOException why) {
+        try {
+            Files.deleteIfExists(path);
+        } catch (IOException failed) { // of a disk that became read-only
+            why.addSuppressed(failed);
+        }
+    }
+
+    /** What writes files. */
+    private interface Work {
+        void run() throws IOException;
+    }
+
+    /**
+     * Does the work to its end, on a thread of its own: an interrupt of the caller would close a channel, and a key that was
+     * generated would be lost.
+     */
+    private static void finish(Path path, Work work) {
+        if (path.getFileName() == null || path.getFileName().toString().isEmpty()) {
+            throw invalid("invalid path " + quote(path.toString()) + ": name a file");
+        }
+        CompletableFuture<IOException> ended = new CompletableFuture<>();
+        Thread thread = new Thread(() -> {
+            try {
+                work.run();
+                ended.complete(null);
+            } catch (IOException failed) {
+                ended.complete(failed);
+            } catch (Throwable failed) { // for the one who waits
+                ended.completeExceptionally(failed);
+            }
+        }, "keyvault-file");
+        thread.start();
+        IOException failed = ended.join(); // an interrupt is kept for later
+        if (failed != null) {
+            throw fileError(path, failed);
         }
     }
 
