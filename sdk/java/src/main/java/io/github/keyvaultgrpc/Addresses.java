@@ -4,6 +4,8 @@ import static io.github.keyvaultgrpc.Details.invalid;
 import static io.github.keyvaultgrpc.Printable.printable;
 import static java.nio.charset.StandardCharsets.UTF_8;
 
+import java.net.URI;
+import java.net.URISyntaxException;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
@@ -52,6 +54,9 @@ final class Addresses {
         if (path.replace("/", "").isEmpty()) {
             return "name the path of the socket, as in unix:/run/keyvault.sock";
         }
+        if (address.startsWith("unix://") && !path.startsWith("/")) { // gRPC takes what follows for a host
+            return "write unix:" + printable(path);
+        }
         int size = path.getBytes(UTF_8).length;
         return size > MAX_SOCKET_PATH
                 ? "the path has " + size + " bytes; a socket's has at most " + MAX_SOCKET_PATH
@@ -73,7 +78,16 @@ final class Addresses {
         if (!PORT.matcher(port).matches() || Integer.parseInt(port) < 1 || Integer.parseInt(port) > 65_535) {
             return "the port must be 1 to 65535";
         }
-        return "";
+        return isHost(parts.group(1), name) ? "" : "the host must be a name of letters, digits and hyphens, or an IP address";
+    }
+
+    /** Returns whether gRPC, which parses a URI, finds this host in a name: it would take {@code a@b:1} for b. */
+    private static boolean isHost(String host, String name) {
+        try {
+            return host.equals(new URI("//" + name).getHost());
+        } catch (URISyntaxException another) {
+            return false;
+        }
     }
 
     /** Returns whether only this machine reaches the address. */

@@ -3,6 +3,7 @@ package io.github.keyvaultgrpc;
 import static io.github.keyvaultgrpc.Printable.printable;
 
 import io.grpc.Status;
+import java.io.FileNotFoundException;
 import java.security.cert.CertificateException;
 import java.time.Duration;
 import java.util.ArrayList;
@@ -60,6 +61,12 @@ final class Unreachable {
         }
         String root = causes.isEmpty() ? "" : text(causes.get(causes.size() - 1));
         String all = (status.getDescription() + " " + root).toLowerCase(Locale.ROOT);
+        if (causes.stream().anyMatch(FileNotFoundException.class::isInstance)) { // netty's ENOENT of a socket
+            return "no such socket. Is the server running?";
+        }
+        if (all.contains("permission denied")) {
+            return "permission denied. May this user use the socket?";
+        }
         if (all.contains("connection refused")) {
             return "connection refused. Is the server running?";
         }

@@ -31,7 +31,7 @@ class SettingsTest {
     @ParameterizedTest
     @CsvSource(delimiter = '|', value = {
         "192.0.2.1:1|refusing plaintext", "127.0.0.1.example:1|refusing plaintext", "[::2]:1|refusing plaintext",
-        "127.1:1|refusing plaintext", "127.0.0.1:99999|the port must be", "127.0.0.1:0|the port must be",
+        "127.1:1|the host must be", "127.0.0.1:99999|the port must be", "127.0.0.1:0|the port must be",
         "127.0.0.1|write host:port", "::1:50051|in brackets", ":50051|name its host", "https://a.example|write host:port",
         "unix:|name the path", "a\u001b[2J:1|\\x1b", "127.0.0.1:+1|the port must be",
     })
