@@ -13,6 +13,7 @@ import java.nio.file.Path;
 import java.security.GeneralSecurityException;
 import java.security.KeyFactory;
 import java.security.KeyStore;
+import java.security.KeyStoreException;
 import java.security.PrivateKey;
 import java.security.Signature;
 import java.security.cert.Certificate;
@@ -82,7 +83,13 @@ final class TlsFiles {
                     + ". Is this machine's clock right?");
         }
         KeyStore identity = emptyStore();
-        identity.setKeyEntry("client", privateKey(keyFile, own), NO_PASSWORD, chain.toArray(new Certificate[0]));
+        PrivateKey key = privateKey(keyFile, own);
+        try {
+            identity.setKeyEntry("client", key, NO_PASSWORD, chain.toArray(new Certificate[0]));
+        } catch (KeyStoreException disorder) {
+            throw invalid(printable(chainFile.toString()) + ": its certificates are not a chain: the client's own has to be"
+                    + " the first one, followed by that of its issuer", disorder);
+        }
         KeyManagerFactory factory = KeyManagerFactory.getInstance(KeyManagerFactory.getDefaultAlgorithm());
         factory.init(identity, NO_PASSWORD);
         return factory;
