@@ -6,6 +6,7 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.Executor;
+import java.util.concurrent.RejectedExecutionException;
 import java.util.function.Supplier;
 
 /**
@@ -133,7 +134,14 @@ public final class AsyncKeyVault {
 
     private <T> CompletableFuture<T> run(Supplier<T> call) {
         Interrupting<T> future = new Interrupting<>();
-        executor.execute(Context.current().wrap(() -> future.run(call)));
+        try {
+            executor.execute(Context.current().wrap(() -> future.run(call)));
+        } catch (KeyVaultException refused) {
+            future.completeExceptionally(refused);
+        } catch (RejectedExecutionException rejected) {
+            future.completeExceptionally(new UnavailableException(
+                    Details.of("the executor rejected the call; the request was not sent").because(rejected)));
+        }
         return future;
     }
 

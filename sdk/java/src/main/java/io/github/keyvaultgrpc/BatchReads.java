@@ -62,10 +62,10 @@ final class BatchReads {
         return results;
     }
 
-    private static boolean pause(Map<String, Failure> again, long bound, TimeLimit limit) {
+    private boolean pause(Map<String, Failure> again, long bound, TimeLimit limit) {
         Duration least = again.values().stream().map(Failure::retryAfter).max(Duration::compareTo).orElse(Duration.ZERO);
         try {
-            return Calls.pause(least, bound, limit);
+            return calls.pause(least, bound, limit);
         } catch (InterruptedException interrupt) {
             Thread.currentThread().interrupt();
             throw new CallCancelledException(Details.of("the call was cancelled").because(interrupt));
@@ -80,7 +80,7 @@ final class BatchReads {
         while (!wanted.isEmpty() && asked.size() < Names.MAX_BATCH_ITEMS) {
             String name = wanted.removeFirst();
             asked.add(name);
-            floors.add(seen.get(keys.get(name), name));
+            floors.add(Math.max(seen.get(keys.get(name), name), known.getOrDefault(name, 0L)));
             request.addItems(BatchReadRequest.Item.newBuilder()
                     .setKeyId(name)
                     .setKnownRevision(known.getOrDefault(name, 0L)));

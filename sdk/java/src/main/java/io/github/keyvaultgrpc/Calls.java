@@ -8,8 +8,10 @@ import io.grpc.Context;
 import io.grpc.Metadata;
 import io.grpc.MethodDescriptor;
 import java.time.Duration;
+import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.ThreadLocalRandom;
+import java.util.concurrent.TimeoutException;
 
 /**
  * Attempts a call until it is answered or its time is up, which is the only bound. It sends the same bytes each time, which
@@ -32,6 +34,7 @@ final class Calls implements AutoCloseable {
     private final Connector connector;
     private final TokenSource tokens; // null for none
     private final ExecutorService threads;
+    private final Context.CancellableContext open = Context.ROOT.withCancellation();
 
     Calls(Connector connector, TokenSource tokens, ExecutorService threads) {
         this.connector = connector;
@@ -77,7 +80,7 @@ final class Calls implements AutoCloseable {
     private record Attempt<A>(A answer, Failure failure) {}
 
     private <Q, A> Attempt<A> attempt(MethodDescriptor<Q, A> method, Q request, TimeLimit limit) {
-        if (Thread.currentThread().isInterrupted() || Context.current().isCancelled()) {
+        if (Thread.currentThread().isInterrupted() || isCancelled()) {
             return new Attempt<>(null, Failure.unsent(cancelled(null)));
         }
         if (limit.leftNanos() <= 0) {
@@ -99,6 +102,12 @@ final class Calls implements AutoCloseable {
         } catch (UnavailableException failed) { // no token
             return new Attempt<>(null, new Failure(failed, true, true, Duration.ZERO));
         }
+    }
+
+    /** Returns whether the caller's gRPC context was cancelled, other than by its deadline. */
+    private static boolean isCancelled() {
+        Context callers = Context.current();
+        return callers.isCancelled() && !(callers.cancellationCause() instanceof TimeoutException);
     }
 
     /** Returns how long an attempt may take. */
@@ -125,7 +134,7 @@ final class Calls implements AutoCloseable {
         if (done.answer() != null) {
             return new Attempt<>(done.answer(), null);
         }
-        if (done.wasInterrupted() || Context.current().isCancelled()) {
+        if (done.wasInterrupted() || isCancelled()) {
             InterruptedException why = done.wasInterrupted() ? new InterruptedException() : null;
             return new Attempt<>(null, new Failure(cancelled(why), !done.wasSent(), false, Duration.ZERO));
         }
@@ -141,15 +150,27 @@ final class Calls implements AutoCloseable {
 
     /**
      * Waits at least this long, and a random time below the bound more, so that clients that failed together do not come
-     * back together. Returns false at once if that would not leave the time for another attempt.
+     * back together. Returns false at once if that would not leave the time for another attempt. If the caller's context
+     * is cancelled or the client is closed, it returns early, and the next attempt fails for it.
      */
-    static boolean pause(Duration least, long bound, TimeLimit limit) throws InterruptedException {
+    boolean pause(Duration least, long bound, TimeLimit limit) throws InterruptedException {
         long left = limit.leftNanos() - LEAST_ATTEMPT_NANOS;
         if (least.compareTo(Duration.ofNanos(left)) >= 0) { // and so no sum of the two overflows
             return false;
         }
         long rest = Math.min(bound, left - least.toNanos());
-        NANOSECONDS.sleep(least.toNanos() + ThreadLocalRandom.current().nextLong(rest));
+        long wait = least.toNanos() + ThreadLocalRandom.current().nextLong(rest);
+        CountDownLatch over = new CountDownLatch(1);
+        Context.CancellationListener listener = cancelled -> over.countDown();
+        Context callers = Context.current();
+        callers.addListener(listener, Runnable::run);
+        open.addListener(listener, Runnable::run);
+        try {
+            over.await(wait, NANOSECONDS);
+        } finally {
+            callers.removeListener(listener);
+            open.removeListener(listener);
+        }
         return true;
     }
 
@@ -172,5 +193,6 @@ final class Calls implements AutoCloseable {
     @Override
     public void close() {
         connector.close();
+        open.cancel(null);
     }
 }

@@ -13,6 +13,7 @@ import java.util.Spliterators;
 import java.util.concurrent.Executor;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
+import java.util.concurrent.RejectedExecutionException;
 import java.util.stream.Stream;
 import java.util.stream.StreamSupport;
 
@@ -179,7 +180,15 @@ public final class KeyVault implements KeyVaultClient {
 
     /** Returns the same calls as futures, which run on threads of this client. */
     public AsyncKeyVault async() {
-        return async(threads);
+        return async(this::execute);
+    }
+
+    private void execute(Runnable call) {
+        try {
+            threads.execute(call);
+        } catch (RejectedExecutionException closed) {
+            throw new ClosedException(Details.of("this client is closed; the request was not sent").because(closed));
+        }
     }
 
     /** Returns the same calls as futures. Each call in flight takes a thread of the executor. */

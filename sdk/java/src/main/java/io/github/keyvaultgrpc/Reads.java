@@ -60,7 +60,8 @@ final class Reads {
     ReadResponse fetch(DataKey key, ReadRequest.Builder asked, TimeLimit limit) {
         ReadRequest request = asked.build();
         Names.checkUsable(key, request.getKeyId());
-        long floor = seen.get(key, request.getKeyId()); // before the call: a write of ours may raise it while we wait
+        // Before the call: a write of ours may raise it while we wait. What the caller knows was proved, too.
+        long floor = Math.max(seen.get(key, request.getKeyId()), request.getKnownRevision());
         ReadResponse answer = calls.call(KeyVaultGrpc.getReadMethod(), request, limit);
         SeenRevisions.check(request.getKeyId(), answer.getRevision(), floor);
         return answer;

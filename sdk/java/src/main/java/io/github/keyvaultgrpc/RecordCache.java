@@ -7,6 +7,7 @@ import java.lang.System.Logger.Level;
 import java.time.Duration;
 import java.util.HashMap;
 import java.util.Map;
+import java.util.Objects;
 import java.util.concurrent.ThreadLocalRandom;
 import java.util.concurrent.locks.ReentrantLock;
 import java.util.function.BiConsumer;
@@ -44,6 +45,9 @@ public final class RecordCache implements AutoCloseable {
         }
     }
 
+    private static final Duration SHORTEST = Duration.ofMillis(1);
+    private static final Duration LONGEST = Duration.ofDays(365);
+
     private final KeyVault vault;
     private final Map<String, DataKey> keys;
     private final Options options;
@@ -52,9 +56,11 @@ public final class RecordCache implements AutoCloseable {
     private final Thread thread;
 
     RecordCache(KeyVault vault, Map<String, DataKey> keys, Options options) {
-        if (options.interval().isNegative() || options.interval().toMillis() < 1) {
-            throw invalid("invalid interval " + options.interval() + ": must be at least a millisecond");
+        Duration interval = options.interval();
+        if (interval.compareTo(SHORTEST) < 0 || interval.compareTo(LONGEST) > 0) {
+            throw invalid("invalid interval " + interval + ": must be a millisecond to 365 days");
         }
+        Objects.requireNonNull(options.onChange(), "onChange");
         this.vault = vault;
         this.keys = Map.copyOf(keys);
         this.options = options;
@@ -89,7 +95,12 @@ public final class RecordCache implements AutoCloseable {
      * @throws KeyVaultException why a record keeps its earlier content; those of others are suppressed exceptions of it
      */
     public void refresh() {
-        refreshing.lock();
+        try {
+            refreshing.lockInterruptibly();
+        } catch (InterruptedException interrupt) {
+            Thread.currentThread().interrupt();
+            throw new CallCancelledException(Details.of("the call was cancelled").because(interrupt));
+        }
         try {
             Map<String, Long> known = new HashMap<>();
             synchronized (results) {
@@ -150,9 +161,12 @@ public final class RecordCache implements AutoCloseable {
                 Thread.sleep(interval - ThreadLocalRandom.current().nextLong(Math.max(1, interval / 10)));
                 try {
                     refresh();
-                } catch (CallCancelledException closing) {
+                } catch (ClosedException closed) {
                     return;
                 } catch (RuntimeException failed) {
+                    if (Thread.interrupted()) { // by close
+                        return;
+                    }
                     LOG.log(Level.WARNING, "refresh failed; keeping the earlier records: {0}", failed.getMessage());
                 }
             }
@@ -161,7 +175,12 @@ public final class RecordCache implements AutoCloseable {
         }
     }
 
-    /** Stops the refreshing. */
+    /** Returns whether the records are refreshed in the background. */
+    boolean isRefreshed() {
+        return thread.isAlive();
+    }
+
+    /** Stops the refreshing, as closing the client does. */
     @Override
     public void close() {
         thread.interrupt();
