@@ -23,7 +23,8 @@ import java.util.stream.StreamSupport;
  * <p>Data is sealed and opened in this process. What a server answers is checked before it is believed: a record opens
  * under its key, at the revision that was asked for, and not below one that was proved before. A call ends after its
  * timeout, or at the deadline of the caller's gRPC context; until then it is retried with the same bytes where that is
- * safe. No key, token or plaintext is in an exception, a log line or a {@code toString}.
+ * safe. No key, token or plaintext is in an exception, a log line or a {@code toString} of this library; gRPC's logger
+ * {@code io.grpc.netty} prints them at the level FINE.
  */
 public final class KeyVault implements KeyVaultClient {
     private static final Duration LONGEST_TIMEOUT = Duration.ofDays(1);
