@@ -18,8 +18,11 @@ import type { Session } from "./session.js";
 export interface CacheOptions extends CallOptions {
   /** How long a record may be behind the server: a minute by default, at most a day; a tenth of it is random. */
   readonly refreshMs?: number | undefined;
-  /** Is called after each refresh that changed a record, with its new record or with the error if it was deleted. */
-  readonly onChange?: ((keyId: string, now: ReadResult) => void) | undefined;
+  /**
+   * Is called after each refresh that changed a record, with its new record or with the error if it was deleted. What it
+   * throws is a warning, and ends no refresh.
+   */
+  readonly onChange?: ((keyId: string, now: ReadResult) => unknown) | undefined;
 }
 
 /**
@@ -30,7 +33,7 @@ export class RecordCache {
   readonly #session: Session;
   readonly #keys: ReadonlyMap<string, DataKey>;
   readonly #refreshMs: number;
-  readonly #onChange: (keyId: string, now: ReadResult) => void;
+  readonly #onChange: (keyId: string, now: ReadResult) => unknown;
   readonly #closing = new AbortController();
   #results: Map<string, ReadResult>;
   #refreshing: Promise<void> = Promise.resolve();
@@ -90,10 +93,18 @@ export class RecordCache {
       if (now.error !== undefined && !(now.error instanceof NotFoundError)) failed.push(now.error);
       else if (now.error === undefined || this.#results.get(name)?.record) {
         this.#results.set(name, now);
-        this.#onChange(name, now);
+        void this.#report(name, now);
       }
     }
     if (failed.length > 0) throw new AggregateError(failed, failed.map(({ message }) => message).join("; "));
+  }
+
+  async #report(name: string, now: ReadResult): Promise<void> {
+    try {
+      await this.#onChange(name, now);
+    } catch (error) {
+      this.#session.warn(`onChange failed for ${name}: ${error instanceof Error ? error.message : String(error)}`);
+    }
   }
 
   #schedule(): void {
@@ -105,11 +116,11 @@ export class RecordCache {
     try {
       await this.refresh({ signal: this.#closing.signal });
     } catch (error) {
-      if (this.#closing.signal.aborted) return;
+      if (this.#closing.signal.aborted || this.#session.connector.closed.aborted) return;
       const why = error instanceof Error ? error.message : String(error);
       this.#session.warn(`refresh failed; keeping the earlier records: ${why}`);
     }
-    if (!this.#closing.signal.aborted) this.#schedule();
+    if (!this.#closing.signal.aborted && !this.#session.connector.closed.aborted) this.#schedule();
   }
 }
 

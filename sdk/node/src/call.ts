@@ -60,29 +60,26 @@ async function attempt<Request, Response>(
   const metadata = new Metadata();
   if (budget.isOver()) return unsent(new errors.UnavailableError("the time was up before the request was sent"));
   if (token !== undefined) {
-    const bearer = await bearerOf(token, budget);
+    const bearer = await bearerOf(token, budget, connector.closed);
     if (typeof bearer !== "string") return bearer;
     metadata.set("authorization", `Bearer ${bearer}`);
   }
-  const closing = new AbortController();
-  const cancel = () => closing.abort();
   let connection: Connection;
   try {
-    connection = connector.acquire(cancel);
+    connection = connector.acquire();
   } catch (error) {
     if (!(error instanceof errors.KeyVaultError)) throw error;
     return unsent(error);
   }
-  const signals = [budget.signal, closing.signal];
   try {
     connection.sends();
-    const sent = await send(connection, method, request, { metadata, ms: budget.share(), signals });
+    const sent = await send(connection, method, request, { metadata, ms: budget.share(), signals: budget.signals });
     if (!sent.gaveUp) connection.answered();
     else if (connection.isSilent()) connector.leave(connection);
     if ("answer" in sent) return sent;
     return sent.left ? failureOf(sent.error) : notConnected(connector, sent.error);
   } finally {
-    connector.release(connection, cancel);
+    connector.release(connection);
   }
 }
 
@@ -131,9 +128,13 @@ function unsent(error: errors.KeyVaultError, retry = false): Failure {
   return { error, settled: true, retry, retryAfterMs: 0 };
 }
 
+function closedError(): errors.ClosedError {
+  return new errors.ClosedError("this client was closed; the request was not sent");
+}
+
 /** The failure of an attempt that had no connection to be sent on. */
-function notConnected({ address, tls, isClosed }: Connector, { code, details }: ServiceError): Failure {
-  if (isClosed) return unsent(new errors.ClosedError("this client was closed; the request was not sent"));
+function notConnected({ address, tls, closed }: Connector, { code, details }: ServiceError): Failure {
+  if (closed.aborted) return unsent(closedError());
   const { why, final } = explain(details, tls !== undefined);
   const cause = new Error(printable(details));
   const error = new errors.UnavailableError(`cannot connect to ${printable(address)}: ${why}`, { cause });
@@ -141,7 +142,7 @@ function notConnected({ address, tls, isClosed }: Connector, { code, details }: 
 }
 
 /** Ask the source for the token of an attempt. */
-async function bearerOf(source: TokenSource, budget: Budget): Promise<string | Failure> {
+async function bearerOf(source: TokenSource, budget: Budget, closed: AbortSignal): Promise<string | Failure> {
   let token: string | undefined;
   try {
     token = await budget.within((signal) => source({ signal }));
@@ -150,6 +151,7 @@ async function bearerOf(source: TokenSource, budget: Budget): Promise<string | F
     const sentence = `cannot get a token; the request was not sent: ${why}`;
     return unsent(new errors.UnavailableError(sentence, { cause }), true);
   }
+  if (closed.aborted) return unsent(closedError());
   if (token === undefined && budget.isOver()) {
     return unsent(new errors.UnavailableError("timed out while getting a token; the request was not sent"));
   }

@@ -3,6 +3,8 @@
  *
  * @module
  */
+import { setMaxListeners } from "node:events";
+
 import { Client, type ChannelOptions, credentials } from "@grpc/grpc-js";
 
 import { targetOf } from "./address.js";
@@ -68,50 +70,48 @@ export class Connector {
   readonly address: string;
   readonly tls: TlsFiles | undefined;
   readonly #all = new Set<Connection>();
-  readonly #cancels = new Set<() => void>();
+  readonly #closing = new AbortController();
   #current: Connection;
-  #closed = false;
 
   constructor(address: string, tls: TlsFiles | undefined) {
     this.address = address;
     this.tls = tls;
     this.#current = this.#open();
+    setMaxListeners(0, this.closed); // one for each attempt and each wait
   }
 
-  get isClosed(): boolean {
-    return this.#closed;
+  /** Aborts when the client is closed. */
+  get closed(): AbortSignal {
+    return this.#closing.signal;
   }
 
   /**
-   * Return the connection for one attempt; `release` it afterwards. `cancel` ends the attempt if the client is closed.
+   * Return the connection for one attempt; `release` it afterwards.
    *
    * @throws ClosedError
    */
-  acquire(cancel: () => void): Connection {
-    if (this.#closed) throw new ClosedError("this client is closed; the request was not sent");
+  acquire(): Connection {
+    if (this.closed.aborted) throw new ClosedError("this client is closed; the request was not sent");
     if (this.tls?.reloaded()) this.leave(this.#current);
     this.#current.calls++;
-    this.#cancels.add(cancel);
     return this.#current;
   }
 
-  release(connection: Connection, cancel: () => void): void {
+  release(connection: Connection): void {
     connection.calls--;
-    this.#cancels.delete(cancel);
     this.#closeUnused();
   }
 
   /** Make a new connection for later attempts, unless that was done. What is in flight on the old one goes on. */
   leave(connection: Connection): void {
-    if (this.#closed || this.#current !== connection) return;
+    if (this.closed.aborted || this.#current !== connection) return;
     this.#current = this.#open();
     this.#closeUnused();
   }
 
-  /** Close the connection, which ends calls in flight. */
+  /** Close the connection, which ends calls in flight, those that wait for a token or for another attempt too. */
   close(): void {
-    this.#closed = true;
-    for (const cancel of [...this.#cancels]) cancel();
+    this.#closing.abort();
     this.#closeUnused();
   }
 
@@ -124,7 +124,7 @@ export class Connector {
   /** Close what was left and has no calls in flight any more; all, if the client is closed. */
   #closeUnused(): void {
     for (const one of this.#all) {
-      if (!this.#closed && (one === this.#current || one.calls > 0)) continue;
+      if (!this.closed.aborted && (one === this.#current || one.calls > 0)) continue;
       this.#all.delete(one);
       one.client.close();
     }

@@ -24,8 +24,9 @@ export function clientFromEnvironment(
   options: Partial<ClientOptions> = {}, environment: Environment = process.env,
 ): KeyVaultClient {
   const chosen = optionsOf(environment);
+  const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
   try {
-    return new KeyVaultClient({ ...chosen, ...options });
+    return new KeyVaultClient({ ...chosen, ...(options.token && { tokenFile: undefined }), ...given });
   } catch (error) {
     if (!(error instanceof errors.InvalidRequestError)) throw error;
     const sentence = `${error.message} (by KEYVAULT_ADDRESS, KEYVAULT_TLS, KEYVAULT_CA and the like)`;

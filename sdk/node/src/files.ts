@@ -17,28 +17,42 @@ const SETTLED = 1_000; // milliseconds
 export class WatchedFiles {
   readonly #paths: readonly string[];
   #read: (Stats | undefined)[];
+  #seen: (Stats | undefined)[];
+  #seenAt = performance.now();
 
   constructor(paths: readonly string[]) {
     this.#paths = paths;
-    this.#read = paths.map(statOf);
+    this.#read = this.#seen = paths.map(statOf);
   }
 
   /** Whether one of the files is another one than it was, and all have settled; true once for each change. */
   haveChanged(): boolean {
     const now = this.#paths.map((path, i) => statOf(path) ?? this.#read[i]);
-    const changed = now.some((stats, i) => stats !== undefined && !isSame(stats, this.#read[i]));
-    if (!changed || now.some((stats) => stats !== undefined && Date.now() - stats.mtimeMs < SETTLED)) return false;
+    if (areSame(now, this.#read) || !this.#haveSettled(now)) return false;
     this.#read = now;
     return true;
   }
+
+  /** By the time that they were changed, or, as the clock of their disk may be wrong, the time that we have seen them. */
+  #haveSettled(now: (Stats | undefined)[]): boolean {
+    if (!areSame(now, this.#seen)) [this.#seen, this.#seenAt] = [now, performance.now()];
+    if (performance.now() - this.#seenAt >= SETTLED) return true;
+    return now.every((stats) => stats === undefined || Date.now() - stats.mtimeMs >= SETTLED);
+  }
 }
 
+/** What a file is; undefined for one that cannot be seen: reading it says why. */
 function statOf(path: string): Stats | undefined {
-  return statSync(path, { throwIfNoEntry: false });
+  try {
+    return statSync(path);
+  } catch {
+    return undefined;
+  }
 }
 
-function isSame(one: Stats, other: Stats | undefined): boolean {
-  return one.ino === other?.ino && one.dev === other.dev && one.size === other.size && one.mtimeMs === other.mtimeMs;
+function areSame(these: (Stats | undefined)[], others: (Stats | undefined)[]): boolean {
+  const kinds = ["ino", "dev", "size", "mtimeMs"] as const;
+  return these.every((one, i) => kinds.every((kind) => one?.[kind] === others[i]?.[kind]));
 }
 
 /**

@@ -50,8 +50,9 @@ export const DAY = 86_400_000; // milliseconds; a timer of Node holds 24 days
 
 /** @throws InvalidRequestError */
 export function settingsOf(options: ClientOptions): Settings {
+  refuseEmpty({ ...(typeof options.tls === "object" ? options.tls : {}), tokenFile: options.tokenFile });
   const { address, insecure = false, token, timeoutMs = 10_000, remembered = 10_000 } = options;
-  const warn = options.onWarning ?? ((message: string) => process.emitWarning(message, "KeyVaultWarning"));
+  const warn = guarded(options.onWarning ?? ((message) => process.emitWarning(message, "KeyVaultWarning")));
   const files = options.tls === true ? {} : options.tls || undefined;
   if (typeof address !== "string") throw new InvalidRequestError("invalid address: give host:port or unix:/path");
   checkAddress(address, { tls: files !== undefined, insecure });
@@ -71,6 +72,24 @@ export function settingsOf(options: ClientOptions): Settings {
     remembered,
     warn,
   };
+}
+
+/** A callback whose errors end no call: a call has to say whether a change was done. */
+function guarded(callback: (message: string) => void): (message: string) => void {
+  return (message) => {
+    try {
+      callback(message);
+    } catch (error) {
+      process.emitWarning(`onWarning failed: ${String(error)}`, "KeyVaultWarning");
+    }
+  };
+}
+
+/** Throw for an empty path or name: a `ca` of a variable that is not set would be the system's roots. */
+function refuseEmpty(options: Readonly<Record<string, string | undefined>>): void {
+  for (const [name, value] of Object.entries(options)) {
+    if (value === "") throw new InvalidRequestError(`${name} is empty: give it a value, or leave it out`);
+  }
 }
 
 /** Throw unless a call may take this long. */

@@ -23,7 +23,7 @@ export type ReadResult =
 /** What one call of `readMany` has and wants. */
 interface Batch {
   readonly keys: ReadonlyMap<string, DataKey>;
-  /** Revisions that the caller has; there is no result for those that are current. */
+  /** Revisions that the caller has proved; there is no result for those that are current. */
   readonly known: ReadonlyMap<string, bigint>;
   readonly results: Map<string, ReadResult>;
   wanted: string[];
@@ -63,7 +63,8 @@ export async function readMany(
 async function readSome(session: Session, budget: Budget, batch: Batch): Promise<Left> {
   const asked = batch.wanted.splice(0, MAX_BATCH).map((name) => {
     const key = batch.keys.get(name) as DataKey;
-    return { name, key, floor: session.seen.get(key, name) }; // before the call, as in fetch
+    const [seen, known] = [session.seen.get(key, name), batch.known.get(name) ?? 0n];
+    return { name, key, floor: seen > known ? seen : known }; // before the call, as in fetch
   });
   const items = asked.map(({ name: keyId }) => {
     return { keyId, knownRevision: batch.known.get(keyId) ?? 0n, includeDeleted: false };

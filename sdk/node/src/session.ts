@@ -29,7 +29,7 @@ export class Session {
 
   /** The time of one call of a program. */
   budget(options: CallOptions = {}): Budget {
-    return new Budget(options, this.#settings.timeoutMs);
+    return new Budget(options, this.#settings.timeoutMs, this.connector.closed);
   }
 
   /** Call a method that changes no record. */

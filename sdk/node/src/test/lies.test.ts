@@ -1,5 +1,6 @@
 /** What a server says that cannot be is refused, and what is wrong is not sent. */
 import assert from "node:assert/strict";
+import { getEventListeners, setMaxListeners } from "node:events";
 import { test } from "node:test";
 
 import { status } from "@grpc/grpc-js";
@@ -101,6 +102,53 @@ test("closing ends calls in flight, and says whether a change may have been done
   });
 });
 
+test("closing ends a wait for another attempt and for a token", { timeout: 20_000 }, async () => {
+  await scripted([refuses(status.RESOURCE_EXHAUSTED, "RATE_LIMITED", {}, 60)], async (vault, asked) => {
+    const reading = assert.rejects(vault.read(keyId, { key, timeoutMs: 3_600_000 }), keyvault.ClosedError);
+    while (asked.length < 1) await new Promise((resolve) => setTimeout(resolve, 2));
+    setTimeout(() => vault.close(), 50);
+    await reading;
+  });
+  const token = () => new Promise<string>(() => undefined);
+  const vault = new keyvault.KeyVaultClient({ address: "127.0.0.1:1", tls: true, token });
+  setTimeout(() => vault.close(), 5);
+  await assert.rejects(vault.read(keyId, { key, timeoutMs: 3_600_000 }), keyvault.ClosedError);
+});
+
+test("a signal ends a wait for another attempt as it ends an attempt", { timeout: 20_000 }, async () => {
+  await scripted([refuses(status.RESOURCE_EXHAUSTED, "RATE_LIMITED", {}, 60)], async (vault, asked) => {
+    const ending = new AbortController();
+    const reading = vault.read(keyId, { key, timeoutMs: 3_600_000, signal: ending.signal });
+    const ended = assert.rejects(reading, keyvault.AbortedError);
+    while (asked.length < 1) await new Promise((resolve) => setTimeout(resolve, 2));
+    setTimeout(() => ending.abort(), 50);
+    await ended;
+  });
+});
+
+test("what is no signal is refused before anything is sent", async () => {
+  await scripted([], async (vault) => {
+    for (const wrong of [new AbortController(), null, "signal", {}]) {
+      const signal = wrong as unknown as AbortSignal;
+      await assert.rejects(vault.create(keyId, Buffer.of(), { key, signal }), /^InvalidRequestError: invalid signal: give/);
+    }
+  });
+});
+
+test("calls at once with one signal warn of nothing, and keep no listener", async () => {
+  const { signal } = new AbortController();
+  const warnings: string[] = [];
+  const warned = ({ message }: Error) => warnings.push(message);
+  process.on("warning", warned);
+  await scripted(Array.from({ length: 20 }, () => says(stored(key, {}))), async (vault) => {
+    await Promise.all(Array.from({ length: 20 }, () => vault.read(keyId, { key, signal })));
+  });
+  setMaxListeners(0, signal);
+  await scripted([says(stored(key, {}))], (vault) => vault.read(keyId, { key, signal }).then(() => undefined));
+  process.off("warning", warned);
+  assert.deepEqual([warnings, getEventListeners(signal, "abort")], [[], []]);
+});
+
 test("list asks for every page, and for no more than is wanted", async () => {
   await scripted([page("1", "p/a", "p/b"), page("2"), page("", "p/c"), page("1", "p/a")], async (vault) => {
     assert.deepEqual(await names(vault, "p/"), ["p/a", "p/b", "p/c"]);
@@ -175,4 +223,45 @@ test("what had no room in a batch is asked for again", async () => {
   for (const results of [[full, full, full], [full, full]]) {
     await scripted([says({ results })], (vault) => assert.rejects(vault.readMany(keys), keyvault.ServerFailureError));
   }
+});
+
+test("a cache refuses a record below the one that it has", async () => {
+  const batch = (sealed: bigint) => says({ results: [{ record: stored(key, { sealed }) }] });
+  await scripted([batch(5n), batch(3n)], async (vault) => {
+    const cache = await vault.cache([[keyId, key]]);
+    await assert.rejects(cache.refresh(), AggregateError);
+    assert.equal(cache.get(keyId).revision, 5n);
+    await cache.close();
+  }, { remembered: 0 }); // as after 10,000 other names
+});
+
+test("a callback that fails ends no refresh", async () => {
+  const names = ["prod/a", "prod/b"];
+  const batch = (sealed: bigint) => says({ results: names.map((name) => ({ record: stored(key, { name, sealed }) })) });
+  const warnings: string[] = [];
+  await scripted([batch(1n), batch(2n), batch(3n)], async (vault) => {
+    const changed = new Map<string, number>();
+    const onChange = (name: string): unknown => {
+      changed.set(name, (changed.get(name) ?? 0) + 1);
+      if (changed.get(name) === 1) throw new Error("at once");
+      return Promise.reject(new Error("later"));
+    };
+    const cache = await vault.cache(names.map((name) => [name, key]), { onChange });
+    await cache.refresh();
+    await cache.refresh();
+    assert.deepEqual([...changed], [["prod/a", 2], ["prod/b", 2]]);
+    assert.equal(cache.get("prod/b").revision, 3n);
+    await cache.close();
+  }, { onWarning: (message) => warnings.push(message) });
+  assert.deepEqual(warnings, ["at once", "later"].flatMap((why) => names.map((name) => `onChange failed for ${name}: ${why}`)));
+});
+
+test("the cache of a closed client stops without a warning", async () => {
+  const warnings: string[] = [];
+  await scripted([says({ results: [{ record: stored(key, {}) }] })], async (vault) => {
+    await vault.cache([[keyId, key]], { refreshMs: 5 });
+    vault.close();
+    await new Promise((resolve) => setTimeout(resolve, 60));
+  }, { onWarning: (message) => warnings.push(message) });
+  assert.deepEqual(warnings, []);
 });

@@ -1,9 +1,11 @@
 /** What a client can be made of, and what it says of files that it cannot use. */
 import assert from "node:assert/strict";
-import { mkdtemp, rm, utimes, writeFile } from "node:fs/promises";
+import { mkdtemp, rm, symlink, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { rootCertificates } from "node:tls";
 
 import { explain } from "../explain.js";
 import * as keyvault from "../index.js";
@@ -55,6 +57,10 @@ test("options that contradict each other are refused", () => {
   refused({ ...here, tokenFile: join(folder, "t") }, /refusing to send a token to 127\.0\.0\.1:1 without TLS/);
   refused({ ...here, tls: true, tokenFile: join(folder, "t"), token: () => "t" }, /not both/);
   refused({ ...here, tls: { certificate: "a.pem" } }, /must be given together/);
+  for (const name of ["ca", "certificate", "privateKey", "serverName"]) {
+    refused({ ...here, tls: { [name]: "" } }, new RegExp(`^${name} is empty: give it a value, or leave it out$`));
+  }
+  refused({ ...here, tls: true, tokenFile: "" }, /^tokenFile is empty/);
 });
 
 test("files that hold something else are named, and not quoted", async () => {
@@ -66,6 +72,9 @@ test("files that hold something else are named, and not quoted", async () => {
   refused({ ...here, tls: { ca: wrong } }, /wrong\.pem: not a PEM certificate$/);
   refused({ ...here, tls: { certificate: wrong, privateKey: wrong } }, /not a PEM certificate and its unencrypted private key/);
   refused({ ...here, tls: true, tokenFile: wrong }, /wrong\.pem: not a bearer token/);
+  const loop = join(folder, "loop.pem");
+  await symlink(loop, loop);
+  refused({ ...here, tls: { ca: loop } }, /loop\.pem: ELOOP/);
 });
 
 test("a token is reloaded when its changed file has settled, and an unusable one is not used", async () => {
@@ -90,6 +99,37 @@ test("a token is reloaded when its changed file has settled, and an unusable one
     `reload failed: ${path}: not a bearer token: expected one line, as the issuer gave it; keeping the previous token`,
   ]);
   await rm(path);
+  assert.equal(token(), "second");
+});
+
+test("what happens to files and callbacks ends no call", async () => {
+  const path = join(folder, "roots.pem");
+  await writeFile(path, rootCertificates[0] ?? "");
+  const warnings: string[] = [];
+  const onWarning = (message: string) => {
+    warnings.push(message);
+    throw new Error("a log that is full");
+  };
+  const vault = new KeyVaultClient({ address: "127.0.0.1:1", tls: { ca: path }, timeoutMs: 150, onWarning });
+  await writeFile(path, "S3CRET");
+  await utimes(path, 1, 1);
+  await assert.rejects(vault.whoAmI(), keyvault.UnavailableError);
+  assert.deepEqual(warnings, [`reload failed: ${path}: not a PEM certificate; keeping the previous files`]);
+  await rm(path);
+  await symlink(path, path); // to itself
+  await assert.rejects(vault.whoAmI(), keyvault.UnavailableError);
+  vault.close();
+});
+
+test("a token is reloaded where the clock of its disk is ahead", async () => {
+  const path = join(folder, "ahead");
+  await writeFile(path, "first");
+  const source = tokenFile(path, () => undefined);
+  const token = () => source({ signal: AbortSignal.abort() });
+  await writeFile(path, "second");
+  await utimes(path, 9e9, 9e9);
+  assert.equal(token(), "first", "it may be half a token");
+  await sleep(1_050);
   assert.equal(token(), "second");
 });
 
@@ -124,6 +164,12 @@ test("a client is made by the environment, and an invalid variable is named", ()
   const client = clientFromEnvironment({}, { KEYVAULT_TIMEOUT: "2.5" });
   assert.equal(client.timeoutMs, 2_500);
   client.close();
+  const same = clientFromEnvironment({ timeoutMs: undefined }, { KEYVAULT_TIMEOUT: "2.5" });
+  assert.equal(same.timeoutMs, 2_500);
+  same.close();
+  const away = { KEYVAULT_TLS: "1", KEYVAULT_ADDRESS: "192.0.2.1:1" };
+  clientFromEnvironment({ tls: undefined }, away).close();
+  clientFromEnvironment({ token: () => "t" }, { ...away, KEYVAULT_TOKEN_FILE: "absent" }).close();
   for (const name of ["KEYVAULT_TLS", "KEYVAULT_INSECURE"]) {
     clientFromEnvironment({}, { KEYVAULT_ADDRESS: "192.0.2.1:50051", [name]: "true" }).close();
   }

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 
 import * as grpc from "@grpc/grpc-js";
 
-import { ErrorInfo, Status } from "../generated/details.js";
+import { ErrorInfo, RetryInfo, Status } from "../generated/details.js";
 import { KeyVaultService, type ReadResponse } from "../generated/keyvault/v1/keyvault.js";
 import { type ClientOptions, DataKey, KeyVaultClient } from "../index.js";
 import { type Kind, seal } from "../kve1.js";
@@ -46,12 +46,17 @@ export function says(answer: object): Step {
   return () => answer;
 }
 
-/** Answers as KeyVault does. */
-export function refuses(code: grpc.status, reason: string, metadata: Record<string, string> = {}): Step {
+/** Answers as KeyVault does, with a RetryInfo of so many seconds, if any. */
+export function refuses(code: grpc.status, reason: string, metadata: Record<string, string> = {}, seconds?: number): Step {
   const info = ErrorInfo.encode({ reason, domain: "keyvault", metadata }).finish();
   const detail = { typeUrl: "type.googleapis.com/google.rpc.ErrorInfo", value: Buffer.from(info) };
+  const details = [detail];
+  if (seconds !== undefined) {
+    const wait = RetryInfo.encode({ retryDelay: { seconds: BigInt(seconds), nanos: 0 } }).finish();
+    details.push({ typeUrl: "type.googleapis.com/google.rpc.RetryInfo", value: Buffer.from(wait) });
+  }
   const trailers = new grpc.Metadata();
-  trailers.set("grpc-status-details-bin", Buffer.from(Status.encode({ details: [detail] }).finish()));
+  trailers.set("grpc-status-details-bin", Buffer.from(Status.encode({ details }).finish()));
   return () => Promise.reject(Object.assign(new Error(), { code, details: "because", metadata: trailers }));
 }
 
