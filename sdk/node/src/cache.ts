@@ -19,8 +19,8 @@ export interface CacheOptions extends CallOptions {
   /** How long a record may be behind the server: a minute by default, at most a day; a tenth of it is random. */
   readonly refreshMs?: number | undefined;
   /**
-   * Is called after each refresh that changed a record, with its new record or with the error if it was deleted. What it
-   * throws is a warning, and ends no refresh.
+   * Is called after each refresh that changed a record, with its new record or with the error if it was deleted. What
+   * it throws is a warning, and ends no refresh.
    */
   readonly onChange?: ((keyId: string, now: ReadResult) => unknown) | undefined;
 }

@@ -33,7 +33,7 @@ export class WatchedFiles {
     return true;
   }
 
-  /** By the time that they were changed, or, as the clock of their disk may be wrong, the time that we have seen them. */
+  /** By the time that they were changed, or, as their disk's clock may be wrong, since we have seen them so. */
   #haveSettled(now: (Stats | undefined)[]): boolean {
     if (!areSame(now, this.#seen)) [this.#seen, this.#seenAt] = [now, performance.now()];
     if (performance.now() - this.#seenAt >= SETTLED) return true;

@@ -130,7 +130,7 @@ test("what is no signal is refused before anything is sent", async () => {
   await scripted([], async (vault) => {
     for (const wrong of [new AbortController(), null, "signal", {}]) {
       const signal = wrong as unknown as AbortSignal;
-      await assert.rejects(vault.create(keyId, Buffer.of(), { key, signal }), /^InvalidRequestError: invalid signal: give/);
+      await assert.rejects(vault.create(keyId, Buffer.of(), { key, signal }), /: invalid signal: give an/);
     }
   });
 });
@@ -253,7 +253,8 @@ test("a callback that fails ends no refresh", async () => {
     assert.equal(cache.get("prod/b").revision, 3n);
     await cache.close();
   }, { onWarning: (message) => warnings.push(message) });
-  assert.deepEqual(warnings, ["at once", "later"].flatMap((why) => names.map((name) => `onChange failed for ${name}: ${why}`)));
+  const wanted = ["at once", "later"].flatMap((why) => names.map((name) => `onChange failed for ${name}: ${why}`));
+  assert.deepEqual(warnings, wanted);
 });
 
 test("the cache of a closed client stops without a warning", async () => {
