@@ -44,7 +44,7 @@ def test_a_request_is_signed_as_the_sdk_does(url: str, token: str | None, more: 
     assert dict(ours) == dict(theirs)
 
 
-def test_the_key_is_that_of_the_secret_the_day_the_region_and_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_is_of_the_secret_day_region_and_service(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each changes alone, and back."""
     first = ("secret", 28, "eu-central-1", "kms")
     others = [("Secret", *first[1:]), ("secret", 29, *first[2:]), (*first[:2], "eu-west-1", "kms"), (*first[:3], "x")]
