@@ -20,6 +20,8 @@ TABLE = re.findall(
 )
 EXITS = {"": 0} | {error: int(code) for error, code, _, _ in TABLE}
 """Exit codes of the errors that the cases name."""
+AT_ONCE = 4
+"""Programs that run at once: the start of many JVMs takes longer than a case's timeout."""
 SENTENCES = {case: sentence for _, _, sentence, case in TABLE if case}
 """What the line of a program says in a case."""
 
@@ -33,19 +35,22 @@ async def test_every_program_passes_the_cases_of_programs(programs: Programs, tm
         async with player() as playing:
             played = [await playing.play(case) for case in chosen]
             folder = tmp_path / language
-            wrong = await asyncio.gather(*(why_failed(client, one, folder / one.case.name) for one in played))
+            free = asyncio.Semaphore(AT_ONCE)
+            wrong = await asyncio.gather(*(why_failed(client, one, folder / one.case.name, free) for one in played))
         assert not {one.case.name: why for one, why in zip(played, wrong, strict=True) if why}, language
 
 
-async def why_failed(client: Client, played: Playing, folder: Path) -> str:
+async def why_failed(client: Client, played: Playing, folder: Path, free: asyncio.Semaphore) -> str:
     """Run the program for a case; return what was wrong."""
     (asked,) = played.case.client
-    began = time.monotonic()
-    done = await asyncio.to_thread(
-        connected(client, played, asked.timeout).run, *arguments(client, played, folder), given=b"ours"
-    )
+    async with free:
+        began = time.monotonic()
+        done = await asyncio.to_thread(
+            connected(client, played, asked.timeout).run, *arguments(client, played, folder), given=b"ours"
+        )
+        seconds = time.monotonic() - began
     outcome = {0: "done", client.unknown: "unknown"}.get(done.returncode, "failed")
-    found = why_wrong(asked, ended_of(played.case, outcome, done.stdout, time.monotonic() - began))
+    found = why_wrong(asked, ended_of(played.case, outcome, done.stdout, seconds))
     exits = done.returncode == EXITS[asked.expect.error] or f"exit {done.returncode}, {done.stderr.decode()}"
     sentence = SENTENCES.get(played.case.name, "")
     exits = exits if sentence in done.stderr.decode() else f"not {sentence!r}: {done.stderr.decode()}"
