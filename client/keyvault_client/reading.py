@@ -78,7 +78,8 @@ class Reader:
         self, key_id: str, key: DataKey, deadline: float, known_revision: int = 0, *, include_deleted: bool = False
     ) -> pb.ReadResponse:
         """Ask for a record, which is not opened yet. Raises RolledBack, ServerFailure."""
-        floor = self._seen.get(key, key_id)  # before the call: a concurrent write of ours may raise it while we wait
+        # Before the call: a concurrent write of ours may raise it while we wait. What the caller knows was proved, too.
+        floor = max(self._seen.get(key, key_id), known_revision)
         request = pb.ReadRequest(key_id=key_id, known_revision=known_revision, include_deleted=include_deleted)
         answer = await self._transport.call("Read", request, deadline, pb.ReadResponse)
         _check_revision(key_id, answer, floor)

@@ -341,6 +341,12 @@ func (a asked) do(ctx context.Context, client *keyvault.Client, played announced
 			earlier = append(earlier, keyvault.AtRevision(a.Revision))
 		}
 		return shown(client.Read(ctx, name, with, earlier...))
+	case "read_if_changed":
+		record, err := client.ReadIfChanged(ctx, name, with, a.Revision)
+		if record == nil {
+			return 0, "", err
+		}
+		return shown(record, err)
 	case "read_many":
 		results, err := client.ReadMany(ctx, map[string]*keyvault.DataKey{name: with})
 		if err != nil {

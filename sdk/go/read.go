@@ -102,7 +102,8 @@ func (c *Client) fetch(ctx context.Context, key *DataKey, request *pb.ReadReques
 	if err != nil {
 		return nil, err
 	}
-	return answer, checkSeen(request.GetKeyId(), answer.GetRevision(), floor)
+	// What the caller knows was proved, too.
+	return answer, checkSeen(request.GetKeyId(), answer.GetRevision(), max(floor, request.GetKnownRevision()))
 }
 
 // accept opens the record in an answer, and remembers its revision.

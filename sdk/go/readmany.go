@@ -123,7 +123,7 @@ func (c *Client) sort(
 
 // acceptItem opens one record of a batch.
 func (c *Client) acceptItem(name string, record *pb.ReadResponse, b *batch, floor int64) Result {
-	if err := checkSeen(name, record.GetRevision(), floor); err != nil {
+	if err := checkSeen(name, record.GetRevision(), max(floor, b.known[name])); err != nil {
 		return Result{Err: err}
 	}
 	opened, err := c.acceptIfChanged(name, record, b.keys[name], b.known[name])

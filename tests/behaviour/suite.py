@@ -36,7 +36,7 @@ RECORDS = ("absent", "live", "foreign", "deleted")
 LISTENS = ("honestly", "closed", "silent")
 VERBS = (
     *("create", "read", "update", "delete", "rotate", "restore", "read_many"),
-    *("generate_key", "rewrap_key", "unwrap_key", "renew_token"),
+    *("generate_key", "rewrap_key", "unwrap_key", "renew_token", "read_if_changed"),
 )
 KEYS = ("key", "new_key")
 OUTCOMES = ("done", "failed", "unknown", "interrupted", "either")

@@ -67,6 +67,8 @@ async def do(asked: Asked, vault: KeyVault, played: Playing) -> object:
             return await vault.create(name, asked.data(), key=key, revision=revision, timeout=timeout)
         case "read":
             return await vault.read(name, key=key, revision=revision, timeout=timeout)
+        case "read_if_changed":
+            return await vault.read_if_changed(name, known_revision=asked.revision, key=key, timeout=timeout)
         case "update":
             return await vault.update(name, asked.data(), key=key, revision=revision, timeout=timeout)
         case "delete":

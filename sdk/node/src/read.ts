@@ -67,7 +67,8 @@ export async function fetch(
   checkedSecret(key, asked.keyId);
   const floor = session.seen.get(key, asked.keyId); // before the call: a write of ours may raise it while we wait
   const answer = await session.ask(budget, KeyVaultService.read, requestOf(asked));
-  checkSeen(asked.keyId, answer.revision, floor);
+  const known = asked.knownRevision ?? 0n; // was proved, too
+  checkSeen(asked.keyId, answer.revision, known > floor ? known : floor);
   return answer;
 }
 

@@ -92,8 +92,9 @@ function take(session: Session, batch: Batch, asked: Asked, result: BatchReadRes
     const error = thrownBy(() => {
       const answer = result.record;
       if (answer === undefined) throw new ServerFailureError(`the server answered Read of ${name} with nothing`);
-      checkSeen(name, answer.revision, floor);
-      const record = acceptIfChanged(session, name, answer, key, batch.known.get(name) ?? 0n);
+      const known = batch.known.get(name) ?? 0n; // was proved, too
+      checkSeen(name, answer.revision, known > floor ? known : floor);
+      const record = acceptIfChanged(session, name, answer, key, known);
       if (record !== undefined) batch.results.set(name, { record });
     });
     if (error !== undefined) batch.results.set(name, { error });

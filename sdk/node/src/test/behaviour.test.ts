@@ -162,6 +162,10 @@ async function doing(
       return vault.rotateKey(keyId, { ...options, newKey });
     case "read":
       return shown(await vault.read(keyId, options));
+    case "read_if_changed": {
+      const record = await vault.readIfChanged(keyId, { key, timeoutMs, signal, known: asked.revision ?? 0 });
+      return record === undefined ? {} : shown(record);
+    }
     case "read_many": {
       const result = (await vault.readMany([[keyId, key]], { timeoutMs, signal })).get(keyId);
       if (result?.error) throw result.error;

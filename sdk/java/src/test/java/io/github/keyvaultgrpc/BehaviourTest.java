@@ -243,6 +243,7 @@ class BehaviourTest {
                 case "delete" -> Done.of(client.delete(name, key));
                 case "rotate" -> Done.of(client.rotateKey(name, key, newKey));
                 case "restore" -> Done.of(client.restore(name, key, revision));
+                case "read_if_changed" -> client.readIfChanged(name, key, revision).map(Done::of).orElse(new Done(0, ""));
                 case "read_many" -> Done.of(client.readMany(Map.of(name, key)).get(name).get());
                 case "generate_key" -> Done.of(client.generateKey(name));
                 case "rewrap_key" -> Done.of(client.rewrapKey(key));
