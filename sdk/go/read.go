@@ -37,7 +37,8 @@ func (c *Client) Read(ctx context.Context, keyID string, key *DataKey, options .
 	return c.read(ctx, keyID, key)
 }
 
-// ReadIfChanged reads as [Client.Read] does, or returns nil without data if the record is still at the known revision.
+// ReadIfChanged reads as [Client.Read] does, or returns nil without data if the record is still at the known revision. A
+// lower revision is a [RolledBack].
 func (c *Client) ReadIfChanged(ctx context.Context, keyID string, key *DataKey, known int64) (*Record, error) {
 	if err := checkRevision("known revision", known); err != nil {
 		return nil, err

@@ -114,7 +114,11 @@ public interface KeyVaultClient extends AutoCloseable {
      */
     VaultRecord read(String keyId, DataKey key, long revision);
 
-    /** Reads as {@link #read} does, or returns nothing if the record is still at the known revision. */
+    /**
+     * Reads as {@link #read} does, or returns nothing if the record is still at the known revision.
+     *
+     * @throws RolledBackException if the server shows an older revision than this client has seen, or than the known one
+     */
     Optional<VaultRecord> readIfChanged(String keyId, DataKey key, long known);
 
     /**
