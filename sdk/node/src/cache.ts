@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { type KeyVaultError, InvalidRequestError, NotFoundError } from "./errors.js";
+import { type KeyVaultError, InvalidRequestError, NotFoundError, NotRefreshedError } from "./errors.js";
 import type { DataKey } from "./key.js";
 import { type CallOptions, DAY } from "./options.js";
 import { quote } from "./printable.js";
@@ -66,7 +66,8 @@ export class RecordCache {
   /**
    * Refresh all records now.
    *
-   * @throws AggregateError of those that keep their earlier content, or the error of a call that failed as a whole.
+   * @throws the error of the one that keeps its earlier content, a NotRefreshedError of several, or the error of a call
+   * that failed as a whole.
    */
   refresh(options: CallOptions = {}): Promise<void> {
     const refreshing = this.#refreshing.then(() => this.#refresh(options));
@@ -88,15 +89,15 @@ export class RecordCache {
   async #refresh(options: CallOptions): Promise<void> {
     const known = new Map<string, bigint>();
     for (const [name, { record }] of this.#results) if (record) known.set(name, record.revision);
-    const failed: KeyVaultError[] = [];
+    const failed = new Map<string, KeyVaultError>();
     for (const [name, now] of await readMany(this.#session, this.#session.budget(options), this.#keys, known)) {
-      if (now.error !== undefined && !(now.error instanceof NotFoundError)) failed.push(now.error);
+      if (now.error !== undefined && !(now.error instanceof NotFoundError)) failed.set(name, now.error);
       else if (now.error === undefined || this.#results.get(name)?.record) {
         this.#results.set(name, now);
         void this.#report(name, now);
       }
     }
-    if (failed.length > 0) throw new AggregateError(failed, failed.map(({ message }) => message).join("; "));
+    throwFailed(failed);
   }
 
   async #report(name: string, now: ReadResult): Promise<void> {
@@ -134,10 +135,13 @@ export async function cacheOf(
   }
   const keys = new Map(entries);
   const results = await readMany(session, session.budget(options), keys);
-  const failed = [...results.values()].map(({ error }) => error).filter((error) => error !== undefined);
-  const [first] = failed;
-  if (first !== undefined) {
-    throw failed.length === 1 ? first : new AggregateError(failed, failed.map(({ message }) => message).join("; "));
-  }
+  const failed = new Map<string, KeyVaultError>();
+  for (const [name, { error }] of results) if (error) failed.set(name, error);
+  throwFailed(failed);
   return new RecordCache(session, keys, results, options);
+}
+
+function throwFailed(failed: ReadonlyMap<string, KeyVaultError>): void {
+  const [first] = failed.values();
+  if (first !== undefined) throw failed.size === 1 ? first : new NotRefreshedError(failed);
 }

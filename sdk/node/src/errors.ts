@@ -163,6 +163,18 @@ export class RolledBackError extends KeyVaultError {
   }
 }
 
+/** A cache could not read several of its names; that of a single one is its own error. */
+export class NotRefreshedError extends KeyVaultError {
+  override name = "NotRefreshedError";
+  /** Why, for each name that failed. */
+  readonly failures: ReadonlyMap<string, KeyVaultError>;
+
+  constructor(failures: ReadonlyMap<string, KeyVaultError>) {
+    super([...failures.values()].map(({ message }) => message).join("; "));
+    this.failures = failures;
+  }
+}
+
 /** A fault of the server, or the address is not a KeyVault server's. */
 export class ServerFailureError extends KeyVaultError {
   override name = "ServerFailureError";

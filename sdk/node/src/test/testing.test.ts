@@ -52,6 +52,32 @@ test("it fails on request, and forgets where a table was rolled back", async () 
   await assert.rejects(server.client().read("prod/other", { key }), { reason: "RECORD_NOT_FOUND", requestId: "testing" });
 });
 
+test("a cache keeps what it has, and says which names it could not refresh", async () => {
+  using server = await TestServer.start();
+  const vault = server.client();
+  const key = await vault.generateKey("prod/");
+  const names = ["prod/a", "prod/b"];
+  const keys = names.map((name) => [name, key] as const);
+  await assert.rejects(vault.cache(keys), (error) => {
+    assert.ok(error instanceof keyvault.NotRefreshedError);
+    assert.deepEqual([...error.failures.keys()], names);
+    return true;
+  });
+  for (const name of names) await vault.create(name, text("one"), { key });
+  const cache = await vault.cache(keys);
+  for (const name of names) server.rollBack(name, 1);
+  const [writer, otherKey] = [server.client(), await vault.generateKey("prod/")];
+  for (const name of names) {
+    await writer.create(name, text("forged"), { key: otherKey });
+    await writer.update(name, text("forged"), { key: otherKey });
+  }
+  await assert.rejects(cache.refresh(), { name: "NotRefreshedError" });
+  server.fail("BatchRead", new Refusal("PERMISSION_DENIED", "POLICY_DENIED"));
+  await assert.rejects(cache.refresh(), keyvault.DeniedError);
+  assert.deepEqual(names.map((name) => cache.get(name).text()), ["one", "one"]);
+  await cache.close();
+});
+
 test("a listing has pages", async () => {
   using server = await TestServer.start();
   const vault = server.client();
