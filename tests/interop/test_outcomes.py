@@ -26,8 +26,8 @@ pytestmark = MARKS
 Code = grpc.StatusCode
 HIGHEST = 2**63 - 1
 MUTATIONS = ("Create", "Update", "Delete", "RotateKey")
-SHORT = 4.0
-"""Seconds of a command that cannot succeed and tries until the end."""
+SHORT = 8.0
+"""Seconds of a command that cannot succeed and tries until the end; a busy machine takes some of them to connect."""
 Try = Callable[..., Awaitable[dict[str, Ended]]]
 
 PROXYS = {

@@ -54,22 +54,34 @@ class BehaviourTest {
             Map.entry("ServerFailure", ServerFailureException.class),
             Map.entry("Unavailable", UnavailableException.class));
 
+    /** So many cases at a time: most of them wait, but a busy machine makes more of them late. */
+    private static final int AT_A_TIME = 16;
+    /** A case that is played alone at first: loading the classes takes longer than some timeouts. */
+    private static final String FIRST = "life-of-a-record";
+
     @Test
     void theLibraryPassesEveryCase() throws Exception {
-        ExecutorService threads = Executors.newCachedThreadPool();
+        ExecutorService threads = Executors.newFixedThreadPool(AT_A_TIME);
         try (Player player = Player.start()) {
+            for (JsonObject one : cases()) {
+                if (one.get("name").getAsString().equals(FIRST)) {
+                    run(player, one, FIRST);
+                }
+            }
             Map<String, Future<?>> running = new LinkedHashMap<>();
             for (JsonObject one : cases()) {
                 String name = one.get("name").getAsString();
-                running.put(name, threads.submit(() -> {
-                    run(player, one, name);
-                    return null;
-                }));
+                if (!name.equals(FIRST)) {
+                    running.put(name, threads.submit(() -> {
+                        run(player, one, name);
+                        return null;
+                    }));
+                }
             }
             List<Executable> checks = new ArrayList<>();
             running.forEach((name, future) -> checks.add(() -> check(name, future)));
             assertAll("behaviour", checks);
-            System.out.printf("behaviour: %d cases, all pass%n", running.size());
+            System.out.printf("behaviour: %d cases, all pass%n", running.size() + 1);
         } finally {
             threads.shutdownNow();
         }
