@@ -15,5 +15,6 @@ func changed(path string, before os.FileInfo) (now os.FileInfo, changed bool) {
 	if err != nil || before != nil && before.ModTime().Equal(now.ModTime()) && before.Size() == now.Size() && os.SameFile(before, now) {
 		return before, false
 	}
-	return now, time.Since(now.ModTime()) >= settled
+	// A time in the future is that of a clock that is ahead: the file would not be used until then.
+	return now, time.Since(now.ModTime()).Abs() >= settled
 }

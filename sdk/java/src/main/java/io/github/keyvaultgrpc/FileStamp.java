@@ -28,7 +28,8 @@ record FileStamp(FileTime modified, long size, Object identity) {
     }
 
     boolean isSettled() {
-        return Duration.between(modified.toInstant(), Instant.now()).compareTo(SETTLED) >= 0;
+        Duration age = Duration.between(modified.toInstant(), Instant.now());
+        return age.abs().compareTo(SETTLED) >= 0; // or a file of a clock that is ahead would not be used until then
     }
 
     /** Returns whether there is another file than before, which has settled. */

@@ -121,8 +121,11 @@ class SettingsTest {
         assertEquals("first", token.token(Duration.ZERO));
         Files.setLastModifiedTime(file, FileTime.from(Instant.now().minusSeconds(60)));
         assertEquals("second", token.token(Duration.ZERO));
+        Files.writeString(file, "third\n");
+        Files.setLastModifiedTime(file, FileTime.from(Instant.now().plusSeconds(3600)));
+        assertEquals("third", token.token(Duration.ZERO), "of a clock that is ahead");
         Files.writeString(file, "not a token\n");
         Files.setLastModifiedTime(file, FileTime.from(Instant.now().minusSeconds(50)));
-        assertEquals("second", token.token(Duration.ZERO));
+        assertEquals("third", token.token(Duration.ZERO));
     }
 }
