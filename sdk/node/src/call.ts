@@ -108,14 +108,18 @@ function send<Request, Response>(
     const call = client.makeUnaryRequest(
       path, requestSerialize, responseDeserialize, request, metadata, { deadline: Date.now() + ms },
       (error, answer) => {
+        if (ended) return;
         forget();
         if (error) failed(error);
         else resolve({ answer: answer as Response, gaveUp: false });
       },
     );
+    let ended = false;
     const forget = onEnd(ms + GRACE, signals, (aborted) => {
-      failed(aborted ? ownError(codes.CANCELLED, "aborted") : ownError(codes.DEADLINE_EXCEEDED, "no answer"));
-      call.cancel(); // which calls back, too late
+      ended = true;
+      call.cancel(); // only then does grpc-js say whether there was a connection
+      const why = aborted ? ownError(codes.CANCELLED, "aborted") : ownError(codes.DEADLINE_EXCEEDED, "no answer");
+      setImmediate(() => failed(why));
     });
   });
 }

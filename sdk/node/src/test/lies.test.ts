@@ -1,6 +1,7 @@
 /** What a server says that cannot be is refused, and what is wrong is not sent. */
 import assert from "node:assert/strict";
-import { getEventListeners, setMaxListeners } from "node:events";
+import { getEventListeners, once, setMaxListeners } from "node:events";
+import { type AddressInfo, createServer } from "node:net";
 import { test } from "node:test";
 
 import { status } from "@grpc/grpc-js";
@@ -113,6 +114,18 @@ test("closing ends a wait for another attempt and for a token", { timeout: 20_00
   const vault = new keyvault.KeyVaultClient({ address: "127.0.0.1:1", tls: true, token });
   setTimeout(() => vault.close(), 5);
   await assert.rejects(vault.read(keyId, { key, timeoutMs: 3_600_000 }), keyvault.ClosedError);
+});
+
+test("a change that had no connection was not sent, whatever ends it", async () => {
+  const silent = createServer((socket) => socket.unref()).listen(0, "127.0.0.1");
+  await once(silent, "listening");
+  const { port } = silent.address() as AddressInfo;
+  const vault = new keyvault.KeyVaultClient({ address: `127.0.0.1:${port}` });
+  const create = (signal?: AbortSignal) => vault.create(keyId, Buffer.of(), { key, signal });
+  await assert.rejects(create(AbortSignal.timeout(50)), keyvault.AbortedError);
+  setTimeout(() => vault.close(), 50);
+  await assert.rejects(create(), keyvault.ClosedError);
+  silent.close();
 });
 
 test("a signal ends a wait for another attempt as it ends an attempt", { timeout: 20_000 }, async () => {
