@@ -12,7 +12,7 @@ final class Connection {
     private static final long SILENCE_NANOS = TimeUnit.SECONDS.toNanos(2);
 
     private final ManagedChannel channel;
-    private int calls; // in flight; guarded by the connector
+    private int calls; // in flight
     private boolean waiting; // for an answer, since the time below
     private long silentSince;
 
@@ -24,15 +24,15 @@ final class Connection {
         return channel;
     }
 
-    void enter() {
+    synchronized void enter() {
         calls++;
     }
 
-    void exit() {
+    synchronized void exit() {
         calls--;
     }
 
-    boolean isUnused() {
+    synchronized boolean isUnused() {
         return calls == 0;
     }
 

@@ -72,11 +72,11 @@ public final class DataKey {
             if (reader.peek() != JsonToken.END_DOCUMENT) { // two keys in one file: neither is meant
                 throw new IllegalArgumentException();
             }
-            byte[] wrapped = bytes(file, "wrapped_key", "wrappedKey");
+            byte[] wrapped = file == null ? null : bytes(file, "wrapped_key", "wrappedKey");
             if (wrapped != null) {
                 return of(text(file, "tenant"), text(file, "scope"), wrapped, bytes(file, "plaintext_key", "plaintextKey"));
             }
-        } catch (IOException | JsonParseException | IllegalArgumentException | NullPointerException malformed) {
+        } catch (IOException | JsonParseException | IllegalArgumentException malformed) {
             // Without the cause, whose message may quote the key.
         }
         throw invalid("not a data key: expected JSON with tenant, scope, plaintext_key and wrapped_key");

@@ -99,7 +99,8 @@ final class KeyFiles {
     private static Path draftOf(Path target) {
         byte[] random = new byte[8];
         RANDOM.nextBytes(random);
-        String name = target.getFileName().toString();
+        Path file = target.getFileName();
+        String name = file == null ? "" : file.toString(); // of a root, which is a folder
         String begin = name.substring(0, Math.min(60, name.length())); // a name has 255 bytes at most
         return target.resolveSibling("." + begin + "." + HexFormat.of().formatHex(random));
     }
@@ -184,7 +185,8 @@ final class KeyFiles {
     /** Makes the names in a file's folder durable; a folder cannot be flushed on Windows. */
     private static void syncFolderOf(Path path) throws IOException {
         if (FileOwners.hasModes(path)) {
-            try (FileChannel folder = FileChannel.open(path.toAbsolutePath().getParent())) {
+            Path absolute = path.toAbsolutePath();
+            try (FileChannel folder = FileChannel.open(absolute.resolveSibling(""))) {
                 folder.force(true);
             }
         }

@@ -136,9 +136,9 @@ final class TlsFiles {
                 encoded = new byte[0];
             }
             try {
-                for (String algorithm : SIGNATURES.keySet()) {
-                    PrivateKey key = privateKey(algorithm, encoded);
-                    if (key != null && isKeyOf(own, key, SIGNATURES.get(algorithm))) {
+                for (Map.Entry<String, String> algorithm : SIGNATURES.entrySet()) {
+                    PrivateKey key = privateKey(algorithm.getKey(), encoded);
+                    if (key != null && isKeyOf(own, key, algorithm.getValue())) {
                         return key;
                     }
                 }

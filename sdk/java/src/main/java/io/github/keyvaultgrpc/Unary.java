@@ -27,7 +27,7 @@ final class Unary<Q, A> extends ClientCall.Listener<A> {
     private volatile A answer;
     private volatile Status status;
     private volatile Metadata trailers = new Metadata();
-    private boolean interrupted;
+    private volatile boolean interrupted;
 
     private Unary() {}
 

@@ -68,7 +68,10 @@ class KeyFileTest {
         assertTrue(Files.isSymbolicLink(link));
         assertEquals(false, DataKey.load(file).hasSecret());
         assertEquals(2, filesOf(folder).size());
-        assertThrows(InvalidRequestException.class, () -> KEY.replace(folder.resolve("absent.key")));
+        for (Path no : List.of(folder.resolve("absent.key"), folder, Path.of("/"))) {
+            assertThrows(InvalidRequestException.class, () -> KEY.replace(no));
+        }
+        assertEquals(2, filesOf(folder).size());
     }
 
     @Test
