@@ -118,6 +118,7 @@ PROGRAM = """
 import static java.nio.charset.StandardCharsets.UTF_8;
 
 import io.github.keyvaultgrpc.*;
+import io.github.keyvaultgrpc.testing.InMemoryKeyVault;
 import java.nio.file.Path;
 
 public final class Main {
@@ -130,9 +131,7 @@ public final class Main {
         }
     }
 
-    static void readme() {
-        README
-    }
+    README
 }
 """
 
@@ -144,10 +143,12 @@ def test_a_fresh_project_has_the_library_from_a_repository(published: Published,
     url = published.repository.as_uri()
     described = PROJECT.format(url=url, group=GROUP, artifact=ARTIFACT, version=published.version, plugins=plugins)
     (tmp_path / "pom.xml").write_text(described)
-    (block,) = re.findall(r"```java\n(.*?)```", (LIBRARY / "README.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```java\n(.*?)```", (LIBRARY / "README.md").read_text(), re.DOTALL)
+    assert blocks
+    methods = "".join(f"static void block{i}() {{\n{block}}}\n" for i, block in enumerate(blocks))
     sources = tmp_path / "src" / "main" / "java"
     sources.mkdir(parents=True)
-    (sources / "Main.java").write_text(PROGRAM.replace("README", block))
+    (sources / "Main.java").write_text(PROGRAM.replace("README", methods))
     run(tmp_path, "mvn", "--quiet", "--batch-mode", "compile", "dependency:build-classpath", "-Dmdep.outputFile=path")
     classes = f"target/classes{os.pathsep}{(tmp_path / 'path').read_text()}"
     said = run(tmp_path, "java", "-XX:TieredStopAtLevel=1", "-classpath", classes, "Main", address)

@@ -4,6 +4,11 @@ package io.github.keyvaultgrpc;
 public final class BadPageTokenException extends InvalidRequestException {
     private static final long serialVersionUID = 1;
 
+    /** Makes one for a fake of your own. */
+    public BadPageTokenException(String message) {
+        this(Details.of(message));
+    }
+
     BadPageTokenException(Details details) {
         super(details);
     }

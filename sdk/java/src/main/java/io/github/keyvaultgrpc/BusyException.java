@@ -8,6 +8,11 @@ public final class BusyException extends KeyVaultException {
 
     private final Duration retryAfter;
 
+    /** Makes one for a fake of your own. */
+    public BusyException(String message, Duration retryAfter) {
+        this(Details.of(message), retryAfter);
+    }
+
     BusyException(Details details, Duration retryAfter) {
         super(details);
         this.retryAfter = retryAfter;

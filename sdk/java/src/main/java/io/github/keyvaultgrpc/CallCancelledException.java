@@ -7,6 +7,11 @@ package io.github.keyvaultgrpc;
 public final class CallCancelledException extends UnavailableException {
     private static final long serialVersionUID = 1;
 
+    /** Makes one for a fake of your own. */
+    public CallCancelledException(String message) {
+        this(Details.of(message));
+    }
+
     CallCancelledException(Details details) {
         super(details);
     }

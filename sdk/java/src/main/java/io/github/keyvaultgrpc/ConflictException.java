@@ -6,6 +6,11 @@ public final class ConflictException extends WrongRevisionException {
 
     private final boolean vacant;
 
+    /** Makes one for a fake of your own. */
+    public ConflictException(String message, long currentRevision, boolean vacant) {
+        this(Details.of(message), currentRevision, UNSAID, vacant);
+    }
+
     ConflictException(Details details, long currentRevision, long rememberedSince, boolean vacant) {
         super(details, currentRevision, rememberedSince);
         this.vacant = vacant;

@@ -4,6 +4,11 @@ package io.github.keyvaultgrpc;
 public final class DeniedException extends KeyVaultException {
     private static final long serialVersionUID = 1;
 
+    /** Makes one for a fake of your own. */
+    public DeniedException(String message) {
+        this(Details.of(message));
+    }
+
     DeniedException(Details details) {
         super(details);
     }

@@ -13,7 +13,7 @@ record Environment(Map<String, String> variables) {
     private static final double LONGEST_SECONDS = 86_400;
 
     KeyVault connect() {
-        KeyVault.Builder builder = KeyVault.builder(variables.getOrDefault("KEYVAULT_ADDRESS", "127.0.0.1:50051"));
+        KeyVaultBuilder builder = KeyVault.builder(variables.getOrDefault("KEYVAULT_ADDRESS", "127.0.0.1:50051"));
         text("KEYVAULT_ADDRESS");
         String timeout = text("KEYVAULT_TIMEOUT");
         if (timeout != null) {

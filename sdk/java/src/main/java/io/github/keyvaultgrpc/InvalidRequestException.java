@@ -4,6 +4,11 @@ package io.github.keyvaultgrpc;
 public class InvalidRequestException extends KeyVaultException {
     private static final long serialVersionUID = 1;
 
+    /** Makes one for a fake of your own. */
+    public InvalidRequestException(String message) {
+        this(Details.of(message));
+    }
+
     InvalidRequestException(Details details) {
         super(details);
     }

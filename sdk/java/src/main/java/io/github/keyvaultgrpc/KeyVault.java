@@ -1,9 +1,5 @@
 package io.github.keyvaultgrpc;
 
-import static io.github.keyvaultgrpc.Details.invalid;
-import static io.github.keyvaultgrpc.Printable.printable;
-
-import java.nio.file.Path;
 import java.time.Duration;
 import java.util.List;
 import java.util.Map;
@@ -27,8 +23,6 @@ import java.util.stream.StreamSupport;
  * {@code io.grpc.netty} prints them at the level FINE.
  */
 public final class KeyVault implements KeyVaultClient {
-    private static final Duration LONGEST_TIMEOUT = Duration.ofDays(1);
-
     private final Duration timeout;
     private final ExecutorService threads;
     private final Calls calls;
@@ -37,14 +31,13 @@ public final class KeyVault implements KeyVaultClient {
     private final Reads reads;
     private final Writes writes;
 
-    private KeyVault(Builder chosen) {
-        chosen.check();
-        this.timeout = chosen.timeout;
-        TokenSource tokens = chosen.tokenFile != null ? new Tokens.InFile(chosen.tokenFile) : chosen.tokens;
-        Connector connector = new Connector(chosen.address, chosen.tls);
+    KeyVault(KeyVaultBuilder chosen) {
+        this.timeout = chosen.timeout();
+        TokenSource tokens = chosen.tokens();
+        Connector connector = new Connector(chosen.address(), chosen.tls());
         this.threads = Executors.newCachedThreadPool(KeyVault::daemon);
         this.calls = new Calls(connector, tokens, threads);
-        this.seen = new SeenRevisions(chosen.remembered);
+        this.seen = new SeenRevisions(chosen.remembered());
         this.keys = new KeyCalls(calls);
         this.reads = new Reads(calls, seen);
         this.writes = new Writes(calls, seen, reads);
@@ -68,10 +61,10 @@ public final class KeyVault implements KeyVaultClient {
 
     /**
      * Begins a client of the server at host:port, dns:///host:port or unix:/path. A non-loopback address needs
-     * {@link Builder#tls} or {@link Builder#insecure}.
+     * {@link KeyVaultBuilder#tls} or {@link KeyVaultBuilder#insecure}.
      */
-    public static Builder builder(String address) {
-        return new Builder(address);
+    public static KeyVaultBuilder builder(String address) {
+        return new KeyVaultBuilder(address);
     }
 
     /**
@@ -85,92 +78,9 @@ public final class KeyVault implements KeyVaultClient {
         return new Environment(variables).connect();
     }
 
-    /** The settings of a client. */
-    public static final class Builder {
-        private final String address;
-        private Tls tls;
-        private boolean insecure;
-        private TokenSource tokens;
-        private Path tokenFile;
-        private Duration timeout = Duration.ofSeconds(10);
-        private int remembered = 10_000;
-
-        private Builder(String address) {
-            this.address = address;
-        }
-
-        /** Connects by TLS. */
-        public Builder tls(Tls files) {
-            this.tls = files;
-            return this;
-        }
-
-        /** Allows plaintext to another machine: keys, and the data key of generateKey, are then for all to see. */
-        public Builder insecure() {
-            this.insecure = true;
-            return this;
-        }
-
-        /** Sends the bearer token in a file, which is reloaded when it changes. Needs TLS. */
-        public Builder tokenFile(Path path) {
-            this.tokenFile = path;
-            return this;
-        }
-
-        /** Sends the bearer token that a function returns. Needs TLS. */
-        public Builder tokens(TokenSource source) {
-            this.tokens = source;
-            return this;
-        }
-
-        /** Bounds each call: more than 0 and at most a day, 10 seconds by default. */
-        public Builder timeout(Duration longest) {
-            this.timeout = longest;
-            return this;
-        }
-
-        /**
-         * Sets for how many names the highest proved revision is remembered, 10,000 by default, to notice a store that was
-         * rolled back. 0 remembers none.
-         */
-        public Builder remembered(int names) {
-            this.remembered = names;
-            return this;
-        }
-
-        /**
-         * Makes the client, which connects with its first call.
-         *
-         * @throws InvalidRequestException for settings that cannot be, or files that cannot be read
-         */
-        public KeyVault build() {
-            return new KeyVault(this);
-        }
-
-        private void check() {
-            Addresses.check(address, tls != null, insecure);
-            checkTimeout(timeout);
-            if (remembered < 0) {
-                throw invalid("invalid number of remembered names " + remembered + ": must be 0 or more");
-            }
-            if (tokens != null && tokenFile != null) {
-                throw invalid("give tokenFile or tokens, not both");
-            }
-            if ((tokens != null || tokenFile != null) && tls == null) {
-                throw invalid("refusing to send a token to " + printable(address) + " without TLS: give tls");
-            }
-        }
-    }
-
-    private static void checkTimeout(Duration timeout) {
-        if (timeout.isNegative() || timeout.isZero() || timeout.compareTo(LONGEST_TIMEOUT) > 0) {
-            throw invalid("invalid timeout " + timeout + ": must be more than 0 and at most " + LONGEST_TIMEOUT);
-        }
-    }
-
     @Override
     public KeyVault withTimeout(Duration longest) {
-        checkTimeout(longest);
+        KeyVaultBuilder.checkTimeout(longest);
         return new KeyVault(this, longest);
     }
 

@@ -4,6 +4,11 @@ package io.github.keyvaultgrpc;
 public final class NotAuthorizedException extends KeyVaultException {
     private static final long serialVersionUID = 1;
 
+    /** Makes one for a fake of your own. */
+    public NotAuthorizedException(String message) {
+        this(Details.of(message));
+    }
+
     NotAuthorizedException(Details details) {
         super(details);
     }

@@ -4,6 +4,11 @@ package io.github.keyvaultgrpc;
 public class NotFoundException extends KeyVaultException {
     private static final long serialVersionUID = 1;
 
+    /** Makes one for a fake of your own. */
+    public NotFoundException(String message) {
+        this(Details.of(message));
+    }
+
     NotFoundException(Details details) {
         super(details);
     }

@@ -7,6 +7,11 @@ package io.github.keyvaultgrpc;
 public final class OutcomeUnknownException extends KeyVaultException {
     private static final long serialVersionUID = 1;
 
+    /** Makes one for a fake of your own. */
+    public OutcomeUnknownException(String message) {
+        this(Details.of(message));
+    }
+
     OutcomeUnknownException(Details details) {
         super(details);
     }

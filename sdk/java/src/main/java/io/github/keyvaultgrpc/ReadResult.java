@@ -13,11 +13,12 @@ public final class ReadResult {
     }
 
     /** Returns the result of a read that found this record; null if the caller has it already. */
-    static ReadResult of(VaultRecord record) {
+    public static ReadResult of(VaultRecord record) {
         return new ReadResult(record, null);
     }
 
-    static ReadResult of(KeyVaultException failure) {
+    /** Returns the result of a read that failed. */
+    public static ReadResult of(KeyVaultException failure) {
         return new ReadResult(null, failure);
     }
 

@@ -4,6 +4,11 @@ package io.github.keyvaultgrpc;
 public final class RecordDamagedException extends KeyVaultException {
     private static final long serialVersionUID = 1;
 
+    /** Makes one for a fake of your own. */
+    public RecordDamagedException(String message) {
+        this(Details.of(message));
+    }
+
     RecordDamagedException(Details details) {
         super(details);
     }

@@ -6,6 +6,11 @@ public final class RevisionNotFoundException extends NotFoundException {
 
     private final long currentRevision;
 
+    /** Makes one for a fake of your own. */
+    public RevisionNotFoundException(String message, long currentRevision) {
+        this(Details.of(message), currentRevision);
+    }
+
     RevisionNotFoundException(Details details, long currentRevision) {
         super(details);
         this.currentRevision = currentRevision;

@@ -8,7 +8,8 @@ public final class RolledBackException extends KeyVaultException {
     private final long revision;
     private final long seen;
 
-    RolledBackException(String keyId, long revision, long seen) {
+    /** Makes one; also for a fake of your own. */
+    public RolledBackException(String keyId, long revision, long seen) {
         super(Details.of(keyId + " is at revision " + revision + ", but this client has seen revision " + seen
                 + ": the store was rolled back"));
         this.keyId = keyId;

@@ -4,6 +4,11 @@ package io.github.keyvaultgrpc;
 public class UnavailableException extends KeyVaultException {
     private static final long serialVersionUID = 1;
 
+    /** Makes one for a fake of your own. */
+    public UnavailableException(String message) {
+        this(Details.of(message));
+    }
+
     UnavailableException(Details details) {
         super(details);
     }

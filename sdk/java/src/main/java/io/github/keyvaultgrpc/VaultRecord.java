@@ -10,9 +10,10 @@ public final class VaultRecord {
     private final Instant createTime;
     private final Instant updateTime;
 
-    VaultRecord(String keyId, byte[] plaintext, long revision, Instant createTime, Instant updateTime) {
+    /** Makes a record for a fake of your own; it copies the data. */
+    public VaultRecord(String keyId, byte[] plaintext, long revision, Instant createTime, Instant updateTime) {
         this.keyId = keyId;
-        this.plaintext = plaintext;
+        this.plaintext = plaintext.clone();
         this.revision = revision;
         this.createTime = createTime;
         this.updateTime = updateTime;

@@ -120,7 +120,7 @@ class BehaviourTest {
     }
 
     private static KeyVault vaultOf(JsonObject played, JsonObject first) {
-        KeyVault.Builder builder = KeyVault.builder(played.get("address").getAsString()).timeout(timeout(first));
+        KeyVaultBuilder builder = KeyVault.builder(played.get("address").getAsString()).timeout(timeout(first));
         if (played.get("tls").isJsonObject()) {
             JsonObject files = played.getAsJsonObject("tls");
             Tls tls = Tls.withRoots(Path.of(files.get("ca").getAsString()));

@@ -49,6 +49,12 @@ class HonestServerTest {
 
     @Test
     void everyCallDoesWhatItSays(@TempDir Path folder) {
+        live(vault, folder);
+        assertThrows(DeniedException.class, () -> vault.unwrapKey(vault.generateKey("life/")));
+    }
+
+    /** The life of a record, which the vault in memory has to live as well. */
+    static void live(KeyVaultClient vault, Path folder) {
         DataKey key = DataKey.loadOrGenerate(folder.resolve("a.key"), vault, "life/");
         assertTrue(key.hasSecretOf(DataKey.loadOrGenerate(folder.resolve("a.key"), vault, "life/")));
         assertEquals(1, vault.create("life/a", ONE, key).revision());
@@ -72,7 +78,13 @@ class HonestServerTest {
         assertTrue(read.get("life/absent").failure().orElseThrow() instanceof NotFoundException);
         assertThrows(InvalidRequestException.class, read.get("elsewhere")::get);
         assertEquals("anonymous", vault.whoAmI().identity());
-        assertThrows(DeniedException.class, () -> vault.unwrapKey(key));
+        assertThrows(RecordDamagedException.class, () -> vault.create("life/a", ONE, key)); // the tombstone is newKey's
+        assertEquals(7, vault.create("life/a", ONE, newKey).revision());
+        assertThrows(AlreadyExistsException.class, () -> vault.create("life/a", ONE, newKey));
+        assertThrows(NotAuthorizedException.class, () -> vault.update("life/a", ONE, vault.generateKey("life/a")));
+        assertThrows(RecordDamagedException.class, () -> vault.read("life/a", vault.generateKey("life/a")));
+        assertThrows(RevisionNotFoundException.class, () -> vault.read("life/a", newKey, 5));
+        assertThrows(InvalidRequestException.class, () -> vault.read("elsewhere", key));
     }
 
     @Test

@@ -45,7 +45,7 @@ class SettingsTest {
     void impossibleSettingsAreRefused(@TempDir Path folder) throws IOException {
         Path token = Files.writeString(folder.resolve("token"), "two words\n");
         Path pem = Files.writeString(folder.resolve("a.pem"), "-----BEGIN CERTIFICATE-----\nMDEy\n-----END CERTIFICATE-----\n");
-        for (KeyVault.Builder wrong : new KeyVault.Builder[] {
+        for (KeyVaultBuilder wrong : new KeyVaultBuilder[] {
             builder().timeout(Duration.ZERO), builder().timeout(Duration.ofDays(2)), builder().remembered(-1),
             builder().tokens(left -> "t"), builder().tls(Tls.systemRoots()).tokenFile(token),
             builder().tls(Tls.withRoots(pem)), builder().tls(Tls.withRoots(folder.resolve("absent"))),
@@ -56,7 +56,7 @@ class SettingsTest {
         }
     }
 
-    private static KeyVault.Builder builder() {
+    private static KeyVaultBuilder builder() {
         return KeyVault.builder("127.0.0.1:1");
     }
 
@@ -93,7 +93,7 @@ class SettingsTest {
     @Test
     void aTokenSourceThatFailsOrHangsSendsNothing() {
         AtomicInteger asked = new AtomicInteger();
-        KeyVault.Builder builder = KeyVault.builder("127.0.0.1:1").tls(Tls.systemRoots()).timeout(Duration.ofMillis(300));
+        KeyVaultBuilder builder = KeyVault.builder("127.0.0.1:1").tls(Tls.systemRoots()).timeout(Duration.ofMillis(300));
         TokenSource hanging = left -> {
             asked.incrementAndGet();
             Thread.sleep(60_000);
