@@ -154,7 +154,8 @@ final class KeyFiles {
      * generated would be lost.
      */
     private static void finish(Path path, Work work) {
-        if (path.getFileName() == null || path.getFileName().toString().isEmpty()) {
+        Path name = path.getFileName();
+        if (name == null || name.toString().isEmpty()) {
             throw invalid("invalid path " + quote(path.toString()) + ": name a file");
         }
         CompletableFuture<IOException> ended = new CompletableFuture<>();

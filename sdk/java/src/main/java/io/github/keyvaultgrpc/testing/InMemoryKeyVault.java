@@ -14,6 +14,7 @@ import io.github.keyvaultgrpc.ReadResult;
 import io.github.keyvaultgrpc.RecordDamagedException;
 import io.github.keyvaultgrpc.Revision;
 import io.github.keyvaultgrpc.RevisionNotFoundException;
+import io.github.keyvaultgrpc.RolledBackException;
 import io.github.keyvaultgrpc.VaultRecord;
 import io.github.keyvaultgrpc.Written;
 import io.github.keyvaultgrpc.kve1.Kve1;
@@ -46,9 +47,6 @@ public final class InMemoryKeyVault implements KeyVaultClient {
 
     private final Map<String, Stored> records = new TreeMap<>();
     private final Deque<KeyVaultException> failures = new ArrayDeque<>();
-
-    /** Makes an empty one. */
-    public InMemoryKeyVault() {}
 
     /** Lets the next calls fail with these exceptions, in turn. */
     public synchronized void failNext(KeyVaultException... next) {
@@ -239,7 +237,11 @@ public final class InMemoryKeyVault implements KeyVaultClient {
 
     @Override
     public Optional<VaultRecord> readIfChanged(String keyId, DataKey key, long known) {
-        return Optional.of(read(keyId, key)).filter(found -> found.revision() != known);
+        VaultRecord found = read(keyId, key);
+        if (found.revision() < known) {
+            throw new RolledBackException(keyId, found.revision(), known);
+        }
+        return found.revision() == known ? Optional.empty() : Optional.of(found);
     }
 
     @Override
