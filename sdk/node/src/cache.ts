@@ -33,6 +33,7 @@ export class RecordCache {
   readonly #session: Session;
   readonly #keys: ReadonlyMap<string, DataKey>;
   readonly #refreshMs: number;
+  readonly #timeoutMs: number | undefined;
   readonly #onChange: (keyId: string, now: ReadResult) => unknown;
   readonly #closing = new AbortController();
   #results: Map<string, ReadResult>;
@@ -47,6 +48,7 @@ export class RecordCache {
     this.#keys = keys;
     this.#results = results;
     this.#refreshMs = options.refreshMs ?? 60_000;
+    this.#timeoutMs = options.timeoutMs;
     this.#onChange = options.onChange ?? (() => undefined);
     this.#schedule();
   }
@@ -115,7 +117,7 @@ export class RecordCache {
 
   async #run(): Promise<void> {
     try {
-      await this.refresh({ signal: this.#closing.signal });
+      await this.refresh({ timeoutMs: this.#timeoutMs, signal: this.#closing.signal });
     } catch (error) {
       if (this.#closing.signal.aborted || this.#session.connector.closed.aborted) return;
       const why = error instanceof Error ? error.message : String(error);

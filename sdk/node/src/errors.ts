@@ -25,6 +25,14 @@ export class KeyVaultError extends Error {
     this.reason = reason;
     this.requestId = requestId;
   }
+
+  /** What a log in JSON has of it: revisions in decimal, which JSON.stringify does not write, and no cause. */
+  toJSON(): Record<string, unknown> {
+    const shown = Object.entries(this).map(([name, value]: [string, unknown]) => {
+      return [name, typeof value === "bigint" ? String(value) : value];
+    });
+    return { message: this.message, ...Object.fromEntries(shown) as object };
+  }
 }
 
 /** The request can never succeed as it is; usually found before anything is sent. */

@@ -79,6 +79,19 @@ test("an error is of its kind, with the reason, the request and what the server 
   });
 });
 
+test("an error can be written to a log in JSON", () => {
+  const json = (error: Error) => JSON.parse(JSON.stringify(error)) as unknown;
+  const details = { reason: "STALE_REVISION", requestId: "r-1", cause: key };
+  const conflict = new keyvault.ConflictError("because", { ...details, currentRevision: 2n ** 63n - 1n });
+  assert.deepEqual(json(conflict), {
+    name: "ConflictError", message: "because", reason: "STALE_REVISION", requestId: "r-1",
+    currentRevision: "9223372036854775807", vacant: false,
+  });
+  const rolledBack = { keyId, revision: "1", seen: "2", reason: "", requestId: "", name: "RolledBackError" };
+  const { message, ...shown } = json(new keyvault.RolledBackError({ keyId, revision: 1n, seen: 2n })) as Error;
+  assert.deepEqual([shown, message.includes("was rolled back")], [rolledBack, true]);
+});
+
 test("a closed client sends nothing, and an aborted call neither", async () => {
   await scripted([], async (vault) => {
     const reason = new Error("the user left");
@@ -236,46 +249,4 @@ test("what had no room in a batch is asked for again", async () => {
   for (const results of [[full, full, full], [full, full]]) {
     await scripted([says({ results })], (vault) => assert.rejects(vault.readMany(keys), keyvault.ServerFailureError));
   }
-});
-
-test("a cache refuses a record below the one that it has", async () => {
-  const batch = (sealed: bigint) => says({ results: [{ record: stored(key, { sealed }) }] });
-  await scripted([batch(5n), batch(3n)], async (vault) => {
-    const cache = await vault.cache([[keyId, key]]);
-    await assert.rejects(cache.refresh(), keyvault.RolledBackError);
-    assert.equal(cache.get(keyId).revision, 5n);
-    await cache.close();
-  }, { remembered: 0 }); // as after 10,000 other names
-});
-
-test("a callback that fails ends no refresh", async () => {
-  const names = ["prod/a", "prod/b"];
-  const batch = (sealed: bigint) => says({ results: names.map((name) => ({ record: stored(key, { name, sealed }) })) });
-  const warnings: string[] = [];
-  await scripted([batch(1n), batch(2n), batch(3n)], async (vault) => {
-    const changed = new Map<string, number>();
-    const onChange = (name: string): unknown => {
-      changed.set(name, (changed.get(name) ?? 0) + 1);
-      if (changed.get(name) === 1) throw new Error("at once");
-      return Promise.reject(new Error("later"));
-    };
-    const cache = await vault.cache(names.map((name) => [name, key]), { onChange });
-    await cache.refresh();
-    await cache.refresh();
-    assert.deepEqual([...changed], [["prod/a", 2], ["prod/b", 2]]);
-    assert.equal(cache.get("prod/b").revision, 3n);
-    await cache.close();
-  }, { onWarning: (message) => warnings.push(message) });
-  const wanted = ["at once", "later"].flatMap((why) => names.map((name) => `onChange failed for ${name}: ${why}`));
-  assert.deepEqual(warnings, wanted);
-});
-
-test("the cache of a closed client stops without a warning", async () => {
-  const warnings: string[] = [];
-  await scripted([says({ results: [{ record: stored(key, {}) }] })], async (vault) => {
-    await vault.cache([[keyId, key]], { refreshMs: 5 });
-    vault.close();
-    await new Promise((resolve) => setTimeout(resolve, 60));
-  }, { onWarning: (message) => warnings.push(message) });
-  assert.deepEqual(warnings, []);
 });
