@@ -24,7 +24,7 @@ class RenewedFilesTest {
         return Path.of(played.getAsJsonObject("tls").get(name).getAsString());
     }
 
-    /** Replaces a file by one that settled some time ago. */
+    /** Writes a file that settled some time ago: none is read again before all have settled. */
     private static void replace(Path file, byte[] content) throws IOException {
         Files.write(file, content);
         Files.setLastModifiedTime(file, FileTime.from(Instant.now().minusSeconds(60)));
@@ -37,9 +37,9 @@ class RenewedFilesTest {
             Path ca = folder.resolve("ca.pem");
             Path certificate = folder.resolve("certificate.pem");
             Path key = folder.resolve("key.pem");
-            Files.write(ca, Files.readAllBytes(path(player.announced(ANOTHER), "certificate"))); // trusts no server
-            Files.write(certificate, Files.readAllBytes(path(known, "certificate")));
-            Files.write(key, Files.readAllBytes(path(known, "private_key")));
+            replace(ca, Files.readAllBytes(path(player.announced(ANOTHER), "certificate"))); // trusts no server
+            replace(certificate, Files.readAllBytes(path(known, "certificate")));
+            replace(key, Files.readAllBytes(path(known, "private_key")));
             DataKey dataKey = DataKey.parse(known.get("key").toString().getBytes(UTF_8));
             String name = known.get("key_id").getAsString();
             String address = known.get("address").getAsString();
