@@ -125,9 +125,9 @@ public final class Main {
     public static void main(String[] args) {
         try (KeyVault vault = KeyVault.builder(args[0]).build()) {
             KeyVaultClient client = vault;
-            DataKey key = client.generateKey("fresh/");
-            client.create("fresh/db", "hunter2".getBytes(UTF_8), key);
-            System.out.println(new String(vault.async().read("fresh/db", key).join().plaintext(), UTF_8));
+            DataKey key = client.generateKey("fresh-java/");
+            client.create("fresh-java/db", "hunter2".getBytes(UTF_8), key);
+            System.out.println(new String(vault.async().read("fresh-java/db", key).join().plaintext(), UTF_8));
         }
     }
 

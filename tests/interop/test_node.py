@@ -79,10 +79,10 @@ import { KeyVaultClient } from "@keyvault-grpc/keyvault";
 import { MIN_ENVELOPE } from "@keyvault-grpc/keyvault/kve1";
 
 using vault = new KeyVaultClient({ address: process.env["KEYVAULT_ADDRESS"] ?? "" });
-const key = await vault.generateKey("fresh/");
-await vault.create("fresh/db", Buffer.from("hunter2"), { key });
-const record = await vault.read("fresh/db", { key });
-const size: number | undefined = (await vault.revisions("fresh/db"))[0]?.size;
+const key = await vault.generateKey("fresh-node/");
+await vault.create("fresh-node/db", Buffer.from("hunter2"), { key });
+const record = await vault.read("fresh-node/db", { key });
+const size: number | undefined = (await vault.revisions("fresh-node/db"))[0]?.size;
 console.log(record.revision === 1n && record.text(), (size ?? 0) > MIN_ENVELOPE, key);
 """
 
@@ -112,7 +112,7 @@ def test_a_fresh_project_has_the_package_from_a_file(library: Path, address: str
     types = ["--types", "node", "--typeRoots", str(library / "node_modules" / "@types")]
     node(project, compiler, *options, *types, *(path.name for path in project.glob("*.ts")))
     said = node(project, "node", "block0.js", KEYVAULT_ADDRESS=address)
-    assert said == "hunter2 true [data key of default for fresh/]\n"
+    assert said == "hunter2 true [data key of default for fresh-node/]\n"
     assert node(project, "node", f"block{len(blocks)}.js") == "true\n", "the last block of the README"
     said = node(project, "node", "--test", f"node_modules/{PACKAGE}/dist/test/kve1.test.js")
     assert "all agree" in said
