@@ -72,7 +72,7 @@ def test_the_warm_up_does_not_count() -> None:
 
 @pytest.mark.medium
 @pytest.mark.parametrize(
-    ("name", "per_hour"), [("memory", 8), ("descriptors", 12), ("threads", 16), ("tasks", 60)]
+    ("name", "per_hour"), [("memory", 8), ("descriptors", 16), ("threads", 16), ("tasks", 60)]
 )  # fmt: skip
 def test_what_grows_is_reported(name: str, per_hour: float) -> None:
     rows = [
