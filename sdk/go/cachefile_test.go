@@ -75,12 +75,7 @@ func fixture(t *testing.T, name string, change func(content string) string) stri
 }
 
 func TestACacheStartsFromItsFileWhileTheServerIsAway(t *testing.T) {
-	server := kvtest.NewServer(t)
-	client := server.Client(t)
-	key, err := client.GenerateKey(t.Context(), "prod/")
-	if err != nil {
-		t.Fatal(err)
-	}
+	client, key := clientWithKey(t, kvtest.NewServer(t))
 	keys := map[string]*keyvault.DataKey{keyID: key, "prod/api": key}
 	for name := range keys {
 		if _, err := client.Create(t.Context(), name, []byte("hunter2"), key); err != nil {
@@ -192,12 +187,7 @@ func TestAChangedTimeCountsForNothing(t *testing.T) {
 }
 
 func TestAFileThatIsNotACachesIsLeftAlone(t *testing.T) {
-	server := kvtest.NewServer(t)
-	client := server.Client(t)
-	key, err := client.GenerateKey(t.Context(), keyID)
-	if err != nil {
-		t.Fatal(err)
-	}
+	client, key := clientWithKey(t, kvtest.NewServer(t))
 	if _, err := client.Create(t.Context(), keyID, nil, key); err != nil {
 		t.Fatal(err)
 	}
@@ -243,11 +233,7 @@ func TestARecordThatWasSeenNewerIsNotTakenFromTheFile(t *testing.T) {
 
 func TestAStartFromTheFileIsRefreshedAtOnce(t *testing.T) {
 	server := kvtest.NewServer(t)
-	client := server.Client(t)
-	key, err := client.GenerateKey(t.Context(), keyID)
-	if err != nil {
-		t.Fatal(err)
-	}
+	client, key := clientWithKey(t, server)
 	if _, err := client.Create(t.Context(), keyID, []byte("one"), key); err != nil {
 		t.Fatal(err)
 	}

@@ -76,11 +76,7 @@ func TestAnInvalidVariableIsNamed(t *testing.T) {
 
 func TestTheExitCodeSaysWhatAScriptCanDo(t *testing.T) {
 	server := kvtest.NewServer(t)
-	client := server.Client(t)
-	key, err := client.GenerateKey(t.Context(), "prod/")
-	if err != nil {
-		t.Fatal(err)
-	}
+	client, key := clientWithKey(t, server)
 	for _, one := range []struct {
 		code   codes.Code
 		reason string

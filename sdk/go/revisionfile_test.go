@@ -102,11 +102,7 @@ func TestProgramsAtOnceLoseNoRevision(t *testing.T) {
 func TestWhatRaisesNoRevisionWritesNothing(t *testing.T) {
 	server := kvtest.NewServer(t)
 	folder := t.TempDir()
-	client := server.Client(t)
-	key, err := client.GenerateKey(t.Context(), "prod/")
-	if err != nil {
-		t.Fatal(err)
-	}
+	client, key := clientWithKey(t, server)
 	keys := map[string]*keyvault.DataKey{}
 	for i := range 50 {
 		name := fmt.Sprint("prod/", i)
