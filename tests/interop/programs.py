@@ -5,8 +5,10 @@ whose toolchain is missing skips the test that asks.
 """
 
 import fcntl
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +27,11 @@ MARKS = [pytest.mark.external, pytest.mark.slow, pytest.mark.timeout(900)]
 MAVEN = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 JAVA = ("java", *MAVEN, "-XX:CompileThresholdScaling=5", "-XX:-UsePerfData", "-Xlog:disable")
 """Compiling as little as possible saves two thirds of the processor time of a build, and a seventh of a call's."""
+PLAYER = {
+    "KEYVAULT_PLAYER": f"{sys.executable} -m tests.behaviour.server",
+    "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
+}
+"""Environment in which the tests of a library start the player of the behaviour suite."""
 MADE = shutil.ignore_patterns("node_modules", "dist", "target", "generated", "__pycache__")
 """What a build leaves in a checkout."""
 
@@ -124,12 +131,13 @@ class Programs:
         return ""
 
 
-def run(folder: Path, *command: str | Path) -> str:
-    """Run this in an example's folder, with what downloads need; return what it said."""
+def run(folder: Path, *command: str | Path, **environment: str) -> str:
+    """Run this in a folder, with what downloads need, and more of an environment; return what it said."""
     done = subprocess.run(
         command,
         cwd=folder,
-        env={"MAVEN_OPTS": " ".join(MAVEN)} | for_downloads(),
+        env={"MAVEN_OPTS": " ".join(MAVEN)} | for_downloads() | environment,
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -2,10 +2,8 @@
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
-import sys
 import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.programs import MARKS, Programs
+from tests.interop.programs import MARKS, PLAYER, Programs
 from tests.support.environment import for_downloads
 from tests.support.repository import ROOT
 from tests.support.tools import toolchain
@@ -31,13 +29,10 @@ MODULES = {MODULE: (LIBRARY, {"kve1", "tools"}), f"{MODULE}/kve1": (LIBRARY / "k
 def go(folder: Path, *arguments: str, **environment: str) -> str:
     """Run `go`; return what it said."""
     toolchain("go")
-    player = f"{sys.executable} -m tests.behaviour.server"
-    path = os.pathsep.join([str(ROOT), *sys.path])
-    given = {"KEYVAULT_PLAYER": player, "PYTHONPATH": path} | environment
     done = subprocess.run(
         ["go", *arguments],
         cwd=folder,
-        env=for_downloads() | given,
+        env=for_downloads() | PLAYER | environment,
         capture_output=True,
         text=True,
         timeout=600,

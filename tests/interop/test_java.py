@@ -4,8 +4,6 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.behaviour.suite import cases
-from tests.interop.programs import MADE, MARKS, MAVEN
-from tests.support.environment import for_downloads
+from tests.interop.programs import MADE, MARKS, PLAYER, run
 from tests.support.repository import ROOT
 from tests.support.tools import toolchain
 
@@ -24,27 +21,10 @@ GROUP, ARTIFACT = "io.github.keyvault-grpc", "keyvault-client"
 VERSION = "<version>0.1.0</version>"
 
 
-def run(folder: Path, *command: str | Path) -> str:
+def java(folder: Path, *command: str | Path) -> str:
     """Run this with what a build needs; return what it said."""
     toolchain("java", "mvn")
-    given = {
-        "KEYVAULT_PLAYER": f"{sys.executable} -m tests.behaviour.server",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
-        "MAVEN_OPTS": " ".join(MAVEN),
-    }
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=for_downloads() | given,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-5000:]
-    return done.stdout
+    return run(folder, *command, **PLAYER)
 
 
 @dataclass(frozen=True)
@@ -74,7 +54,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
     described = (folder / "pom.xml").read_text()
     (folder / "pom.xml").write_text(described.replace(VERSION, f"<version>{version}</version>", 1))
     where = f"-DaltDeploymentRepository=staging::{repository.as_uri()}"
-    said = run(folder, "mvn", "--quiet", "--batch-mode", "--activate-profiles", "release", "deploy", where)
+    said = java(folder, "mvn", "--quiet", "--batch-mode", "--activate-profiles", "release", "deploy", where)
     yield Published(repository, version, said)
     kept = Path.home() / ".m2" / "repository" / GROUP.replace(".", "/") / ARTIFACT / version
     shutil.rmtree(kept, ignore_errors=True)
@@ -149,9 +129,9 @@ def test_a_fresh_project_has_the_library_from_a_repository(published: Published,
     sources = tmp_path / "src" / "main" / "java"
     sources.mkdir(parents=True)
     (sources / "Main.java").write_text(PROGRAM.replace("README", methods))
-    run(tmp_path, "mvn", "--quiet", "--batch-mode", "compile", "dependency:build-classpath", "-Dmdep.outputFile=path")
+    java(tmp_path, "mvn", "--quiet", "--batch-mode", "compile", "dependency:build-classpath", "-Dmdep.outputFile=path")
     classes = f"target/classes{os.pathsep}{(tmp_path / 'path').read_text()}"
-    said = run(tmp_path, "java", "-XX:TieredStopAtLevel=1", "-classpath", classes, "Main", address)
+    said = java(tmp_path, "java", "-XX:TieredStopAtLevel=1", "-classpath", classes, "Main", address)
     assert said.endswith("hunter2\n")
 
 

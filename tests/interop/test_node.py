@@ -1,16 +1,12 @@
 """The Node library: its tests and linter, and a project elsewhere that has it from `npm pack`, as its users have it."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.interop.programs import MARKS, Programs
-from tests.support.environment import for_downloads
+from tests.interop.programs import MARKS, PLAYER, Programs, run
 from tests.support.repository import ROOT
 
 pytestmark = MARKS
@@ -26,20 +22,7 @@ def library(programs: Programs) -> Path:
 
 def node(folder: Path, *command: str | Path, **environment: str) -> str:
     """Run a command of Node's; return what it said."""
-    player = f"{sys.executable} -m tests.behaviour.server"
-    path = os.pathsep.join([str(ROOT), *sys.path])
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=for_downloads() | {"KEYVAULT_PLAYER": player, "PYTHONPATH": path} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-5000:]
-    return done.stdout
+    return run(folder, *command, **PLAYER | environment)
 
 
 def test_the_library_passes_its_tests_with_the_player(library: Path) -> None:
