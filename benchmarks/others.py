@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from benchmarks.calls import IN_FLIGHT, KIB, Requests
+from benchmarks.calls import IN_FLIGHT, KIB, KINDS, Requests
 from benchmarks.contestant import close
 from benchmarks.foreign import OPENBAO, etcd, openbao
 from benchmarks.generator import Link, Round, closed_loop
@@ -24,8 +24,6 @@ from benchmarks.http1 import connect_http1, http1_request
 from benchmarks.plan import Plan
 from benchmarks.servers import OUR_SOURCES, SERVER_CORE, Server, child_environment, on_core, started
 
-NOOP_REFUSAL = 7
-"""Status of the no-op handler's refusals, PERMISSION_DENIED."""
 _HTTP_OK = 200
 
 
@@ -75,7 +73,7 @@ async def noop_loads(plan: Plan, ours: Requests, *, tuned: bool) -> dict[str, Lo
         kind: Load(server, partial(server.connect, kind), 1, partial(_always, request), plan.seconds)
         for kind, request in requests.items()
     }
-    refused = replace(loads["Read"], connect=partial(server.connect, "Delete"), expected=NOOP_REFUSAL)
+    refused = replace(loads["Read"], connect=partial(server.connect, "Delete"), expected=KINDS["PolicyDenied"].expected)
     return loads | {"Delete": refused}
 
 
